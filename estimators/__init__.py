@@ -1,0 +1,1 @@
+"""The catalogue: one published method, one file, one final class."""

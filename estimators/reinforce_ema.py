@@ -1,0 +1,39 @@
+"""REINFORCE with an exponential moving average of past costs as its baseline.
+
+    ĝ = (f(z) − m) ∇ log p(z),    z ~ p,    m ← β m + (1 − β) f̄
+
+m is made of costs seen before this draw.  Folding the current cost into it first would make the
+baseline depend on z, and the mean β ∇ E f instead of ∇ E f.
+
+Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
+learning", Machine Learning 8, 1992.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from gradest import Cost, Estimator
+from gradest.categorical import log_prob, nabla, sample
+from gradest.knobs import Probability
+
+
+@dataclass(eq=False)
+class ReinforceEMA(Estimator):
+    adapt_steps: ClassVar[int] = 200
+    decay: Probability = 0.95
+
+    def reset(self, logits: Tensor) -> None:
+        self._mean = None
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        cost = f(sample(logits)).detach().mean()
+        # Starting at the first cost seen: a start at 0 would take 1/(1 − β) steps to forget.
+        self._mean = cost if self._mean is None else self._mean.lerp(cost, 1 - self.decay)
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)  # [R, N, K]
+        cost = f(z)  # [R]
+        baseline = 0.0 if self._mean is None else self._mean
+        return cost + (cost - baseline) * nabla(log_prob(logits, z))  # [R]

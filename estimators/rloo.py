@@ -1,0 +1,28 @@
+"""RLOO: REINFORCE with a leave-one-out baseline.
+
+    ĝ = 1/S Σₛ (f(zₛ) − f̄₋ₛ) ∇ log p(zₛ),    zₛ ~ p,    f̄₋ₛ = mean of the other S − 1 costs
+
+The baseline is independent of zₛ, so ĝ is unbiased for every S ≥ 2.
+
+Kool, van Hoof & Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2019.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gradest import Cost, Estimator
+from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
+from gradest.knobs import AtLeast2
+
+
+@dataclass(eq=False)
+class RLOO(Estimator):
+    samples: AtLeast2 = 2
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, self.samples)  # [R, S, N, K]
+        cost = f(z)  # [R, S]
+        advantage = cost - leave_one_out_mean(cost, dim=1)  # [R, S]
+        score = nabla(log_prob(logits.unsqueeze(1), z))  # [R, S]
+        return (cost + advantage * score).mean(1)  # [R]

@@ -1,0 +1,29 @@
+"""Straight-through Gumbel-softmax: a hard sample forward, its own relaxation backward.
+
+    ĝ = 1/τ J(y) f'(b),    z = log α + G,    b = argmax z,    y = softmax(z / τ)
+
+b and y share the noise G.  As τ → 0 the mean becomes ReinMax's, exact for quadratic f, and the
+variance grows as 1/τ.
+
+Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from gradest import Cost, Estimator
+from gradest.categorical import gumbel_max, straight_through
+from gradest.knobs import Positive
+
+
+@dataclass(eq=False)
+class STGumbelSoftmax(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    temperature: Positive = 0.5
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        b, z = gumbel_max(logits)  # [R, N, K]
+        return f(straight_through(b, (z / self.temperature).softmax(-1)))  # [R]

@@ -1,0 +1,26 @@
+"""A benchmark of gradient estimators for discrete latent variables."""
+
+from pathlib import Path
+
+# In a clone that is not installed `estimators/` and `tasks/` lie beside this folder; installed,
+# setuptools maps them into it.
+if not Path(__file__).with_name("estimators").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
+
+from gradest.contracts import Cost, Estimator, Problem, Task, Tuned
+from gradest.measurement import Measurement, measure
+from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
+
+__all__ = [
+    "Cost",
+    "Estimator",
+    "Measurement",
+    "Problem",
+    "Task",
+    "Tuned",
+    "all_estimators",
+    "all_tasks",
+    "make_estimator",
+    "make_task",
+    "measure",
+]

@@ -1,0 +1,94 @@
+"""The vocabulary that estimators are written in.
+
+Alphabet: R rows, S samples, N latents, K categories.  `logits` are log α, unnormalised.  Samples
+are one-hot in their last axis.  Every draw comes from the source in `gradest.randomness`.
+"""
+
+import torch
+from torch import Tensor
+
+from gradest.randomness import draws
+
+
+def nabla(x: Tensor) -> Tensor:
+    """Zero in value, x in gradient: the ∇ of the papers.
+
+    `w * nabla(x)` has the gradient w ∇x and no other term, because the product rule multiplies
+    ∇w by zero; so a weight never needs detaching.
+    """
+    return x - x.detach()
+
+
+def sample(logits: Tensor, samples: int | None = None) -> Tensor:
+    """One-hot draws from Cat(softmax(logits)), without a gradient.
+
+    [R, N, K] -> [R, N, K], or [R, S, N, K] with S = `samples`.  Rows are independent.
+    """
+    index = draws().categories(logits, samples or 1)  # [R, S, N]
+    z = one_hot(index, logits)
+    return z[:, 0] if samples is None else z
+
+
+def one_hot(index: Tensor, like: Tensor) -> Tensor:
+    """One-hot rows over the categories of `like`, in its dtype: [...] -> [..., K]."""
+    shape = (*index.shape, like.shape[-1])
+    return like.new_zeros(shape).scatter_(-1, index.unsqueeze(-1), 1.0)
+
+
+def log_prob(logits: Tensor, z: Tensor) -> Tensor:
+    """log p(z) = Σₙ log softmax(logitsₙ)[zₙ]: [..., N, K] and one-hot [..., N, K] -> [...].
+
+    Gathered, not multiplied by z: 0 · (−∞) of a masked category would be NaN.
+    """
+    log_p = logits.log_softmax(-1).expand(torch.broadcast_shapes(logits.shape, z.shape))
+    index = z.argmax(-1, keepdim=True).expand(*log_p.shape[:-1], 1)
+    return log_p.gather(-1, index).sum((-2, -1))
+
+
+def gumbel(like: Tensor) -> Tensor:
+    """Standard Gumbel noise G = −log E, E ~ Exp(1), in the shape of `like`.
+
+    From exponentials, since −log(−log u) with a float32 u never exceeds 16.64.
+    """
+    return -draws().exponential(like.shape, like).log().to(like.dtype)
+
+
+def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
+    """The Gumbel-max trick: z = log α + G and the one-hot b = argmax z ~ Cat(α).
+
+    [R, N, K] -> b and z, each [R, N, K], or [R, S, N, K]; z carries the gradient to the logits.
+
+    Maddison, Tarlow & Minka, "A* Sampling", 2014, arXiv 1411.0030.
+    """
+    if samples is not None:
+        logits = logits.unsqueeze(1).expand(-1, samples, *logits.shape[1:])
+    z = logits + gumbel(logits)
+    return one_hot(z.detach().argmax(-1), z), z
+
+
+def conditional_gumbel(logits: Tensor, b: Tensor) -> Tensor:
+    """z = log α + G given that argmax z = b, reparameterised in the logits.
+
+        z_b = log Σα − log E_b,    z_i = −log(E_i/α_i + E_b/Σα)  for i ≠ b,    E ~ Exp(1)
+
+    in the form −logaddexp(log E_i − log α_i, log E_b − log Σα), which no magnitude of α breaks.
+    The gradient also flows through log Σα: dropping it biases whoever differentiates z.
+    [..., N, K] and one-hot [..., N, K] -> [..., N, K].
+
+    Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, "REBAR", 2017, arXiv 1703.07370, whose
+    printed formula is the case Σα = 1.
+    """
+    logits = logits.expand(b.shape)
+    log_e = draws().exponential(b.shape, logits).log().to(logits.dtype)
+    top = log_e.gather(-1, b.argmax(-1, keepdim=True)) - logits.logsumexp(-1, keepdim=True)
+    return -torch.where(b > 0, top, torch.logaddexp(log_e - logits, top))
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """`hard` in value, `soft` in gradient."""
+    return hard + nabla(soft)
+
+
+def leave_one_out_mean(x: Tensor, dim: int) -> Tensor:
+    """For each entry the mean of the others along `dim`; needs at least two."""
+    return (x.sum(dim, keepdim=True) - x) / (x.shape[dim] - 1)

@@ -1,0 +1,173 @@
+"""What an estimator and a task are.
+
+Alphabet of every shape comment: R rows, S samples, B data points, N latents, K categories,
+D observed dimensions.  `logits` are log α, unnormalised.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from gradest.knobs import Knobs, Positive
+
+
+class Cost:
+    """The function f whose expectation is differentiated; counts its evaluations.
+
+    `fn(z)` maps [B, ..., N, K] to [B, ...]; constants inside it follow z (`constant.to(z)`), so
+    that one task serves every dtype and device.  A task with parameters of its own passes their
+    `module`; fn is then called as `fn(z, module)`, with parameters that follow z, live or frozen.
+
+    `evaluations` counts forward evaluations for each row.  Calls raise ValueError when fn returns
+    another shape than the contract's.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Tensor], module: nn.Module | None = None, points: int | None = None
+    ) -> None:
+        self.fn = fn
+        self.module = module
+        self.points = points
+        self.evaluations = 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """f(z), with gradients to z and to the task's parameters."""
+        return self._evaluate(z, self._parameters())
+
+    def frozen(self, z: Tensor) -> Tensor:
+        """f(z) with the task's parameters held constant, for control variates.
+
+        A control variate has mean zero in the logits, not in the task's parameters.
+        """
+        return self._evaluate(z, {name: p.detach() for name, p in self._parameters().items()})
+
+    def replicated(self, points: int) -> "Cost":
+        """The same f over rows that are `points` data points, each repeated R times in a block.
+
+        A task never hears of replicates: to it they are one more middle axis.
+        """
+        return Cost(self.fn, self.module, points)
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return {} if self.module is None else dict(self.module.named_parameters())
+
+    def _evaluate(self, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        self.evaluations += z.shape[1:-2].numel()
+        if self.points is not None:
+            z = z.unflatten(0, (self.points, -1))  # [B, R, ..., N, K]
+        if self.module is None:
+            value = self.fn(z)
+        else:
+            following = {name: p.to(z) for name, p in parameters.items()}
+            value = self.fn(z, lambda x: functional_call(self.module, following, x))
+        if value.shape != z.shape[:-2]:
+            raise ValueError(
+                f"the cost returned shape {list(value.shape)} for z of shape {list(z.shape)}; "
+                f"{list(z.shape[:-2])} was expected"
+            )
+        return value if self.points is None else value.flatten(0, 1)
+
+
+class Problem(NamedTuple):
+    """One instance of ∇ E f(z): a batch of data points with their logits and the cost."""
+
+    logits: Tensor  # [B, N, K]
+    f: Cost  # [B, ..., N, K] -> [B, ...]
+
+
+class Task(Knobs, ABC):
+    """A cost and the logits at which its gradient is wanted."""
+
+    relaxable: ClassVar[bool] = True  # f is defined and differentiable on the simplex
+
+    @abstractmethod
+    def problem(self, batch: Any = None) -> Problem:
+        """The problem at `batch` (None: the fixed batch that is measured)."""
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """Closed-form terms beside E f, such as a KL divergence: [B, N, K] -> [B]."""
+        return logits.new_zeros(logits.shape[0])
+
+
+class Estimator(Knobs, ABC):
+    """A gradient estimator: an objective whose gradient is the estimate.
+
+    Subclasses are dataclasses (`@dataclass(eq=False)`) whose fields are the knobs.  The class
+    attributes are claims, which the conformance battery tests in both directions.
+    """
+
+    unbiased: ClassVar[bool] = True  # E ĝ = ∇ E f for every f
+    relaxes: ClassVar[bool] = False  # evaluates or differentiates f off the vertices
+    differentiates: ClassVar[bool] = False  # uses the derivative of f
+    categories: ClassVar[int | None] = None  # 2 for binary-only methods
+    outcomes: ClassVar[int | None] = None  # the largest K^N for methods that visit all of them
+    adapt_steps: ClassVar[int] = 0  # how many steps of adapt its state needs by default
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        """One estimate a row: logits [R, N, K] and f: [R, ..., N, K] -> [R, ...] give [R].
+
+        The value estimates E f(z), the gradient with respect to `logits` is the estimate.  A
+        row depends on itself alone; draws are fresh; state is read, never written.
+        """
+
+    def reset(self, logits: Tensor) -> None:
+        """Build the state for problems like `logits` [B, N, K]."""
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        """Look at fresh draws and change the state; never called while measuring."""
+
+
+@dataclass(eq=False)
+class Tuned(Estimator):
+    """An estimator with parameters that descend its variance.
+
+    E ĝ does not depend on them, so E‖ĝ‖² has the gradient of the variance.  This class owns the
+    optimiser; a subclass says what the parameters are, and may regress instead by overriding
+    `tuning_loss`.
+    """
+
+    adapt_steps: ClassVar[int] = 1000
+    learning_rate: Positive = 0.01
+
+    @abstractmethod
+    def build(self, logits: Tensor) -> Iterable[Tensor]:
+        """Make the parameters (leaf tensors that require gradients) and return them."""
+
+    def tuning_loss(self, logits: Tensor, f: Cost) -> Tensor:
+        """E‖ĝ‖², averaged over the rows."""
+        (estimate,) = torch.autograd.grad(self(logits, f).sum(), logits, create_graph=True)
+        return estimate.square().sum((-2, -1)).mean()
+
+    def reset(self, logits: Tensor) -> None:
+        self._parameters = list(self.build(logits))
+        self._optimiser = torch.optim.Adam(self._parameters, lr=self.learning_rate)
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        loss = self.tuning_loss(logits.detach().requires_grad_(), f)
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._optimiser.step()
+
+
+def inapplicable(estimator: Estimator, task: Task, logits: Tensor) -> str | None:
+    """Why the estimator cannot run on the task, or None when it can."""
+    _, latents, categories = logits.shape
+    if estimator.categories not in (None, categories):
+        return (
+            f"{estimator.name} needs K = {estimator.categories}, {task.name} has K = {categories}"
+        )
+    if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
+        return f"{estimator.name} needs f' and {task.name} defines f on the vertices alone"
+    if estimator.outcomes is not None and categories**latents > estimator.outcomes:
+        return (
+            f"{estimator.name} visits all K^N outcomes: {categories}^{latents} is more than "
+            f"{estimator.outcomes:,}"
+        )
+    return None

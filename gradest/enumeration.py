@@ -1,0 +1,64 @@
+"""The truth: E f and its gradient, summed over all K^N outcomes in bounded memory."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradest.categorical import log_prob, one_hot
+from gradest.contracts import Problem
+
+LIMIT = 100_000  # outcomes up to which the truth is enumerated
+_CHUNK = 2**21  # numbers in one block of codes, 16 MiB in float64
+
+
+class Truth(NamedTuple):
+    """E f and ∇ E f with respect to log α."""
+
+    value: Tensor  # [B]
+    gradient: Tensor  # [B, N, K]
+
+
+def codes(latents: int, categories: int, like: Tensor, start: int, stop: int) -> Tensor:
+    """Outcomes number `start` to `stop` of the K^N as one-hot codes: [C, N, K]."""
+    number = torch.arange(start, stop, device=like.device)
+    place = categories ** torch.arange(latents - 1, -1, -1, device=like.device)
+    digits = number.unsqueeze(-1) // place % categories  # [C, N]
+    return one_hot(digits, like.new_empty(categories))
+
+
+def all_codes(logits: Tensor) -> Tensor:
+    """All K^N one-hot codes for logits [..., N, K]: [K^N, N, K]."""
+    latents, categories = logits.shape[-2:]
+    return codes(latents, categories, logits, 0, categories**latents)
+
+
+@torch.no_grad()
+def exact(problem: Problem) -> Truth:
+    """The exact expectation and its gradient, without a derivative of f.
+
+        ∂ E f / ∂ log α_nk = Σ_z p(z) f(z) (z_nk − π_nk) = E[f z_nk] − π_nk E f
+
+    in float64.  Cost: K^N evaluations of f for each data point.
+    """
+    logits = problem.logits.detach().double()
+    points, latents, categories = logits.shape
+    value = logits.new_zeros(points)  # E f
+    joint = torch.zeros_like(logits)  # E[f z]
+    for z in _blocks(logits):
+        p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [B, C]
+        cost = problem.f(z.expand(points, *z.shape))  # [B, C]
+        # An outcome of probability zero adds nothing, whatever its cost.
+        weighted = torch.where(p > 0, p * cost, 0.0)
+        value += weighted.sum(1)
+        joint += torch.einsum("bc,cnk->bnk", weighted, z)
+    return Truth(value, joint - logits.softmax(-1) * value[:, None, None])
+
+
+def _blocks(logits: Tensor) -> Iterator[Tensor]:
+    points, latents, categories = logits.shape
+    outcomes = categories**latents
+    step = max(1, _CHUNK // logits.numel())
+    for start in range(0, outcomes, step):
+        yield codes(latents, categories, logits, start, min(start + step, outcomes))

@@ -1,0 +1,21 @@
+"""The errors a user can cause, and the one a measurement can end with."""
+
+
+class UsageError(ValueError):
+    """What was asked for is wrong: one clear line for the user, exit status 2."""
+
+
+class PluginError(UsageError):
+    """A plugin that cannot be found, imported or told apart."""
+
+
+class KnobError(UsageError):
+    """A knob that does not exist, or a value that it cannot take."""
+
+
+class SuiteError(UsageError):
+    """A suite that cannot be read; the message names file and line."""
+
+
+class NonFiniteGradient(ArithmeticError):
+    """An estimator returned NaN or an infinity; averaging it away would hide a broken cell."""

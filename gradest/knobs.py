@@ -1,0 +1,131 @@
+"""Knobs: the typed, validated fields of estimators and tasks.
+
+A knob is a dataclass field whose annotation says what it can be, `Annotated[float, Gt(0)]`
+for instance.  The same annotation validates a suite's YAML, a call from Python and fills `--list`.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from gradest.errors import KnobError, PluginError
+
+Positive = Annotated[float, Gt(0)]
+Probability = Annotated[float, Gt(0), Lt(1)]
+AtLeast1 = Annotated[int, Ge(1)]
+AtLeast2 = Annotated[int, Ge(2)]
+
+# No infinities or NaN, and "3" is not 3.
+_CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Knobs:
+    """Base of everything that is configured by typed dataclass fields.
+
+    Raises KnobError on construction when a value does not fit its annotation.
+    """
+
+    name: ClassVar[str] = ""  # the registry name: the file's stem
+
+    def __post_init__(self) -> None:
+        for knob, hint in knob_types(type(self)).items():
+            setattr(self, knob, _validate(type(self), knob, hint, getattr(self, knob)))
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """Every knob with its value, as plain JSON data."""
+        return {k: _plain(getattr(self, k)) for k in sorted(knob_types(type(self)))}
+
+
+@cache
+def knob_types(cls: type) -> Mapping[str, Any]:
+    """name -> annotation of the knobs of `cls`.
+
+    Raises PluginError when annotated fields would silently not be knobs.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    own = [k for k in vars(cls).get("__annotations__", {}) if get_origin(hints[k]) is not ClassVar]
+    if own and "__dataclass_fields__" not in vars(cls):
+        raise PluginError(
+            f"{cls.__name__} declares the knobs {', '.join(own)} "
+            "but lacks the decorator @dataclass(eq=False)"
+        )
+    return {f.name: hints[f.name] for f in fields(cls) if f.init} if is_dataclass(cls) else {}
+
+
+def knob_defaults(cls: type) -> dict[str, Any]:
+    """The defaults of the knobs that have one."""
+    known = {f.name: f for f in fields(cls)} if is_dataclass(cls) else {}
+    return {k: known[k].default for k in knob_types(cls) if known[k].default is not MISSING}
+
+
+def build(cls: type, knobs: Mapping[str, Any]) -> Any:
+    """`cls(**knobs)`, with unknown and missing knobs reported by name.
+
+    Raises KnobError.
+    """
+    known = knob_types(cls)
+    for knob in knobs:
+        if knob not in known:
+            raise KnobError(f"{cls.name} has no knob {knob!r}{suggestion(knob, known)}")
+    missing = [k for k in known if k not in knobs and k not in knob_defaults(cls)]
+    if missing:
+        raise KnobError(f"{cls.name} needs the knob {missing[0]!r}")
+    return cls(**knobs)
+
+
+def grid(cls: type, knob: str, value: Any) -> list[Any]:
+    """The values that a suite's entry stands for.
+
+    A list is a grid for a scalar knob, and one value for a knob that is itself a sequence;
+    there a list of lists is the grid.  Raises KnobError for an empty list.
+    """
+    if value == []:
+        raise KnobError(f"{cls.name}: {knob} is an empty list")
+    hint = knob_types(cls).get(knob)
+    is_grid = isinstance(value, list) and (
+        not _is_sequence(hint) or all(isinstance(v, list) for v in value)
+    )
+    return value if is_grid else [value]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What the user may have meant, as the tail of an error message."""
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else "; it has none"
+
+
+def _validate(cls: type, knob: str, hint: Any, value: Any) -> Any:
+    if _is_sequence(hint) and isinstance(value, list):
+        value = tuple(value)
+    try:
+        return _adapter(hint).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "".join(f"[{i}]" for i in problem["loc"] if isinstance(i, int))
+        wrong = f"{cls.name or cls.__name__}: {knob}{where} = {problem['input']!r}"
+        raise KnobError(f"{wrong}: {problem['msg'].lower()}") from None
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter:
+    return TypeAdapter(hint, config=_CONFIG)
+
+
+def _is_sequence(hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _is_sequence(get_args(hint)[0])
+    return origin in (tuple, list, Sequence) or hint in (tuple, list)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value

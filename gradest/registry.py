@@ -1,0 +1,207 @@
+"""Finds plugins: the built-in folders, `--plugin` paths and installed entry points.
+
+A plugin is a file with exactly one concrete class; its name is the file's stem, its kind the
+contract that the class implements.  Files that begin with an underscore are helpers.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gradest.contracts import Estimator, Task
+from gradest.errors import PluginError, UsageError
+from gradest.knobs import build, knob_types, suggestion
+
+_KINDS = {"estimators": Estimator, "tasks": Task}
+
+
+@dataclass(frozen=True)
+class Registry:
+    """name -> class, of both kinds."""
+
+    estimators: dict[str, type[Estimator]] = field(default_factory=dict)
+    tasks: dict[str, type[Task]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, plugins: Iterable[str | Path] = ()) -> "Registry":
+        """The built-in catalogue, the installed entry points and the plugins at these paths.
+
+        Raises PluginError: a plugin that fails is never skipped.
+        """
+        registry = cls()
+        for kind in _KINDS:
+            for found in _built_in(kind):
+                registry._add(found)
+            for entry in entry_points(group=f"gradest.{kind}"):
+                registry._add(_entry_point_class(entry), entry.name)
+        for path in plugins:
+            for found in _classes_at(Path(path)):
+                registry._add(found)
+        return registry
+
+    def estimator(self, name: str) -> type[Estimator]:
+        """Raises UsageError, with the nearest name, when there is none."""
+        return _lookup(self.estimators, name, "estimator")
+
+    def task(self, name: str) -> type[Task]:
+        """Raises UsageError, with the nearest name, when there is none."""
+        return _lookup(self.tasks, name, "task")
+
+    def _add(self, found: type, name: str | None = None) -> None:
+        name = name or _stem(found)
+        members = self.estimators if issubclass(found, Estimator) else self.tasks
+        if name in members:
+            raise PluginError(
+                f"the name {name!r} is taken twice: by {inspect.getfile(members[name])} "
+                f"and by {inspect.getfile(found)}"
+            )
+        found.name = name
+        knob_types(found)
+        members[name] = found
+
+
+@cache
+def _default() -> Registry:
+    return Registry.load()
+
+
+def all_estimators() -> dict[str, type[Estimator]]:
+    """name -> class of every estimator, built in or installed."""
+    return dict(_default().estimators)
+
+
+def all_tasks() -> dict[str, type[Task]]:
+    """name -> class of every task, built in or installed."""
+    return dict(_default().tasks)
+
+
+def make_estimator(name: str, **knobs: Any) -> Estimator:
+    """The estimator of that name.  Raises UsageError for an unknown name, KnobError for a knob."""
+    return build(_default().estimator(name), knobs)
+
+
+def make_task(name: str, **knobs: Any) -> Task:
+    """The task of that name.  Raises UsageError for an unknown name, KnobError for a knob."""
+    return build(_default().task(name), knobs)
+
+
+def source_digest(cls: type) -> str:
+    """SHA-256 of the plugin's file and of the helpers in its folder.
+
+    Helpers count whether the plugin imports them or not: measuring once too often is cheap,
+    keeping a stale number is not.
+    """
+    path = Path(inspect.getfile(cls))
+    files = [path, *sorted(path.parent.glob("_*.py"))]
+    return digest_of(files)
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """SHA-256 of the names and contents of these files."""
+    total = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        total.update(f"{file.name} {len(content)}\n".encode() + content)
+    return total.hexdigest()
+
+
+def _lookup(members: dict[str, type], name: str, kind: str) -> Any:
+    if name not in members:
+        raise UsageError(f"unknown {kind} {name!r}{suggestion(name, members)}")
+    return members[name]
+
+
+def _built_in(kind: str) -> Iterator[type]:
+    package = importlib.import_module(f"gradest.{kind}")
+    for file in _plugin_files(Path(next(iter(package.__path__)))):
+        module = importlib.import_module(f"gradest.{kind}.{file.stem}")
+        yield _only_class(module, file)
+
+
+def _plugin_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.glob("*.py") if not f.name.startswith("_"))
+
+
+def _entry_point_class(entry: Any) -> type:
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise PluginError(f"the entry point {entry.value} does not import: {error}") from error
+    if not (inspect.isclass(found) and issubclass(found, tuple(_KINDS.values()))):
+        raise PluginError(f"the entry point {entry.value} is no Estimator and no Task class")
+    return found
+
+
+def _classes_at(path: Path) -> Iterator[type]:
+    if not path.exists():
+        raise PluginError(f"{path}: no such plugin file or folder")
+    if path.is_file() and path.suffix != ".py":
+        raise PluginError(f"{path}: a plugin is a .py file or a folder of them")
+    files = _plugin_files(path) if path.is_dir() else [path]
+    if not files:
+        raise PluginError(f"{path}: the folder holds no plugin file (*.py without a leading _)")
+    folder = path if path.is_dir() else path.parent
+    package = _package(folder.resolve())
+    for file in files:
+        yield _only_class(_import(file.resolve(), package), file)
+
+
+def _package(folder: Path) -> str:
+    """A private package over the folder, so that plugins can import their helpers from it."""
+    name = f"gradest_plugins_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    return name
+
+
+def _import(file: Path, package: str) -> ModuleType:
+    name = f"{package}.{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and inspect look modules up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise PluginError(
+            f"the plugin {file} does not import: {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _only_class(module: ModuleType, file: Path) -> type:
+    own = [
+        found
+        for found in vars(module).values()
+        if inspect.isclass(found)
+        and issubclass(found, tuple(_KINDS.values()))
+        and found.__module__ == module.__name__
+    ]
+    concrete = [found for found in own if not inspect.isabstract(found)]
+    if len(concrete) == 1:
+        return concrete[0]
+    names = ", ".join(found.__name__ for found in concrete) or "none"
+    lacking = "".join(
+        f"; {found.__name__} lacks {', '.join(sorted(found.__abstractmethods__))}"
+        for found in own
+        if inspect.isabstract(found)
+    )
+    raise PluginError(
+        f"the plugin {file} must define exactly one concrete Estimator or Task class; "
+        f"it defines {names}{lacking}"
+    )
+
+
+def _stem(found: type) -> str:
+    return Path(inspect.getfile(found)).stem
