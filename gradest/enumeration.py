@@ -43,7 +43,7 @@ def exact(problem: Problem) -> Truth:
     in float64.  Cost: K^N evaluations of f for each data point.
     """
     logits = problem.logits.detach().double()
-    points, latents, categories = logits.shape
+    points = len(logits)
     value = logits.new_zeros(points)  # E f
     joint = torch.zeros_like(logits)  # E[f z]
     for z in _blocks(logits):
@@ -57,7 +57,7 @@ def exact(problem: Problem) -> Truth:
 
 
 def _blocks(logits: Tensor) -> Iterator[Tensor]:
-    points, latents, categories = logits.shape
+    latents, categories = logits.shape[1:]
     outcomes = categories**latents
     step = max(1, _CHUNK // logits.numel())
     for start in range(0, outcomes, step):

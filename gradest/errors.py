@@ -17,5 +17,9 @@ class SuiteError(UsageError):
     """A suite that cannot be read; the message names file and line."""
 
 
+class Inapplicable(UsageError):
+    """An estimator that cannot run on a task by its nature: such a cell is skipped."""
+
+
 class NonFiniteGradient(ArithmeticError):
     """An estimator returned NaN or an infinity; averaging it away would hide a broken cell."""

@@ -13,7 +13,7 @@ from gradest import enumeration
 from gradest.contracts import Estimator, Task
 from gradest.enumeration import Truth
 from gradest.errors import NonFiniteGradient, UsageError
-from gradest.inference import Interval, describe, mean_interval
+from gradest.inference import describe, mean_interval
 from gradest.moments import Moments, decode, encode
 from gradest.randomness import Draws, drawing_from
 from gradest.replicator import Replicator
@@ -149,7 +149,7 @@ def measure(
     measured once (`method` is then enumerated).  The global random state is neither read nor
     changed.
 
-    Raises UsageError when the estimator does not apply to the task or there are fewer than 32
+    Raises Inapplicable when the estimator cannot run on the task, UsageError for fewer than 32
     replicates, NonFiniteGradient when an estimate is NaN or infinite.
     """
     if replicates < FEWEST:
@@ -249,7 +249,7 @@ def _schedule(replicates: int, chunk: int) -> Iterator[tuple[int, int, bool]]:
 
 def _truth(replicator: Replicator) -> Truth | None:
     """The exact value and gradient, penalty included, where they can be enumerated."""
-    points, latents, categories = replicator.logits.shape
+    latents, categories = replicator.logits.shape[1:]
     if categories**latents > enumeration.LIMIT:
         return None
     value, gradient = enumeration.exact(replicator.problem)

@@ -63,12 +63,13 @@ class Draws:
         return getattr(noise, law)(generator=self.generator)
 
 
-_current: ContextVar[Draws] = ContextVar("draws", default=Draws())
+_global = Draws()
+_current: ContextVar[Draws | None] = ContextVar("draws", default=None)
 
 
 def draws() -> Draws:
-    """The source in force here."""
-    return _current.get()
+    """The source in force here; outside `drawing_from`, torch's global generator."""
+    return _current.get() or _global
 
 
 @contextmanager

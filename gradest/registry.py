@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -42,11 +43,15 @@ class Registry:
             for found in _built_in(kind):
                 registry._add(found)
             for entry in entry_points(group=f"gradest.{kind}"):
-                registry._add(_entry_point_class(entry), entry.name)
+                registry._add(_named(_entry_point_class(entry), entry.name))
         for path in plugins:
-            for found in _classes_at(Path(path)):
+            for found in load_plugin(Path(path)):
                 registry._add(found)
         return registry
+
+    def find(self, name: str) -> type[Estimator] | type[Task]:
+        """The estimator or task of that name.  Raises UsageError when there is neither."""
+        return _lookup({**self.tasks, **self.estimators}, name, "estimator or task")
 
     def estimator(self, name: str) -> type[Estimator]:
         """Raises UsageError, with the nearest name, when there is none."""
@@ -56,17 +61,50 @@ class Registry:
         """Raises UsageError, with the nearest name, when there is none."""
         return _lookup(self.tasks, name, "task")
 
-    def _add(self, found: type, name: str | None = None) -> None:
-        name = name or _stem(found)
+    def _add(self, found: type) -> None:
+        name = found.name
         members = self.estimators if issubclass(found, Estimator) else self.tasks
         if name in members:
             raise PluginError(
                 f"the name {name!r} is taken twice: by {inspect.getfile(members[name])} "
                 f"and by {inspect.getfile(found)}"
             )
-        found.name = name
-        knob_types(found)
         members[name] = found
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """Plugin paths with their files' contents, so that they reach workers on other machines."""
+
+    plugins: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # path, (file name, text)
+
+    @classmethod
+    def of(cls, paths: Iterable[str | Path]) -> "Shipment":
+        """Raises PluginError for a path that is no plugin."""
+        absolute = [Path(path).resolve() for path in paths]
+        return cls(tuple((str(path), _contents(path)) for path in absolute))
+
+    def unpacked(self) -> list[Path]:
+        """Where the plugins lie on this machine: the same files, or else a private copy.
+
+        Editing a plugin while a suite runs does not mix two versions of it in one run.
+        """
+        return [_materialised(Path(path), files) for path, files in self.plugins]
+
+
+@cache
+def _materialised(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
+    if path.exists() and _contents(path) == files:
+        return path
+    copy = Path(tempfile.mkdtemp(prefix="gradest-plugins-"))
+    for name, text in files:
+        (copy / name).write_text(text, encoding="utf-8")
+    return copy / path.name if path.suffix == ".py" else copy
+
+
+def _contents(path: Path) -> tuple[tuple[str, str], ...]:
+    files = [*_files_at(path), *sorted(_folder_of(path).glob("_*.py"))]
+    return tuple((file.name, file.read_text(encoding="utf-8")) for file in files)
 
 
 @cache
@@ -92,6 +130,16 @@ def make_estimator(name: str, **knobs: Any) -> Estimator:
 def make_task(name: str, **knobs: Any) -> Task:
     """The task of that name.  Raises UsageError for an unknown name, KnobError for a knob."""
     return build(_default().task(name), knobs)
+
+
+def load_plugin(path: Path) -> list[type]:
+    """The classes of a plugin file or folder, named after their files.
+
+    Raises PluginError for a path that is no plugin, or a plugin that fails.
+    """
+    files = _files_at(path)
+    package = _package(_folder_of(path).resolve())
+    return [_only_class(_import(file.resolve(), package), file) for file in files]
 
 
 def source_digest(cls: type) -> str:
@@ -141,7 +189,7 @@ def _entry_point_class(entry: Any) -> type:
     return found
 
 
-def _classes_at(path: Path) -> Iterator[type]:
+def _files_at(path: Path) -> list[Path]:
     if not path.exists():
         raise PluginError(f"{path}: no such plugin file or folder")
     if path.is_file() and path.suffix != ".py":
@@ -149,10 +197,11 @@ def _classes_at(path: Path) -> Iterator[type]:
     files = _plugin_files(path) if path.is_dir() else [path]
     if not files:
         raise PluginError(f"{path}: the folder holds no plugin file (*.py without a leading _)")
-    folder = path if path.is_dir() else path.parent
-    package = _package(folder.resolve())
-    for file in files:
-        yield _only_class(_import(file.resolve(), package), file)
+    return files
+
+
+def _folder_of(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
 
 
 def _package(folder: Path) -> str:
@@ -190,7 +239,7 @@ def _only_class(module: ModuleType, file: Path) -> type:
     ]
     concrete = [found for found in own if not inspect.isabstract(found)]
     if len(concrete) == 1:
-        return concrete[0]
+        return _named(concrete[0], file.stem)
     names = ", ".join(found.__name__ for found in concrete) or "none"
     lacking = "".join(
         f"; {found.__name__} lacks {', '.join(sorted(found.__abstractmethods__))}"
@@ -203,5 +252,7 @@ def _only_class(module: ModuleType, file: Path) -> type:
     )
 
 
-def _stem(found: type) -> str:
-    return Path(inspect.getfile(found)).stem
+def _named(found: type, name: str) -> type:
+    found.name = name
+    knob_types(found)  # raises where fields would silently be no knobs
+    return found

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradest.contracts import Estimator, Task, inapplicable
-from gradest.errors import UsageError
+from gradest.errors import Inapplicable
 from gradest.randomness import Draws
 
 _ADAPT_ROWS = 64  # fresh draws a step of adapt looks at, for each data point
@@ -20,7 +20,7 @@ _CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 512 * 2**20}
 class Replicator:
     """Replicates of one estimator on one task, in one dtype and on one device.
 
-    Raises UsageError where the estimator does not apply to the task.
+    Raises Inapplicable where the estimator does not apply to the task.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Replicator:
     ) -> None:
         self.problem = task.problem()
         if reason := inapplicable(estimator, task, self.problem.logits):
-            raise UsageError(reason)
+            raise Inapplicable(reason)
         self.estimator = estimator
         self.logits = self.problem.logits.detach().to(device, dtype)  # [B, N, K]
         self.evaluations = 0  # of f, per estimate

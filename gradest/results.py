@@ -1,13 +1,18 @@
-"""What a run leaves behind: the columns, and files that are either whole or absent."""
+"""What a run leaves behind: tables derived from the journal, in files that are whole or absent."""
 
 import json
 import os
+import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from gradest.errors import UsageError
+from gradest.journal import Record, read_records
+from gradest.measurement import Measurement
 
 # Names every row; the params are JSON with sorted keys.
 IDENTITY = (
@@ -33,6 +38,106 @@ COORDINATES = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "parameter"),
     *("point", "latent", "category", "mean", "exact", "standard_error", "variance"),
 )
+
+
+def write_results(folder: Path, run: dict[str, Any]) -> None:
+    """Derive run.json, measurements and coordinates from the journal in the folder.
+
+    `run` describes the run; its "cells" name the rows, in order, and its "parameters" what they
+    are with respect to.  Cells that the journal does not hold yet are left out.
+    """
+    records = finished(folder / "journal.jsonl")
+    rows, coordinates = [], []
+    for cell in run["cells"]:
+        record = records.get(cell["key"])
+        if record is None:
+            continue
+        measurement = (
+            Measurement.from_json(record["measurement"]) if record["status"] == "ok" else None
+        )
+        for parameter in run["parameters"]:
+            identity = _identity(run["suite"], record, parameter)
+            rows.append(identity | _measured(measurement, parameter, record.get("samples")))
+            coordinates.extend(_coordinates(identity, measurement, parameter))
+    frame = measurements_frame(rows)
+    write_frame(folder / "measurements.parquet", frame)
+    write_frame(folder / "measurements.csv", frame)
+    write_frame(
+        folder / "coordinates.parquet", pd.DataFrame(coordinates, columns=list(COORDINATES))
+    )
+    write_json(folder / "run.json", run)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The run.json of a folder.  Raises UsageError when there is none or it is damaged."""
+    try:
+        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UsageError(f"{folder}: holds no readable run: {error}") from None
+
+
+def finished(journal: Path) -> dict[str, Record]:
+    """key -> the latest record of every cell, with its timing "samples" once it is timed."""
+    cells: dict[str, Record] = {}
+    samples: dict[str, list[float]] = {}
+    for record in read_records(journal):
+        if record["kind"] == "cell":
+            cells[record["key"]] = record
+        elif record["kind"] == "seconds":
+            samples[record["key"]] = record["samples"]
+    return {k: r | {"samples": samples[k]} if k in samples else r for k, r in cells.items()}
+
+
+def _identity(suite: str, record: Record, parameter: str) -> dict[str, Any]:
+    cell = record["cell"]
+    return {
+        "suite": suite,
+        "task": cell["task"],
+        "task_params": json.dumps(cell["task_knobs"], sort_keys=True),
+        "estimator": cell["estimator"],
+        "estimator_params": json.dumps(cell["estimator_knobs"], sort_keys=True),
+        "seed": cell["seed"],
+        "dtype": cell["dtype"],
+        "parameter": parameter,
+        "status": record["status"],
+        "reason": record["reason"],
+        "replicates": cell["replicates"],
+    }
+
+
+def _measured(
+    measurement: Measurement | None, parameter: str, samples: Sequence[float] | None
+) -> dict[str, Any]:
+    if measurement is None:
+        return {}
+    row = measurement.row(parameter)
+    row["work_variance"] = row["variance"] * row["evaluations"]
+    if samples:
+        row |= {
+            "seconds": statistics.median(samples),
+            "seconds_low": min(samples),
+            "seconds_high": max(samples),
+        }
+    return row
+
+
+def _coordinates(
+    identity: dict[str, Any], measurement: Measurement | None, parameter: str
+) -> Iterator[tuple[Any, ...]]:
+    if measurement is None:
+        return
+    names = tuple(identity[c] for c in COORDINATES if c in identity)
+    weight = measurement.weight(parameter)
+    exact = measurement.exact
+    columns = (
+        measurement.mean * weight,
+        weight * float("nan") if exact is None else exact * weight,
+        measurement.standard_error * weight,
+        measurement.variance * weight.square(),
+    )
+    places = (weight == weight).nonzero().tolist()
+    for place, *numbers in zip(places, *(c.flatten().tolist() for c in columns), strict=True):
+        yield (*names, *place, *numbers)
 
 
 def measurements_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -1,0 +1,185 @@
+"""The command line.
+
+Exit status: 0 all ran; 1 some cell failed, none gave a finite number, or a plugin was rejected;
+2 the call was wrong; 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from gradest import catalogue, checks
+from gradest.contracts import Estimator
+from gradest.errors import Inapplicable, UsageError
+from gradest.provenance import describe_run
+from gradest.registry import Registry, Shipment, load_plugin
+from gradest.report import write_report
+from gradest.results import finished, read_run, write_results
+from gradest.runner import BACKENDS, Workers
+from gradest.runner import run as run_cells
+from gradest.suite import Cell, labels, load_suite
+from gradest.timing import expected_seconds
+
+
+def run() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _dispatch(options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: finished cells are kept; run again to go on", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gradest",
+        description="Measures the bias, variance and cost of gradient estimators for discrete "
+        "latent variables, each with its uncertainty.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--suite", metavar="NAME|FILE", help="run a suite, or go on with it")
+    what.add_argument("--list", action="store_true", help="estimators, tasks and suites")
+    what.add_argument(
+        "--check", metavar="NAME|FILE", help="certify a plugin (exit status 1: rejected)"
+    )
+    what.add_argument("--report", metavar="DIR", type=Path, help="rebuild the report of a run")
+    parser.add_argument("--only-tasks", metavar="GLOB", nargs="+", default=[])
+    parser.add_argument("--only-estimators", metavar="GLOB", nargs="+", default=[])
+    parser.add_argument(
+        "--plugin", metavar="PATH", action="append", default=[], help="a file or folder; repeatable"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="default: results/<suite>")
+    parser.add_argument("--jobs", metavar="N", type=_positive, default=Workers.jobs)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seed", metavar="N", type=int, help="instead of the suite's seeds")
+    parser.add_argument("--replicates", metavar="N", type=_positive, help="instead of the suite's")
+    parser.add_argument("--fresh", action="store_true", help="measure every cell again")
+    parser.add_argument("--dry-run", action="store_true", help="show the cells, run nothing")
+    parser.add_argument("--backend", choices=BACKENDS, default="loky", help="of joblib")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.report:
+        write_results(options.report, read_run(options.report))
+        print(write_report(options.report))
+        return 0
+    registry = Registry.load(options.plugin)
+    if options.list:
+        print(catalogue.listing(registry))
+        return 0
+    if options.check:
+        return _check(options.check, registry)
+    return _suite(options, registry)
+
+
+def _check(name: str, registry: Registry) -> int:
+    is_path = name.endswith(".py") or Path(name).is_dir()
+    classes = load_plugin(Path(name)) if is_path else [registry.find(name)]
+    rejected = False
+    for found in classes:
+        findings = (
+            checks.check_estimator(found)
+            if issubclass(found, Estimator)
+            else checks.check_task(found)
+        )
+        for finding in findings:
+            print(f"{finding.status:<13}{finding.law}: {finding.detail}")
+        certified = checks.passed(findings)
+        print(f"{found.name}: {'certified' if certified else 'rejected'}")
+        rejected = rejected or not certified
+    return int(rejected)
+
+
+def _suite(options: argparse.Namespace, registry: Registry) -> int:
+    if options.scheduler and options.backend != "dask":
+        raise UsageError("--scheduler goes with --backend dask")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no CUDA device")
+    suite = load_suite(
+        options.suite,
+        registry,
+        replicates=options.replicates,
+        seed=options.seed,
+        device=options.device,
+    )
+    cells = suite.only(options.only_tasks, options.only_estimators)
+    folder = options.out or Path("results") / suite.name
+    if options.dry_run:
+        return _dry_run(cells, folder, registry, options)
+    started = datetime.now(UTC)
+    run_cells(
+        suite.name,
+        cells,
+        folder,
+        registry,
+        Shipment.of(options.plugin),
+        Workers(options.jobs, options.backend, options.scheduler),
+        options.fresh,
+    )
+    write_results(folder, describe_run(suite, started))
+    report = write_report(folder)
+    return _conclude(cells, folder, report)
+
+
+def _dry_run(
+    cells: Sequence[Cell], folder: Path, registry: Registry, options: argparse.Namespace
+) -> int:
+    kept = {} if options.fresh else finished(folder / "journal.jsonl")
+    named = labels(cells)
+    total = 0.0
+    for cell in cells:
+        if kept.get(cell.key, {}).get("status") in ("ok", "skipped"):
+            state = "cached"
+        else:
+            try:
+                seconds = expected_seconds(cell, registry)
+                total += seconds
+                state = f"{seconds:.1f} s"
+            except Inapplicable as error:
+                state = f"to be skipped: {error}"
+        print(f"{state:>8}  {named[cell.key]}")
+    print(f"{len(cells)} cells, about {total / options.jobs:.0f} s with {options.jobs} jobs")
+    return 0
+
+
+def _conclude(cells: Sequence[Cell], folder: Path, report: Path) -> int:
+    """Says how it went and returns the exit status."""
+    records = finished(folder / "journal.jsonl")
+    count = Counter(records[cell.key]["status"] for cell in cells)
+    print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
+    print(f"report: {report}")
+    if not count["ok"]:
+        print("error: no cell gave a finite number", file=sys.stderr)
+    return 0 if count["ok"] and not count["failed"] else 1

@@ -1,0 +1,67 @@
+"""What a run was made with, so that a reader can make it again."""
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gradest.suite import Suite
+
+_PACKAGES = ("gradest", "torch", "numpy", "scipy", "pandas", "joblib")
+
+
+def describe_run(suite: Suite, started: datetime) -> dict[str, Any]:
+    """The suite as resolved with versions, commit and machine: the content of run.json."""
+    settings = suite.settings
+    return {
+        "suite": suite.name,
+        "description": settings.description,
+        "command": [*_program(), *sys.argv[1:]],
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "commit": _commit(),
+        "machine": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "seeds": settings.seeds,
+        "replicates": settings.replicates,
+        "dtype": settings.dtype,
+        "parameters": settings.parameters,
+        "controls": settings.controls,
+        "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
+    }
+
+
+def _program() -> list[str]:
+    name = Path(sys.argv[0]).name
+    return ["python", name] if name.endswith(".py") else [name]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the clone that this code runs from, None where it is no clone."""
+    folder = Path(__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

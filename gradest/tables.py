@@ -1,0 +1,187 @@
+"""Rows made comparable: labelled, ranked, ready for tables and figures."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+SYMBOLS = {"log_alpha": "log α", "alpha": "α"}
+
+# Sums over outcomes and replicates accumulate rounding of so many units in the last place, as in
+# the measurement, which takes no smaller deviation for evidence.
+_ROUNDING = 1024
+
+_NORMS = ("bias_norm", "relative_bias")
+_SQUARES = (
+    *("bias_sq", "bias_sq_low", "bias_sq_high", "mse"),
+    *("variance", "variance_low", "variance_high"),
+)
+_PUBLISHED = (
+    *("rank", "label", "estimator", "estimator_params", "seed", "dtype", "replicates", "method"),
+    *("verdict", "gradient_norm", "relative_bias", "relative_bias_low", "relative_bias_high"),
+    *("max_z", "p_value", "variance", "variance_low", "variance_high", "mse", "mse_low"),
+    *("mse_high", "snr", "cosine", "cosine_se", "evaluations", "seconds", "seconds_low"),
+    *("seconds_high", "work_variance"),
+)
+
+
+def annotate(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with labels and with intervals of what is derived from the measured columns.
+
+    Adds task_label, label (the estimator with the knobs that vary), knobs and values (those knobs'
+    names and values alone), and low and high ends of relative_bias and mse.  Numbers that the
+    dtype cannot tell from zero become zero.
+
+    Raises ValueError when the params of a row are not a JSON object.
+    """
+    if "label" in frame:
+        return frame
+    frame = _flushed(frame.reset_index(drop=True))
+    knobs = [_knobs(text) for text in frame["estimator_params"]]
+    shown = _varying(knobs)
+    chosen = [{k: v for k, v in each.items() if k in shown} for each in knobs]
+    protocol = _protocol(frame)
+    names = frame["estimator"].astype(str)
+    frame["knobs"] = [", ".join(each) for each in chosen]
+    frame["values"] = [", ".join(map(plain, each.values())) for each in chosen]
+    frame["label"] = [
+        label(name, each | extra)
+        for name, each, extra in zip(names, chosen, protocol, strict=True)
+    ]
+    frame["task_label"] = _task_labels(frame)
+    return _with_intervals(frame)
+
+
+def ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Annotated rows of one section, best first, with a column `rank`.
+
+    By mse, or by variance where no row has an mse.  A row shares the rank of those above it
+    unless its interval lies wholly above that of the first row with that rank: compared with
+    the first, so that a chain of neighbours cannot tie its two ends.  A row without a number has
+    no rank.
+    """
+    by = ranking_column(rows)
+    rows = rows.sort_values([by, "label"], kind="stable", na_position="last")
+    ranks, rank, reach = [], 0, -np.inf
+    for position, row in enumerate(rows[[by, f"{by}_low", f"{by}_high"]].itertuples(index=False)):
+        value, low, high = row
+        if np.isnan(value):
+            ranks.append(np.nan)
+            continue
+        if rank == 0 or low > reach:
+            rank, reach = position + 1, max(value, high)
+        ranks.append(rank)
+    return rows.assign(rank=ranks)
+
+
+def ranking_column(rows: pd.DataFrame) -> str:
+    return "mse" if rows["mse"].notna().any() else "variance"
+
+
+def published(rows: pd.DataFrame) -> pd.DataFrame:
+    """Ranked rows as they are written to a file: unrounded, without what a section fixes."""
+    return rows[list(_PUBLISHED)].astype({"rank": "Int64"})
+
+
+def sections(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Label and rows of every task with its params, in the order in which they were run."""
+    for _, rows in frame.groupby(["task", "task_params"], sort=False, dropna=False):
+        yield rows["task_label"].iloc[0], rows
+
+
+def measured(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:
+    """The rows that hold numbers, of one parameter or of all."""
+    rows = frame[frame["status"] == "ok"]
+    return rows if parameter is None else rows[rows["parameter"] == parameter]
+
+
+def parameters(frame: pd.DataFrame) -> list[str]:
+    """What the gradient was taken with respect to; log α first where it was measured."""
+    found = set(measured(frame)["parameter"])
+    return sorted(found, key=lambda p: (p != "log_alpha", str(p)))
+
+
+def label(name: str, settings: Mapping[str, Any]) -> str:
+    """`rloo (samples=4)`."""
+    inside = ", ".join(f"{k}={plain(v)}" for k, v in settings.items())
+    return f"{name} ({inside})" if inside else name
+
+
+def plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _knobs(text: Any) -> dict[str, Any]:
+    knobs = json.loads(text) if isinstance(text, str) else {}
+    if not isinstance(knobs, dict):
+        raise ValueError(f"params are a JSON object, not {text}")
+    return knobs
+
+
+def _varying(settings: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Names that occur with more than one value."""
+    values = defaultdict(set)
+    for each in settings:
+        for name, value in each.items():
+            values[name].add(json.dumps(value))
+    return {name for name, found in values.items() if len(found) > 1}
+
+
+def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """What of the protocol varies between measured rows.
+
+    An enumerated cell is one replicate whatever was asked for, so that says nothing.
+    """
+    counts = frame["replicates"].where(frame["method"] != "enumerated")
+    columns = frame[["dtype", "seed"]].assign(replicates=counts)
+    each = [
+        {k: int(v) if isinstance(v, float) else v for k, v in row.items() if pd.notna(v)}
+        for row in columns.astype(object).to_dict("records")
+    ]
+    shown = _varying(each)
+    return [{k: v for k, v in row.items() if k in shown} for row in each]
+
+
+def _task_labels(frame: pd.DataFrame) -> pd.Series:
+    labels = pd.Series("", index=frame.index, dtype="str")
+    for name, rows in frame.groupby("task", sort=False, dropna=False):
+        params = rows["task_params"].map(_knobs)
+        shown = _varying(params)
+        labels[rows.index] = [
+            label(str(name), {k: v for k, v in each.items() if k in shown}) for each in params
+        ]
+    return labels
+
+
+def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which what is below rounding, relative to ‖g‖, is zero."""
+    unit = frame["dtype"].map(lambda d: torch.finfo(getattr(torch, str(d), torch.float64)).eps)
+    relative = _ROUNDING * unit.astype(float)
+    norm = relative * frame["gradient_norm"]
+    floors = {c: norm**2 for c in _SQUARES} | {"bias_norm": norm, "relative_bias": relative}
+    flushed = {c: frame[c].mask(frame[c].abs() <= floor, 0.0) for c, floor in floors.items()}
+    return frame.assign(
+        **flushed, work_variance=frame["work_variance"].mask(flushed["variance"] == 0, 0.0)
+    )
+
+
+def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """Ends of relative bias and mse.
+
+    The mse is a sum of two nearly independent estimates with an interval each: the distances to
+    their ends add in quadrature (MOVER), since adding the ends themselves would be too wide.
+    """
+    bias = frame["bias_sq"].clip(lower=0)
+    below = np.hypot(bias - frame["bias_sq_low"], frame["variance"] - frame["variance_low"])
+    above = np.hypot(frame["bias_sq_high"] - bias, frame["variance_high"] - frame["variance"])
+    norm = frame["gradient_norm"].mask(frame["gradient_norm"] == 0)
+    return frame.assign(
+        relative_bias_low=frame["bias_sq_low"].clip(lower=0) ** 0.5 / norm,
+        relative_bias_high=frame["bias_sq_high"].clip(lower=0) ** 0.5 / norm,
+        mse_low=(frame["mse"] - below).clip(lower=0),
+        mse_high=frame["mse"] + above,
+    )

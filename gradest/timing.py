@@ -1,0 +1,97 @@
+"""Seconds per estimate, measured apart from the parallel run.
+
+Serially and in one thread, and interleaved: every round times each cell once, so that a slow
+moment of the machine falls on all of them alike.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from gradest.knobs import build
+from gradest.randomness import Draws, drawing_from
+from gradest.registry import Registry
+from gradest.replicator import Replicator
+from gradest.suite import Cell
+
+# The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
+ROUNDS = 7
+_LEAST_SECONDS = 0.02  # a timed call lasts at least this long, well above the clock's noise
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes in one thread: times compare, and sums are reproducible."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def bound(cell: Cell, registry: Registry) -> Replicator:
+    """The cell's estimator on the cell's task.  Raises Inapplicable where it does not apply."""
+    return Replicator(
+        build(registry.estimator(cell.estimator), cell.estimator_knobs),
+        build(registry.task(cell.task), cell.task_knobs),
+        getattr(torch, cell.dtype),
+        cell.device,
+    )
+
+
+def time_cells(
+    cells: Sequence[Cell], registry: Registry, advance: Callable[[], None]
+) -> list[list[float]]:
+    """Seconds per estimate of each cell in each round; `advance` is called at every step."""
+    with one_thread():
+        calls = [_prepared(cell, registry) for cell in cells]
+        samples: list[list[float]] = [[] for _ in cells]
+        for _ in range(ROUNDS):
+            for call, times in zip(calls, samples, strict=True):
+                times.append(call())
+                advance()
+    return samples
+
+
+def expected_seconds(cell: Cell, registry: Registry) -> float:
+    """How long the cell will take, from a short trial."""
+    with one_thread(), drawing_from(Draws.seeded(0, cell.device)) as source:
+        replicator = bound(cell, registry)
+        rows = min(cell.replicates, replicator.chunk())
+        adapting = _seconds(lambda: replicator.adapt(min(cell.adapt_steps, 1)))
+        if replicator.deterministic(source):
+            return _seconds(lambda: replicator(1))
+        return (
+            adapting * cell.adapt_steps
+            + _seconds(lambda: replicator(rows)) / rows * cell.replicates
+        )
+
+
+def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
+    """A call that times some estimates of the cell and returns seconds per estimate."""
+    with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
+        replicator = bound(cell, registry)
+        replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
+        once = replicator.deterministic(source)
+        rows = 1 if once else min(cell.replicates, replicator.chunk())
+        repeats = math.ceil(_LEAST_SECONDS / _seconds(lambda: replicator(rows)))
+
+    def call() -> float:
+        with drawing_from(source):
+            return _seconds(lambda: [replicator(rows) for _ in range(repeats)]) / (rows * repeats)
+
+    return call
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
