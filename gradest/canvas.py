@@ -1,200 +1,177 @@
-"""The language of the figures: one look for each estimator, axes with a place for zero, labels."""
+"""What the figures are drawn with: panels, axes that have a place for zero, points, labels."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import seaborn as sns
-from matplotlib import rc_context
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-# Safe for colour-blind readers; its yellow and pale pink vanish on white, black takes their place.
-_COLOURS = [c for i, c in enumerate(sns.color_palette("colorblind")) if i not in (6, 8)]
-_COLOURS.append((0.0, 0.0, 0.0))
-_MARKERS = "os^vDPX*<>"
-# Any value works; with this one the built-in catalogue has no collision, so that no name has to
-# give way to another.
-_SALT = 4629130
+from gradest.looks import Look, text
 
-_RC = {
-    **{"font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8},
-    **{"figure.titlesize": 11, "legend.fontsize": 8, "text.usetex": False},
-    **{"xtick.bottom": True, "ytick.left": True, "xtick.labelsize": 7, "ytick.labelsize": 7},
-    **{"grid.color": "0.92", "axes.edgecolor": "0.6", "axes.titlelocation": "left"},
-}
-_LINE = 0.19  # inches of a legend's line
-_KEY = {"marker": "o", "linestyle": "none", "color": "0.35", "markersize": 6}
+Place = tuple[float, float]  # in data coordinates
 
-
-class Style(NamedTuple):
-    colour: tuple[float, float, float]
-    marker: str
-
-    def face(self, verdict: object) -> tuple[float, float, float]:
-        """Filled when unbiased, hollow when biased, pale when inconclusive."""
-        paleness = {"unbiased": 0.0, "biased": 1.0}.get(str(verdict), 0.6)
-        return tuple(c + (1 - c) * paleness for c in self.colour)
-
-
-def styles(names: Iterable[str]) -> dict[str, Style]:
-    """One colour and marker for each name, the same in every figure and every run.
-
-    The name's hash says which.  Where two names want the same, the first in alphabetical order
-    has it and the other takes the next free one, after all that get what they want.
-    """
-    slots = [Style(to_rgb(c), m) for m in _MARKERS for c in _COLOURS]
-    taken: dict[int, str] = {}
-    displaced = []
-    for name in sorted(set(names)):
-        if taken.setdefault(_slot(name, len(slots)), name) != name:
-            displaced.append(name)
-    chosen = {name: slots[slot] for slot, name in taken.items()}
-    for name in displaced:
-        slot = _slot(name, len(slots))
-        while slot in taken and len(taken) < len(slots):
-            slot = (slot + 1) % len(slots)
-        taken.setdefault(slot, name)
-        chosen[name] = slots[slot]
-    return chosen
-
-
-def _slot(name: str, slots: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{_SALT}{name}".encode()).digest()[:8], "big") % slots
-
-
-@contextmanager
-def look() -> Iterator[None]:
-    with rc_context({**sns.axes_style("whitegrid"), **_RC}):
-        yield
+_LEGEND_LINE = 0.19  # inches
+_CHARACTER = 0.068
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_OWN = 4.5  # points from the centre of a marker that labels keep clear of
 
 
 def panels(
-    rows: int, columns: int, size: tuple[float, float], legend: dict[str, Any], title: str
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    title: str,
+    keys: Mapping[str, Artist],
+    names: Mapping[str, Artist],
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with so many panels of `size` inches, its title and a legend below them.
-
-    `legend` maps text to a handle.
-    """
+    """A figure of panels of `size` inches: under its title what signs mean, below it names."""
     width = max(columns * size[0], 6.5)
-    longest = max((len(text) for text in legend), default=1)
-    across = max(1, int(width / (0.55 + 0.075 * longest)))
-    height = rows * size[1] + 0.9 + _LINE * math.ceil(len(legend) / across)
+    longest = max((len(text(name, 60)) for name in names), default=1)
+    across = max(1, int(width / (0.5 + _CHARACTER * longest)))
+    height = rows * size[1] + 0.8 + _LEGEND_LINE * math.ceil(len(names) / across)
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, x=0.01, ha="left")
-    handles, texts = list(legend.values()), [shown(text, 60) for text in legend]
-    figure.legend(handles, texts, loc="outside lower left", ncols=across, frameon=False)
+    _legend(figure, "upper", keys, max(len(keys), 1), title)
+    _legend(figure, "lower", names, across)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def verdict_key() -> dict[str, Line2D]:
-    grey = Style(to_rgb("0.35"), "o")
-    return {
-        f"{verdict}": Line2D([], [], markerfacecolor=grey.face(verdict), **_KEY)
-        for verdict in ("unbiased", "biased", "inconclusive")
-    }
+def _legend(
+    figure: Figure, side: str, handles: Mapping[str, Artist], columns: int, title: str = ""
+) -> None:
+    figure.legend(
+        *(list(handles.values()), [text(words, 60) for words in handles]),
+        **{"loc": f"outside {side} left", "ncols": columns, "frameon": False},
+        **{"title": title, "title_fontsize": 11, "alignment": "left", "columnspacing": 1.4},
+    )
 
 
-def limit_key() -> dict[str, Line2D]:
-    key = {**_KEY, "marker": r"$\downarrow$", "markersize": 8}
-    return {"bias below this, at 95 %": Line2D([], [], **key)}
-
-
-def shown(text: str, most: int = 40) -> str:
-    """One line that matplotlib takes for text, not for mathematics or a hidden label."""
-    line = " ".join(text.split())
-    line = line if len(line) <= most else line[: most - 1] + "…"
-    return line.replace("$", r"\$") if not line.startswith("_") else " " + line.replace("$", r"\$")
-
-
-def logarithmic(ax: Axes, name: str, values: Sequence[float], plain: bool = False) -> None:
+def logarithmic(
+    ax: Axes, name: str, points: pd.Series, ends: Sequence[pd.Series] = (), plain: bool = False
+) -> None:
     """Make axis `name` ("x" or "y") logarithmic, with a shaded band for zeros if there are any.
 
-    `values` are all that must be visible; `plain` writes 100 instead of 10².
+    All `points` and the positive ones of `ends` are visible; `plain` writes 100 for 10².
     """
-    found = np.asarray(values, dtype=float)
-    positive = found[np.isfinite(found) & (found > 0)]
+    values = pd.concat([points, *ends]).to_numpy()
+    positive = values[values > 0]
     low, high = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
-    room = 1.25 * max(high / low, 2.0) ** 0.08
-    axis, set_limits = getattr(ax, f"{name}axis"), getattr(ax, f"set_{name}lim")
-    if (found == 0).any():
-        start = math.floor(math.log10(low / 1.5))
-        threshold = 10.0**start
-        getattr(ax, f"set_{name}scale")("symlog", linthresh=threshold, linscale=0.6)
-        set_limits(-0.5 * threshold, high * room)
+    room = 1.3 * max(high / low, 2.0) ** 0.08
+    axis, limits = getattr(ax, f"{name}axis"), getattr(ax, f"set_{name}lim")
+    if points.eq(0).any():
+        unit = low / 1.6
+        getattr(ax, f"set_{name}scale")("symlog", linthresh=unit, linscale=0.6)
+        limits(-0.5 * unit, high * room)
         band = ax.axvspan if name == "x" else ax.axhspan
-        band(-0.5 * threshold, 0.5 * threshold, color="0.95", zorder=0)
-        decades = range(start, math.floor(math.log10(high * room)) + 1)
-        ticks = [10.0**k for k in decades[:: max(1, math.ceil(len(decades) / 6))]]
-        axis.set_major_locator(FixedLocator([0.0, *ticks]))
+        band(-0.5 * unit, 0.5 * unit, color="0.95", zorder=0)
+        decades = range(math.ceil(math.log10(0.9 * low)), math.floor(math.log10(high * room)) + 1)
+        every = max(1, math.ceil(len(decades) / 6))
+        axis.set_major_locator(FixedLocator([0.0, *(10.0**k for k in decades[::every])]))
         axis.set_minor_locator(NullLocator())
     else:
         getattr(ax, f"set_{name}scale")("log")
-        set_limits(low / room, high * room)
+        limits(low / room, high * room)
     if plain:
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
-    ax.grid(visible=False, which="minor")
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.6g}"))
 
 
-def arrow_down(ax: Axes, x: float, y: float, colour: Any) -> None:
-    """Marks (x, y) as an upper limit."""
-    arrow = {"arrowstyle": "<-", "color": colour, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 2}
-    ax.annotate("", (x, y), (0, -15), textcoords="offset points", arrowprops=arrow)
+def ticks_at(ax: Axes, values: pd.Series, most: int = 7) -> None:
+    """Ticks of the x axis at the values themselves, where they are few."""
+    found = sorted(set(values))
+    if len(found) <= most:
+        ax.xaxis.set_major_locator(FixedLocator(found))
+        ax.xaxis.set_minor_locator(NullLocator())
 
 
-def label_points(ax: Axes, points: Sequence[tuple[float, float, str, Any]], own: int) -> None:
-    """Write the text of every (x, y, text, colour) beside its point, where there is room.
+def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | None = None) -> None:
+    """A point a row at columns x and y, with bars to x_low, x_high, y_low and y_high.
 
-    A label that would cover a point, another label or the frame is left out: the legend has it.
-    `own` is the half-width in points of what is drawn at each point.
+    Filled by verdict; an arrow where y is `bias` and the row says `limit`; joined in the order of
+    `by`.
     """
-    figure = ax.figure
-    figure.draw_without_rendering()
-    renderer, unit = figure.canvas.get_renderer(), figure.dpi / 72
-    frame = ax.get_window_extent(renderer).extents
-    centres = ax.transData.transform([(x, y) for x, y, _, _ in points])
-    taken = [np.array([x - own * unit, y - own * unit, x + own * unit, y + own * unit])
-             for x, y in centres]
-    for (x, y), (_, _, text, colour), at in zip(centres, points, points, strict=True):
-        note = ax.annotate(
-            shown(text), at[:2], textcoords="offset points", color=_dark(colour), fontsize=6.5,
-            xytext=(0, 0),
+    if by is not None:
+        rows = rows.sort_values(by)
+        ax.plot(rows[x], rows[y], color=look.colour, linewidth=0.9, alpha=0.6)
+    bars = {f"{name}err": _bars(rows, column) for name, column in (("x", x), ("y", y))}
+    ax.errorbar(rows[x], rows[y], fmt="none", ecolor=look.colour, elinewidth=0.9, **bars)
+    for at_x, at_y, verdict in zip(rows[x], rows[y], rows["verdict"], strict=True):
+        ax.plot(
+            *(at_x, at_y, look.marker),
+            **{"markersize": 6, "markeredgewidth": 1.1, "zorder": 3, "clip_on": False},
+            **{"markeredgecolor": look.colour, "markerfacecolor": look.face(verdict)},
+        )
+    if y == "bias":
+        arrow = {"arrowstyle": "<-", "color": look.colour, "shrinkA": 0, "shrinkB": 3}
+        for at in rows.loc[rows["limit"], [x, y]].itertuples(index=False):
+            ax.annotate("", at, (0, -15), textcoords="offset points", arrowprops=arrow)
+
+
+def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
+    if f"{column}_low" not in rows:
+        return None
+    ends = [rows[column] - rows[f"{column}_low"], rows[f"{column}_high"] - rows[column]]
+    return np.nan_to_num(np.clip(ends, 0, None))
+
+
+class Labels:
+    """Text beside points of an axes that is laid out, wherever there is room.
+
+    A label that would cover one of the `marks` [points, 2], another label or the frame is left
+    out: it only repeats the legend.
+    """
+
+    def __init__(self, ax: Axes, marks: np.ndarray) -> None:
+        self._ax = ax
+        self._unit = ax.figure.dpi / 72
+        self._renderer = ax.figure.canvas.get_renderer()
+        self._frame = ax.get_window_extent(self._renderer).extents
+        centres = ax.transData.transform(marks)
+        self._taken = np.hstack([centres - _OWN * self._unit, centres + _OWN * self._unit])
+
+    def write(self, words: str, places: Sequence[Place], look: Look) -> Place | None:
+        """Write `words` beside the first of `places` that has room, and say which that is."""
+        colour = tuple(0.75 * c for c in look.colour)
+        note = self._ax.annotate(
+            text(words), places[0], color=colour, fontsize=6.5, va="bottom", zorder=4
         )
         note.set_in_layout(False)
-        box = note.get_window_extent(renderer)
-        for dx, dy in _offsets(box.width / unit, box.height / unit, own + 1):
-            place = np.array([x + dx * unit, y + dy * unit] * 2)
-            place[2:] += box.width, box.height
-            inside = (place[:2] > frame[:2]).all() and (place[2:] < frame[2:]).all()
-            if inside and not any(_overlap(place, other) for other in taken):
-                note.set_position((dx, dy))
-                taken.append(place)
-                break
-        else:
-            note.remove()
+        extent = note.get_window_extent(self._renderer)
+        for place, offset in _offsets(
+            places, extent.width / self._unit, extent.height / self._unit
+        ):
+            corner = self._ax.transData.transform(place) + np.array(offset) * self._unit
+            box = np.concatenate([corner, corner + extent.size])
+            if _within(box, self._frame) and not _overlap(box, self._taken).any():
+                note.xy = place
+                note.set(anncoords="offset points", position=offset)
+                self._taken = np.vstack([self._taken, box])
+                return place
+        note.remove()
+        return None
 
 
-def _offsets(width: float, height: float, gap: float) -> Iterator[tuple[float, float]]:
-    """Lower left corners around a point, the most readable first."""
-    for ring in (gap, 2.2 * gap):
-        middle = -height / 2
-        yield from ((ring, middle), (-ring - width, middle))
-        yield from ((-width / 2, ring), (-width / 2, -ring - height))
-        yield from ((ring, ring / 2), (ring, -ring / 2 - height))
-        yield from ((-ring - width, ring / 2), (-ring - width, -ring / 2 - height))
+def _offsets(
+    places: Sequence[Place], width: float, height: float
+) -> Iterator[tuple[Place, tuple[float, float]]]:
+    """Places with lower left corners beside them, in points, the most readable first."""
+    for gap in (_OWN + 1, 2 * _OWN):
+        for place in places:
+            for across, up in _DIRECTIONS:
+                yield place, (_corner(across, gap, width), _corner(up, gap, height))
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool((a[:2] < b[2:]).all() and (b[:2] < a[2:]).all())
+def _corner(direction: int, gap: float, extent: float) -> float:
+    return direction * gap - extent * (1 - direction) / 2
 
 
-def _dark(colour: Any) -> tuple[float, ...]:
-    return tuple(0.7 * c for c in to_rgb(colour))
+def _within(box: np.ndarray, frame: np.ndarray) -> bool:
+    return bool((box[:2] > frame[:2]).all() and (box[2:] < frame[2:]).all())
+
+
+def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return ((box[:2] < others[:, 2:]) & (others[:, :2] < box[2:])).all(axis=1)

@@ -183,3 +183,7 @@ def _conclude(cells: Sequence[Cell], folder: Path, report: Path) -> int:
     if not count["ok"]:
         print("error: no cell gave a finite number", file=sys.stderr)
     return 0 if count["ok"] and not count["failed"] else 1
+
+
+if __name__ == "__main__":
+    run()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-_MISSING = "–"
+_MISSING = "n/a"
 _SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -34,9 +34,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> s
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """`0.324 (0.314–0.334)`: to two significant digits of the interval's width.
+    """`0.324 [0.314, 0.334]`: to two significant digits of the interval's width.
 
-    Three significant digits and no parentheses where there is no interval or no uncertainty.
+    Three significant digits and no brackets where there is no interval or no uncertainty.
     """
     if not math.isfinite(value):
         return number(value)
@@ -45,7 +45,7 @@ def interval(value: float, low: float, high: float) -> str:
         return number(value)
     decimals, exponent = _precision((value, low, high), width)
     a, b, c = (_fixed(x, decimals, exponent) for x in (value, low, high))
-    return f"{a} ({b}–{c}){_power(exponent)}"
+    return f"{a} [{b}, {c}]{_power(exponent)}"
 
 
 def plus_minus(value: float, error: float) -> str:
@@ -58,7 +58,7 @@ def plus_minus(value: float, error: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits; a dash for what is missing."""
+    """Three significant digits; n/a for what is missing."""
     if math.isnan(value):
         return _MISSING
     if math.isinf(value):

@@ -202,7 +202,7 @@ class _Tally:
 
     def add(self, gradient: Tensor, value: Tensor, batches: int, joined: bool) -> None:
         """Count [R, D] gradients and [R] values as so many batches, or as more of the last."""
-        square = gradient.square()
+        square = gradient * gradient
         length = (square @ self._square).sqrt()  # [R, P]
         # An estimate of zero has no direction, so it goes nowhere.
         cosine = torch.where(length > 0, gradient @ self._along / length, 0.0)

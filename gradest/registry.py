@@ -89,13 +89,14 @@ class Shipment:
 
         Editing a plugin while a suite runs does not mix two versions of it in one run.
         """
-        return [_materialised(Path(path), files) for path, files in self.plugins]
+        return [
+            path if path.exists() and _contents(path) == files else _copy(path, files)
+            for path, files in ((Path(path), files) for path, files in self.plugins)
+        ]
 
 
 @cache
-def _materialised(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
-    if path.exists() and _contents(path) == files:
-        return path
+def _copy(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
     copy = Path(tempfile.mkdtemp(prefix="gradest-plugins-"))
     for name, text in files:
         (copy / name).write_text(text, encoding="utf-8")
@@ -205,8 +206,13 @@ def _folder_of(path: Path) -> Path:
 
 
 def _package(folder: Path) -> str:
-    """A private package over the folder, so that plugins can import their helpers from it."""
-    name = f"gradest_plugins_{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
+    """A private package over the folder, so that plugins can import their helpers from it.
+
+    Its name changes with the files, so that an edited helper is imported anew in a process that
+    has already seen it.
+    """
+    content = f"{folder} {digest_of(sorted(folder.glob('*.py')))}"
+    name = f"gradest_plugins_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         package = ModuleType(name)
         package.__path__ = [str(folder)]

@@ -44,13 +44,14 @@ class Replicator:
             (self.penalty_gradient,) = torch.autograd.grad(self.penalty.sum(), exact_logits)
         self.penalty = self.penalty.detach()
         self._shift = self.penalty_gradient.flatten().to(self.logits)  # [D]
+        self._shifted = bool(self._shift.any())
         estimator.reset(self.logits)
 
     def adapt(self, steps: int) -> None:
         """Let the estimator look at fresh draws, `steps` times."""
         for _ in range(steps):
-            logits = self.logits.repeat_interleave(_ADAPT_ROWS, 0)
-            self.estimator.adapt(logits, self.problem.f.replicated(len(self.logits)))
+            f = self.problem.f.replicated(len(self.logits))
+            self.estimator.adapt(self._rows(_ADAPT_ROWS), f)
 
     def __call__(self, replicates: int) -> tuple[Tensor, Tensor]:
         """Gradients [R, B·N·K] and objective values [R], the mean over the data points.
@@ -58,8 +59,7 @@ class Replicator:
         Raises ValueError when the estimator breaks its contract.
         """
         points = len(self.logits)
-        # Rows of a data point lie side by side, so that [B·R] unflattens to [B, R] as a view.
-        logits = self.logits.repeat_interleave(replicates, 0).requires_grad_()  # [B·R, N, K]
+        logits = self._rows(replicates).requires_grad_()  # [B·R, N, K]
         f = self.problem.f.replicated(points)
         objective = self.estimator(logits, f)
         _examine(self.estimator, objective, logits)
@@ -67,7 +67,14 @@ class Replicator:
         gradient = gradient.unflatten(0, (points, replicates)).transpose(0, 1).flatten(1)
         value = objective.detach().unflatten(0, (points, replicates)).mean(0)
         self.evaluations = f.evaluations
-        return gradient + self._shift, value + self.penalty.mean().to(value)
+        if self._shifted:
+            gradient, value = gradient + self._shift, value + self.penalty.mean().to(value)
+        return gradient, value
+
+    def _rows(self, replicates: int) -> Tensor:
+        """Rows of a data point side by side, so that [B·R] unflattens to [B, R] as a view."""
+        rows = self.logits.unsqueeze(1).expand(-1, replicates, -1, -1)
+        return rows.reshape(-1, *self.logits.shape[1:])
 
     def chunk(self) -> int:
         """How many replicates fit the memory budget, judged by what a few of them save."""
@@ -96,9 +103,9 @@ class Replicator:
 
 def _examine(estimator: Estimator, objective: Tensor, logits: Tensor) -> None:
     if not isinstance(objective, Tensor) or objective.shape != logits.shape[:1]:
-        shape = list(objective.shape) if isinstance(objective, Tensor) else objective
+        got = f"shape {list(objective.shape)}" if isinstance(objective, Tensor) else repr(objective)
         raise ValueError(
-            f"{estimator.name} returned {shape}; one value a row, shape "
+            f"{estimator.name} returned {got}; one value a row, shape "
             f"{list(logits.shape[:1])}, was expected"
         )
     if not objective.requires_grad:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 from annotated_types import Ge, MinLen
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from gradest import categorical, contracts, measurement, moments, randomness, replicator
 from gradest.contracts import Estimator
@@ -33,13 +33,21 @@ Path_ = tuple[str | int, ...]
 Entries = list[Any]
 
 
+# One number, or a grid of them.
+Counts = Annotated[
+    list[Annotated[int, Ge(FEWEST)]],
+    MinLen(1),
+    BeforeValidator(lambda given: given if isinstance(given, list) else [given]),
+]
+
+
 class SuiteFile(BaseModel):
     """The keys of a suite file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     description: str = ""
-    replicates: list[Annotated[int, Ge(FEWEST)]] | Annotated[int, Ge(FEWEST)] = 10_000
+    replicates: Counts = [10_000]
     seeds: Annotated[list[int], MinLen(1)] = [0]
     parameters: Annotated[list[Literal[*PARAMETERS]], MinLen(1)] = ["alpha", "log_alpha"]
     dtype: Literal["float32", "float64"] = "float64"
@@ -142,14 +150,13 @@ def load_suite(
     source = _Source(path)
     settings = source.validated()
     if replicates is not None:
-        settings = settings.model_copy(update={"replicates": replicates})
+        settings = settings.model_copy(update={"replicates": [replicates]})
     if seed is not None:
         settings = settings.model_copy(update={"seeds": [seed]})
     tasks = list(source.members("tasks", settings.tasks, registry.task))
     estimators = list(source.members("estimators", settings.estimators, registry.estimator))
     source.check_controls(settings, {e.name for e in estimators})
     core = digest_of(Path(module.__file__) for module in _MEASURING)
-    counts = settings.replicates
     cells = tuple(
         Cell(
             task=task.name,
@@ -169,7 +176,7 @@ def load_suite(
             },
         )
         for task, estimator, run_seed, count in itertools.product(
-            tasks, estimators, settings.seeds, counts if isinstance(counts, list) else [counts]
+            tasks, estimators, settings.seeds, settings.replicates
         )
     )
     source.check_distinct(cells)

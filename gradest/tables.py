@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,8 @@ _PUBLISHED = (
 def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with labels and with intervals of what is derived from the measured columns.
 
-    Adds task_label, label (the estimator with the knobs that vary), knobs and values (those knobs'
-    names and values alone), and low and high ends of relative_bias and mse.  Numbers that the
+    Adds settings (the knobs that occur with more than one value, as a dict), label (the estimator
+    with those), task_label, and low and high ends of relative_bias and mse.  Numbers that the
     dtype cannot tell from zero become zero.
 
     Raises ValueError when the params of a row are not a JSON object.
@@ -41,17 +41,12 @@ def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     if "label" in frame:
         return frame
     frame = _flushed(frame.reset_index(drop=True))
-    knobs = [_knobs(text) for text in frame["estimator_params"]]
-    shown = _varying(knobs)
-    chosen = [{k: v for k, v in each.items() if k in shown} for each in knobs]
-    protocol = _protocol(frame)
-    names = frame["estimator"].astype(str)
-    frame["knobs"] = [", ".join(each) for each in chosen]
-    frame["values"] = [", ".join(map(plain, each.values())) for each in chosen]
-    frame["label"] = [
-        label(name, each | extra)
-        for name, each, extra in zip(names, chosen, protocol, strict=True)
-    ]
+    settings = _differing([knobs(text) for text in frame["estimator_params"]])
+    named = zip(frame["estimator"], settings, _protocol(frame), strict=True)
+    frame["label"] = pd.Series(
+        [label(str(name), each | extra) for name, each, extra in named], dtype="str"
+    )
+    frame["settings"] = pd.Series(settings, dtype=object)
     frame["task_label"] = _task_labels(frame)
     return _with_intervals(frame)
 
@@ -115,20 +110,21 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _knobs(text: Any) -> dict[str, Any]:
-    knobs = json.loads(text) if isinstance(text, str) else {}
-    if not isinstance(knobs, dict):
+def knobs(text: Any) -> dict[str, Any]:
+    """Params from their JSON; none where there is no text.  Raises ValueError."""
+    params = json.loads(text) if isinstance(text, str) else {}
+    if not isinstance(params, dict):
         raise ValueError(f"params are a JSON object, not {text}")
-    return knobs
+    return params
 
 
-def _varying(settings: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Names that occur with more than one value."""
+def _differing(params: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same without what occurs with one value only."""
     values = defaultdict(set)
-    for each in settings:
+    for each in params:
         for name, value in each.items():
             values[name].add(json.dumps(value))
-    return {name for name, found in values.items() if len(found) > 1}
+    return [{k: v for k, v in each.items() if len(values[k]) > 1} for each in params]
 
 
 def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -137,23 +133,20 @@ def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
     An enumerated cell is one replicate whatever was asked for, so that says nothing.
     """
     counts = frame["replicates"].where(frame["method"] != "enumerated")
-    columns = frame[["dtype", "seed"]].assign(replicates=counts)
-    each = [
-        {k: int(v) if isinstance(v, float) else v for k, v in row.items() if pd.notna(v)}
-        for row in columns.astype(object).to_dict("records")
-    ]
-    shown = _varying(each)
-    return [{k: v for k, v in row.items() if k in shown} for row in each]
+    columns = frame[["dtype", "seed"]].assign(replicates=counts).astype(object)
+    return _differing(
+        [
+            {k: int(v) if isinstance(v, float) else v for k, v in row.items() if pd.notna(v)}
+            for row in columns.to_dict("records")
+        ]
+    )
 
 
 def _task_labels(frame: pd.DataFrame) -> pd.Series:
     labels = pd.Series("", index=frame.index, dtype="str")
     for name, rows in frame.groupby("task", sort=False, dropna=False):
-        params = rows["task_params"].map(_knobs)
-        shown = _varying(params)
-        labels[rows.index] = [
-            label(str(name), {k: v for k, v in each.items() if k in shown}) for each in params
-        ]
+        settings = _differing([knobs(text) for text in rows["task_params"]])
+        labels[rows.index] = [label(str(name), each) for each in settings]
     return labels
 
 

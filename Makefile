@@ -1,0 +1,47 @@
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+BASE_PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help install benchmark test test-all lint format wheel bench
+
+help:
+	@echo "make benchmark  install if needed and run the variance suite"
+	@echo "make test       the tests, without the long statistics"
+	@echo "make test-all   all tests"
+	@echo "make lint       ruff format and lint, changing nothing"
+	@echo "make format     let ruff format and mend"
+	@echo "make bench      speed, as ratios measured in one run"
+	@echo "make wheel      build dist/*.whl"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --requirement requirements.txt
+	$(PYTHON) -m pip install --quiet --no-deps --editable .
+	touch $@
+
+benchmark: install
+	$(PYTHON) benchmark.py --suite variance
+
+test: install
+	$(PYTHON) -m pytest -m "not slow"
+
+test-all: install
+	$(PYTHON) -m pytest
+
+lint: install
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+format: install
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+bench: install
+	$(PYTHON) tests/bench.py
+
+wheel: install
+	rm -rf dist build
+	$(PYTHON) -m build --wheel

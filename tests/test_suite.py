@@ -1,0 +1,193 @@
+"""A suite file becomes cells, or one clear line that names file and line."""
+
+import json
+
+import pytest
+
+from gradest.errors import SuiteError, UsageError
+from gradest.registry import Registry
+from gradest.suite import Cell, labels, load_suite, suite_names
+
+BASE = """\
+replicates: 100
+tasks:
+  - categorical
+estimators:
+  - rloo: {samples: [2, 4]}
+"""
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.load()
+
+
+@pytest.fixture
+def load(tmp_path, registry):
+    def load(text, **overrides):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_suite(str(path), registry, **overrides)
+
+    return load
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_that_ships_resolves(name, registry):
+    suite = load_suite(name, registry)
+    assert suite.cells
+    assert suite.settings.description
+
+
+def test_controls_are_part_of_the_suites_that_compare(registry):
+    controls = load_suite("variance", registry).settings.controls
+    assert controls["unbiased"] and controls["biased"]
+
+
+def test_a_list_is_a_grid_for_a_scalar_knob(load):
+    cells = load(BASE).cells
+    assert [cell.estimator_knobs["samples"] for cell in cells] == [2, 4]
+
+
+def test_a_list_is_one_value_for_a_sequence_knob_and_lists_of_lists_are_a_grid(load):
+    one = BASE.replace("- categorical", "- bernoulli: {theta: [0.1, 0.2]}")
+    two = BASE.replace("- categorical", "- bernoulli: {theta: [[0.1, 0.2], [0.3]]}")
+    assert [c.task_knobs["theta"] for c in load(one).cells[::2]] == [[0.1, 0.2]]
+    assert [c.task_knobs["theta"] for c in load(two).cells[::2]] == [[0.1, 0.2], [0.3]]
+
+
+def test_grids_multiply(load):
+    text = BASE.replace("replicates: 100", "replicates: [100, 200]\nseeds: [0, 1, 2]")
+    cells = load(text).cells
+    assert len(cells) == 2 * 2 * 3
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_the_key_follows_meaning_not_spelling(load):
+    whole = load(BASE + "  - concrete: {temperature: 1}\n").cells[-1]
+    decimal = load(BASE + "  - concrete: {temperature: 1.0}\n").cells[-1]
+    spelt = load(BASE + "  - concrete\n").cells[-1]
+    default = load(BASE + "  - concrete: {temperature: 0.5}\n").cells[-1]
+    assert whole.key == decimal.key
+    assert spelt.key == default.key
+    assert whole.key != spelt.key
+
+
+def test_the_key_sees_everything_that_determines_the_numbers(load):
+    cell = load(BASE).cells[0]
+    fields = {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
+    changes = {
+        "task": "bernoulli",
+        "task_knobs": {**cell.task_knobs, "target": -cell.task_knobs["target"]},
+        "estimator": "reinforce",
+        "estimator_knobs": {"samples": "2"},
+        "seed": -1,
+        "replicates": 101,
+        "adapt_steps": 1,
+        "dtype": "float32",
+        "device": "cuda",
+        "sources": {**cell.sources, "core": "another"},
+    }
+    assert changes.keys() == fields.keys()
+    keys = {Cell(**{**fields, name: value}).key for name, value in changes.items()}
+    assert len(keys | {cell.key}) == len(changes) + 1
+    assert Cell(**fields).draw_seed == cell.draw_seed != Cell(**{**fields, "seed": 1}).draw_seed
+
+
+def test_cells_are_plain_data(load):
+    cell = load(BASE).cells[0]
+    fields = {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
+    assert Cell(**json.loads(json.dumps(fields))).key == cell.key
+
+
+def test_overrides_of_the_command_line(load):
+    suite = load(BASE + "seeds: [3, 4]\n", replicates=50, seed=9)
+    assert {cell.replicates for cell in suite.cells} == {50}
+    assert {cell.seed for cell in suite.cells} == {9}
+
+
+def test_labels_show_the_knobs_that_differ(load):
+    assert sorted(labels(load(BASE).cells).values()) == [
+        "categorical × rloo(samples=2)",
+        "categorical × rloo(samples=4)",
+    ]
+
+
+def test_globs_select_and_must_match(load):
+    suite = load(BASE + "  - reinforce\n  - reinforce_ema\n")
+    assert {c.estimator for c in suite.only([], ["reinf*"])} == {"reinforce", "reinforce_ema"}
+    with pytest.raises(UsageError, match=r"no estimator of the suite mine matches 'rlo'.*rloo"):
+        suite.only([], ["rlo"])
+
+
+def test_only_adaptive_estimators_get_the_adapt_steps(load):
+    cells = load(BASE + "  - reinforce_ema\nadapt_steps: 7\n").cells
+    assert [cell.adapt_steps for cell in cells] == [0, 0, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("tasks: [a\n", 2, "malformed YAML"),
+        ("- a\n", 1, "a suite is a mapping"),
+        ("", 1, "a suite is a mapping"),
+        ("tasks: [categorical]\n", 1, "the key 'estimators' is missing"),
+        (BASE + "replicate: 3\n", 6, "unknown key 'replicate'; did you mean 'replicates'"),
+        (BASE + "tasks: [bernoulli]\n", 6, "the key 'tasks' stands twice"),
+        (BASE + "seeds: []\n", 6, "seeds"),
+        (BASE + "seeds: [a]\n", 6, "seeds.*'a'"),
+        (BASE + "parameters: [beta]\n", 6, "parameters.*'beta'"),
+        (BASE + "dtype: float8\n", 6, "dtype.*'float8'"),
+        (BASE + "adapt_steps: -1\n", 6, "adapt_steps"),
+        (BASE + "controls: {biased: [concrete]}\n", 6, "the control 'concrete' is no estimator"),
+        (BASE + "controls: {best: [rloo]}\n", 6, "controls"),
+        (BASE.replace("100", "3"), 1, "replicates.*32"),
+        (BASE.replace("100", "many"), 1, "replicates.*'many'"),
+        (BASE.replace("- categorical", "- categoricl"), 3, "unknown task 'categoricl'; did you"),
+        (BASE.replace("rloo", "rlo"), 5, "unknown estimator 'rlo'; did you mean 'rloo'"),
+        (BASE.replace("samples", "sample"), 5, "rloo has no knob 'sample'; did you mean 'samples'"),
+        (BASE.replace("[2, 4]", "1"), 5, "rloo: samples = 1: .*greater than or equal to 2"),
+        (BASE.replace("[2, 4]", "[]"), 5, "rloo: samples is an empty list"),
+        (BASE.replace("[2, 4]", "two"), 5, "rloo: samples = 'two'"),
+        (BASE.replace("[2, 4]", "2.5"), 5, "rloo: samples = 2.5"),
+        (BASE.replace("[2, 4]", "true"), 5, "rloo: samples = True"),
+        (BASE.replace("[2, 4]", "[2, 2]"), 1, "categorical × rloo is listed twice"),
+        (BASE + "  - concrete: {temperature: 0}\n", 6, "temperature = 0: .*greater than 0"),
+        (BASE + "  - concrete: {temperature: -1}\n", 6, "temperature = -1"),
+        (BASE + "  - concrete: {temperature: .nan}\n", 6, "temperature = nan"),
+        (BASE + "  - concrete: {temperature: .inf}\n", 6, "temperature = inf"),
+        (BASE + "  - concrete: 3\n", 6, "neither a name nor"),
+        (BASE + "  - {a: {}, b: {}}\n", 6, "neither a name nor"),
+        (BASE + "  - 3\n", 6, "neither a name nor"),
+        (BASE.replace("- categorical", "- categorical: {alpha: [1, -1, 1]}"), 3, "alpha.1. = -1"),
+        (BASE.replace("- categorical", "- categorical: {alpha: [1, 1]}"), 3, "alpha has 2 entries"),
+        (BASE.replace("- categorical", "- categorical: {alpha: []}"), 3, "alpha is an empty list"),
+        (BASE.replace("tasks:\n  - categorical", "tasks: []"), 2, "tasks"),
+    ],
+)
+def test_errors_name_file_and_line(load, text, line, message):
+    with pytest.raises(SuiteError, match=message) as caught:
+        load(text)
+    where, _, said = str(caught.value).partition(": ")
+    assert where.endswith(f"mine.yaml:{line}"), where
+    assert "\n" not in said
+
+
+def test_unknown_suites_and_files(registry, tmp_path):
+    with pytest.raises(UsageError, match="unknown suite 'varianc'; did you mean 'variance'"):
+        load_suite("varianc", registry)
+    with pytest.raises(UsageError, match=r"no such suite file"):
+        load_suite(str(tmp_path / "none.yaml"), registry)
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"no such suite file"):
+        load_suite(str(folder), registry)
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(b"description: caf\xe9\n")
+    with pytest.raises(SuiteError, match="cannot be read"):
+        load_suite(str(latin), registry)
+
+
+def test_an_alias_bomb_or_a_python_object_is_not_run(load):
+    with pytest.raises(SuiteError, match="malformed YAML"):
+        load("tasks: !!python/object/apply:os.system [true]\n")
