@@ -17,6 +17,7 @@ import torch
 from gradest import catalogue, checks
 from gradest.contracts import Estimator
 from gradest.errors import Inapplicable, UsageError
+from gradest.measurement import FEWEST
 from gradest.provenance import describe_run
 from gradest.registry import Registry, Shipment, load_plugin
 from gradest.report import write_report
@@ -84,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
@@ -127,6 +131,10 @@ def _suite(options: argparse.Namespace, registry: Registry) -> int:
         raise UsageError("--scheduler goes with --backend dask")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: this machine has no CUDA device")
+    if options.replicates is not None and options.replicates < FEWEST:
+        raise UsageError(
+            f"--replicates {options.replicates}: at least {FEWEST} are needed for intervals"
+        )
     suite = load_suite(
         options.suite,
         registry,

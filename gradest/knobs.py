@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hint
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from gradest.errors import KnobError, PluginError
 
@@ -56,6 +57,22 @@ def knob_types(cls: type) -> Mapping[str, Any]:
             "but lacks the decorator @dataclass(eq=False)"
         )
     return {f.name: hints[f.name] for f in fields(cls) if f.init} if is_dataclass(cls) else {}
+
+
+def examine(cls: type) -> None:
+    """Raises PluginError for a knob whose annotation says nothing that can be checked."""
+    try:
+        hints = knob_types(cls)
+    except (NameError, TypeError) as error:
+        raise PluginError(f"{cls.__name__} has an annotation that means nothing: {error}") from None
+    for knob, hint in hints.items():
+        try:
+            _adapter(hint)
+        except PydanticSchemaGenerationError:
+            raise PluginError(
+                f"{cls.__name__}: the knob {knob} is annotated {hint}; a knob is a number, a "
+                "string, a truth value or a tuple of them"
+            ) from None
 
 
 def knob_defaults(cls: type) -> dict[str, Any]:

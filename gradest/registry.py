@@ -20,7 +20,7 @@ from typing import Any
 
 from gradest.contracts import Estimator, Task
 from gradest.errors import PluginError, UsageError
-from gradest.knobs import build, knob_types, suggestion
+from gradest.knobs import build, examine, suggestion
 
 _KINDS = {"estimators": Estimator, "tasks": Task}
 
@@ -245,7 +245,10 @@ def _only_class(module: ModuleType, file: Path) -> type:
     ]
     concrete = [found for found in own if not inspect.isabstract(found)]
     if len(concrete) == 1:
-        return _named(concrete[0], file.stem)
+        try:
+            return _named(concrete[0], file.stem)
+        except PluginError as error:
+            raise PluginError(f"the plugin {file}: {error}") from None
     names = ", ".join(found.__name__ for found in concrete) or "none"
     lacking = "".join(
         f"; {found.__name__} lacks {', '.join(sorted(found.__abstractmethods__))}"
@@ -260,5 +263,5 @@ def _only_class(module: ModuleType, file: Path) -> type:
 
 def _named(found: type, name: str) -> type:
     found.name = name
-    knob_types(found)  # raises where fields would silently be no knobs
+    examine(found)
     return found

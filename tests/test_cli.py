@@ -1,0 +1,265 @@
+"""The command line: what it prints, what it leaves behind and how it exits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gradest import all_estimators, all_tasks
+from gradest.cli import main
+from gradest.suite import suite_names
+
+ROOT = Path(__file__).parent.parent
+
+SUITE = """\
+replicates: 500
+controls: {unbiased: [exact], biased: [straight_through]}
+tasks: [categorical]
+estimators: [exact, rloo, straight_through]
+"""
+
+PLUGIN = '''
+"""REINFORCE with its cost clipped."""
+from dataclasses import dataclass
+from gradest import Estimator
+from gradest.categorical import log_prob, nabla, sample
+
+@dataclass(eq=False)
+class Clipped(Estimator):
+    unbiased = False
+    clip: float = 1.0
+
+    def __call__(self, logits, f):
+        z = sample(logits)
+        cost = f(z)
+        return cost + cost.clamp(-self.clip, self.clip) * nabla(log_prob(logits, z))
+'''
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "clipped.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+@pytest.fixture
+def call(tmp_path, capsys):
+    """Runs a command line; returns exit status, standard output and standard error."""
+
+    def call(*arguments):
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as error:
+            status = error.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def run(call, suite, folder, *more):
+    return call("--suite", suite, "--out", folder, "--jobs", 1, *more)
+
+
+def test_a_run_leaves_the_files_of_the_design(call, suite, tmp_path):
+    status, out, _ = run(call, suite, tmp_path / "out")
+    assert status == 0
+    assert "3 ok, 0 skipped, 0 failed" in out
+    for name in ("journal.jsonl", "measurements.parquet", "measurements.csv", "run.json"):
+        assert (tmp_path / "out" / name).stat().st_size
+    for name in ("coordinates.parquet", "report.md"):
+        assert (tmp_path / "out" / name).stat().st_size
+    assert list((tmp_path / "out" / "tables").glob("*.csv"))
+    assert list((tmp_path / "out" / "figures").glob("*.svg"))
+    assert not list((tmp_path / "out").glob(".*-*"))  # no partial file is left
+    described = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert described["suite"] == "mine"
+    assert described["versions"]["torch"]
+
+
+def test_csv_and_parquet_agree(call, suite, tmp_path):
+    run(call, suite, tmp_path / "out")
+    parquet = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
+    csv = pd.read_csv(tmp_path / "out" / "measurements.csv")
+    assert list(parquet.columns) == list(csv.columns)
+    numbers = parquet.select_dtypes("number").columns
+    pd.testing.assert_frame_equal(parquet[numbers], csv[numbers], check_dtype=False)
+
+
+def test_the_coordinates_scale_by_one_over_alpha(call, suite, tmp_path):
+    run(call, suite, tmp_path / "out")
+    rows = pd.read_parquet(tmp_path / "out" / "coordinates.parquet")
+    rows = rows[rows.estimator == "rloo"].set_index(["parameter", "category"])
+    alpha = {0: 2.0, 1: 0.5, 2: 1.0}
+    for category, a in alpha.items():
+        plain, scaled = rows.loc[("log_alpha", category)], rows.loc[("alpha", category)]
+        for column in ("mean", "exact", "standard_error"):
+            assert scaled[column] == pytest.approx(plain[column] / a, rel=1e-12)
+        assert scaled["variance"] == pytest.approx(plain["variance"] / a**2, rel=1e-12)
+    exact = rows.loc["log_alpha"].sort_index()["exact"].tolist()
+    assert exact == pytest.approx([-0.3673469, -0.0775510, 0.4448980], abs=5e-8)
+
+
+def test_the_report_can_be_rebuilt(call, suite, tmp_path):
+    folder = tmp_path / "out"
+    run(call, suite, folder)
+    before = pd.read_parquet(folder / "measurements.parquet")
+    text = (folder / "report.md").read_text()
+    for name in ("measurements.parquet", "measurements.csv", "coordinates.parquet", "report.md"):
+        (folder / name).unlink()
+    status, out, _ = call("--report", folder)
+    assert status == 0
+    assert str(folder / "report.md") in out
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "measurements.parquet"), before)
+    assert (folder / "report.md").read_text() == text
+
+
+def test_a_selection_runs_alone_and_the_report_keeps_the_rest(call, suite, tmp_path):
+    folder = tmp_path / "out"
+    assert run(call, suite, folder, "--only-estimators", "rl*")[0] == 0
+    assert set(pd.read_parquet(folder / "measurements.parquet").estimator) == {"rloo"}
+    assert run(call, suite, folder, "--only-estimators", "ex*", "--only-tasks", "cat*")[0] == 0
+    assert set(pd.read_parquet(folder / "measurements.parquet").estimator) == {"exact", "rloo"}
+
+
+def test_overrides_reach_the_rows(call, suite, tmp_path):
+    run(call, suite, tmp_path / "out", "--seed", 5, "--replicates", 64)
+    rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
+    assert set(rows.seed) == {5}
+    assert set(rows[rows.method == "monte_carlo"].replicates) == {64}
+
+
+def test_plugins_run_beside_the_catalogue(call, suite, plugin, tmp_path):
+    suite.write_text(SUITE.replace("rloo", "clipped"))
+    assert run(call, suite, tmp_path / "out", "--plugin", plugin)[0] == 0
+    status, _, err = run(call, suite, tmp_path / "other")
+    assert (status, (tmp_path / "other").exists()) == (2, False)
+    assert "unknown estimator 'clipped'" in err
+
+
+def test_dry_run_tells_and_writes_nothing(call, suite, tmp_path):
+    status, out, _ = run(call, suite, tmp_path / "out", "--dry-run")
+    assert status == 0
+    assert "categorical × rloo" in out and "3 cells" in out
+    assert not (tmp_path / "out").exists()
+    run(call, suite, tmp_path / "out", "--only-estimators", "rloo")
+    lines = run(call, suite, tmp_path / "out", "--dry-run")[1].splitlines()
+    assert ["cached" in line for line in lines[:3]] == [False, True, False]
+
+
+def test_a_failed_cell_is_exit_status_1(call, suite, plugin, tmp_path):
+    plugin.write_text(PLUGIN.replace("cost = f(z)", "cost = f(z) / 0"))
+    suite.write_text(SUITE.replace("rloo", "clipped"))
+    status, out, _ = run(call, suite, tmp_path / "out", "--plugin", plugin)
+    assert status == 1
+    assert "2 ok, 0 skipped, 1 failed" in out
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "NonFiniteGradient" in report
+
+
+def test_no_finite_number_at_all_is_exit_status_1(call, suite, plugin, tmp_path):
+    plugin.write_text(PLUGIN.replace("unbiased = False", "unbiased = False\n    categories = 7"))
+    suite.write_text("replicates: 500\ntasks: [categorical]\nestimators: [clipped]\n")
+    status, out, err = run(call, suite, tmp_path / "out", "--plugin", plugin)
+    assert status == 1
+    assert "1 skipped" in out
+    assert "no cell gave a finite number" in err
+    assert (tmp_path / "out" / "report.md").exists()
+
+
+def test_the_list_shows_everything_with_its_knobs(call, plugin):
+    status, out, _ = call("--list", "--plugin", plugin)
+    assert status == 0
+    for name in (*all_estimators(), *all_tasks(), *suite_names(), "clipped"):
+        assert f"  {name}" in out
+    assert "temperature=0.5" in out
+    assert "1611.00712" in out
+
+
+def test_check_certifies_and_rejects(call, plugin, tmp_path):
+    status, out, _ = call("--check", "rloo")
+    assert (status, out.splitlines()[-1]) == (0, "rloo: certified")
+    plugin.write_text(PLUGIN.replace("unbiased = False", "unbiased = True"))
+    status, out, _ = call("--check", plugin)
+    assert (status, out.splitlines()[-1]) == (1, "clipped: rejected")
+    assert any(line.startswith("failed") for line in out.splitlines())
+    status, out, _ = call("--check", "categorical")
+    assert (status, out.splitlines()[-1]) == (0, "categorical: certified")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --suite --list --check --report is required"),
+        (["--suite", "varianc"], "unknown suite 'varianc'; did you mean 'variance'?"),
+        (["--suite", "none.yaml"], "none.yaml: no such suite file"),
+        (["--suite", "smoke", "--jobs", "0"], "argument --jobs: 0 is less than 1"),
+        (["--suite", "smoke", "--jobs", "two"], "argument --jobs: 'two' is no whole number"),
+        (["--suite", "smoke", "--replicates", "3"], "--replicates 3: at least 32"),
+        (["--suite", "smoke", "--only-tasks", "x"], "no task of the suite smoke matches 'x'"),
+        (["--suite", "smoke", "--scheduler", "a:1"], "--scheduler goes with --backend dask"),
+        (["--suite", "smoke", "--backend", "ray"], "invalid choice: 'ray'"),
+        (["--suite", "smoke", "--plugin", "none.py"], "none.py: no such plugin"),
+        (["--suite", "smoke", "--tasks", "x"], "unrecognized arguments: --tasks x"),
+        (["--check", "rlo"], "unknown estimator or task 'rlo'; did you mean 'rloo'?"),
+        (["--check", "none.py"], "none.py: no such plugin"),
+        (["--report", "nowhere"], "nowhere: holds no readable run"),
+    ],
+)
+def test_bad_calls_are_one_line_and_exit_status_2(call, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(*arguments)
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nothing_of_that_name", "does not import: ModuleNotFoundError"),
+        ("x =", "does not import: SyntaxError"),
+        ("x = 1", "it defines none"),
+        (PLUGIN + PLUGIN.replace("Clipped", "Other"), "it defines Clipped, Other"),
+        (PLUGIN.replace("__call__", "estimate"), "it defines none; Clipped lacks __call__"),
+        (PLUGIN.replace("@dataclass(eq=False)\n", ""), "lacks the decorator @dataclass"),
+    ],
+)
+def test_bad_plugins_are_one_line_and_exit_status_2(call, suite, plugin, source, message, tmp_path):
+    plugin.write_text(source)
+    status, _, err = run(call, suite, tmp_path / "out", "--plugin", plugin)
+    assert status == 2
+    assert message in err and str(plugin) in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_taken_twice_is_refused(call, plugin, tmp_path):
+    taken = plugin.rename(tmp_path / "rloo.py")
+    status, _, err = call("--list", "--plugin", taken)
+    assert status == 2
+    assert "the name 'rloo' is taken twice" in err
+
+
+def test_it_runs_as_a_program(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmark.py", "--suite", "none"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown suite 'none'; known: ")
