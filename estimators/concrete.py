@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from gradest import Cost, Estimator
-from gradest.categorical import gumbel
+from gradest.categorical import gumbel, softmax
 from gradest.knobs import Positive
 
 
@@ -28,4 +28,4 @@ class Concrete(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = logits + gumbel(logits)  # [R, N, K]
-        return f((z / self.temperature).softmax(-1))  # [R]
+        return f(softmax(z / self.temperature))  # [R]

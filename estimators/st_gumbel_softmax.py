@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from gradest import Cost, Estimator
-from gradest.categorical import gumbel_max, straight_through
+from gradest.categorical import gumbel_max, softmax, straight_through
 from gradest.knobs import Positive
 
 
@@ -26,4 +26,4 @@ class STGumbelSoftmax(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         b, z = gumbel_max(logits)  # [R, N, K]
-        return f(straight_through(b, (z / self.temperature).softmax(-1)))  # [R]
+        return f(straight_through(b, softmax(z / self.temperature)))  # [R]

@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from gradest import Cost, Estimator
-from gradest.categorical import sample, straight_through
+from gradest.categorical import sample, softmax, straight_through
 
 
 @dataclass(eq=False)
@@ -25,4 +25,4 @@ class StraightThrough(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
-        return f(straight_through(z, logits.softmax(-1)))  # [R]
+        return f(straight_through(z, softmax(logits)))  # [R]

@@ -1,5 +1,6 @@
 """What the figures are drawn with: panels, axes that have a place for zero, points, labels."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,14 +9,15 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from gradest.looks import Look, text
 
-Place = tuple[float, float]  # in data coordinates
-
-_LEGEND_LINE = 0.19  # inches
+_NARROWEST = 7.6  # inches, for a title
+_LEGEND_LINE = 0.19
 _CHARACTER = 0.068
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _OWN = 4.5  # points from the centre of a marker that labels keep clear of
@@ -30,7 +32,7 @@ def panels(
     names: Mapping[str, Artist],
 ) -> tuple[Figure, np.ndarray]:
     """A figure of panels of `size` inches: under its title what signs mean, below it names."""
-    width = max(columns * size[0], 6.5)
+    width = max(columns * size[0], _NARROWEST)
     longest = max((len(text(name, 60)) for name in names), default=1)
     across = max(1, int(width / (0.5 + _CHARACTER * longest)))
     height = rows * size[1] + 0.8 + _LEGEND_LINE * math.ceil(len(names) / across)
@@ -44,11 +46,16 @@ def panels(
 def _legend(
     figure: Figure, side: str, handles: Mapping[str, Artist], columns: int, title: str = ""
 ) -> None:
-    figure.legend(
-        *(list(handles.values()), [text(words, 60) for words in handles]),
-        **{"loc": f"outside {side} left", "ncols": columns, "frameon": False},
-        **{"title": title, "title_fontsize": 11, "alignment": "left", "columnspacing": 1.4},
+    legend = figure.legend(
+        list(handles.values()),
+        [text(words, 60) for words in handles],
+        loc=f"outside {side} left",
+        ncols=columns,
+        columnspacing=1.4,
+        frameon=False,
+        alignment="left",
     )
+    legend.set_title(title, {"size": 11})
 
 
 def logarithmic(
@@ -62,22 +69,34 @@ def logarithmic(
     positive = values[values > 0]
     low, high = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
     room = 1.3 * max(high / low, 2.0) ** 0.08
-    axis, limits = getattr(ax, f"{name}axis"), getattr(ax, f"set_{name}lim")
+    axis = getattr(ax, f"{name}axis")
     if points.eq(0).any():
-        unit = low / 1.6
-        getattr(ax, f"set_{name}scale")("symlog", linthresh=unit, linscale=0.6)
-        limits(-0.5 * unit, high * room)
-        band = ax.axvspan if name == "x" else ax.axhspan
-        band(-0.5 * unit, 0.5 * unit, color="0.95", zorder=0)
-        decades = range(math.ceil(math.log10(0.9 * low)), math.floor(math.log10(high * room)) + 1)
-        every = max(1, math.ceil(len(decades) / 6))
-        axis.set_major_locator(FixedLocator([0.0, *(10.0**k for k in decades[::every])]))
-        axis.set_minor_locator(NullLocator())
+        _with_zero(ax, name, low, high * room, plain)
     else:
         getattr(ax, f"set_{name}scale")("log")
-        limits(low / room, high * room)
+        getattr(ax, f"set_{name}lim")(low / room, high * room)
+        if high < 1e3 * low:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_minor_formatter(NullFormatter())
+    if points.empty:
+        ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color="0.4")
     if plain:
         axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.6g}"))
+
+
+def _with_zero(ax: Axes, name: str, low: float, high: float, fine: bool) -> None:
+    """A logarithmic axis from `low` to `high` that is linear below, down to a band around zero."""
+    unit = low / 1.6
+    getattr(ax, f"set_{name}scale")("symlog", linthresh=unit, linscale=0.6)
+    getattr(ax, f"set_{name}lim")(-0.5 * unit, high)
+    band = ax.axvspan if name == "x" else ax.axhspan
+    band(-0.5 * unit, 0.5 * unit, color="0.95", zorder=0)
+    powers = range(math.floor(math.log10(unit)), math.floor(math.log10(high)) + 1)
+    steps = (1, 2, 5) if fine and len(powers) < 4 else (1,)
+    ticks = [step * 10.0**k for k in powers for step in steps if step * 10.0**k > unit]
+    axis = getattr(ax, f"{name}axis")
+    axis.set_major_locator(FixedLocator([0.0, *ticks[:: max(1, math.ceil(len(ticks) / 7))]]))
+    axis.set_minor_locator(NullLocator())
 
 
 def ticks_at(ax: Axes, values: pd.Series, most: int = 7) -> None:
@@ -91,20 +110,18 @@ def ticks_at(ax: Axes, values: pd.Series, most: int = 7) -> None:
 def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | None = None) -> None:
     """A point a row at columns x and y, with bars to x_low, x_high, y_low and y_high.
 
-    Filled by verdict; an arrow where y is `bias` and the row says `limit`; joined in the order of
-    `by`.
+    Filled by the verdict where rows have one; with an arrow where y is `bias` and the row says
+    `limit`; joined in the order of `by`.
     """
     if by is not None:
         rows = rows.sort_values(by)
         ax.plot(rows[x], rows[y], color=look.colour, linewidth=0.9, alpha=0.6)
     bars = {f"{name}err": _bars(rows, column) for name, column in (("x", x), ("y", y))}
     ax.errorbar(rows[x], rows[y], fmt="none", ecolor=look.colour, elinewidth=0.9, **bars)
-    for at_x, at_y, verdict in zip(rows[x], rows[y], rows["verdict"], strict=True):
-        ax.plot(
-            *(at_x, at_y, look.marker),
-            **{"markersize": 6, "markeredgewidth": 1.1, "zorder": 3, "clip_on": False},
-            **{"markeredgecolor": look.colour, "markerfacecolor": look.face(verdict)},
-        )
+    verdicts = rows["verdict"] if "verdict" in rows else [None] * len(rows)
+    for at_x, at_y, verdict in zip(rows[x], rows[y], verdicts, strict=True):
+        mark = {"color": look.colour, "markerfacecolor": look.face(verdict)}
+        ax.plot(at_x, at_y, look.marker, markeredgewidth=1.1, zorder=3, clip_on=False, **mark)
     if y == "bias":
         arrow = {"arrowstyle": "<-", "color": look.colour, "shrinkA": 0, "shrinkB": 3}
         for at in rows.loc[rows["limit"], [x, y]].itertuples(index=False):
@@ -119,50 +136,78 @@ def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
 
 
 class Labels:
-    """Text beside points of an axes that is laid out, wherever there is room.
+    """Text beside the points (x, y) of rows, in an axes that is laid out, where there is room.
 
-    A label that would cover one of the `marks` [points, 2], another label or the frame is left
-    out: it only repeats the legend.
+    A label never covers a point, an arrow, another label or the frame: rather than that it is
+    left out, since it only repeats the legend.  It covers a line where nothing else is free.
     """
 
-    def __init__(self, ax: Axes, marks: np.ndarray) -> None:
-        self._ax = ax
+    def __init__(self, ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
+        self._ax, self._x, self._y = ax, x, y
         self._unit = ax.figure.dpi / 72
         self._renderer = ax.figure.canvas.get_renderer()
         self._frame = ax.get_window_extent(self._renderer).extents
-        centres = ax.transData.transform(marks)
-        self._taken = np.hstack([centres - _OWN * self._unit, centres + _OWN * self._unit])
+        centres = ax.transData.transform(rows[[x, y]].to_numpy())
+        arrows = centres[rows["limit"]] if y == "bias" else centres[:0]
+        self._taken = np.vstack(
+            [self._around(centres, -_OWN, -_OWN, _OWN), self._around(arrows, -2, -16, 2)]
+        )
+        self._lines = self._around(_drawn(ax), -1, -1, 1)
 
-    def write(self, words: str, places: Sequence[Place], look: Look) -> Place | None:
-        """Write `words` beside the first of `places` that has room, and say which that is."""
+    def write(self, words: str, rows: pd.DataFrame, look: Look) -> bool:
+        """Write `words` beside the first of `rows` that has room, and say whether any has."""
+        places = rows[[self._x, self._y]].to_numpy()
         colour = tuple(0.75 * c for c in look.colour)
         note = self._ax.annotate(
             text(words), places[0], color=colour, fontsize=6.5, va="bottom", zorder=4
         )
+        note.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
         note.set_in_layout(False)
         extent = note.get_window_extent(self._renderer)
-        for place, offset in _offsets(
-            places, extent.width / self._unit, extent.height / self._unit
-        ):
-            corner = self._ax.transData.transform(place) + np.array(offset) * self._unit
-            box = np.concatenate([corner, corner + extent.size])
-            if _within(box, self._frame) and not _overlap(box, self._taken).any():
-                note.xy = place
-                note.set(anncoords="offset points", position=offset)
-                self._taken = np.vstack([self._taken, box])
-                return place
+        offsets = list(_offsets(*(extent.size / self._unit)))
+        for obstacles in (np.vstack([self._taken, self._lines]), self._taken):
+            for place, offset in itertools.product(places, offsets):
+                corner = self._ax.transData.transform(place) + np.array(offset) * self._unit
+                box = np.concatenate([corner, corner + extent.size])
+                if _within(box, self._frame) and not _overlap(box, obstacles):
+                    note.xy = tuple(place)
+                    note.set(anncoords="offset points", position=offset)
+                    self._taken = np.vstack([self._taken, box])
+                    return True
         note.remove()
-        return None
+        return False
+
+    def _around(self, centres: np.ndarray, left: float, down: float, up: float) -> np.ndarray:
+        """Boxes [points, 4] in pixels, for margins in points; as wide to both sides."""
+        return np.hstack(
+            [
+                centres + np.array([left, down]) * self._unit,
+                centres + np.array([-left, up]) * self._unit,
+            ]
+        )
 
 
-def _offsets(
-    places: Sequence[Place], width: float, height: float
-) -> Iterator[tuple[Place, tuple[float, float]]]:
-    """Places with lower left corners beside them, in points, the most readable first."""
+def _drawn(ax: Axes) -> np.ndarray:
+    """Pixels [pixels, 2] on the lines and the error bars of an axes."""
+    paths = [line.get_xydata() for line in ax.lines if line.get_linestyle() == "-"]
+    for bars in ax.collections:
+        if isinstance(bars, LineCollection):
+            paths += bars.get_segments()
+    pieces = [np.empty((0, 2))]
+    for path in paths:
+        corners = ax.transData.transform(path)
+        corners = corners[np.isfinite(corners).all(axis=1)]
+        for start, end in itertools.pairwise(corners):
+            steps = np.linspace(0, 1, 2 + int(np.abs(end - start).max() / 3))
+            pieces.append(start + steps[:, None] * (end - start))
+    return np.vstack(pieces)
+
+
+def _offsets(width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Lower left corners of a box beside a point, in points, the most readable first."""
     for gap in (_OWN + 1, 2 * _OWN):
-        for place in places:
-            for across, up in _DIRECTIONS:
-                yield place, (_corner(across, gap, width), _corner(up, gap, height))
+        for across, up in _DIRECTIONS:
+            yield _corner(across, gap, width), _corner(up, gap, height)
 
 
 def _corner(direction: int, gap: float, extent: float) -> float:
@@ -173,5 +218,5 @@ def _within(box: np.ndarray, frame: np.ndarray) -> bool:
     return bool((box[:2] > frame[:2]).all() and (box[2:] < frame[2:]).all())
 
 
-def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return ((box[:2] < others[:, 2:]) & (others[:, :2] < box[2:])).all(axis=1)
+def _overlap(box: np.ndarray, others: np.ndarray) -> bool:
+    return bool(((box[:2] < others[:, 2:]) & (others[:, :2] < box[2:])).all(axis=1).any())

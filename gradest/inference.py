@@ -98,8 +98,8 @@ def squared_bias(moments: Moments, exact: Tensor) -> Interval:
     weight = moments.count / replicates  # [J]
     along = (moments.mean - pooled.mean) @ deviation  # [J]
     kappa = float((weight * along.square()).sum()) / (batches - 1) / x
-    if kappa == 0:
-        return Interval(x - noise, max(x - noise, 0.0), x, 0.0)
+    if kappa <= x * 1e-12:  # nothing but rounding separates the replicates
+        return Interval(x - noise, max(x - noise, 0.0), x, (noise * x) ** 0.5)
     tail = float(stats.norm.cdf(-stats.t.ppf(_upper(), batches - 1)))
     freedom = noise / kappa
     low = kappa * _noncentrality(x / kappa, freedom, 1 - tail)

@@ -37,8 +37,8 @@ class Look(NamedTuple):
     marker: str
 
     def face(self, verdict: object) -> Colour:
-        """Filled when unbiased, hollow when biased, pale when inconclusive."""
-        paleness = _PALENESS.get(str(verdict), 0.6)
+        """Hollow when biased, pale when inconclusive, else filled."""
+        paleness = _PALENESS.get(str(verdict), 0.0)
         red, green, blue = (c + (1 - c) * paleness for c in self.colour)
         return red, green, blue
 
@@ -94,6 +94,10 @@ def bias_keys() -> dict[str, Line2D]:
             [], [], **_point(Look(_GREY, r"$\downarrow$"))
         ),
     }
+
+
+def work_keys() -> dict[str, Line2D]:
+    return {"equal variance × evaluations": Line2D([], [], linestyle=":", **GUIDE)}
 
 
 def _point(look: Look) -> dict[str, object]:

@@ -33,9 +33,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> s
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
-def interval(value: float, low: float, high: float) -> str:
+def interval(value: float, low: float, high: float, ends: bool = True) -> str:
     """`0.324 [0.314, 0.334]`: to two significant digits of the interval's width.
 
+    Without `ends` the value alone, as precise as it would be beside them.
     Three significant digits and no brackets where there is no interval or no uncertainty.
     """
     if not math.isfinite(value):
@@ -45,7 +46,7 @@ def interval(value: float, low: float, high: float) -> str:
         return number(value)
     decimals, exponent = _precision((value, low, high), width)
     a, b, c = (_fixed(x, decimals, exponent) for x in (value, low, high))
-    return f"{a} [{b}, {c}]{_power(exponent)}"
+    return f"{a}{f' [{b}, {c}]' if ends else ''}{_power(exponent)}"
 
 
 def plus_minus(value: float, error: float) -> str:

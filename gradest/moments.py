@@ -37,10 +37,10 @@ class Moments:
     @classmethod
     def of(cls, block: Tensor) -> "Moments":
         """The moments of J batches of n replicates each: [J, n, D]."""
-        block = block.detach().double()
+        block = block.detach().to(torch.float64, copy=True)  # changed in place below
         mean = block.mean(1)
-        centred = block - mean.unsqueeze(1)
-        m2 = (centred * centred).sum(1)  # square() is pow, which is several times slower
+        centred = block.sub_(mean.unsqueeze(1))
+        m2 = centred.mul_(centred).sum(1)
         count = torch.full((block.shape[0],), float(block.shape[1]), dtype=torch.float64)
         return cls(count, mean.cpu(), m2.cpu())
 
@@ -68,8 +68,8 @@ class Moments:
 
     def column(self, number: int) -> "Moments":
         """One coordinate alone: [J, 1]."""
-        here = (slice(None), slice(number, number + 1))
-        return Moments(self.count, self.mean[here], self.m2[here])
+        here = slice(number, number + 1)
+        return Moments(self.count, self.mean[:, here], self.m2[:, here])
 
     def scaled(self, weight: Tensor) -> "Moments":
         """The moments of weight · x, coordinate by coordinate."""

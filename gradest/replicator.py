@@ -3,6 +3,8 @@
 The replicates are rows of one batch, so they cost one forward and one backward pass.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,17 @@ from gradest.randomness import Draws
 
 _ADAPT_ROWS = 64  # fresh draws a step of adapt looks at, for each data point
 _PILOT_ROWS = 4
-# What one chunk may save for its backward pass.  On a CPU a chunk that stays in the cache beats a
-# larger one; a GPU wants to be filled.
-_CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 512 * 2**20}
+# What one chunk may save for its backward pass, and what its gradients may take in float64.  On a
+# CPU a chunk that stays in the cache beats a larger one; a GPU wants to be filled.
+_SAVED_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}
+_GRADIENT_BYTES = {"cpu": 2**20, "cuda": 512 * 2**20}
+
+
+class Pilot(NamedTuple):
+    """What a few replicates tell."""
+
+    chunk: int  # how many replicates fit the memory budget
+    deterministic: bool  # no draws were taken: one replicate says everything
 
 
 class Replicator:
@@ -73,12 +83,12 @@ class Replicator:
 
     def _rows(self, replicates: int) -> Tensor:
         """Rows of a data point side by side, so that [B·R] unflattens to [B, R] as a view."""
-        rows = self.logits.unsqueeze(1).expand(-1, replicates, -1, -1)
-        return rows.reshape(-1, *self.logits.shape[1:])
+        # Copied, not expanded: every operation on a tensor of stride 0 would pay for it.
+        return self.logits.unsqueeze(1).repeat(1, replicates, 1, 1).flatten(0, 1)
 
-    def chunk(self) -> int:
-        """How many replicates fit the memory budget, judged by what a few of them save."""
-        saved = 0
+    def pilot(self, source: Draws) -> Pilot:
+        """Learn from a few replicates what many will need."""
+        saved, count, state = 0, source.count, torch.get_rng_state()
 
         def weigh(tensor: Tensor) -> Tensor:
             nonlocal saved
@@ -86,19 +96,15 @@ class Replicator:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
-            self(_PILOT_ROWS)
-        return max(1, _CHUNK_BYTES[self.logits.device.type] * _PILOT_ROWS // max(saved, 1))
-
-    def deterministic(self, source: Draws) -> bool:
-        """Whether the estimator takes no draws: then one replicate says everything.
-
-        Its results are asked too, since a plugin may draw past the vocabulary.
-        """
-        before = source.count
-        gradient, _ = self(_PILOT_ROWS)
+            gradient, _ = self(_PILOT_ROWS)
+        kind = self.logits.device.type
+        by_saved = _SAVED_BYTES[kind] * _PILOT_ROWS // max(saved, 1)
+        by_gradient = _GRADIENT_BYTES[kind] // (8 * self.logits.numel())
+        # A plugin may draw past the vocabulary: from torch's global state, or unseen altogether.
+        undrawn = source.count == count and torch.equal(torch.get_rng_state(), state)
         rounding = 64 * torch.finfo(gradient.dtype).eps * gradient.abs().max()
-        spread = (gradient - gradient[0]).abs().max()
-        return source.count == before and bool(spread <= rounding)
+        alike = bool((gradient - gradient[0]).abs().max() <= rounding)
+        return Pilot(max(1, min(by_saved, by_gradient)), undrawn and alike)
 
 
 def _examine(estimator: Estimator, objective: Tensor, logits: Tensor) -> None:

@@ -57,9 +57,10 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     By mse, or by variance where no row has an mse.  A row shares the rank of those above it
     unless its interval lies wholly above that of the first row with that rank: compared with
     the first, so that a chain of neighbours cannot tie its two ends.  A row without a number has
-    no rank.
+    no rank.  A cell without randomness appears once, however often it was asked for.
     """
     by = ranking_column(rows)
+    rows = rows[~(rows["method"].eq("enumerated") & rows.duplicated("label"))]
     rows = rows.sort_values([by, "label"], kind="stable", na_position="last")
     ranks, rank, reach = [], 0, -np.inf
     for position, row in enumerate(rows[[by, f"{by}_low", f"{by}_high"]].itertuples(index=False)):
@@ -67,8 +68,8 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
         if np.isnan(value):
             ranks.append(np.nan)
             continue
-        if rank == 0 or low > reach:
-            rank, reach = position + 1, max(value, high)
+        if rank == 0 or (value if np.isnan(low) else low) > reach:
+            rank, reach = position + 1, value if np.isnan(high) else high
         ranks.append(rank)
     return rows.assign(rank=ranks)
 
@@ -77,9 +78,10 @@ def ranking_column(rows: pd.DataFrame) -> str:
     return "mse" if rows["mse"].notna().any() else "variance"
 
 
-def published(rows: pd.DataFrame) -> pd.DataFrame:
-    """Ranked rows as they are written to a file: unrounded, without what a section fixes."""
-    return rows[list(_PUBLISHED)].astype({"rank": "Int64"})
+def published(rows: pd.DataFrame, summary: bool = False) -> pd.DataFrame:
+    """Ranked rows as they are written to a file, unrounded; a summary also names the section."""
+    section = ("task", "task_params", "parameter") if summary else ()
+    return rows[[*section, *_PUBLISHED]].astype({"rank": "Int64"})
 
 
 def sections(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

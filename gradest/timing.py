@@ -61,9 +61,10 @@ def expected_seconds(cell: Cell, registry: Registry) -> float:
     """How long the cell will take, from a short trial."""
     with one_thread(), drawing_from(Draws.seeded(0, cell.device)) as source:
         replicator = bound(cell, registry)
-        rows = min(cell.replicates, replicator.chunk())
         adapting = _seconds(lambda: replicator.adapt(min(cell.adapt_steps, 1)))
-        if replicator.deterministic(source):
+        chunk, once = replicator.pilot(source)
+        rows = min(cell.replicates, chunk)
+        if once:
             return _seconds(lambda: replicator(1))
         return (
             adapting * cell.adapt_steps
@@ -76,8 +77,8 @@ def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
     with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
         replicator = bound(cell, registry)
         replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
-        once = replicator.deterministic(source)
-        rows = 1 if once else min(cell.replicates, replicator.chunk())
+        chunk, once = replicator.pilot(source)
+        rows = 1 if once else min(cell.replicates, chunk)
         repeats = math.ceil(_LEAST_SECONDS / _seconds(lambda: replicator(rows)))
 
     def call() -> float:

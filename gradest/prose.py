@@ -1,0 +1,210 @@
+"""The parts of report.md, as Markdown."""
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from gradest import tables
+from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
+from gradest.markdown import code_block, count, escape, interval, number, plus_minus, table
+
+_HEADERS = (
+    *("rank", "estimator", "verdict", "relative bias, %", "variance", "mse", "cosine with g"),
+    *("evaluations of f", "µs per estimate", "variance × evaluations"),
+)
+_READING = f"""\
+**How to read it.** Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed \
+parameters: not over training steps and not over coordinates. Bias is the distance of E ĝ from \
+the exact gradient g, debiased (the noise of the mean is taken off) and relative to ‖g‖; every \
+pair in brackets is a 95 % interval, but for the time, where it is the range of the timing rounds. \
+A verdict is *biased* where the family-wise test rejects at {100 * BIASED_BELOW:g} %, *unbiased* \
+where the upper end of the relative bias is below {100 * UNBIASED_WITHIN:g} %, and *inconclusive* \
+otherwise. Headings say with respect to what the gradient is taken; figures show log α where it \
+was measured.
+
+Rows are ranked by mse, the squared bias plus the variance of one estimate. A row shares the rank \
+of those above it unless its interval lies wholly above that of the first row with that rank. \
+What the dtype cannot tell from zero is written as 0."""
+_POINTS = (
+    "Filled points are unbiased, hollow ones biased, pale ones inconclusive; "
+    "bars are 95 % intervals"
+)
+_LIMITS = "an arrow hangs from an upper limit, where the bias may be zero"
+_ZERO = "the grey band holds exact zeros"
+_CAPTIONS = {
+    "bias_against_variance": (
+        "Relative bias against variance of one estimate, one panel a task",
+        f"{_POINTS}; {_LIMITS}; {_ZERO}.",
+    ),
+    "variance_against_evaluations": (
+        "Variance of one estimate against its evaluations of f, one panel a task",
+        f"{_POINTS}; {_ZERO}. Along a dotted line equal work buys equal variance.",
+    ),
+    "temperature_tradeoff": (
+        "Relative bias, variance and mse of one estimate against temperature",
+        f"{_POINTS}; {_LIMITS}.",
+    ),
+    "cost_growth": (
+        "Microseconds and evaluations of f per estimate as replicates, latents and categories grow",
+        "Bars span the timing rounds; the other sizes are as the title of a panel says.",
+    ),
+}
+FILES = (
+    "Full data, unrounded: `measurements.parquet` and `measurements.csv` hold every row, "
+    "`tables/` the rankings, `run.json` what was run."
+)
+
+
+class Table(NamedTuple):
+    """The ranking of a section for one parameter, and its file in tables/."""
+
+    parameter: str
+    rows: pd.DataFrame
+    file: str
+
+
+class Section(NamedTuple):
+    """A task with its params: all its rows, and the rankings of those that were measured."""
+
+    label: str
+    rows: pd.DataFrame
+    tables: list[Table]
+
+
+def controls(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> str:
+    """One line, or nothing where there are no controls."""
+    if failures:
+        said = escape(" ".join(failures))
+        return f"**CONTROLS FAILED, do not trust this run until it is known why:** {said}"
+    named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in expected.items() if names]
+    return f"Controls came out as they should: {' and '.join(named)}." if named else ""
+
+
+def about(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
+    """Title, what was run, how to read it."""
+    yield f"# {escape(run.get('suite') or 'A run')}"
+    yield escape(run.get("description") or "")
+    if command := run.get("command"):
+        words = ["python", *command] if str(command[0]).endswith(".py") else command
+        yield code_block(shlex.join(map(str, words)))
+    facts = {
+        "cells": _cells(frame),
+        **{name: _listed(run.get(name)) for name in ("seeds", "replicates", "dtype")},
+        "versions": _listed(run.get("versions")),
+        "commit": _listed(run.get("commit")),
+        "machine": _listed(run.get("machine")),
+        "time": _time(run.get("started"), run.get("finished")),
+        "knobs with one value throughout": _constant(frame),
+    }
+    yield "\n".join(f"- {name}: {escape(said)}" for name, said in facts.items() if said)
+    yield _READING
+
+
+def section(of: Section) -> str:
+    """What the task is, then a ranking for each parameter."""
+    parts = [f"## {escape(of.label)}", _task(of.rows)]
+    if not of.tables:
+        parts.append("Nothing was measured here.")
+    for parameter, ranked, file in of.tables:
+        parts.append(f"### Gradient in {escape(tables.SYMBOLS.get(parameter, parameter))}")
+        if tables.ranking_column(ranked) == "variance":
+            parts.append(
+                "The exact gradient is not known: nor are bias and mse, every verdict is "
+                "inconclusive, and the ranking is by variance."
+            )
+        parts.append(table(_HEADERS, [_cells_of(row) for _, row in ranked.iterrows()], left=3))
+        parts.append(f"Unrounded: [{escape(file)}](tables/{file})")
+    return "\n\n".join(parts)
+
+
+def figures(names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield "## Figures"
+    for name in names:
+        alt, caption = _CAPTIONS[name]
+        yield f"![{alt}](figures/{name}.png)"
+        yield f"{alt}. {caption} ([SVG](figures/{name}.svg))"
+
+
+def unmeasured(frame: pd.DataFrame) -> Iterator[str]:
+    """Failed and skipped cells with their reasons."""
+    rows = frame[frame["status"] != "ok"].sort_values("status", kind="stable")
+    rows = rows.drop_duplicates(["status", "task_label", "label", "reason"])
+    if not rows.empty:
+        columns = ["status", "task_label", "label", "reason"]
+        said = [[escape(x) for x in row] for row in rows[columns].fillna("").to_numpy()]
+        yield "## Not measured"
+        yield table(("status", "task", "estimator", "reason"), said, left=4)
+
+
+def _cells_of(row: pd.Series) -> list[str]:
+    bias = [100 * row[f"relative_bias{end}"] for end in ("", "_low", "_high")]
+    micro = [1e6 * row[f"seconds{end}"] for end in ("", "_low", "_high")]
+    work = [row[f"variance{end}"] * row["evaluations"] for end in ("", "_low", "_high")]
+    return [
+        count(row["rank"]),
+        escape(row["label"]),
+        escape(row["verdict"]),
+        interval(*bias),
+        interval(*(row[f"variance{end}"] for end in ("", "_low", "_high"))),
+        interval(*(row[f"mse{end}"] for end in ("", "_low", "_high"))),
+        plus_minus(row["cosine"], row["cosine_se"]),
+        count(row["evaluations"]),
+        interval(*micro),
+        interval(*work, ends=False),
+    ]
+
+
+def _task(rows: pd.DataFrame) -> str:
+    said = [_listed(tables.knobs(rows["task_params"].iloc[0]))]
+    found = tables.measured(rows)
+    if not found.empty:
+        sizes = {"B": "batch", "N": "latents", "K": "categories"}
+        said.append(", ".join(f"{s} = {count(found[c].iloc[0])}" for s, c in sizes.items()))
+    for parameter in tables.parameters(rows):
+        norms = tables.measured(rows, parameter)["gradient_norm"].dropna()
+        if not norms.empty:
+            symbol = tables.SYMBOLS.get(parameter, parameter)
+            said.append(f"‖g‖ = {number(norms.iloc[0])} in {symbol}")
+    return escape("; ".join(filter(None, said)))
+
+
+def _cells(frame: pd.DataFrame) -> str:
+    """How many; each has a row for every parameter."""
+    found = frame.loc[frame["parameter"].eq(frame["parameter"].min()), "status"].value_counts()
+    names = {"ok": "measured", "skipped": "skipped", "failed": "failed"}
+    return ", ".join(f"{found.get(status, 0):,} {name}" for status, name in names.items())
+
+
+def _constant(frame: pd.DataFrame) -> str:
+    """Knobs that the labels leave out, with their values and whose they are."""
+    owners: dict[str, dict[str, None]] = defaultdict(dict)
+    rows = frame.drop_duplicates(["estimator", "estimator_params"])
+    for name, params, shown in rows[["estimator", "estimator_params", "settings"]].to_numpy():
+        for knob, value in tables.knobs(params).items():
+            if knob not in shown:
+                owners[f"{knob} = {tables.plain(value)}"][str(name)] = None
+    return "; ".join(f"{knob} ({', '.join(names)})" for knob, names in sorted(owners.items()))
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} = {tables.plain(v)}" for k, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in value)
+    return "" if value is None else str(value)
+
+
+def _time(started: Any, finished: Any) -> str:
+    try:
+        begin, end = (datetime.fromisoformat(str(moment)) for moment in (started, finished))
+        minutes, seconds = divmod(round((end - begin).total_seconds()), 60)
+        return (
+            f"{begin:%Y-%m-%d %H:%M:%S %Z} to {end:%Y-%m-%d %H:%M:%S %Z}, {minutes} min {seconds} s"
+        )
+    except (ValueError, TypeError):
+        return f"started {started}, not finished" if started else ""

@@ -1,0 +1,156 @@
+"""The report of a run: tables, figures and report.md, from its rows alone."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from gradest import plots, prose, tables
+from gradest.errors import UsageError
+from gradest.results import COLUMNS, read_run, write_atomically, write_frame
+
+_FIGURES = {
+    "bias_against_variance": plots.bias_against_variance,
+    "variance_against_evaluations": plots.variance_against_evaluations,
+    "temperature_tradeoff": plots.temperature_tradeoff,
+    "cost_growth": plots.cost_growth,
+}
+_SUFFIXES = (".png", ".svg")
+_SUMMARY = "summary.csv"
+_SHARPNESS = 150  # dots per inch
+_LARGEST = 2**15  # dots to a side; matplotlib refuses twice as many
+
+
+def write_report(folder: Path) -> Path:
+    """Write tables/, figures/ and report.md of the run in `folder`; returns report.md's path.
+
+    Reads measurements.parquet and run.json, nothing else.  What an earlier report left in the two
+    folders is removed.  Raises UsageError when `folder` holds no readable run.
+    """
+    folder = Path(folder)
+    frame, run = _read(folder)
+    controls = run.get("controls") or {}
+    sections = _sections(frame)
+    _write_tables(folder / "tables", sections)
+    drawn = _write_figures(folder / "figures", frame)
+    parts = [
+        prose.controls(control_failures(frame, controls), controls),
+        *prose.about(frame, run),
+        *map(prose.section, sections),
+        *prose.figures(drawn),
+        *prose.unmeasured(frame),
+        prose.FILES,
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    path = folder / "report.md"
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    return path
+
+
+def control_failures(frame: pd.DataFrame, controls: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence for every control that did not come out as it should; plain text.
+
+    `controls` maps a verdict to the estimators that must get it on every task.  A control that
+    was skipped on a task says nothing there, but one that was measured nowhere has failed.
+    """
+    frame = tables.annotate(frame)
+    failures = []
+    for expected, names in controls.items():
+        for name in names:
+            rows = frame[frame["estimator"] == name]
+            if tables.measured(rows).empty:
+                failures.append(f"{name} should be {expected}, but was measured on no task.")
+            else:
+                for task, section in tables.sections(frame):
+                    part = section[section["estimator"] == name]
+                    failures += _violations(name, expected, task, part)
+    return failures
+
+
+def _violations(name: str, expected: str, task: str, rows: pd.DataFrame) -> Iterator[str]:
+    if rows.empty:
+        yield f"{name} should be {expected} on {task}, but was not run there."
+    for label, failed in rows[rows["status"] == "failed"].groupby("label", sort=False):
+        reason = failed["reason"].iloc[0]
+        yield f"{label} should be {expected} on {task}, but failed: {reason}."
+    found = tables.measured(rows)
+    wrong = found[found["verdict"] != expected]
+    for (label, verdict), part in wrong.groupby(["label", "verdict"], sort=False, dropna=False):
+        symbols = " and ".join(tables.SYMBOLS.get(p, str(p)) for p in part["parameter"].unique())
+        why = ", the exact gradient being unknown" if part["bias_sq"].isna().all() else ""
+        yield f"{label} should be {expected} on {task}, but is {verdict} in {symbols}{why}."
+
+
+def _read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    run = read_run(folder)
+    try:
+        if not isinstance(run, dict):
+            raise ValueError("run.json is not a JSON object")
+        frame = pd.read_parquet(folder / "measurements.parquet")
+        if missing := [c for c in COLUMNS if c not in frame]:
+            raise ValueError(f"measurements.parquet has no column {', '.join(missing)}")
+        return tables.annotate(frame), run
+    except (OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{folder}: holds no readable run: {reason}") from error
+
+
+def _sections(frame: pd.DataFrame) -> list[prose.Section]:
+    """Every task with its params; one where nothing was measured has no tables."""
+    names: list[str] = []
+    sections = []
+    for label, rows in tables.sections(frame):
+        found = []
+        for parameter in tables.parameters(rows):
+            names.append(_unused(f"{label}-{parameter}", names))
+            ranked = tables.ranked(tables.measured(rows, parameter))
+            found.append(prose.Table(parameter, ranked, f"{names[-1]}.csv"))
+        sections.append(prose.Section(label, rows, found))
+    return sections
+
+
+def _unused(label: str, taken: Sequence[str]) -> str:
+    """A file name from a label, unlike those taken also where upper and lower case are one."""
+    name = re.sub(r"[^\w.=]+", "-", label, flags=re.ASCII)[-100:].strip("-.")
+    lower = {other.lower() for other in taken}
+    candidates = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
+    return next(each for each in candidates if each.lower() not in lower)
+
+
+def _write_tables(folder: Path, sections: Sequence[prose.Section]) -> None:
+    written = [each for section in sections for each in section.tables]
+    for each in written:
+        write_frame(folder / each.file, tables.published(each.rows))
+    if written:
+        summary = pd.concat([tables.published(each.rows, summary=True) for each in written])
+        write_frame(folder / _SUMMARY, summary)
+    kept = {each.file for each in written} | ({_SUMMARY} if written else set())
+    _remove_others(folder, kept, {".csv"})
+
+
+def _write_figures(folder: Path, frame: pd.DataFrame) -> list[str]:
+    """As PNG and SVG; returns the names of those that the rows have something for."""
+    drawn = {name: figure for name, draw in _FIGURES.items() if (figure := draw(frame))}
+    for name, figure in drawn.items():
+        for suffix in _SUFFIXES:
+            write_atomically(folder / f"{name}{suffix}", lambda path, f=figure: _save(f, path))
+    _remove_others(folder, {f"{n}{s}" for n in drawn for s in _SUFFIXES}, set(_SUFFIXES))
+    return list(drawn)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """The same figure gives the same bytes."""
+    sharpness = min(_SHARPNESS, _LARGEST / max(figure.get_size_inches()))
+    undated = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    with rc_context({"svg.hashsalt": "gradest"}):
+        figure.savefig(path, dpi=sharpness, metadata=undated)
+
+
+def _remove_others(folder: Path, keep: set[str], suffixes: set[str]) -> None:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix in suffixes and path.name not in keep:
+            path.unlink()

@@ -1,0 +1,100 @@
+"""What of a run's rows each figure shows."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from gradest import tables
+
+SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
+_CURVE = 3  # temperatures that make a curve
+_CELL = ["estimator", "estimator_params", "seed", "dtype"]
+
+
+def selected(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The measured rows of one parameter, log α where it was measured, and its symbol.
+
+    Adds `tag`, the values of the knobs that vary.
+    """
+    frame = tables.annotate(frame)
+    parameter = next(iter(tables.parameters(frame)), "log_alpha")
+    rows = tables.measured(frame, parameter).replace([np.inf, -np.inf], np.nan)
+    rows = rows.assign(tag=[_tag(settings) for settings in rows["settings"]])
+    return rows, tables.SYMBOLS.get(parameter, parameter)
+
+
+def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a cell measured with several numbers of replicates, the most precise row."""
+    rows = rows.sort_values("replicates", kind="stable")
+    return rows.drop_duplicates(["task", "task_params", *_CELL], keep="last").sort_index()
+
+
+def with_bias(rows: pd.DataFrame) -> pd.DataFrame:
+    """Adds bias in percent, and `limit`: where it may be zero its upper end stands for it."""
+    ends = {f"bias{end}": 100 * rows[f"relative_bias{end}"] for end in ("", "_low", "_high")}
+    rows = rows.assign(**ends, limit=ends["bias_low"].eq(0) & ends["bias_high"].gt(0))
+    upper = {c: rows[c].mask(rows["limit"], rows["bias_high"]) for c in ("bias", "bias_low")}
+    return rows.assign(**upper)
+
+
+def temperatures(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows on curves of at least three temperatures.
+
+    Adds `temperature`, `curve`, and settings and tag without the temperature.
+    """
+    knobs = [tables.knobs(params) for params in rows["estimator_params"]]
+    found = [_positive(each.pop("temperature", None)) for each in knobs]
+    rest = [{k: v for k, v in s.items() if k != "temperature"} for s in rows["settings"]]
+    rows = rows.assign(
+        temperature=pd.Series(found, rows.index, dtype=float),
+        curve=[json.dumps(each, sort_keys=True) for each in knobs],
+        settings=pd.Series(rest, rows.index, dtype=object),
+        tag=[_tag(each) for each in rest],
+    )
+    rows = rows[rows["temperature"].notna()]
+    keys = ["task", "task_params", "estimator", "curve", "seed", "dtype"]
+    values = rows.groupby(keys, dropna=False)["temperature"].transform("nunique")
+    return rows[values >= _CURVE]
+
+
+class Slice(NamedTuple):
+    """The rows of one task in which one size varies and the others do not."""
+
+    title: str
+    size: str
+    rows: pd.DataFrame
+
+
+def slices(rows: pd.DataFrame) -> Iterator[Slice]:
+    """A slice for every task and every size that varies.
+
+    The other sizes are held where this one has most values, the largest of such places.  An
+    enumerated row stands for every number of replicates.  Adds `curve`.
+    """
+    sampled = rows["replicates"].where(rows["method"] != "enumerated")
+    rows = rows.assign(replicates=sampled, curve=rows["estimator_params"].fillna(""))
+    for task, part in rows.groupby("task", sort=False):
+        for size in SIZES:
+            others = [s for s in SIZES if s != size and part[s].notna().any()]
+            found = part.groupby(others)[size].nunique().reset_index()
+            if not found[size].max() >= 2:
+                continue
+            at = found.sort_values([size, *others]).iloc[-1][others]
+            near = (part[others].eq(at) | part[others].isna()).all(axis=1)
+            fixed = ", ".join(f"{SIZES[s]} = {at[s]:,g}" for s in others)
+            shown = part[near & part[size].notna()]
+            shown = shown.drop_duplicates(["task_params", *_CELL, size], keep="last")
+            yield Slice(f"{task} at {fixed}", size, shown)
+
+
+def _tag(settings: Mapping[str, Any]) -> str:
+    return ", ".join(map(tables.plain, settings.values()))
+
+
+def _positive(value: Any) -> float:
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if real and value > 0 else math.nan

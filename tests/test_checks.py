@@ -1,0 +1,568 @@
+"""The conformance battery certifies what is right and names the law that a mistake breaks."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gradest
+from gradest import Cost, Estimator, Problem, Task, Tuned
+from gradest.categorical import (
+    conditional_gumbel,
+    gumbel_max,
+    leave_one_out_mean,
+    log_prob,
+    nabla,
+    one_hot,
+    sample,
+    straight_through,
+)
+from gradest.checks import Finding, check_estimator, check_task, passed
+from gradest.enumeration import all_codes
+from gradest.randomness import draws
+
+WRONG: list[Any] = []
+
+
+def breaks(*laws: str) -> Callable[[type], type]:
+    """Enters a class among the wrong ones, with every law that it breaks and no other."""
+
+    def enter(cls: type) -> type:
+        WRONG.append(pytest.param(cls, set(laws), id=cls.__name__))
+        return cls
+
+    return enter
+
+
+def rejected(findings: list[Finding]) -> set[str]:
+    return {finding.law for finding in findings if finding.status == "failed"}
+
+
+def detail(findings: list[Finding], law: str) -> str:
+    return next(finding.detail for finding in findings if finding.law == law)
+
+
+def score_function(logits: Tensor, z: Tensor, cost: Tensor, baseline: Any = 0.0) -> Tensor:
+    return cost + (cost - baseline) * nabla(log_prob(logits, z))
+
+
+@pytest.mark.parametrize("name", sorted(gradest.all_estimators()))
+def test_every_estimator_is_certified(name: str) -> None:
+    findings = check_estimator(gradest.all_estimators()[name])
+    assert passed(findings), findings
+
+
+@pytest.mark.parametrize("name", sorted(gradest.all_tasks()))
+def test_every_task_is_certified(name: str) -> None:
+    findings = check_task(gradest.all_tasks()[name])
+    assert passed(findings), findings
+
+
+@dataclass(eq=False)
+class Rebar(Tuned):
+    """State with an optimiser, hard and relaxed samples, an unbiased mixture of both."""
+
+    relaxes: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = True
+
+    def build(self, logits: Tensor) -> list[Tensor]:
+        self._eta = logits.new_ones(()).requires_grad_()
+        return [self._eta]
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        b, z = gumbel_max(logits)
+        hard, soft, given = f(b), f.frozen(z.softmax(-1)), conditional_gumbel(logits, b)
+        control = f.frozen(given.softmax(-1))
+        weight = hard - self._eta * control
+        return hard + weight * nabla(log_prob(logits, b)) + self._eta * nabla(soft - control)
+
+
+@dataclass(eq=False)
+class Disarm(Estimator):
+    """Binary alone, with a gradient in closed form."""
+
+    categories: ClassVar[int | None] = 2
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        a = logits[..., 1] - logits[..., 0]  # [R, N]
+        u, theta = draws().uniform(a.shape, a), a.sigmoid()
+        b, c = (u < theta).long(), (u > 1 - theta).long()
+        cost, other = f(one_hot(b, logits)), f(one_hot(c, logits))
+        g = 0.5 * (cost - other).unsqueeze(-1) * (b - c) * a.abs().sigmoid()
+        return (cost + other) / 2 + (g.detach() * nabla(a)).sum(-1)
+
+
+@pytest.mark.parametrize("cls", [Rebar, Disarm])
+def test_certifies_what_the_catalogue_may_lack(cls: type[Estimator]) -> None:
+    findings = check_estimator(cls)
+    assert passed(findings), findings
+
+
+def test_skips_with_a_reason_the_problems_that_do_not_apply() -> None:
+    skipped = [f for f in check_estimator(Disarm) if f.status == "skipped"]
+    assert len(skipped) == 2
+    assert all(f.law == "applies" and "Disarm needs K = 2" in f.detail for f in skipped)
+
+
+@breaks("rows")
+class BatchMeanBaseline(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return score_function(logits, z, cost, cost.mean())
+
+
+@breaks("bias")
+class SelfIncludingBaseline(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, 8)
+        cost = f(z)
+        return score_function(logits.unsqueeze(1), z, cost, cost.mean(1, keepdim=True)).mean(1)
+
+
+@breaks("value")
+class SurrogateLoss(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, 2)
+        cost = f(z)
+        advantage = cost - leave_one_out_mean(cost, dim=1)
+        return (advantage.detach() * log_prob(logits.unsqueeze(1), z)).mean(1)
+
+
+@breaks("value")
+class SamplesAnotherLaw(Estimator):
+    """The claim of a bias excuses a small error of the value, not this one."""
+
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(sample(logits / 0.7), logits.softmax(-1)))
+
+
+@breaks("bias")
+class FoldsTheCurrentCostIn(Estimator):
+    adapt_steps: ClassVar[int] = 50
+
+    def reset(self, logits: Tensor) -> None:
+        self._mean = logits.new_zeros(())
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._mean = self._mean.lerp(f(sample(logits)).detach().mean(), 0.05)
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return score_function(logits, z, cost, 0.95 * self._mean + 0.05 * cost)
+
+
+@breaks("bias")
+class Scaled(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, 2)
+        cost = f(z)
+        advantage = cost - leave_one_out_mean(cost, dim=1)
+        return (cost + 1.05 * advantage * nabla(log_prob(logits.unsqueeze(1), z))).mean(1)
+
+
+@breaks("bias")
+class ClaimsToBeUnbiased(Estimator):
+    differentiates: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(sample(logits), logits.softmax(-1)))
+
+
+@breaks("bias")
+class ClaimsToBeBiased(Estimator):
+    unbiased: ClassVar[bool] = False
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z))
+
+
+@breaks("state", "seed")
+class LearnsInTheCall(Estimator):
+    def reset(self, logits: Tensor) -> None:
+        self._seen = [logits.new_zeros(())]
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost, baseline = f(z), self._seen[0].clone()
+        self._seen[0] += 0.1 * (cost.detach().mean() - baseline)
+        return score_function(logits, z, cost, baseline)
+
+
+@breaks("seed")
+class LearnsInAGlobal(Estimator):
+    seen: ClassVar[list[float]] = []
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        self.seen.append(1.0)
+        return score_function(logits, z, f(z), 0.01 * len(self.seen[:100]))
+
+
+@breaks("seed")
+class SurvivesReset(Estimator):
+    adapt_steps: ClassVar[int] = 5
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._mean = 0.9 * getattr(self, "_mean", 0.0) + 0.1 * f(sample(logits)).detach().mean()
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), getattr(self, "_mean", 0.0))
+
+
+@breaks("randomness", "seed")
+class DrawsFromTorch(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return score_function(logits, z, cost, torch.rand_like(cost))
+
+
+@breaks("randomness", "seed")
+class DrawsFromNumpy(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), np.random.rand() + random.random())
+
+
+@breaks("seed", "bias", "value")
+class IgnoresItsDraws(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        sample(logits)
+        z = one_hot(logits.argmax(-1), logits)
+        return score_function(logits, z, f(z))
+
+
+@breaks("vertices")
+class RelaxesInSilence(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), f(logits.softmax(-1)).detach())
+
+
+@breaks("vertices")
+class ClaimsToRelax(Estimator):
+    relaxes: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z))
+
+
+@breaks("derivative")
+class DifferentiatesInSilence(Estimator):
+    unbiased: ClassVar[bool] = False
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(sample(logits), logits.softmax(-1)))
+
+
+@breaks("derivative")
+class ClaimsToDifferentiate(Estimator):
+    differentiates: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z))
+
+
+@breaks("extreme logits")
+class LogOfZero(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        log_p = (z * logits.softmax(-1).log()).sum((-2, -1))
+        return cost + cost * nabla(log_p)
+
+
+@breaks("float32", "bias")
+class DifferenceQuotient(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = all_codes(logits).unsqueeze(0).expand(len(logits), -1, -1, -1)
+        cost, step = f(z), 1e-6
+
+        def expected(logits: Tensor) -> Tensor:
+            return (log_prob(logits.unsqueeze(1), z).exp() * cost).sum(1)
+
+        value, objective = expected(logits.detach()), 0.0
+        for n, k in np.ndindex(*logits.shape[1:]):
+            moved = logits.detach().clone()
+            moved[:, n, k] += step
+            objective = objective + (expected(moved) - value) / step * nabla(logits[:, n, k])
+        return value + objective
+
+
+@breaks("float32", "extreme logits")
+class LacksFloat32(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        if logits.dtype == torch.float32:
+            raise NotImplementedError("float64 only")
+        z = sample(logits)
+        return score_function(logits, z, f(z))
+
+
+@pytest.mark.parametrize("cls, laws", WRONG)
+def test_rejects_by_the_right_law(cls: type[Estimator], laws: set[str]) -> None:
+    findings = check_estimator(cls)
+    assert rejected(findings) == laws, findings
+    assert not passed(findings)
+
+
+class SeedsItself(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        own = torch.Generator().manual_seed(0)
+        u = torch.rand(logits[..., :1].shape, generator=own, dtype=logits.dtype)
+        z = one_hot((logits.softmax(-1).cumsum(-1) < u).sum(-1), logits)
+        return score_function(logits, z, f(z))
+
+
+def test_noise_of_its_own_is_no_absence_of_noise() -> None:
+    findings = check_estimator(SeedsItself)
+    assert "without a draw, equal rows differ" in detail(findings, "seed")
+    assert not passed(findings)
+
+
+class OneValueForAll(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z)).mean()
+
+
+class SamplesAsRows(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, 2)
+        cost = f(z.flatten(0, 1)).unflatten(0, (-1, 2))
+        return score_function(logits.unsqueeze(1), z, cost).mean(1)
+
+
+class NoGradient(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(sample(logits))
+
+
+class NotFinite(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return score_function(logits, z, cost, cost.log())
+
+
+class NeedsTwoRows(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), 0 * logits[1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "cls, told",
+    [
+        (OneValueForAll, "returned [] where [8], one value a row, was expected"),
+        (SamplesAsRows, "f was asked for 16 rows where there are 8"),
+        (NoGradient, "does not require grad"),
+        (NotFinite, "rows are not finite"),
+        (NeedsTwoRows, "IndexError: index 1 is out of bounds"),
+    ],
+)
+def test_says_what_is_wrong_with_the_shape(cls: type[Estimator], told: str) -> None:
+    findings = check_estimator(cls)
+    assert "shape" in rejected(findings)
+    assert told in detail(findings, "shape")
+
+
+@dataclass(eq=False)
+class Noisy(Estimator):
+    """Unbiased, and so noisy that nobody can tell."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        noise = 1000 * draws().normal((len(logits),), logits)
+        return score_function(logits, z, f(z), noise) + noise
+
+
+def test_noise_does_not_certify() -> None:
+    findings = check_estimator(Noisy)
+    assert {f.law for f in findings if f.status == "inconclusive"} == {"value", "bias"}
+    assert not rejected(findings)
+    assert not passed(findings)
+
+
+class FiveCategories(Estimator):
+    categories: ClassVar[int | None] = 5
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        raise AssertionError("never called")
+
+
+@dataclass(eq=False)
+class NoDefault(Estimator):
+    samples: int
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        raise AssertionError("never called")
+
+
+@pytest.mark.parametrize("cls, law", [(FiveCategories, "applies"), (NoDefault, "builds")])
+def test_rejects_what_cannot_be_tested(cls: type[Estimator], law: str) -> None:
+    findings = check_estimator(cls)
+    assert rejected(findings) == {law}
+    assert not passed(findings)
+
+
+@pytest.mark.parametrize(
+    "statuses, certified",
+    [
+        (["passed", "skipped"], True),
+        (["passed", "failed"], False),
+        (["passed", "inconclusive"], False),
+        (["skipped"], False),
+        ([], False),
+    ],
+)
+def test_what_certifies(statuses: list[Any], certified: bool) -> None:
+    assert passed([Finding("law", status, "") for status in statuses]) == certified
+
+
+def test_findings_are_reproducible_and_leave_the_global_state_alone() -> None:
+    before = torch.get_rng_state()
+    assert check_estimator(ClaimsToBeUnbiased) == check_estimator(ClaimsToBeUnbiased)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Good(Task):
+    """What the broken tasks below are made from: two data points, two latents, three categories."""
+
+    def problem(self, batch: Any = None) -> Problem:
+        return Problem(self.logits(), Cost(self.cost))
+
+    def logits(self) -> Tensor:
+        return torch.tensor([[[0.5, 0.0, -1.0]] * 2, [[0.0, 1.0, 0.2]] * 2], dtype=torch.float64)
+
+    def weighted(self, z: Tensor) -> Tensor:  # [B, ..., N, K] -> [B, ...]
+        weight = torch.tensor([[1.0, -0.5, 2.0], [0.3, 0.7, -1.0]]).to(z)
+        return (weight * z).sum((-2, -1))
+
+    def cost(self, z: Tensor) -> Tensor:
+        return self.weighted(z) ** 2
+
+
+def test_certifies_a_good_task() -> None:
+    findings = check_task(Good)
+    assert passed(findings), findings
+
+
+class IntegerLogits(Good):
+    def logits(self) -> Tensor:
+        return torch.zeros(1, 2, 3, dtype=torch.int64)
+
+
+class NoPointAxis(Good):
+    def logits(self) -> Tensor:
+        return torch.zeros(2, 3, dtype=torch.float64)
+
+
+class InfiniteLogits(Good):
+    def logits(self) -> Tensor:
+        return super().logits() + math.inf
+
+
+class SumsOverTheSamples(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return super().cost(z) + self.weighted(z).sum(-1, keepdim=True)
+
+
+class FlattensTheMiddle(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return super().cost(z.flatten(1, -3))
+
+
+class PointsTalk(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return super().cost(z) * super().cost(z).sum(0)
+
+
+class OneDtype(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return super().cost(z).double()
+
+
+class Imprecise(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return (super().cost(z) + 1e6) - 1e6
+
+
+class NoisyCost(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return super().cost(z) + torch.rand(())
+
+
+class AnotherEveryTime(Good):
+    def logits(self) -> Tensor:
+        return super().logits() + draws().normal((), super().logits())
+
+
+class TouchesTheGlobalState(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        torch.rand(())
+        return super().cost(z)
+
+
+class Argmax(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return super().cost(one_hot(z.argmax(-1), z)) + 0 * z.sum((-2, -1))
+
+
+class RootAtZero(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return z.sqrt().sum((-2, -1)) + super().cost(z)
+
+
+class PartlyDetached(Good):
+    def cost(self, z: Tensor) -> Tensor:
+        return self.weighted(z) * self.weighted(z).detach()
+
+
+class OnePenalty(Good):
+    def penalty(self, logits: Tensor) -> Tensor:
+        return logits.sum()
+
+
+class InfinitePenalty(Good):
+    def penalty(self, logits: Tensor) -> Tensor:
+        return logits.sum((-2, -1)) / 0
+
+
+@pytest.mark.parametrize(
+    "cls, laws",
+    [
+        (IntegerLogits, {"logits"}),
+        (InfiniteLogits, {"logits"}),
+        (SumsOverTheSamples, {"middle axes"}),
+        (PointsTalk, {"points"}),
+        (OneDtype, {"dtype"}),
+        (Imprecise, {"dtype"}),
+        (NoisyCost, {"deterministic"}),
+        (AnotherEveryTime, {"deterministic"}),
+        (TouchesTheGlobalState, {"deterministic"}),
+        (Argmax, {"relaxable"}),
+        (RootAtZero, {"relaxable"}),
+        (PartlyDetached, {"relaxable"}),
+        (OnePenalty, {"penalty"}),
+        (InfinitePenalty, {"penalty"}),
+    ],
+)
+def test_rejects_a_broken_task(cls: type[Task], laws: set[str]) -> None:
+    findings = check_task(cls)
+    assert rejected(findings) == laws, findings
+    assert not passed(findings)
