@@ -19,6 +19,7 @@ from gradest.looks import Look, text
 _NARROWEST = 7.6  # inches, for a title
 _LEGEND_LINE = 0.19
 _CHARACTER = 0.068
+_TICKS = 7  # at most, on an axis with chosen ticks
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _OWN = 4.5  # points from the centre of a marker that labels keep clear of
 
@@ -92,17 +93,19 @@ def _with_zero(ax: Axes, name: str, low: float, high: float, fine: bool) -> None
     band = ax.axvspan if name == "x" else ax.axhspan
     band(-0.5 * unit, 0.5 * unit, color="0.95", zorder=0)
     powers = range(math.floor(math.log10(unit)), math.floor(math.log10(high)) + 1)
-    steps = (1, 2, 5) if fine and len(powers) < 4 else (1,)
-    ticks = [step * 10.0**k for k in powers for step in steps if step * 10.0**k > unit]
+    between = [k * 10.0**power for power in powers for k in (1, 2, 5)]
+    between = [tick for tick in between if unit < tick <= high]
+    decades = [10.0**power for power in powers if 10.0**power > unit]
+    ticks = between if fine and len(between) <= _TICKS else decades
     axis = getattr(ax, f"{name}axis")
-    axis.set_major_locator(FixedLocator([0.0, *ticks[:: max(1, math.ceil(len(ticks) / 7))]]))
+    axis.set_major_locator(FixedLocator([0.0, *ticks[:: max(1, math.ceil(len(ticks) / _TICKS))]]))
     axis.set_minor_locator(NullLocator())
 
 
-def ticks_at(ax: Axes, values: pd.Series, most: int = 7) -> None:
+def ticks_at(ax: Axes, values: pd.Series) -> None:
     """Ticks of the x axis at the values themselves, where they are few."""
     found = sorted(set(values))
-    if len(found) <= most:
+    if len(found) <= _TICKS:
         ax.xaxis.set_major_locator(FixedLocator(found))
         ax.xaxis.set_minor_locator(NullLocator())
 
@@ -135,6 +138,12 @@ def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
     return np.nan_to_num(np.clip(ends, 0, None))
 
 
+def lay_out(figure: Figure) -> None:
+    """Find the places of the panels for good, so that labels can be fitted into them."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 class Labels:
     """Text beside the points (x, y) of rows, in an axes that is laid out, where there is room.
 
@@ -162,7 +171,6 @@ class Labels:
             text(words), places[0], color=colour, fontsize=6.5, va="bottom", zorder=4
         )
         note.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-        note.set_in_layout(False)
         extent = note.get_window_extent(self._renderer)
         offsets = list(_offsets(*(extent.size / self._unit)))
         for obstacles in (np.vstack([self._taken, self._lines]), self._taken):

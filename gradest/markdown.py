@@ -53,7 +53,7 @@ def plus_minus(value: float, error: float) -> str:
     """`0.1536 ± 0.0062`: to two significant digits of the error."""
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return number(value)
-    decimals, exponent = _precision((value,), error)
+    decimals, exponent = _precision((value, error), error)
     text = f"{_fixed(value, decimals, exponent)} ± {_fixed(error, decimals, exponent)}"
     return f"({text}){_power(exponent)}" if exponent else text
 

@@ -198,7 +198,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look], x: str, y: s
 
 def _label_points(figure: Figure, parts: list[Part], look: Mapping[str, Look]) -> None:
     """Every estimator's name at one of its points, then its knobs' values at the others."""
-    figure.draw_without_rendering()
+    canvas.lay_out(figure)
     for ax, rows, x, y in parts:
         labels = canvas.Labels(ax, rows, x, y)
         unnamed, groups = set(rows["estimator"]), dict(iter(rows.groupby(["estimator", "tag"])))
@@ -213,7 +213,7 @@ def _label_points(figure: Figure, parts: list[Part], look: Mapping[str, Look]) -
 
 def _label_curves(figure: Figure, parts: list[Part], look: Mapping[str, Look]) -> None:
     """Every curve's name at its last point, or elsewhere on it."""
-    figure.draw_without_rendering()
+    canvas.lay_out(figure)
     for ax, rows, x, y in parts:
         labels = canvas.Labels(ax, rows, x, y)
         for (name, tag), curve in rows.groupby(["estimator", "tag"]):

@@ -80,7 +80,8 @@ def controls(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> 
     if failures:
         said = escape(" ".join(failures))
         return f"**CONTROLS FAILED, do not trust this run until it is known why:** {said}"
-    named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in expected.items() if names]
+    kinds = sorted(expected.items(), reverse=True)
+    named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in kinds if names]
     return f"Controls came out as they should: {' and '.join(named)}." if named else ""
 
 

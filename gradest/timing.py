@@ -77,8 +77,7 @@ def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
     with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
         replicator = bound(cell, registry)
         replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
-        chunk, once = replicator.pilot(source)
-        rows = 1 if once else min(cell.replicates, chunk)
+        rows = min(cell.replicates, replicator.pilot(source).chunk)
         repeats = math.ceil(_LEAST_SECONDS / _seconds(lambda: replicator(rows)))
 
     def call() -> float:

@@ -1,0 +1,74 @@
+"""One law's outcome, and how laws are asked one after the other."""
+
+import pickle
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+EQUAL = 1e-9  # relative; the same sums in another order differ by less
+SINGLE = 1024 * torch.finfo(torch.float32).eps  # the same for float32
+
+# A law that compares two calls says nothing once the law of repetition is broken.
+_REPEATS = {"seed", "deterministic"}
+_COMPARES = {"rows", "derivative", "middle axes", "dtype", "points", "relaxable"}
+
+Status = Literal["passed", "failed", "skipped", "inconclusive"]
+Outcome = tuple[Status, str]
+
+
+class Finding(NamedTuple):
+    """What the battery says about one law: a status, and by how much."""
+
+    law: str
+    status: Status
+    detail: str
+
+
+def passed(findings: Iterable[Finding]) -> bool:
+    """Whether the plugin is certified: some law passed, and none failed or was inconclusive.
+
+    A measurement too noisy to show a violation is no evidence that there is none.
+    """
+    statuses = {finding.status for finding in findings}
+    return "passed" in statuses and statuses <= {"passed", "skipped"}
+
+
+def findings_of(laws: Mapping[str, Callable[..., Outcome]], *subject: Any) -> list[Finding]:
+    findings: dict[str, Finding] = {}
+    for law, check in laws.items():
+        repeatable = not any(f.status == "failed" for f in findings.values() if f.law in _REPEATS)
+        if law in _COMPARES and not repeatable:
+            findings[law] = Finding(law, "skipped", "two calls differ, whatever is compared")
+            continue
+        try:
+            findings[law] = Finding(law, *check(*subject))
+        except Exception as error:
+            findings[law] = Finding(law, "failed", told(error))
+    return list(findings.values())
+
+
+def told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def outcome(broken: str, kept: str) -> Outcome:
+    return ("failed", broken) if broken else ("passed", kept)
+
+
+def relative_gap(a: Tensor, b: Tensor) -> float:
+    """The largest difference, relative to the largest entry; infinite for NaN."""
+    difference, size = (a - b).abs().max(), torch.maximum(a.abs().max(), b.abs().max())
+    gap = float(difference / size) if difference != 0 else 0.0
+    return gap if gap == gap else float("inf")
+
+
+def global_randomness() -> dict[str, Any]:
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": pickle.dumps(np.random.get_state()),
+        "random": random.getstate(),
+    }

@@ -1,0 +1,97 @@
+"""An estimator class bound to the problems of the battery that it applies to."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradest.checks.problems import battery
+from gradest.contracts import Cost, Estimator, Task, inapplicable
+from gradest.knobs import build
+from gradest.measurement import Measurement, measure
+from gradest.randomness import Draws, drawing_from
+from gradest.replicator import Replicator
+
+LOOKS = (40_000, 400_000)  # replicates; the second look is for what the first leaves open
+FALSE_ALARM = 1e-4  # the chance that a statistical law rejects an estimator that keeps it
+
+ROWS = 8
+# E ĝ has to be right in every state, so it is enough to leave the initial one.
+BRIEFLY, LONGER = 5, 100
+
+
+class Subject:
+    """An estimator class, and the problems of the battery that it applies to.
+
+    Raises whatever building the class raises.
+    """
+
+    def __init__(self, cls: type[Estimator]) -> None:
+        self.cls = cls
+        self.tasks: list[Task] = []
+        self.skipped: list[str] = []
+        self._measured: dict[tuple[str, int], Measurement] = {}
+        for task in battery():
+            if reason := inapplicable(self.fresh(), task, task.problem().logits):
+                self.skipped.append(reason)
+            else:
+                self.tasks.append(task)
+
+    def fresh(self) -> Estimator:
+        estimator = build(self.cls, {})
+        estimator.name = self.cls.name or self.cls.__name__
+        return estimator
+
+    def ready(
+        self,
+        task: Task,
+        dtype: torch.dtype = torch.float64,
+        steps: int = BRIEFLY,
+        used: Estimator | None = None,
+    ) -> Replicator:
+        """A fresh instance, or the used one, on the task, reset and adapted."""
+        with drawing_from(Draws.seeded(0)):
+            replicator = Replicator(used or self.fresh(), task, dtype)
+            replicator.adapt(min(self.cls.adapt_steps, steps))
+        return replicator
+
+    def measured(self, task: Task, replicates: int) -> Measurement:
+        key = (task.name, replicates)
+        if key not in self._measured:
+            steps = min(self.cls.adapt_steps, LONGER)
+            self._measured[key] = measure(
+                self.fresh(), task, replicates=replicates, seed=replicates, adapt_steps=steps
+            )
+        return self._measured[key]
+
+    def level(self) -> float:
+        """Of one of the tests that a statistical law consists of."""
+        return FALSE_ALARM / (len(LOOKS) * len(self.tasks))
+
+
+def estimates(
+    replicator: Replicator,
+    change: Callable[[Tensor, Tensor], Tensor] = lambda z, cost: cost,
+    rows: int = ROWS,
+    source: Draws | None = None,
+) -> Tensor:
+    """One call under a fixed seed: for each row its gradient and value, [B · rows, N · K + 1].
+
+    f(z) is replaced by change(z, f(z)), where z is [B, rows, ..., N, K].  Raises ValueError when
+    the estimator returns, or asks f for, anything but one item a row.
+    """
+    problem, points = replicator.problem, len(replicator.logits)
+
+    def fn(z: Tensor) -> Tensor:
+        if z.shape[1] != rows:
+            raise ValueError(f"f was asked for {z.shape[1]} rows where there are {rows}")
+        return change(z, problem.f.fn(z))
+
+    logits = replicator.logits.repeat_interleave(rows, 0).requires_grad_()
+    with drawing_from(source or Draws.seeded(1)):
+        value = replicator.estimator(logits, Cost(fn, points=points))
+    if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
+        got = list(value.shape) if isinstance(value, Tensor) else value
+        raise ValueError(f"returned {got} where [{len(logits)}], one value a row, was expected")
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return torch.cat([gradient.flatten(1), value.detach().unsqueeze(1)], 1)

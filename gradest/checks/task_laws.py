@@ -1,0 +1,124 @@
+"""What a task owes: a cost that broadcasts, follows z and keeps data points apart."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradest.categorical import one_hot
+from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, outcome, relative_gap
+from gradest.contracts import Problem, Task
+from gradest.knobs import build
+
+
+def _vertices_of(problem: Problem) -> Tensor:
+    """Random one-hot codes [B, R, S, N, K], with R and S unlike any other axis."""
+    points, latents, categories = shape = problem.logits.shape
+    rows, samples = [n for n in range(2, 7) if n not in shape][:2]
+    draws = torch.Generator().manual_seed(0)
+    index = torch.randint(categories, (points, rows, samples, latents), generator=draws)
+    return one_hot(index, problem.logits.detach().double())
+
+
+def _inside(problem: Problem) -> Tensor:
+    """Random interior points of the simplex, in the same shape."""
+    draws = torch.Generator().manual_seed(1)
+    return torch.empty_like(_vertices_of(problem)).normal_(generator=draws).softmax(-1)
+
+
+def _logits(task: Task, problem: Problem) -> Outcome:
+    logits = problem.logits
+    if logits.ndim != 3 or logits.shape[-1] < 2 or not logits.is_floating_point():
+        return "failed", f"{logits.dtype} {list(logits.shape)}; floating [B, N, K ≥ 2] was expected"
+    bad = int((~logits.isfinite()).sum())
+    return outcome(f"{bad} logits are not finite" if bad else "", f"finite {list(logits.shape)}")
+
+
+def _middle_axes(task: Task, problem: Problem) -> Outcome:
+    z, worst = _vertices_of(problem), 0.0
+    whole = problem.f(z)  # [B, R, S]
+    if not whole.isfinite().all():
+        return "failed", "f is not finite at vertices"
+    for r in range(z.shape[1]):
+        worst = max(worst, relative_gap(problem.f(z[:, r]), whole[:, r]))
+        for s in range(z.shape[2]):
+            worst = max(worst, relative_gap(problem.f(z[:, r, s]), whole[:, r, s]))
+    broken = f"one call for all differs from slice by slice by {worst:.2g}"
+    return outcome(broken if worst > EQUAL else "", "one call for all agrees with slice by slice")
+
+
+def _deterministic(task: Task, problem: Problem) -> Outcome:
+    z, before = _vertices_of(problem), global_randomness()
+    rebuilt = build(type(task), {}).problem()
+    for what, other in (
+        ("the same problem", problem),
+        ("another problem()", task.problem()),
+        ("another instance", rebuilt),
+    ):
+        gap = relative_gap(problem.f(z), other.f(z))
+        if gap > 0 or not torch.equal(problem.logits, other.logits):
+            return "failed", f"{what} has other logits, or other costs by {gap:.2g}"
+    touched = global_randomness() != before
+    return outcome("draws from a global random state" if touched else "", "the same every time")
+
+
+def _dtype(task: Task, problem: Problem) -> Outcome:
+    z = _vertices_of(problem)
+    single, double = problem.f(z.float()), problem.f(z)
+    if single.dtype != torch.float32 or double.dtype != torch.float64:
+        return "failed", f"float32 gives {single.dtype}, float64 {double.dtype}"
+    gap = relative_gap(single.double(), double)
+    told = f"float32 differs from float64 by {gap:.2g}"
+    return outcome(told if gap > SINGLE else "", told)
+
+
+def _points(task: Task, problem: Problem) -> Outcome:
+    z = _vertices_of(problem)
+    if len(z) == 1:
+        return "skipped", "one data point"
+    whole = problem.f(z)
+    for point in range(len(z)):
+        moved = z.roll(1, -1)
+        moved[point] = z[point]
+        gap = relative_gap(problem.f(moved)[point], whole[point])
+        if gap > EQUAL:
+            return "failed", f"the cost of point {point} moves by {gap:.2g} with the others' codes"
+    return "passed", "no cost depends on the code of another data point"
+
+
+def _relaxable(task: Task, problem: Problem) -> Outcome:
+    if not task.relaxable:
+        return "skipped", "relaxable = False"
+    for where, z in (("vertices", _vertices_of(problem)), ("interior points", _inside(problem))):
+        (slope,) = torch.autograd.grad(problem.f(z.requires_grad_()).sum(), z)
+        if not slope.isfinite().all() or not slope.any():
+            return "failed", f"at {where} the derivative of f is not finite, or zero throughout"
+    with torch.no_grad():
+        step = 1e-5 * (z.roll(1, -1) - z)  # stays on the simplex
+        rise = (problem.f(z + step) - problem.f(z - step)) / 2
+        gap = relative_gap((slope * step).sum(), rise.sum())
+    told = f"the derivative is finite and differs from a difference quotient by {gap:.1g}"
+    return outcome(told if gap > 1e-4 else "", told)
+
+
+def _penalty(task: Task, problem: Problem) -> Outcome:
+    logits = problem.logits.detach().double().requires_grad_()
+    penalty = task.penalty(logits)
+    if penalty.shape != logits.shape[:1]:
+        return "failed", f"shape {list(penalty.shape)} where [{len(logits)}] was expected"
+    parts = [penalty]
+    if penalty.requires_grad:
+        parts += torch.autograd.grad(penalty.sum(), logits)
+    finite = all(bool(part.isfinite().all()) for part in parts)
+    return outcome("" if finite else "not finite, or its gradient is not", "finite, one a point")
+
+
+TASK_LAWS: dict[str, Callable[[Task, Problem], Outcome]] = {
+    "logits": _logits,
+    "deterministic": _deterministic,
+    "middle axes": _middle_axes,
+    "dtype": _dtype,
+    "points": _points,
+    "relaxable": _relaxable,
+    "penalty": _penalty,
+}
