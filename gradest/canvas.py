@@ -16,6 +16,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from gradest.looks import Look, text
 
+_SHARPNESS = 150  # dots per inch
+_LARGEST = 2**15  # dots to a side; matplotlib refuses twice as many
 _NARROWEST = 7.6  # inches, for a title
 _LEGEND_LINE = 0.19
 _CHARACTER = 0.068
@@ -37,7 +39,8 @@ def panels(
     longest = max((len(text(name, 60)) for name in names), default=1)
     across = max(1, int(width / (0.5 + _CHARACTER * longest)))
     height = rows * size[1] + 0.8 + _LEGEND_LINE * math.ceil(len(names) / across)
-    figure = Figure((width, height), layout="constrained")
+    sharpness = min(_SHARPNESS, _LARGEST / max(width, height))
+    figure = Figure((width, height), dpi=sharpness, layout="constrained")
     FigureCanvasAgg(figure)
     _legend(figure, "upper", keys, max(len(keys), 1), title)
     _legend(figure, "lower", names, across)

@@ -10,14 +10,16 @@ from gradest.categorical import log_prob, one_hot
 from gradest.contracts import Problem
 
 LIMIT = 100_000  # outcomes up to which the truth is enumerated
+_RAREST = 1e-12  # an outcome below this probability says nothing of the costs that occur
 _CHUNK = 2**21  # numbers in one block of codes, 16 MiB in float64
 
 
 class Truth(NamedTuple):
-    """E f and ∇ E f with respect to log α."""
+    """E f, ∇ E f with respect to log α, and how far costs lie apart."""
 
     value: Tensor  # [B]
     gradient: Tensor  # [B, N, K]
+    spread: float  # between the largest and the smallest cost of a data point
 
 
 def codes(latents: int, categories: int, like: Tensor, start: int, stop: int) -> Tensor:
@@ -46,14 +48,19 @@ def exact(problem: Problem) -> Truth:
     points = len(logits)
     value = logits.new_zeros(points)  # E f
     joint = torch.zeros_like(logits)  # E[f z]
+    least, most = value + torch.inf, value - torch.inf
     for z in _blocks(logits):
         p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [B, C]
         cost = problem.f(z.expand(points, *z.shape))  # [B, C]
         # An outcome of probability zero adds nothing, whatever its cost.
         weighted = torch.where(p > 0, p * cost, 0.0)
         value += weighted.sum(1)
+        seen = p >= _RAREST
+        least = torch.minimum(least, torch.where(seen, cost, torch.inf).amin(1))
+        most = torch.maximum(most, torch.where(seen, cost, -torch.inf).amax(1))
         joint += torch.einsum("bc,cnk->bnk", weighted, z)
-    return Truth(value, joint - logits.softmax(-1) * value[:, None, None])
+    gradient = joint - logits.softmax(-1) * value[:, None, None]
+    return Truth(value, gradient, float((most - least).max()))
 
 
 def _blocks(logits: Tensor) -> Iterator[Tensor]:

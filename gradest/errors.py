@@ -22,4 +22,4 @@ class Inapplicable(UsageError):
 
 
 class NonFiniteGradient(ArithmeticError):
-    """An estimator returned NaN or an infinity; averaging it away would hide a broken cell."""
+    """A gradient or objective is NaN or infinite; averaging it away would hide a broken cell."""

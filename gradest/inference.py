@@ -22,6 +22,7 @@ UNBIASED_WITHIN = 0.02  # relative bias that an estimator called unbiased cannot
 
 
 _PSEUDO_EVENTS = 8
+_LARGE = 1e6  # from here on a noncentral χ² is normal to a thousandth of its standard deviation
 _AGAINST_EXACT = (
     *("gradient_norm", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias"),
     *("max_z", "p_value", "mse", "snr"),
@@ -77,35 +78,74 @@ def total_variance(moments: Moments) -> Interval:
 def squared_bias(moments: Moments, exact: Tensor) -> Interval:
     """‖E ĝ − g‖², debiased, for the true gradient g [D].
 
-    x = ‖mean − g‖² alone is too large by tr Σ/R, so the estimate is x − tr Σ̂/R: unbiased, and
+    x = ‖mean − g‖² alone is too large by t₁ = tr Σ/R, so the estimate is x − t₁: unbiased, and
     therefore negative half of the time where there is no bias.
 
-    The interval inverts a test.  In the direction of the deviation the mean has variance κ, and
-    x/κ is close to a noncentral χ² with ν = (tr Σ/R)/κ degrees of freedom and noncentrality
-    ‖bias‖²/κ: it has the right mean always, the right variance where the bias dominates (4κ‖bias‖²
-    then), and Satterthwaite's where it vanishes (κ is then near tr Σ²/(R tr Σ)).  κ is estimated
-    from the batch means; levels are widened to those of a t distribution with J − 1 degrees of
-    freedom for that.  A deviation smaller than its own noise is taken to be as large as the noise
-    for the upper end, since luck is no evidence of a small bias.
+    The interval inverts a test.  For a mean that is normal, by the central limit theorem, and a
+    bias of square β, x has the mean t₁ + β and the variance 2 t₂ + 4 κ β, where t₂ = tr Σ²/R² and κ
+    is the variance of the mean along the bias.  Its law is taken to be that of a χ'²_ν(δ), a
+    scaled noncentral χ² with these two moments:
+
+        a = (t₂ + 2 κ β) / (t₁ + 2 β),    ν = t₁/a,    δ = β/a
+
+    which is exact for equal variances, and Satterthwaite's approximation where β = 0.  t₂ and κ are
+    estimated from the J batch means, and levels are widened to those of a t distribution with
+    J − 1 degrees of freedom for that.  A deviation smaller than its own noise is taken to be as
+    large as the noise for the upper end, since luck is no evidence of a small bias.
     """
     pooled = moments.pooled()
     replicates, batches = float(pooled.count[0]), len(moments.count)
     deviation = pooled.mean[0] - exact  # [D]
     x = float(deviation.square().sum())
-    noise = float(pooled.m2.sum() / (replicates - 1) / replicates) if replicates > 1 else 0.0
-    if noise == 0 or x == 0:
-        return Interval.exactly(x) if noise == 0 else Interval(-noise, 0.0, 0.0, noise)
-    weight = moments.count / replicates  # [J]
-    along = (moments.mean - pooled.mean) @ deviation  # [J]
-    kappa = float((weight * along.square()).sum()) / (batches - 1) / x
-    if kappa <= x * 1e-12:  # nothing but rounding separates the replicates
-        return Interval(x - noise, max(x - noise, 0.0), x, (noise * x) ** 0.5)
+    t1 = float(pooled.m2.sum() / (replicates - 1) / replicates) if replicates > 1 else 0.0
+    if t1 == 0:
+        return Interval.exactly(x)
+    noise = _Noise.of(moments, deviation, t1)
     tail = float(stats.norm.cdf(-stats.t.ppf(_upper(), batches - 1)))
-    freedom = noise / kappa
-    low = kappa * _noncentrality(x / kappa, freedom, 1 - tail)
-    high = kappa * _noncentrality(max(x, noise) / kappa, freedom, tail)
-    error = (2 * noise * kappa + 4 * kappa * max(x - noise, 0.0)) ** 0.5
-    return Interval(x - noise, low, high, error)
+    low = noise.squared_bias(x, 1 - tail)
+    high = noise.squared_bias(max(x, t1), tail)
+    error = (2 * noise.t2 + 4 * noise.kappa * max(x - t1, 0.0)) ** 0.5
+    return Interval(x - t1, low, high, error)
+
+
+class _Noise(NamedTuple):
+    """The covariance of the mean, as far as ‖mean − g‖² depends on it."""
+
+    t1: float  # tr Σ/R
+    t2: float  # tr Σ²/R²
+    kappa: float  # variance along the deviation
+
+    @classmethod
+    def of(cls, moments: Moments, deviation: Tensor, t1: float) -> "_Noise":
+        """From the scatter of the batch means, whose Gram matrix has the traces of Σ/R."""
+        freedom = len(moments.count) - 1
+        share = (moments.count / moments.count.sum()).sqrt().unsqueeze(1)  # [J, 1]
+        centre = (share.square() * moments.mean).sum(0)  # [D]
+        scatter = share * (moments.mean - centre) / freedom**0.5  # [J, D]
+        gram = scatter @ scatter.T  # [J, J]
+        # The trace of a squared sample covariance is too large by about (tr Σ)²/freedom.
+        squared = float(gram.square().sum() - gram.trace().square() / freedom)
+        t2 = squared * freedom**2 / ((freedom - 1) * (freedom + 2))
+        along = scatter @ deviation  # [J]
+        length = float(deviation.square().sum())
+        kappa = float(along.square().sum()) / length if length > 0 else t1
+        return cls(t1, min(max(t2, t1**2 / len(deviation)), t1**2), min(kappa, t1))
+
+    def squared_bias(self, x: float, level: float) -> float:
+        """The squared bias under which ‖mean − g‖² ≤ x has this probability; 0 where none has."""
+        if self._probability(x, 0.0) <= level:
+            return 0.0
+        top = max(x, self.t1)
+        while self._probability(x, top) > level:
+            top *= 2
+        return brentq(lambda beta: self._probability(x, beta) - level, 0.0, top, rtol=1e-10)
+
+    def _probability(self, x: float, beta: float) -> float:
+        a = (self.t2 + 2 * self.kappa * beta) / (self.t1 + 2 * beta)
+        if (x + beta) / a > _LARGE:
+            spread = (2 * self.t2 + 4 * self.kappa * beta) ** 0.5
+            return float(stats.norm.cdf((x - self.t1 - beta) / spread))
+        return float(stats.ncx2.cdf(x / a, self.t1 / a, beta / a))
 
 
 def largest_z(
@@ -119,7 +159,7 @@ def largest_z(
 
     Rare outcomes make an empirical standard error too small: a category that was never drawn
     leaves no spread at all.  So every standard error is taken as if eight more draws of
-    the largest size seen, `peak`, had fallen on the coordinate.  An unseen outcome then needs
+    the largest size, `peak`, had fallen on the coordinate.  An unseen outcome then needs
     an expectation of twelve appearances to reach z = 4.3, which happens to one in 10⁵.
 
     What the arithmetic cannot resolve, `resolution` relative to the largest coordinate, is no
@@ -194,16 +234,3 @@ def _ratio(a: float, b: float) -> float:
     if b == 0:
         return 0.0 if a == 0 else float("inf")
     return a / b
-
-
-def _noncentrality(x: float, freedom: float, level: float) -> float:
-    """The noncentrality at which P(χ²_freedom(·) ≤ x) = level, or 0 where none is as large."""
-    if stats.chi2.cdf(x, freedom) <= level:
-        return 0.0
-    # The square root of a noncentral χ² is nearly normal with unit variance.
-    top = (x**0.5 + 8 + freedom**0.5) ** 2
-
-    def above(root: float) -> float:
-        return float(stats.ncx2.cdf(x, freedom, root**2)) - level
-
-    return brentq(above, 0.0, top**0.5, xtol=1e-10, rtol=1e-12) ** 2

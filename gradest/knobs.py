@@ -78,7 +78,11 @@ def examine(cls: type) -> None:
 def knob_defaults(cls: type) -> dict[str, Any]:
     """The defaults of the knobs that have one."""
     known = {f.name: f for f in fields(cls)} if is_dataclass(cls) else {}
-    return {k: known[k].default for k in knob_types(cls) if known[k].default is not MISSING}
+    return {
+        k: known[k].default if known[k].default is not MISSING else known[k].default_factory()
+        for k in knob_types(cls)
+        if known[k].default is not MISSING or known[k].default_factory is not MISSING
+    }
 
 
 def build(cls: type, knobs: Mapping[str, Any]) -> Any:
@@ -121,7 +125,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _validate(cls: type, knob: str, hint: Any, value: Any) -> Any:
-    if _is_sequence(hint) and isinstance(value, list):
+    if _origin(hint) is tuple and isinstance(value, list):  # YAML knows no tuples
         value = tuple(value)
     try:
         return _adapter(hint).validate_python(value)
@@ -138,10 +142,12 @@ def _adapter(hint: Any) -> TypeAdapter:
 
 
 def _is_sequence(hint: Any) -> bool:
+    return _origin(hint) in (tuple, list, Sequence)
+
+
+def _origin(hint: Any) -> Any:
     origin = get_origin(hint)
-    if origin is Annotated:
-        return _is_sequence(get_args(hint)[0])
-    return origin in (tuple, list, Sequence) or hint in (tuple, list)
+    return _origin(get_args(hint)[0]) if origin is Annotated else origin or hint
 
 
 def _plain(value: Any) -> Any:

@@ -46,7 +46,7 @@ class Measurement:
     logits: Tensor  # [B, N, K]
     exact: Tensor | None  # [B, N, K]
     exact_value: float | None
-    peak: float  # the largest |ĝ| of any coordinate in any replicate
+    peak: float  # the largest size of a coordinate that was seen, or that a cost unseen could give
     resolution: float  # relative rounding of the dtype that was measured in
     method: str  # monte_carlo or enumerated
     evaluations: int  # forward evaluations of f, per estimate
@@ -175,7 +175,7 @@ def measure(
         logits=replicator.problem.logits.detach().double().cpu(),
         exact=None if truth is None else truth.gradient,
         exact_value=None if truth is None else float(truth.value.mean()),
-        peak=tally.peak,
+        peak=tally.peak if truth is None else max(tally.peak, truth.spread),
         resolution=_ROUNDING * torch.finfo(dtype).eps,
         method="enumerated" if once else "monte_carlo",
         evaluations=replicator.evaluations,
@@ -207,8 +207,8 @@ class _Tally:
     def add(self, gradient: Tensor, value: Tensor, batches: int, joined: bool) -> None:
         """Count [R, D] gradients and [R] values as so many batches, or as more of the last."""
         part = Moments.of(gradient.unflatten(0, (batches, -1)))
-        if not part.mean.isfinite().all():
-            self._complain(gradient)
+        if not part.mean.isfinite().all() or not value.isfinite().all():
+            self._complain(gradient, value)
         self.peak = max(self.peak, *(abs(float(end)) for end in gradient.aminmax()))
         _append(self.gradients, part, joined)
         _append(self.objectives, Moments.of(value.reshape(batches, -1, 1)), joined)
@@ -221,11 +221,17 @@ class _Tally:
         # An estimate of zero has no direction, so it goes nowhere.
         return torch.where(length > 0, gradient @ self._along / length, 0.0)
 
-    def _complain(self, gradient: Tensor) -> None:
+    def _complain(self, gradient: Tensor, value: Tensor) -> None:
+        estimator, task = self._names
         bad = ~gradient.isfinite()
+        if not bad.any():
+            bad = ~value.isfinite()
+            raise NonFiniteGradient(
+                f"{estimator} on {task}: the objective is {value[bad][0].item()} in "
+                f"{int(bad.sum())} of {len(value)} replicates"
+            )
         coordinate = int(bad.any(0).nonzero()[0])
         point, latent, category = (int(i) for i in np.unravel_index(coordinate, self._shape))
-        estimator, task = self._names
         raise NonFiniteGradient(
             f"{estimator} on {task}: the gradient at data point {point}, latent {latent}, "
             f"category {category} is {gradient[bad[:, coordinate], coordinate][0].item()} in "
@@ -256,5 +262,5 @@ def _truth(replicator: Replicator) -> Truth | None:
     latents, categories = replicator.logits.shape[1:]
     if categories**latents > enumeration.LIMIT:
         return None
-    value, gradient = enumeration.exact(replicator.problem)
-    return Truth(value + replicator.penalty, gradient + replicator.penalty_gradient)
+    value, gradient, spread = enumeration.exact(replicator.problem)
+    return Truth(value + replicator.penalty, gradient + replicator.penalty_gradient, spread)

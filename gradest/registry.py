@@ -185,8 +185,9 @@ def _entry_point_class(entry: Any) -> type:
         found = entry.load()
     except Exception as error:
         raise PluginError(f"the entry point {entry.value} does not import: {error}") from error
-    if not (inspect.isclass(found) and issubclass(found, tuple(_KINDS.values()))):
-        raise PluginError(f"the entry point {entry.value} is no Estimator and no Task class")
+    contracts = tuple(_KINDS.values())
+    if not inspect.isclass(found) or not issubclass(found, contracts) or inspect.isabstract(found):
+        raise PluginError(f"the entry point {entry.value} is no concrete Estimator or Task class")
     return found
 
 
@@ -238,10 +239,8 @@ def _import(file: Path, package: str) -> ModuleType:
 def _only_class(module: ModuleType, file: Path) -> type:
     own = [
         found
-        for found in vars(module).values()
-        if inspect.isclass(found)
-        and issubclass(found, tuple(_KINDS.values()))
-        and found.__module__ == module.__name__
+        for found in dict.fromkeys(v for v in vars(module).values() if inspect.isclass(v))
+        if issubclass(found, tuple(_KINDS.values())) and found.__module__ == module.__name__
     ]
     concrete = [found for found in own if not inspect.isabstract(found)]
     if len(concrete) == 1:

@@ -54,7 +54,7 @@ class Replicator:
             (self.penalty_gradient,) = torch.autograd.grad(self.penalty.sum(), exact_logits)
         self.penalty = self.penalty.detach()
         self._shift = self.penalty_gradient.flatten().to(self.logits)  # [D]
-        self._shifted = bool(self._shift.any())
+        self._shifted = bool(self._shift.any() or self.penalty.any())
         estimator.reset(self.logits)
 
     def adapt(self, steps: int) -> None:

@@ -21,8 +21,6 @@ _FIGURES = {
 }
 _SUFFIXES = (".png", ".svg")
 _SUMMARY = "summary.csv"
-_SHARPNESS = 150  # dots per inch
-_LARGEST = 2**15  # dots to a side; matplotlib refuses twice as many
 
 
 def write_report(folder: Path) -> Path:
@@ -144,10 +142,9 @@ def _write_figures(folder: Path, frame: pd.DataFrame) -> list[str]:
 
 def _save(figure: Figure, path: Path) -> None:
     """The same figure gives the same bytes."""
-    sharpness = min(_SHARPNESS, _LARGEST / max(figure.get_size_inches()))
     undated = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     with rc_context({"svg.hashsalt": "gradest"}):
-        figure.savefig(path, dpi=sharpness, metadata=undated)
+        figure.savefig(path, dpi="figure", metadata=undated)
 
 
 def _remove_others(folder: Path, keep: set[str], suffixes: set[str]) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -36,13 +35,20 @@ def cached_state(name: str, identity: dict[str, Any], make: Callable[[], State])
             state = _load(path)
             if state is None:
                 state = make()
-                partial = path.with_suffix(".partial")
-                torch.save(state, partial)
-                partial.replace(path)
+                _save(state, path)
             return state
     except OSError as error:
         warnings.warn(f"{path.parent}: {error}; the trained state is not kept", stacklevel=2)
         return make()
+
+
+def _save(state: State, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        torch.save(state, partial)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(error) from error
+    partial.replace(path)
 
 
 def _load(path: Path) -> State | None:
@@ -50,6 +56,7 @@ def _load(path: Path) -> State | None:
         return None
     try:
         return torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        warnings.warn(f"{path}: unreadable ({error}); training again", stacklevel=3)
+    except Exception as error:  # a damaged file makes the unpickler fail in any way there is
+        reason = " ".join(str(error).split())
+        warnings.warn(f"{path}: unreadable ({reason}); training again", stacklevel=3)
         return None

@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-TRAINING = 1500
+TRAINING, HELD_OUT = 1500, 297
 
 
 def binarised_digits() -> tuple[Tensor, Tensor]:

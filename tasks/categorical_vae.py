@@ -27,11 +27,12 @@ from torch.nn.utils import skip_init
 
 from gradest import Cost, Problem, Task
 from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
+from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, AtLeast2
 from gradest.randomness import Draws, drawing_from
 
 from ._cache import cached_state
-from ._digits import binarised_digits
+from ._digits import HELD_OUT, binarised_digits
 
 _BATCH, _SAMPLES, _LEARNING_RATE = 100, 4, 3e-3
 
@@ -45,6 +46,11 @@ class CategoricalVAE(Task):
     points: AtLeast1 = 4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points > HELD_OUT:
+            raise KnobError(f"{self.name}: points = {self.points}; {HELD_OUT} digits are held out")
+
     def problem(self, batch: Tensor | None = None) -> Problem:
         if not hasattr(self, "_networks"):
             identity = {**self.knobs, "source": Path(__file__).read_text(encoding="utf-8")}
@@ -57,7 +63,8 @@ class CategoricalVAE(Task):
 
     def penalty(self, logits: Tensor) -> Tensor:
         log_q = logits.log_softmax(-1)
-        kl = torch.where(log_q > -math.inf, log_q.exp() * log_q, 0.0).sum((-2, -1))
+        # A masked category has q = 0 and log q = −∞, whose product is 0, in the gradient too.
+        kl = (log_q.exp() * torch.where(log_q > -math.inf, log_q, 0.0)).sum((-2, -1))
         return kl + logits.shape[-2] * math.log(logits.shape[-1])
 
     def _elbo(self, networks: nn.ModuleDict, x: Tensor) -> Problem:

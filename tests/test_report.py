@@ -1,0 +1,434 @@
+"""The report: honest first lines, rankings, escaping, figures; from synthetic rows."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from gradest import looks, plots, report, tables
+from gradest.errors import UsageError
+from gradest.markdown import escape, interval, number, plus_minus
+from gradest.report import control_failures, write_report
+from gradest.results import measurements_frame, write_frame, write_json
+
+FIGURES = report._FIGURES
+CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
+NORM = 0.5
+
+
+def row(
+    estimator="rloo",
+    params=None,
+    task="toy",
+    task_params=None,
+    bias_sq=0.0,
+    variance=1.0,
+    spread=0.05,
+    verdict="unbiased",
+    **columns,
+):
+    """A measured row; `spread` is the half-width of its intervals, relative."""
+    bias = max(bias_sq, 0.0)
+    evaluations = columns.get("evaluations", 1)
+    return {
+        **{"suite": "demo", "task": task, "task_params": json.dumps(task_params or {})},
+        **{"estimator": estimator, "estimator_params": json.dumps(params or {}), "seed": 0},
+        **{"dtype": "float64", "parameter": "log_alpha", "status": "ok", "reason": ""},
+        **{"batch": 1, "latents": 2, "categories": 3, "coordinates": 6, "replicates": 1000},
+        **{"method": "monte_carlo" if variance else "enumerated", "reference": "exact"},
+        **{"gradient_norm": NORM, "bias_sq": bias_sq, "bias_sq_low": bias * (1 - spread)},
+        **{"bias_sq_high": bias * (1 + spread) + variance / 1e5, "bias_norm": bias**0.5},
+        **{"relative_bias": bias**0.5 / NORM, "verdict": verdict, "variance": variance},
+        **{"variance_low": variance * (1 - spread), "variance_high": variance * (1 + spread)},
+        **{"mse": bias + variance, "cosine": 0.5, "cosine_se": 0.01, "evaluations": evaluations},
+        **{"seconds": 1e-6, "seconds_low": 0.9e-6, "seconds_high": 1.2e-6},
+        "work_variance": variance * evaluations,
+        **columns,
+    }
+
+
+def lacking(status, reason, **columns):
+    kept = ("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype")
+    every = row(**columns)
+    return {**{c: every[c] for c in kept}, "parameter": "log_alpha"} | {
+        "status": status,
+        "reason": reason,
+    }
+
+
+def rows():
+    """A run with everything a figure needs: a grid of temperatures, sizes, a zero, a limit."""
+    for latents in (2, 4, 8):
+        sizes = {"latents": latents, "task_params": {"latents": latents}}
+        yield row("exact", variance=0.0, evaluations=3**latents, **sizes)
+        yield row("noisy", variance=4.0, verdict="inconclusive", **sizes)
+        for samples in (2, 4):
+            settings = {"params": {"samples": samples}, "evaluations": samples}
+            yield row("rloo", variance=1 / samples, **settings, **sizes)
+        for temperature in (0.1, 0.5, 1.0):
+            settings = {"params": {"temperature": temperature}, "verdict": "biased"}
+            yield row("relaxed", bias_sq=temperature, variance=1 / temperature, **settings, **sizes)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a run folder and its report, by default without figures; returns the report's text."""
+
+    def written(rows, figures=(), **run):
+        chosen = {name: draw for name, draw in FIGURES.items() if name in figures}
+        monkeypatch.setattr(report, "_FIGURES", chosen)
+        write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
+        write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
+        assert write_report(tmp_path) == tmp_path / "report.md"
+        return (tmp_path / "report.md").read_text(encoding="utf-8")
+
+    return written
+
+
+def ranking(*rows):
+    frame = tables.annotate(measurements_frame(list(rows)))
+    return tables.ranked(frame).set_index("label")["rank"].to_dict()
+
+
+def cells(line):
+    """The cells of a line of a Markdown table; an escaped pipe is no border."""
+    inside = line.strip().strip("|").replace(r"\|", "\0")
+    return [cell.strip().replace("\0", "|") for cell in inside.split("|")]
+
+
+def test_controls_as_they_should_be_are_reported_first(write):
+    assert control_failures(measurements_frame(list(rows())), CONTROLS) == []
+    first = write(rows(), controls=CONTROLS).splitlines()[0]
+    assert first == "Controls came out as they should: exact unbiased and relaxed biased."
+    assert write(rows(), controls={}).startswith("# demo")
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [("exact", "biased"), ("exact", "inconclusive"), ("relaxed", "unbiased")],
+)
+def test_a_control_with_the_wrong_verdict_is_the_first_line(write, name, verdict):
+    changed = [
+        each | {"verdict": verdict} if (each["estimator"], each["latents"]) == (name, 4) else each
+        for each in rows()
+    ]
+    failures = control_failures(measurements_frame(changed), CONTROLS)
+    assert failures and all(
+        name in each and "toy (latents=4)" in each and f"is {verdict}" in each for each in failures
+    )
+    first = write(changed, controls=CONTROLS).splitlines()[0]
+    assert first.startswith("**CONTROLS FAILED")
+    assert first.count("should be") == len(failures)
+
+
+def test_a_control_that_failed_or_was_never_measured_is_a_failure():
+    skipped = lacking("skipped", "K = 3", estimator="exact", task="other")
+    fine = [*rows(), skipped, row("relaxed", task="other", verdict="biased")]
+    assert control_failures(measurements_frame(fine), CONTROLS) == []
+    broken = [*fine, lacking("failed", "NaN", estimator="exact", task="other")]
+    (failure,) = control_failures(measurements_frame(broken), CONTROLS)
+    assert "exact should be unbiased on other" in failure and "NaN" in failure
+    nowhere = measurements_frame([skipped, row("relaxed", task="other", verdict="biased")])
+    (failure,) = control_failures(nowhere, CONTROLS)
+    assert failure == "exact should be unbiased, but was measured on no task."
+
+
+def test_rows_share_a_rank_with_the_first_they_overlap():
+    found = ranking(
+        row("a", variance=1.00),
+        row("b", variance=1.08),
+        row("c", variance=1.16),
+        row("d", variance=9.00),
+    )
+    assert found == {"a": 1, "b": 1, "c": 3, "d": 4}  # c overlaps b, but not a
+
+
+def test_the_ranking_is_by_mse_and_by_variance_where_the_truth_is_unknown():
+    low_variance = row("low", variance=0.1, bias_sq=5.0, verdict="biased")
+    assert ranking(low_variance, row("fair")) == {"fair": 1, "low": 2}
+    unknown = {
+        c: math.nan
+        for c in ("gradient_norm", "bias_sq", "bias_sq_low", "bias_sq_high", "relative_bias")
+    } | {"mse": math.nan, "cosine": math.nan, "cosine_se": math.nan, "verdict": "inconclusive"}
+    assert ranking(low_variance | unknown, row("fair") | unknown) == {"low": 1, "fair": 2}
+
+
+def test_what_rounding_leaves_of_zero_ties_with_zero():
+    a = row("a", variance=0.0, bias_sq=1e-32) | {"bias_sq_low": 1e-32, "bias_sq_high": 1e-32}
+    b = row("b", variance=0.0, bias_sq=1e-30) | {"bias_sq_low": 1e-30, "bias_sq_high": 1e-30}
+    assert ranking(a, b, row("c", variance=1e-6)) == {"a": 1, "b": 1, "c": 3}
+    infinite = row("d") | {"variance": math.inf, "variance_high": math.inf, "mse": math.inf}
+    assert ranking(a, infinite, row("e") | {"mse": math.nan}) == {
+        "a": 1,
+        "d": 2,
+        "e": pytest.approx(math.nan, nan_ok=True),
+    }
+
+
+def test_an_interval_of_the_mse_covers_both_of_its_parts():
+    (found,) = tables.annotate(
+        measurements_frame(
+            [
+                row(variance=4.0, bias_sq=2.0)
+                | {"variance_low": 1.0, "variance_high": 7.0}
+                | {"bias_sq_low": 0.0, "bias_sq_high": 6.0}
+            ]
+        )
+    ).itertuples()
+    assert found.mse_low == pytest.approx(6 - math.hypot(3, 2))
+    assert found.mse_high == pytest.approx(6 + math.hypot(3, 4))
+    assert found.relative_bias_high == pytest.approx(math.sqrt(6) / NORM)
+
+
+def test_labels_show_the_knobs_that_tell_rows_apart():
+    frame = measurements_frame(
+        [
+            row("rloo", {"samples": 2, "decay": 0.9}),
+            row("rloo", {"samples": 4, "decay": 0.9}),
+            row("vimco", {"samples": 4}),
+            row("exact", variance=0.0),
+        ]
+    )
+    found = tables.annotate(frame)["label"].tolist()
+    assert found == ["rloo (samples=2)", "rloo (samples=4)", "vimco (samples=4)", "exact"]
+    twice = tables.annotate(pd.concat([frame, frame.assign(seed=1)]))["label"]
+    assert twice.is_unique and "rloo (samples=2, seed=1)" in set(twice)
+
+
+def test_params_of_one_task_are_sections_of_their_own(write, tmp_path):
+    text = write(rows())
+    for latents in (2, 4, 8):
+        assert f"## toy (latents={latents})\n" in text
+        found = pd.read_csv(tmp_path / "tables" / f"toy-latents={latents}-log_alpha.csv")
+        assert found["rank"].is_monotonic_increasing and found["label"].is_unique
+        assert len(found) == 7 and found["label"].iloc[0] == "exact"
+    summary = pd.read_csv(tmp_path / "tables" / "summary.csv")
+    assert len(summary) == 21
+
+
+def test_names_that_a_file_system_confuses_get_files_of_their_own(write, tmp_path):
+    write([row(task="toy"), row(task="Toy"), row(task="to/y"), row(task="to y")])
+    names = [path.name.lower() for path in (tmp_path / "tables").iterdir()]
+    assert len(set(names)) == 5
+
+
+def test_text_of_plugins_cannot_break_the_markdown(write):
+    reason = "a|b `c` <script>\n| new | row |\n# title *bold* $x$ [link](u) \\ & __d__"
+    nasty = row("ev|l<b>", {"mode": "x`y|z"}), row("ev|l<b>", {"mode": "w"}, variance=9.0)
+    text = write([*nasty, lacking("failed", reason, estimator="br`ken")], controls={})
+    lines = text.splitlines()
+    table = [line for line in lines if line.startswith("|") and "ev|l" in line.replace("\\", "")]
+    assert [cells(line)[1] for line in table] == [
+        r"ev|l&lt;b&gt; (mode=x\`y|z)",
+        "ev|l&lt;b&gt; (mode=w)",
+    ]
+    (failed,) = [line for line in lines if "failed" in line and line.startswith("|")]
+    assert len(cells(failed)) == 4
+    assert "<script>" not in text and not any(line.startswith("# title") for line in lines)
+    assert r"\*bold\*" in failed and r"\$x\$" in failed and r"\_\_d\_\_" in failed
+    assert escape("reinforce_ema") == "reinforce_ema"
+
+
+def test_numbers_are_as_precise_as_their_intervals():
+    assert interval(0.32374, 0.31412, 0.33365) == "0.324 [0.314, 0.334]"
+    assert interval(3583.78, 3569.6, 3598.0) == "3584 [3570, 3598]"
+    assert interval(0.0, 0.0, 2.345) == "0.0 [0.0, 2.3]"
+    assert interval(1.5e-9, 1.4e-9, 1.6e-9) == "1.50 [1.40, 1.60] × 10⁻⁹"
+    assert interval(1.5e-9, 1.4e-9, 1.6e-9, ends=False) == "1.50 × 10⁻⁹"
+    assert interval(0.0, 0.0, 0.0) == "0"
+    assert interval(0.25, math.nan, math.nan) == "0.250"
+    assert interval(math.inf, 1.0, math.inf) == "∞"
+    assert plus_minus(-0.0359, 0.0044) == "-0.0359 ± 0.0044"
+    assert plus_minus(-0.00001, 0.02) == "0.000 ± 0.020"
+    assert number(math.nan) == "n/a"
+
+
+def test_zero_and_missing_numbers_are_said_as_they_are(write):
+    unknown = dict.fromkeys(("bias_sq_high", "relative_bias", "mse", "cosine"), math.nan)
+    hidden = row("hidden", task="large") | unknown | {"gradient_norm": math.nan}
+    untimed = {"seconds": math.nan, "seconds_low": math.nan, "seconds_high": math.nan}
+    text = write([row("exact", variance=0.0), hidden | untimed | {"bias_sq": math.nan}])
+    zero, missing = (
+        cells(line) for line in text.splitlines() if line.startswith(("| 1 ", "|      1 "))
+    )
+    assert zero[1] == "exact" and zero[3:6] == ["0", "0", "0"] and zero[9] == "0"
+    assert missing[3] == missing[5] == missing[6] == missing[8] == "n/a"
+    assert missing[4] == "1.00 [0.95, 1.05]" and missing[9] == "1.00"
+    assert "ranking is by variance" in text
+
+
+def test_a_run_without_a_measured_row_is_reported(write, tmp_path):
+    text = write(
+        [
+            lacking("failed", "NonFiniteGradient: nan", estimator="rloo"),
+            lacking("skipped", "needs K = 2", estimator="arm"),
+        ],
+        controls=CONTROLS,
+    )
+    assert text.startswith("**CONTROLS FAILED")
+    assert "Nothing was measured here." in text
+    assert "NonFiniteGradient: nan" in text and "needs K = 2" in text
+    assert "0 measured, 1 skipped, 1 failed" in text
+    assert not (tmp_path / "figures").exists()
+    assert "# demo" in write([])
+
+
+def test_how_the_run_was_made_can_be_read(write):
+    text = write(
+        rows(),
+        command=["python", "benchmark.py", "--suite", "a suite.yaml"],
+        started="2026-01-01T00:00:00+00:00",
+        finished="2026-01-01T00:02:03+00:00",
+        versions={"torch": "2.13"},
+        commit="abc123",
+        replicates=[20000],
+    )
+    assert "\npython benchmark.py --suite 'a suite.yaml'\n" in text
+    assert "2 min 3 s" in text and "torch = 2.13" in text and "abc123" in text
+    assert "replicates: 20,000" in text and "21 measured" in text
+
+
+def test_the_report_is_reproducible_and_clears_what_is_stale(write, tmp_path):
+    stale = [
+        tmp_path / name
+        for name in ("figures/cost_growth.svg", "figures/old.png", "tables/gone-log_alpha.csv")
+    ]
+    only = [each for each in rows() if each["latents"] == 2]
+    for path in stale:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("stale")
+    text = write(only, ["bias_against_variance"])
+    assert not any(path.exists() for path in stale)
+    contents = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert write(only, ["bias_against_variance"]) == text
+    changed = {
+        p.name
+        for p, content in contents.items()
+        if p.suffix != ".parquet" and p.read_bytes() != content
+    }
+    assert changed == set()
+
+
+def test_every_figure_is_embedded_with_alternative_text(write, tmp_path):
+    text = write(rows(), FIGURES)
+    for name in FIGURES:
+        assert f"](figures/{name}.png)" in text
+        assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (tmp_path / "figures" / f"{name}.svg").read_bytes()
+    assert text.count("![") == len(FIGURES) == 4 and "![]" not in text
+
+
+@pytest.mark.parametrize("damage", ["missing", "no run", "parquet", "json", "columns", "params"])
+def test_a_folder_that_holds_no_run_is_one_clear_line(tmp_path, damage):
+    frame = measurements_frame([row()])
+    if damage == "columns":
+        frame = frame.drop(columns=["variance", "verdict"])
+    elif damage == "params":
+        frame["estimator_params"] = "{samples"
+    if damage != "missing":
+        write_frame(tmp_path / "measurements.parquet", frame)
+    if damage != "no run":
+        write_json(tmp_path / "run.json", {"suite": "demo"})
+    if damage == "parquet":
+        (tmp_path / "measurements.parquet").write_text("no parquet")
+    elif damage == "json":
+        (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match="holds no readable run") as caught:
+        write_report(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_an_estimator_looks_the_same_in_every_run():
+    names = [f"estimator{n}" for n in range(60)]
+    everyone = looks.looks(names)
+    assert len(set(everyone.values())) == 60
+    assert looks.looks(reversed(names)) == everyone
+    alone = [looks.looks([name])[name] for name in names]
+    # The same in every process and every release: figures of different runs are compared.
+    assert (to_hex(alone[0].colour), alone[0].marker) == ("#56b4e9", "s")
+    kept = [look == everyone[name] for look, name in zip(alone, names, strict=True)]
+    assert np.mean(kept) > 0.6  # those whose look nobody before them wants
+    assert len(looks.looks([f"estimator{n}" for n in range(500)])) == 500
+
+
+def drawn(figure):
+    """Panels by title; the points of a panel are its lines of one vertex."""
+    panels = {}
+    for ax in figure.axes:
+        points = [line for line in ax.lines if len(line.get_xdata()) == 1]
+        panels.setdefault(ax.get_title(loc="left"), []).append((ax, points))
+    return panels
+
+
+def test_every_point_is_drawn_zeros_and_limits_included():
+    figure = plots.bias_against_variance(measurements_frame(list(rows())))
+    panels = drawn(figure)
+    assert len(panels) == 3
+    for ((ax, points),) in panels.values():
+        assert len(points) == 7
+        places = [ax.transAxes.inverted().transform(ax.transData.transform(p.get_xydata()[0]))
+                  for p in points]  # fmt: skip
+        assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y in places)
+        assert sum(p.get_xydata()[0].tolist() == [0, 0] for p in points) == 1
+        arrows = [t for t in ax.texts if t.arrow_patch is not None]
+        assert len(arrows) == 3  # noisy and twice rloo
+        heights = sorted(p.get_ydata()[0] for p in points)
+        limit = 100 * math.sqrt(0.25 / 1e5) / NORM
+        assert heights[1] == pytest.approx(limit)  # the upper end, not the estimate, which is 0
+
+
+def test_labels_keep_off_points_and_each_other():
+    crowd = [row(f"estimator{n}", variance=1.1**n, bias_sq=1.05**n) for n in range(25)]
+    figure = plots.bias_against_variance(measurements_frame(crowd))
+    figure.draw_without_rendering()
+    (((ax, points),),) = drawn(figure).values()
+    boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+    assert len(boxes) >= 10
+    for n, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:n])
+        centres = [ax.transData.transform(p.get_xydata()[0]) for p in points]
+        assert not any(box.contains(*centre) for centre in centres)
+        assert ax.get_window_extent().contains(*box.min)
+        assert ax.get_window_extent().contains(*box.max)
+
+
+def test_a_figure_without_its_rows_is_none():
+    frame = measurements_frame([row("rloo"), row("relaxed", {"temperature": 0.5})])
+    assert plots.bias_against_variance(frame) is not None
+    assert plots.temperature_tradeoff(frame) is None
+    assert plots.cost_growth(frame) is None
+    unknown = frame.assign(bias_sq_high=np.nan)
+    assert plots.bias_against_variance(unknown) is None
+    assert plots.variance_against_evaluations(unknown) is not None
+    assert plots.variance_against_evaluations(measurements_frame([])) is None
+
+
+def test_cost_grows_along_one_size_while_the_others_stay():
+    star = [
+        row(e, variance=v, latents=n, categories=k, replicates=r if v else 1,
+            task_params={"latents": n, "categories": k})
+        for e, v in (("exact", 0.0), ("rloo", 1.0))
+        for n, k, r in ((2, 2, 100), (2, 2, 1000), (4, 2, 1000), (8, 2, 1000), (2, 9, 1000))
+    ]  # fmt: skip
+    titles = drawn(plots.cost_growth(measurements_frame(star)))
+    titles.pop("")
+    assert list(titles) == [
+        "toy at N = 2, K = 2",
+        "toy at R = 1,000, K = 2",
+        "toy at R = 1,000, N = 2",
+    ]
+    counts = {title: len(points) for title, ((_, points), *_) in titles.items()}
+    assert list(counts.values()) == [2, 6, 4]  # an exact cell has no number of replicates
+
+
+def test_a_name_is_drawn_as_it_is_written():
+    frame = measurements_frame([row("_$x_y$"), row("two\nlines"), row("n" * 90)])
+    figure = plots.bias_against_variance(frame)
+    figure.draw_without_rendering()
+    words = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
+    assert any(w.strip() == r"_\$x_y\$" for w in words) and "two lines" in words
+    assert max(map(len, words)) <= 60
