@@ -90,8 +90,12 @@ def squared_bias(moments: Moments, exact: Tensor) -> Interval:
 
     which is exact for equal variances, and Satterthwaite's approximation where β = 0.  t₂ and κ are
     estimated from the J batch means, and levels are widened to those of a t distribution with
-    J − 1 degrees of freedom for that.  A deviation smaller than its own noise is taken to be as
-    large as the noise for the upper end, since luck is no evidence of a small bias.
+    J − 1 degrees of freedom for that.
+
+    The upper end needs care twice, for luck is no evidence of a small bias.  A deviation smaller
+    than its own noise is taken to be as large as the noise.  And noise that shortens the deviation
+    also turns it away from where the noise is, so κ is taken where the deviation would be without
+    that much luck: moved outward along Σ (mean − g) by the quantile's standard errors.
     """
     pooled = moments.pooled()
     replicates, batches = float(pooled.count[0]), len(moments.count)
@@ -100,10 +104,13 @@ def squared_bias(moments: Moments, exact: Tensor) -> Interval:
     t1 = float(pooled.m2.sum() / (replicates - 1) / replicates) if replicates > 1 else 0.0
     if t1 == 0:
         return Interval.exactly(x)
-    noise = _Noise.of(moments, deviation, t1)
-    tail = float(stats.norm.cdf(-stats.t.ppf(_upper(), batches - 1)))
+    quantile = float(stats.t.ppf(_upper(), batches - 1))
+    tail = float(stats.norm.cdf(-quantile))
+    scatter = _scatter(moments)
+    noise = _Noise.of(scatter, deviation, t1)
     low = noise.squared_bias(x, 1 - tail)
-    high = noise.squared_bias(max(x, t1), tail)
+    further = _moved(deviation, scatter, quantile)
+    high = _Noise.of(scatter, further, t1).squared_bias(max(x, t1), tail)
     error = (2 * noise.t2 + 4 * noise.kappa * max(x - t1, 0.0)) ** 0.5
     return Interval(x - t1, low, high, error)
 
@@ -116,19 +123,18 @@ class _Noise(NamedTuple):
     kappa: float  # variance along the deviation
 
     @classmethod
-    def of(cls, moments: Moments, deviation: Tensor, t1: float) -> "_Noise":
+    def of(cls, scatter: Tensor, deviation: Tensor, t1: float) -> "_Noise":
         """From the scatter of the batch means, whose Gram matrix has the traces of Σ/R."""
-        freedom = len(moments.count) - 1
-        share = (moments.count / moments.count.sum()).sqrt().unsqueeze(1)  # [J, 1]
-        centre = (share.square() * moments.mean).sum(0)  # [D]
-        scatter = share * (moments.mean - centre) / freedom**0.5  # [J, D]
+        freedom = len(scatter) - 1
         gram = scatter @ scatter.T  # [J, J]
         # The trace of a squared sample covariance is too large by about (tr Σ)²/freedom.
         squared = float(gram.square().sum() - gram.trace().square() / freedom)
         t2 = squared * freedom**2 / ((freedom - 1) * (freedom + 2))
-        along = scatter @ deviation  # [J]
         length = float(deviation.square().sum())
-        kappa = float(along.square().sum()) / length if length > 0 else t1
+        if length > 0:
+            kappa = float((scatter @ deviation).square().sum()) / length
+        else:  # no direction: the noisiest stands for it
+            kappa = float(torch.linalg.matrix_norm(scatter, 2)) ** 2
         return cls(t1, min(max(t2, t1**2 / len(deviation)), t1**2), min(kappa, t1))
 
     def squared_bias(self, x: float, level: float) -> float:
@@ -146,6 +152,20 @@ class _Noise(NamedTuple):
             spread = (2 * self.t2 + 4 * self.kappa * beta) ** 0.5
             return float(stats.norm.cdf((x - self.t1 - beta) / spread))
         return float(stats.ncx2.cdf(x / a, self.t1 / a, beta / a))
+
+
+def _scatter(moments: Moments) -> Tensor:
+    """[J, D] whose columns have the covariance of the mean, Σ/R, as their Gram matrix."""
+    share = (moments.count / moments.count.sum()).sqrt().unsqueeze(1)  # [J, 1]
+    centre = (share.square() * moments.mean).sum(0)  # [D]
+    return share * (moments.mean - centre) / (len(share) - 1) ** 0.5
+
+
+def _moved(deviation: Tensor, scatter: Tensor, errors: float) -> Tensor:
+    """The deviation, so many standard errors further along Σ · deviation."""
+    along = scatter @ deviation  # [J]
+    length = along.norm()
+    return deviation + errors * (along @ scatter) / length if length > 0 else deviation
 
 
 def largest_z(
