@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from gradest import looks, plots, report, tables
+from gradest import plots, report, tables
 from gradest.errors import UsageError
 from gradest.markdown import escape, interval, number, plus_minus
+from gradest.plots import looks
 from gradest.report import control_failures, write_report
 from gradest.results import measurements_frame, write_frame, write_json
 

@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from gradest import plots, prose, tables
+from gradest import plots, tables
 from gradest.errors import UsageError
+from gradest.report import prose
 from gradest.results import COLUMNS, read_run, write_atomically, write_frame
 
 _FIGURES = {

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from gradest.looks import Look, text
+from gradest.plots.looks import Look, text
 
 _SHARPNESS = 150  # dots per inch
 _LARGEST = 2**15  # dots to a side; matplotlib refuses twice as many

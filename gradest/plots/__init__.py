@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradest import canvas, looks, tables, views
+from gradest import tables
 from gradest.inference import UNBIASED_WITHIN
-from gradest.looks import Look
 from gradest.markdown import number
+from gradest.plots import canvas, looks, views
+from gradest.plots.looks import Look
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _CROWDED = 20  # points in a panel that need a larger one

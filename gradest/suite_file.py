@@ -1,0 +1,146 @@
+"""A suite file as read: its keys checked, and the line of everything in it.
+
+Everything a user can get wrong in a suite is found here, before anything runs, and named with
+its file and line.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge, MinLen
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from gradest.errors import KnobError, SuiteError, UsageError
+from gradest.knobs import build, grid, suggestion
+from gradest.measurement import FEWEST, PARAMETERS
+
+Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
+Entries = list[Any]
+
+# One number, or a grid of them.
+Counts = Annotated[
+    list[Annotated[int, Ge(FEWEST)]],
+    MinLen(1),
+    BeforeValidator(lambda given: given if isinstance(given, list) else [given]),
+]
+
+
+class SuiteFile(BaseModel):
+    """The keys of a suite file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    description: str = ""
+    replicates: Counts = [10_000]
+    seeds: Annotated[list[int], MinLen(1)] = [0]
+    parameters: Annotated[list[Literal[*PARAMETERS]], MinLen(1)] = ["alpha", "log_alpha"]
+    dtype: Literal["float32", "float64"] = "float64"
+    adapt_steps: Annotated[int, Ge(0)] | None = None
+    controls: dict[Literal["unbiased", "biased"], list[str]] = {}
+    tasks: Annotated[Entries, MinLen(1)]
+    estimators: Annotated[Entries, MinLen(1)]
+
+
+class SuiteSource:
+    """A suite file with the line of everything in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            text = path.read_text(encoding="utf-8")
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            self._lines = {place: line for place, line in self._walk(node, ())} if node else {}
+            self.data = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SuiteError(f"{path}: cannot be read: {error}") from None
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise SuiteError(f"{path}:{line}: malformed YAML: {error.problem}") from None
+        except yaml.YAMLError as error:
+            raise SuiteError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(self.data, dict):
+            raise self.error((), "a suite is a mapping with the keys tasks and estimators")
+
+    def error(self, place: Place, message: str) -> SuiteError:
+        while place not in self._lines and place:
+            place = place[:-1]
+        return SuiteError(f"{self.path}:{self._lines.get(place, 1)}: {message}")
+
+    def validated(self) -> SuiteFile:
+        try:
+            return SuiteFile.model_validate(self.data)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = tuple(problem["loc"])
+            name = ".".join(str(part) for part in place if part in self.data or part == place[0])
+            if problem["type"] == "extra_forbidden":
+                message = (
+                    f"unknown key {place[-1]!r}{suggestion(place[-1], SuiteFile.model_fields)}"
+                )
+            elif problem["type"] == "missing":
+                message = f"the key {name!r} is missing"
+            else:
+                message = f"{name} = {problem['input']!r}: {problem['msg'].lower()}"
+            raise self.error(place, message) from None
+
+    def members(self, section: str, entries: Entries, lookup: Any) -> Iterator[Any]:
+        """Every task or estimator that the section's entries stand for."""
+        for number, entry in enumerate(entries):
+            place: Place = (section, number)
+            name, knobs = self._named(place, entry)
+            try:
+                found = lookup(name)
+            except UsageError as error:
+                raise self.error(place, str(error)) from None
+            choices = [self._choices((*place, name), found, k, v) for k, v in knobs.items()]
+            for values in itertools.product(*choices):
+                try:
+                    yield build(found, dict(zip(knobs, values, strict=True)))
+                except KnobError as error:
+                    at = next((k for k in knobs if k in str(error)), None)
+                    raise self.error((*place, name, at), str(error)) from None
+
+    def check_controls(self, settings: SuiteFile, known: set[str]) -> None:
+        for claim, names in settings.controls.items():
+            for name in names:
+                if name not in known:
+                    raise self.error(
+                        ("controls", claim),
+                        f"the control {name!r} is no estimator of this suite"
+                        f"{suggestion(name, known)}",
+                    )
+
+    def _named(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:
+        if isinstance(entry, str):
+            return entry, {}
+        if isinstance(entry, dict) and len(entry) == 1:
+            ((name, knobs),) = entry.items()
+            if isinstance(name, str) and (knobs is None or isinstance(knobs, dict)):
+                return name, knobs or {}
+        raise self.error(place, f"{entry!r} is neither a name nor `name: {{knob: value}}`")
+
+    def _choices(self, place: Place, found: type, knob: str, value: Any) -> list[Any]:
+        try:
+            return grid(found, knob, value)
+        except KnobError as error:
+            raise self.error((*place, knob), str(error)) from None
+
+    def _walk(self, node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
+        yield place, node.start_mark.line + 1
+        if isinstance(node, yaml.SequenceNode):
+            for number, item in enumerate(node.value):
+                yield from self._walk(item, (*place, number))
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise SuiteError(f"{self.path}:{line}: the key {key.value!r} stands twice")
+                seen.add(key.value)
+                yield (*place, key.value), key.start_mark.line + 1
+                for inner, line in self._walk(value, (*place, key.value)):
+                    if inner != (*place, key.value):
+                        yield inner, line
