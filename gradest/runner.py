@@ -25,7 +25,8 @@ from gradest.progress import display
 from gradest.registry import Registry, Shipment
 from gradest.results import finished
 from gradest.suite import Cell, labels
-from gradest.timing import ROUNDS, one_thread, time_cells
+from gradest.threads import one_thread
+from gradest.timing import ROUNDS, time_cells
 
 BACKENDS = ("loky", "threading", "dask")
 

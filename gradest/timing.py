@@ -6,8 +6,7 @@ moment of the machine falls on all of them alike.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -16,21 +15,11 @@ from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
 from gradest.replicator import Replicator
 from gradest.suite import Cell
+from gradest.threads import one_thread
 
 # The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
 ROUNDS = 7
 _LEAST_SECONDS = 0.02  # a timed call lasts at least this long, well above the clock's noise
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block torch computes in one thread: times compare, and sums are reproducible."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def bound(cell: Cell, registry: Registry) -> Replicator:

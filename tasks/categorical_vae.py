@@ -15,8 +15,7 @@ The architecture is that of Jang, Gu & Poole, "Categorical reparameterization wi
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, AtLeast2
 from gradest.randomness import Draws, drawing_from
+from gradest.threads import one_thread
 
 from ._cache import cached_state
 from ._digits import HELD_OUT, binarised_digits
@@ -92,7 +92,8 @@ class CategoricalVAE(Task):
         optimiser = torch.optim.Adam(networks.parameters(), lr=_LEARNING_RATE)
         images = binarised_digits()[0]
         draws = torch.Generator().manual_seed(self.seed)
-        with drawing_from(Draws(draws)), _one_thread():
+        # Sums in another order would, step by step, lead to another trained state.
+        with drawing_from(Draws(draws)), one_thread():
             for _ in range(self.steps):
                 x = images[torch.randint(len(images), (_BATCH,), generator=draws)]  # [B, D]
                 logits, f = self._elbo(networks, x)
@@ -116,14 +117,3 @@ def _network(inputs: int, hidden: int, outputs: int, draws: torch.Generator) -> 
         nn.init.xavier_uniform_(layer.weight, generator=draws)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(layers[0], nn.Tanh(), layers[1])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in another order would, step by step, lead to another trained state."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
