@@ -95,9 +95,14 @@ class Shipment:
         ]
 
 
+_copies: list[tempfile.TemporaryDirectory] = []  # kept until this process ends
+
+
 @cache
 def _copy(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
-    copy = Path(tempfile.mkdtemp(prefix="gradest-plugins-"))
+    folder = tempfile.TemporaryDirectory(prefix="gradest-plugins-")
+    _copies.append(folder)
+    copy = Path(folder.name)
     for name, text in files:
         (copy / name).write_text(text, encoding="utf-8")
     return copy / path.name if path.suffix == ".py" else copy
