@@ -6,6 +6,7 @@ moment of the machine falls on all of them alike.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -35,15 +36,18 @@ def bound(cell: Cell, registry: Registry) -> Replicator:
 def time_cells(
     cells: Sequence[Cell], registry: Registry, advance: Callable[[], None]
 ) -> list[list[float]]:
-    """Seconds per estimate of each cell in each round; `advance` is called at every step."""
+    """Seconds per estimate of each cell in each round; `advance` is called at every step.
+
+    A cell that fails here although it could be measured has no times: the others go on.
+    """
+    samples: list[list[float]] = [[] for _ in cells]
     with one_thread():
         calls = [_prepared(cell, registry) for cell in cells]
-        samples: list[list[float]] = [[] for _ in cells]
         for _ in range(ROUNDS):
             for call, times in zip(calls, samples, strict=True):
                 times.append(call())
                 advance()
-    return samples
+    return [times if all(map(math.isfinite, times)) else [] for times in samples]
 
 
 def expected_seconds(cell: Cell, registry: Registry) -> float:
@@ -62,18 +66,31 @@ def expected_seconds(cell: Cell, registry: Registry) -> float:
 
 
 def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
-    """A call that times some estimates of the cell and returns seconds per estimate."""
-    with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
-        replicator = bound(cell, registry)
-        replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
-        rows = min(cell.replicates, replicator.pilot(source).chunk)
-        repeats = math.ceil(_LEAST_SECONDS / _seconds(lambda: replicator(rows)))
+    """A call that times some estimates of the cell: seconds per estimate, NaN if that fails."""
+    try:
+        with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
+            replicator = bound(cell, registry)
+            replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
+            rows = min(cell.replicates, replicator.pilot(source).chunk)
+            repeats = math.ceil(_LEAST_SECONDS / _seconds(lambda: replicator(rows)))
+    except Exception as error:
+        untimed = _untimed(cell, error)
+        return lambda: untimed
 
     def call() -> float:
-        with drawing_from(source):
-            return _seconds(lambda: [replicator(rows) for _ in range(repeats)]) / (rows * repeats)
+        try:
+            with drawing_from(source):
+                seconds = _seconds(lambda: [replicator(rows) for _ in range(repeats)])
+        except Exception as error:
+            return _untimed(cell, error)
+        return seconds / (rows * repeats)
 
     return call
+
+
+def _untimed(cell: Cell, error: Exception) -> float:
+    warnings.warn(f"{cell.task} × {cell.estimator} cannot be timed: {error}", stacklevel=2)
+    return math.nan
 
 
 def _seconds(call: Callable[[], object]) -> float:

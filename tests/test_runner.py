@@ -306,3 +306,18 @@ def test_plugins_travel_by_value(plugins, tmp_path):
     assert set(Registry.load([folder]).estimators) >= {"halved", "broken"}
     with pytest.raises(PluginError, match="no such plugin"):
         Shipment.of([plugins])
+
+
+def test_a_cell_that_cannot_be_timed_keeps_its_numbers(measured, plugins):
+    fragile = (
+        HALVED.replace("Halved", "Fragile")
+        .replace("import time", "import os")
+        .replace("time.sleep(self.delay)", "os.mkdir(__file__ + '.seen')")
+    )
+    (plugins / "fragile.py").write_text(fragile)
+    text = "replicates: 200\ntasks: [categorical]\nestimators: [fragile, rloo]\n"
+    with pytest.warns(UserWarning, match="categorical × fragile cannot be timed: .*File exists"):
+        rows, _ = measured("run", text=text)
+    assert rows.status.tolist() == ["ok"] * 4
+    assert rows.variance.notna().all()
+    assert rows.seconds.isna().tolist() == [True] * 2 + [False] * 2
