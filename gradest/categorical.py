@@ -4,6 +4,8 @@ Alphabet: R rows, S samples, N latents, K categories.  `logits` are log α, unno
 are one-hot in their last axis.  Every draw comes from the source in `gradest.randomness`.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -102,3 +104,38 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 def leave_one_out_mean(x: Tensor, dim: int) -> Tensor:
     """For each entry the mean of the others along `dim`; needs at least two."""
     return (x.sum(dim, keepdim=True) - x) / (x.shape[dim] - 1)
+
+
+def without_each(logits: Tensor) -> Tensor:
+    """Entry k are the logits with category k masked: [..., K] -> [..., K, K].
+
+    The law of z given z ≠ k; with log π as logits, the logsumexp is log(1 − π_k) without the
+    rounding of 1 − π_k.
+    """
+    own = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    return logits.unsqueeze(-2).masked_fill(own, -torch.inf)
+
+
+def neighbours(z: Tensor) -> Tensor:
+    """Every code that differs from z in one latent: [..., N, K] -> [..., N, K − 1, N, K].
+
+    Entry (n, j) has latent n moved j + 1 categories on, cyclically.
+    """
+    latents = torch.eye(z.shape[-2], dtype=torch.bool, device=z.device)[:, None, :, None]
+    moved = one_hot(_onward(z), z).unsqueeze(-2)  # [..., N, K − 1, 1, K]
+    return torch.where(latents, moved, z[..., None, None, :, :])
+
+
+def gains(f: Callable[[Tensor], Tensor], z: Tensor, cost: Tensor) -> Tensor:
+    """f(z) with latent n set to category k, minus `cost` = f(z): [..., N, K] -> [..., N, K].
+
+    Zero where z is already there, so that it takes N (K − 1) evaluations: each neighbour once.
+    """
+    change = f(neighbours(z)) - cost[..., None, None]  # [..., N, K − 1]
+    return torch.zeros_like(z).scatter(-1, _onward(z), change)
+
+
+def _onward(z: Tensor) -> Tensor:
+    """The categories after that of z, cyclically: [..., N, K] -> [..., N, K − 1]."""
+    steps = torch.arange(1, z.shape[-1], device=z.device)
+    return (z.argmax(-1, keepdim=True) + steps) % z.shape[-1]
