@@ -1,5 +1,6 @@
 """The vocabulary and the source of its draws."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -9,16 +10,20 @@ from scipy import stats
 from torch import Tensor
 from torch.distributions import Independent, OneHotCategorical
 
+from gradest import Cost
 from gradest.categorical import (
     conditional_gumbel,
+    gains,
     gumbel,
     gumbel_max,
     leave_one_out_mean,
     log_prob,
     nabla,
+    neighbours,
     sample,
     softmax,
     straight_through,
+    without_each,
 )
 from gradest.randomness import Draws, drawing_from, draws
 
@@ -321,6 +326,57 @@ def test_conditional_gumbel_keeps_masked_categories_out():
     assert z[0, 0, 1] == -INF
     (gradient,) = torch.autograd.grad((z.softmax(-1) * PHI[:3]).sum(), logits)
     assert gradient.isfinite().all() and gradient[0, 0, 1] == 0
+
+
+# one latent at a time
+
+
+def test_without_each_category_is_the_law_of_the_others():
+    """∂π/∂log α_k = π_k (1 − π_k) [e_k − π(· | ≠ k)], with log(1 − π_k) as the logsumexp."""
+    log_pi = PHI.log_softmax(0)
+    others, pi = without_each(log_pi), PHI.softmax(0)
+    assert torch.equal(others.isinf(), torch.eye(4, dtype=torch.bool))
+    assert torch.allclose(others.logsumexp(-1).exp(), 1 - pi, rtol=0, atol=EXACT)
+    difference = torch.eye(4) - softmax(others)  # [k, ...]
+    jacobian = torch.autograd.functional.jacobian(softmax, PHI)
+    assert torch.allclose((pi * (1 - pi)).unsqueeze(1) * difference, jacobian, rtol=0, atol=EXACT)
+    assert without_each(torch.zeros(5, 2, 3)).shape == (5, 2, 3, 3)
+
+
+def test_without_each_does_not_round_what_the_likeliest_category_leaves():
+    log_pi = torch.tensor([80.0, 0.0, 1.0]).log_softmax(0)
+    left = without_each(log_pi).logsumexp(-1)[0]
+    assert left.item() == pytest.approx(math.log(1 + math.e) - 80, rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 2), (2, 4), (2, 1)])
+def test_neighbours_are_all_codes_that_differ_in_one_latent(shape):
+    latents, categories = shape
+    z = sample(torch.zeros(5, 6, *shape).flatten(0, 1)).unflatten(0, (5, 6))  # [R, S, N, K]
+    near = neighbours(z)
+    assert near.shape == (5, 6, latents, categories - 1, latents, categories)
+    index = z.argmax(-1)
+    for n, j in itertools.product(range(latents), range(categories - 1)):
+        expected = index.clone()
+        expected[..., n] = (index[..., n] + j + 1) % categories
+        assert torch.equal(near[:, :, n, j], torch.eye(categories)[expected])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 2), (2, 4), (2, 1)])
+def test_gains_are_differences_of_costs_each_evaluated_once(shape):
+    latents, categories = shape
+    draws = torch.Generator().manual_seed(1)
+    weight = torch.randn(latents * categories, generator=draws, dtype=torch.float64)
+    f = Cost(lambda z: (z.flatten(-2) @ weight).exp())  # coupled
+    z = sample(torch.zeros(5, *shape).double(), 6)  # [R, S, N, K]
+    cost = f.fn(z)
+    found = gains(f, z, cost)
+    assert f.evaluations == 6 * latents * (categories - 1)
+    for n, k in itertools.product(range(latents), range(categories)):
+        changed = z.clone()
+        changed[..., n, :] = torch.eye(categories, dtype=torch.float64)[k]
+        assert torch.allclose(found[..., n, k], f.fn(changed) - cost, rtol=0, atol=EXACT)
+    assert (found[z > 0] == 0).all()
 
 
 # the small words

@@ -483,7 +483,6 @@ NOT_ZERO_SUM = {
     "spsa": "perturbs each coordinate by itself",
     "evolution_strategies": "perturbs each coordinate by itself",
     "finite_difference": "its step leaves a remainder in each coordinate",
-    "measure_valued": "draws a counterpart for each category by itself",
     "relax": "its control variate reads the unnormalised logits",
 }
 NOT_SHIFT_INVARIANT = {
