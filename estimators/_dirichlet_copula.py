@@ -1,0 +1,28 @@
+"""Uniforms that are as unlike each other as n exchangeable ones can be made.
+
+    Uᵢ = (1 − dᵢ)ᵐ,    d ~ Dirichlet(1ₙ),    m = n − 1
+
+Each Uᵢ is uniform on (0, 1); for n = 2 they are u and 1 − u.
+
+Dimitriev & Zhou, "ARMS: Antithetic-REINFORCE-multi-sample gradient for binary variables", 2021,
+arXiv 2105.14141.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradest.randomness import draws
+
+
+def copula_uniforms(shape: Sequence[int], like: Tensor) -> Tensor:
+    """U in float64, on the device of `like`: [R, S, ...], coupled along S."""
+    e = draws().exponential(shape, like.new_empty(0, dtype=torch.float64))
+    return (1 - e / e.sum(1, keepdim=True)) ** (shape[1] - 1)
+
+
+def pair_cdf(u: Tensor, v: Tensor, samples: int) -> Tensor:
+    """P(Uᵢ ≤ u, Uⱼ ≤ v) = max(0, u^(1/m) + v^(1/m) − 1)ᵐ for i ≠ j."""
+    m = samples - 1
+    return (u ** (1 / m) + v ** (1 / m) - 1).clamp(min=0) ** m
