@@ -1,16 +1,18 @@
-"""Straight-through: a hard sample forward, the softmax's Jacobian backward.
+"""Straight-through: a hard sample forward, a Jacobian of the reader's choice backward.
 
-    ĝ = J(π) f'(z),    z ~ Cat(π),    J(π) = diag(π) − ππᵀ
+    ĝ = J(π) f'(z)  or  ĝ = f'(z),    z ~ Cat(π),    J(π) = diag(π) − ππᵀ
 
-Exact in mean when f is affine in each latent; biased as soon as f curves within one.  f' is taken
-at the vertex, so the estimate depends on how f extends off the vertices.
+`softmax`, the default, takes J(π), the Jacobian of π: exact in mean when f is affine in each
+latent, biased as soon as f curves within one.  `identity` takes the identity: biased even for
+affine f, whose mean is f' instead of J(π) f', and not summing to zero over the categories.
+f' is taken at the vertex, so the estimate depends on how f extends off the vertices.
 
 Bengio, Léonard & Courville, "Estimating or propagating gradients through stochastic neurons for
 conditional computation", 2013, arXiv 1308.3432.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -22,7 +24,9 @@ from gradest.categorical import sample, softmax, straight_through
 class StraightThrough(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    jacobian: Literal["softmax", "identity"] = "softmax"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
-        return f(straight_through(z, softmax(logits)))  # [R]
+        soft = softmax(logits) if self.jacobian == "softmax" else logits
+        return f(straight_through(z, soft))  # [R]

@@ -500,7 +500,6 @@ NOT_PROPORTIONAL = {
     "double_cv": "the ε in the steps of its optimiser does not follow the cost",
     "rebar": "the ε in the steps of its optimiser does not follow the cost",
     "imle": "its step does not follow the cost",
-    "aimle": "its step follows the cost in part",
     "nvil": "its baseline is a network",
     "relax": "its control variate is a network",
     "rodeo": "its control variates are a network's",

@@ -1,0 +1,40 @@
+"""Gumbel-Rao: straight-through Gumbel-softmax, averaged over the noise given the hard sample.
+
+    ĝ = 1/M Σₘ 1/τ J(yₘ) f'(b),    b ~ Cat(α),    yₘ = softmax(zₘ/τ),    zₘ ~ log α + G given b
+
+J(y) = diag(y) − yyᵀ.  The mean is that of st_gumbel_softmax, which is M = 1 in law; the variance
+falls with M towards that of E[ĝ | b].  As τ → 0, E[ĝ | b] is ReinMax.  Biased for E f: even an
+affine f has an error of order τ².
+
+zₘ is held fixed: ∂/∂log α acts as it does on log α + G with the noise G given.  Differentiating the
+way in which the conditional noise depends on log α would be another estimator.
+
+f must be differentiable at the vertices; one evaluation and one derivative, whatever M.
+
+Paulus, Maddison & Krause, "Rao-Blackwellizing the straight-through Gumbel-softmax gradient
+estimator", 2021, arXiv 2010.04838.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from gradest import Cost, Estimator
+from gradest.categorical import conditional_gumbel, nabla, sample, softmax, straight_through
+from gradest.knobs import AtLeast1, Positive
+
+
+@dataclass(eq=False)
+class GumbelRao(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    samples: AtLeast1 = 10
+    temperature: Positive = 0.5
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        b = sample(logits)  # [R, N, K]
+        given = b.unsqueeze(1).expand(-1, self.samples, -1, -1)  # [R, S, N, K], S = M
+        z = conditional_gumbel(logits.detach().unsqueeze(1), given)
+        y = softmax((z + nabla(logits).unsqueeze(1)) / self.temperature)
+        return f(straight_through(b, y.mean(1)))  # [R]

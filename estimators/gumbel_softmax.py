@@ -1,0 +1,32 @@
+"""Gumbel-softmax: the reparameterised gradient of a sample softened by a temperature.
+
+    ĝ = ∇ f(y),    y = softmax((log α + G) / τ),    G ~ Gumbel
+
+f must be differentiable on the simplex; one evaluation and one derivative.  Unbiased for E f(y),
+biased for E f(z) even when f is linear.  The same sample as Concrete: the two papers differ in the
+prior's term alone, a KL divergence between categoricals here (a task's penalty), between relaxed
+densities there.  So without a prior this is `concrete`, draw by draw.
+
+Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from gradest import Cost, Estimator
+from gradest.categorical import gumbel_max, softmax
+from gradest.knobs import Positive
+
+
+@dataclass(eq=False)
+class GumbelSoftmax(Estimator):
+    unbiased: ClassVar[bool] = False
+    relaxes: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = True
+    temperature: Positive = 0.5
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        _, z = gumbel_max(logits)  # [R, N, K]
+        return f(softmax(z / self.temperature))  # [R]

@@ -1,0 +1,40 @@
+"""I-MLE, implicit maximum likelihood: how the hard sample moves when f' pulls at the logits.
+
+    ĝ = (z − z') / λ,    z = argmax(log α + G),    z' = argmax(log α − λ f'(z) + G)
+
+G is the same Gumbel noise in both.  The division by λ makes ĝ a difference quotient, an estimate of
+∇ E f; the published code leaves it out, so that its gradient grows with λ.  For affine f the
+mean is (π − softmax(log α − λ f'))/λ, with a bias of order λ.  Otherwise it is biased however
+small λ, for a quadratic f too.  The variance is of order 1/λ, most estimates being zero.
+
+f must be differentiable at the vertices; one evaluation and one derivative.  ĝ is not proportional
+to f: λ f' is a fixed step, which should suit the scale of f'.
+
+Niepert, Minervini & Franceschi, "Implicit MLE: backpropagating through discrete exponential family
+distributions", 2021, arXiv 2106.01798.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from gradest import Cost, Estimator
+from gradest.categorical import gumbel_max, nabla, one_hot
+from gradest.knobs import Positive
+
+from ._derivative import cost_and_derivative
+
+
+@dataclass(eq=False)
+class IMLE(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    lambda_: Positive = 1.0
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z, perturbed = gumbel_max(logits.detach())  # [R, N, K]
+        cost, d = cost_and_derivative(f, z)  # [R], [R, N, K]
+        target = one_hot((perturbed - self.lambda_ * d).argmax(-1), z)
+        g = (z - target) / self.lambda_
+        return cost + (g * nabla(logits)).sum((-2, -1))  # [R]
