@@ -1,4 +1,4 @@
-"""AIMLE, adaptive I-MLE: with a step in proportion to the logits, adapted.
+"""AIMLE: I-MLE with an adaptive step, in proportion to the logits.
 
     ĝ = (z − z') / λ,    z = argmax(log α + G),    z' = argmax(log α − λ d + G)
     λ = β ‖log α‖ / ‖d‖,    d = f'(z)

@@ -1,4 +1,4 @@
-"""I-MLE, implicit maximum likelihood: how the hard sample moves when f' pulls at the logits.
+"""I-MLE: how the hard sample moves when f' pulls at the logits.
 
     ĝ = (z − z') / λ,    z = argmax(log α + G),    z' = argmax(log α − λ f'(z) + G)
 

@@ -1,4 +1,4 @@
-"""SPSA, simultaneous perturbation: all logits are moved at once, up or down at random.
+"""SPSA: all logits are moved at once, up or down at random.
 
     ĝ = (f⁺ − f⁻)/(2c) Δ⁻¹,    f± = f(argmax(log α ± c Δ + G)),    Δ_nk = ±1
 
