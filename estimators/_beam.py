@@ -48,3 +48,19 @@ def without_replacement(logits: Tensor, samples: int) -> Beam:
         prefix = index.gather(1, parent.unsqueeze(-1).expand(-1, -1, n))
         index = torch.cat([prefix, child.unsqueeze(-1)], -1)
     return Beam(one_hot(index, logits), log_p, log_rest)
+
+
+def log_set_probabilities(log_p: Tensor, log_rest: Tensor) -> list[Tensor]:
+    """For each C ⊆ S log p^{−C}(S−C), the probability of drawing the rest of S when C is gone: [R].
+
+    In any order; p^{−C} is p without C, renormalised.  The subsets are counted in binary.  By the
+    first draw it is Σ_{s ∈ S−C} p(s)/p(D−C) p^{−C,s}(S−C−s): 2^S subsets in place of S! orders.
+    """
+    log_p, everything = log_p.unbind(1), 1 << log_p.shape[1]
+    found = [torch.zeros_like(log_rest)] * everything
+    for without in reversed(range(everything - 1)):
+        left = [s for s in range(len(log_p)) if not without >> s & 1]
+        first = torch.stack([log_p[s] + found[without | 1 << s] for s in left])
+        mass = torch.stack([log_rest, *(log_p[s] for s in left)])
+        found[without] = first.logsumexp(0) - mass.logsumexp(0)
+    return found

@@ -4,15 +4,13 @@
     λ = β ‖log α‖ / ‖d‖,    d = f'(z)
 
 G is the same Gumbel noise in both, the norms are a row's own.  β moves by a fixed step, up while a
-moving average of the number of non-zero entries of ĝ is below one, else down.  `central` takes
+moving average of the number of non-zero entries of ĝ is below one, else down; the paper's step,
+0.0001, suits a training run, 0.001 the 1,000 steps of adaptation here.  `central` takes
 (argmax(log α + λ d + G) − z')/(2λ) instead: as λ → 0 its mean is ReinMax's, exact for quadratic f,
-where the one-sided form stays biased.  At a finite λ both are biased.
+where the one-sided form stays biased.  At a finite λ both are.  A multiple of f gives that multiple
+of ĝ; a shift of log α, which changes no probability, changes λ; at log α = 0, ĝ = 0.
 
-A multiple of f gives that multiple of ĝ.  A shift of log α, which changes no probability, changes
-λ; at log α = 0 the step is zero, and so is ĝ.
-
-f must be differentiable at the vertices; one evaluation and one derivative.  The paper's step of β,
-0.0001, is meant for a training run; it is 0.001 here, for 1,000 steps of adaptation.
+f must be differentiable at the vertices; one evaluation and one derivative.
 
 Minervini, Franceschi & Niepert, "Adaptive perturbation-based gradient estimation for discrete
 latent variable models", 2023, arXiv 2209.04862.
@@ -48,8 +46,8 @@ class AIMLE(Estimator):
         _, g = self._estimate(logits, f)
         nonzeros = float(g.count_nonzero()) / len(g)
         self._nonzeros = self.decay * self._nonzeros + (1 - self.decay) * nonzeros
-        self._beta += self.beta_step if self._nonzeros < 1 else -self.beta_step
-        self._beta = max(self._beta, 0.0)
+        step = self.beta_step if self._nonzeros < 1 else -self.beta_step
+        self._beta = max(self._beta + step, 0.0)
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         cost, g = self._estimate(logits.detach(), f)

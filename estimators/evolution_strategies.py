@@ -1,4 +1,4 @@
-"""Evolution strategies: a random direction, weighted by how much f falls along it.
+"""Evolution strategies: a random direction, weighted by how much f rises along it.
 
     ĝ = (f⁺ − f⁻) ε/(2σ),    f± = f(argmax(log α ± σ ε + G)),    ε ~ N(0, I)
 

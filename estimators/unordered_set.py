@@ -7,10 +7,10 @@ p(S) is the probability of drawing the set S, in any order; p^{−C} is p withou
 renormalised.  The outcomes are those of the joint of all N latents, so S holds k of the K^N, found
 by stochastic beam search without listing them: ĝ estimates ∇ E f, without bias for every k, N, K.
 
-It is REINFORCE averaged over which member of S is drawn first: k = 1, where there is no baseline,
-is REINFORCE, and k = K^N is exact.  The weights of B_s sum to one, so the difference is taken as
-f(s) − B_s = Σ_{s'≠s} w_ss' (f(s) − f(s')), which no constant in f touches.  Without the baseline
-the variance is at most REINFORCE's; with it and k = 2 at most RLOO's.  Neither is always better.
+Without its baseline B it is REINFORCE averaged over which member of S came first, so the variance
+is at most REINFORCE's; with it and k = 2, at most RLOO's.  Neither is always the better.  k = 1,
+where there is no B, is REINFORCE, and k = K^N is exact.  The weights of B_s sum to one, so that
+f(s) − B_s = Σ_{s'≠s} w_ss' (f(s) − f(s')), which no constant in f touches.
 
 f can be any black box; k evaluations.  p(S) is summed over subsets, of which there are 2^k.
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from gradest import Cost, Estimator
 from gradest.categorical import log_prob, nabla
 
-from ._beam import without_replacement
+from ._beam import log_set_probabilities, without_replacement
 
 
 @dataclass(eq=False)
@@ -39,28 +39,14 @@ class UnorderedSet(Estimator):
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z, log_p, log_rest = without_replacement(logits, self.samples)  # [R, S, N, K], [R, S], [R]
         cost = advantage = f(z)  # [R, S]
-        log_set = _log_set_probabilities(log_p, log_rest)
+        log_set = log_set_probabilities(log_p, log_rest)
         one = [1 << s for s in range(len(log_p[0]))]  # the sets that hold s alone
         first = torch.stack([log_set[s] for s in one], 1)  # [R, S], log p^{−s}(S−s)
         weight = (log_p + first - log_set[0].unsqueeze(1)).exp()  # p(s) R(S, s)
         if self.baseline and len(one) > 1:
             both = torch.stack([torch.stack([log_set[s | t] for t in one], 1) for s in one], 1)
             w = (log_p.unsqueeze(1) + both - first.unsqueeze(2)).exp()  # [R, S, S]
+            # The weights of s itself, on the diagonal, meet a difference of zero.
             advantage = (w * (cost.unsqueeze(2) - cost.unsqueeze(1))).sum(2)
         score = nabla(log_prob(logits.unsqueeze(1), z))  # [R, S]
         return (weight * (cost + advantage * score)).sum(1)  # [R]
-
-
-def _log_set_probabilities(log_p: Tensor, log_rest: Tensor) -> list[Tensor]:
-    """log p^{−C}(S−C) [R] for each subset C of S, the subsets counted in binary.
-
-    By the first draw, Σ_{s ∈ S−C} p(s)/p(D−C) p^{−C,s}(S−C−s): subsets in place of orders.
-    """
-    log_p, everything = log_p.unbind(1), 1 << log_p.shape[1]
-    found = [torch.zeros_like(log_rest)] * everything
-    for without in reversed(range(everything - 1)):
-        left = [s for s in range(len(log_p)) if not without >> s & 1]
-        first = torch.stack([log_p[s] + found[without | 1 << s] for s in left])
-        mass = torch.stack([log_rest, *(log_p[s] for s in left)])
-        found[without] = first.logsumexp(0) - mass.logsumexp(0)
-    return found
