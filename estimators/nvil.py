@@ -37,7 +37,7 @@ class NVIL(Tuned):
         return self._layers
 
     def _baseline(self, logits: Tensor) -> Tensor:
-        """[R, N, K] -> [R]."""
+        """[R, N, K] -> [R]; of the logits it takes the numbers alone, since ψ is what learns."""
         weight, bias, out, c = self._layers
         return (logits.detach().flatten(1) @ weight + bias).tanh() @ out + c
 
