@@ -43,6 +43,7 @@ class SumAndSample(Estimator):
         log_p = joint.gather(1, index)  # [R, k + 1]
         log_weight = torch.cat([log_p[:, :-1], rest.logsumexp(1, keepdim=True)], 1)
         cost = f(codes[index])  # [R, k + 1]
+        # Detached, because ∇p = p ∇ log p is in the last factor already.
         return (log_weight.detach().exp() * cost * (1 + nabla(log_p))).sum(1)  # [R]
 
 
