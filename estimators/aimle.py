@@ -57,10 +57,10 @@ class AIMLE(Estimator):
         """f(z) [R] and ĝ [R, N, K]."""
         z, perturbed = gumbel_max(logits)  # [R, N, K]
         cost, d = cost_and_derivative(f, z)
-        length = d.norm(dim=(-2, -1), keepdim=True)  # [R, 1, 1]
-        size = self._beta * logits.norm(dim=(-2, -1), keepdim=True)  # ‖λ d‖
-        step = size * torch.where(length > 0, d / length, 0.0)  # λ d
-        target = one_hot((perturbed - step).argmax(-1), z)
-        other = one_hot((perturbed + step).argmax(-1), z) if self.central else z
+        norms = logits.norm(dim=(-2, -1)), d.norm(dim=(-2, -1))  # [R] each
+        lambda_ = (self._beta * norms[0] / norms[1])[:, None, None]  # [R, 1, 1]
+        target = one_hot((perturbed - lambda_ * d).argmax(-1), z)
+        other = one_hot((perturbed + lambda_ * d).argmax(-1), z) if self.central else z
         moved = (other - target) / (2 if self.central else 1)
-        return cost, torch.where(size > 0, moved * length / size, 0.0)  # moved/λ
+        # Where d = 0, λ is infinite, and the quotient zero as well.
+        return cost, torch.where(lambda_ > 0, moved / lambda_, 0.0)
