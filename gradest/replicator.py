@@ -97,6 +97,8 @@ class Replicator:
 
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
             gradient, _ = self(_PILOT_ROWS)
+        # What f is evaluated at counts too, since it takes memory where no graph saves it.
+        saved += self.evaluations * _PILOT_ROWS * self.logits.nbytes
         kind = self.logits.device.type
         by_saved = _SAVED_BYTES[kind] * _PILOT_ROWS // max(saved, 1)
         by_gradient = _GRADIENT_BYTES[kind] // (8 * self.logits.numel())
