@@ -5,6 +5,8 @@ Exit status: 0 all ran; 1 some cell failed, none gave a finite number, or a plug
 """
 
 import argparse
+import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -35,12 +37,18 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without α must not end a run
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         return _dispatch(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -34,6 +34,8 @@ TEXT = (
     *("status", "reason", "method", "reference", "verdict"),
 )
 
+_RUN = ("suite", "parameters", "cells")  # what run.json must say for tables to be derived
+
 COORDINATES = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "parameter"),
     *("point", "latent", "category", "mean", "exact", "standard_error", "variance"),
@@ -71,9 +73,13 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
 def read_run(folder: Path) -> dict[str, Any]:
     """The run.json of a folder.  Raises UsageError when there is none or it is damaged."""
     try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UsageError(f"{folder}: holds no readable run: {error}") from None
+    missing = [k for k in _RUN if not isinstance(run, dict) or k not in run]
+    if missing:
+        raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
+    return run
 
 
 def finished(journal: Path) -> dict[str, Record]:

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves behind and how it exits."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -252,6 +253,24 @@ def test_a_name_taken_twice_is_refused(call, plugin, tmp_path):
     status, _, err = call("--list", "--plugin", taken)
     assert status == 2
     assert "the name 'rloo' is taken twice" in err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"suite": "mine"}'])
+def test_a_damaged_run_is_one_line_and_exit_status_2(call, suite, tmp_path, content):
+    run(call, suite, tmp_path / "out")
+    (tmp_path / "out" / "run.json").write_text(content)
+    status, _, err = call("--report", tmp_path / "out")
+    assert status == 2
+    assert "holds no readable run" in err and err.count("\n") == 1
+
+
+def test_a_terminal_without_greek_shows_the_catalogue():
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmark.py", "--list"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_it_runs_as_a_program(tmp_path):

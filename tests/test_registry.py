@@ -128,6 +128,14 @@ def test_an_alias_is_no_second_class(plugin):
         ("def f(:", "SyntaxError"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         (ESTIMATOR.replace("@dataclass(eq=False)", ""), "Mine declares the knobs factor but lacks"),
+        (
+            "import torch\n" + ESTIMATOR.replace("float", "torch.Tensor"),
+            "the knob factor is an",
+        ),
+        (
+            "from __future__ import annotations\n" + ESTIMATOR.replace("float", "Flaot"),
+            "an annotation that means nothing: name 'Flaot' is not defined",
+        ),
     ],
     ids=lambda x: x[:20] if "lacks" in x or "Error" in x else "",
 )
