@@ -46,8 +46,11 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
     """Derive run.json, measurements and coordinates from the journal in the folder.
 
     `run` describes the run; its "cells" name the rows, in order, and its "parameters" what they
-    are with respect to.  Cells that the journal does not hold yet are left out.
+    are with respect to.  Cells that the journal does not hold yet are left out.  Raises UsageError
+    when `run` lacks any of this.
     """
+    if missing := [key for key in _RUN if key not in run]:
+        raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
     records = finished(folder / "journal.jsonl")
     rows, coordinates = [], []
     for cell in run["cells"]:
@@ -76,9 +79,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UsageError(f"{folder}: holds no readable run: {error}") from None
-    missing = [k for k in _RUN if not isinstance(run, dict) or k not in run]
-    if missing:
-        raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
+    if not isinstance(run, dict):
+        raise UsageError(f"{folder}: holds no readable run: run.json is no mapping")
     return run
 
 

@@ -17,7 +17,6 @@ The architecture is that of Jang, Gu & Poole, "Categorical reparameterization wi
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, AtLeast2
 from gradest.randomness import Draws, drawing_from
+from gradest.registry import source_digest
 from gradest.threads import one_thread
 
 from ._cache import cached_state
@@ -53,7 +53,7 @@ class CategoricalVAE(Task):
 
     def problem(self, batch: Tensor | None = None) -> Problem:
         if not hasattr(self, "_networks"):
-            identity = {**self.knobs, "source": Path(__file__).read_text(encoding="utf-8")}
+            identity = {**self.knobs, "source": source_digest(type(self))}
             state = cached_state(self.name, identity, lambda: self._trained().state_dict())
             self._networks = self._untrained()
             self._networks.load_state_dict(state)
