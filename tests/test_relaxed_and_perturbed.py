@@ -898,6 +898,23 @@ def test_spsa_averages_quotients_of_the_expected_cost(theta, t):
     assert value == pytest.approx(average, abs=EXACT)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "mirrored"),
+    [("spsa", "uniforms", lambda u: 1 - u), ("evolution_strategies", "normals", lambda x: -x)],
+)
+def test_a_direction_and_its_opposite_give_the_same_estimate_and_value(name, kind, mirrored):
+    task, estimator = polynomial(0, 3), gradest.make_estimator(name)
+    draws = Draws.seeded(0)
+    direction = getattr(draws, {"uniforms": "uniform", "normals": "normal"}[kind])
+    direction, noise = direction((50, 2, 3), PI), draws.exponential((50, 2, 3), PI)
+    for ask in (estimates, values):
+        found, opposite = (
+            ask(estimator, task, 50, Prescribed(**{kind: x, "exponentials": noise}))
+            for x in (direction, mirrored(direction))
+        )
+        assert close(found, opposite) and found.std(0).min() > 0.1
+
+
 @bits
 def test_evolution_strategies_smooth_the_expected_cost(theta, t):
     """The mean of the antithetic pair is that of F(log α + σ ε) ε/σ."""
