@@ -159,7 +159,7 @@ def _backend(workers: Workers) -> Iterator[None]:
         raise UsageError("--backend dask needs Dask: pip install 'gradest[dask]'")
     from distributed import Client, LocalCluster
 
-    local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": None}
+    local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": ":0"}
     with nullcontext() if workers.scheduler else LocalCluster(**local) as cluster:
         try:
             client = Client(workers.scheduler or cluster, timeout="10s")

@@ -136,7 +136,7 @@ def test_a_dask_cluster_measures_what_one_process_measures(measured):
     distributed = pytest.importorskip("distributed", reason="Dask is an optional extra")
     alone = measured("alone")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
+        n_workers=2, threads_per_worker=1, dashboard_address=":0"
     ) as cluster:
         workers = Workers(backend="dask", scheduler=cluster.scheduler_address)
         assert same(alone, measured("dask", workers))
