@@ -16,13 +16,14 @@ Minervini, Franceschi & Niepert, "Adaptive perturbation-based gradient estimatio
 latent variable models", 2023, arXiv 2209.04862.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import gumbel_max, nabla, one_hot
 from gradest.knobs import Positive, Probability
 
@@ -34,6 +35,9 @@ class AIMLE(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
     adapt_steps: ClassVar[int] = 1000
+    laws: ClassVar[frozenset[str]] = LAWS - {"shift", "scale"}
+    degree: ClassVar[float | None] = 2
+    limit: ClassVar[Mapping[str, Any]] = {"beta": 0.1, "beta_step": 1e-9, "central": True}
     beta: Positive = 1.0  # to begin with
     beta_step: Positive = 0.001
     decay: Probability = 0.9

@@ -22,7 +22,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla
 from gradest.knobs import AtLeast2
 
@@ -33,6 +33,7 @@ from ._dirichlet_copula import copula_uniforms
 @dataclass(eq=False)
 class ARMS(Estimator):
     categories: ClassVar[int | None] = 2
+    laws: ClassVar[frozenset[str]] = LAWS
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -12,16 +12,19 @@ categorical variables", 2019, arXiv 1905.01413.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import gumbel, nabla, one_hot, softmax
 
 
 @dataclass(eq=False)
 class ARSM(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         categories = logits.shape[-1]
         noise = gumbel(logits)  # −log ϖ up to a constant, [R, N, K]

@@ -16,13 +16,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla, sample, softmax
 
 
 @dataclass(eq=False)
 class BitFlip(Estimator):
     categories: ClassVar[int | None] = 2
+    laws: ClassVar[frozenset[str]] = LAWS
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         b = sample(logits)  # [R, N, 2]

@@ -17,11 +17,12 @@ arXiv 2110.14002.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla, one_hot, softmax
 from gradest.knobs import AtLeast2
 from gradest.randomness import draws
@@ -31,6 +32,7 @@ from ._dirichlet_copula import copula_uniforms, pair_cdf
 
 @dataclass(eq=False)
 class CARMS(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS - {"labels"}
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -9,12 +9,14 @@ Maddison, Mnih & Teh, "The Concrete distribution: a continuous relaxation of dis
 variables", 2017, arXiv 1611.00712.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, PATHWISE, Cost, Estimator
 from gradest.categorical import gumbel, softmax
 from gradest.knobs import Positive
 
@@ -24,6 +26,9 @@ class Concrete(Estimator):
     unbiased: ClassVar[bool] = False
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
+    degree: ClassVar[float | None] = math.inf
+    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.03}
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -16,12 +16,13 @@ Shah, Yan, Mozer & Liu, "Improving discrete optimisation via decoupled straight-
 estimator", 2024, arXiv 2410.13331.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import sample, softmax, straight_through
 from gradest.knobs import Positive
 
@@ -30,6 +31,9 @@ from gradest.knobs import Positive
 class DecoupledStraightThrough(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
+    degree: ClassVar[float | None] = 1
+    limit: ClassVar[Mapping[str, Any]] = {"temperature_backward": 1.0}
     temperature_forward: Positive = 1.0
     temperature_backward: Positive = 0.5
 

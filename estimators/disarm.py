@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla
 
 from ._bernoulli import antithetic_pair, bit_logits, vertices
@@ -26,6 +26,7 @@ from ._bernoulli import antithetic_pair, bit_logits, vertices
 @dataclass(eq=False)
 class DisARM(Estimator):
     categories: ClassVar[int | None] = 2
+    laws: ClassVar[frozenset[str]] = LAWS
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         phi = bit_logits(logits)  # [R, N]

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Tuned
+from gradest import LAWS, Cost, Tuned
 from gradest.categorical import leave_one_out_mean, nabla, sample
 from gradest.knobs import AtLeast2
 
@@ -30,6 +30,7 @@ from ._bernoulli import bit_logits, cost_and_slope
 class DoubleCV(Tuned):
     differentiates: ClassVar[bool] = True
     categories: ClassVar[int | None] = 2
+    laws: ClassVar[frozenset[str]] = LAWS
     samples: AtLeast2 = 2
     alpha: float = 0.0
 

@@ -12,13 +12,15 @@ Salimans, Ho, Chen, Sidor & Sutskever, "Evolution strategies as a scalable alter
 reinforcement learning", 2017, arXiv 1703.03864.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla
 from gradest.knobs import Positive
 from gradest.randomness import draws
@@ -29,6 +31,9 @@ from ._perturbed import perturbed_costs
 @dataclass(eq=False)
 class EvolutionStrategies(Estimator):
     unbiased: ClassVar[bool] = False
+    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
+    degree: ClassVar[float | None] = math.inf
+    limit: ClassVar[Mapping[str, Any]] = {"sigma": 0.2}
     sigma: Positive = 0.3
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, PATHWISE, Cost, Estimator
 from gradest.categorical import log_prob
 from gradest.enumeration import LIMIT, all_codes
 
@@ -18,6 +18,7 @@ from gradest.enumeration import LIMIT, all_codes
 @dataclass(eq=False)
 class Exact(Estimator):
     outcomes: ClassVar[int | None] = LIMIT
+    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = all_codes(logits).unsqueeze(0)  # [1, K^N, N, K]

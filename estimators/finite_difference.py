@@ -12,13 +12,15 @@ f can be any black box; 2NK evaluations.
 Glasserman, "Monte Carlo methods in financial engineering", chapter 7, Springer, 2003.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla
 from gradest.knobs import Positive
 
@@ -28,6 +30,9 @@ from ._perturbed import perturbed_costs
 @dataclass(eq=False)
 class FiniteDifference(Estimator):
     unbiased: ClassVar[bool] = False
+    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
+    degree: ClassVar[float | None] = math.inf
+    limit: ClassVar[Mapping[str, Any]] = {"h": 0.2}
     h: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla, sample, softmax, straight_through
 from gradest.knobs import Positive
 
@@ -29,6 +29,7 @@ from gradest.knobs import Positive
 class GappedStraightThrough(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
     gap: Positive | Literal["adaptive"] = 1.0
     temperature: Positive = 0.5
 

@@ -15,12 +15,13 @@ Paulus, Maddison & Krause, "Rao-Blackwellizing the straight-through Gumbel-softm
 estimator", 2021, arXiv 2010.04838.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import conditional_gumbel, nabla, sample, softmax, straight_through
 from gradest.knobs import AtLeast1, Positive
 
@@ -29,6 +30,9 @@ from gradest.knobs import AtLeast1, Positive
 class GumbelRao(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
+    degree: ClassVar[float | None] = 2
+    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.05}
     samples: AtLeast1 = 10
     temperature: Positive = 0.5
 

@@ -10,12 +10,14 @@ densities there.  So without a prior this is `concrete`, draw by draw.
 Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, PATHWISE, Cost, Estimator
 from gradest.categorical import gumbel_max, softmax
 from gradest.knobs import Positive
 
@@ -25,6 +27,9 @@ class GumbelSoftmax(Estimator):
     unbiased: ClassVar[bool] = False
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
+    degree: ClassVar[float | None] = math.inf
+    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.03}
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

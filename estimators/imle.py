@@ -14,12 +14,13 @@ Niepert, Minervini & Franceschi, "Implicit MLE: backpropagating through discrete
 distributions", 2021, arXiv 2106.01798.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import gumbel_max, nabla, one_hot
 from gradest.knobs import Positive
 
@@ -30,6 +31,9 @@ from ._derivative import cost_and_derivative
 class IMLE(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS - {"scale"}
+    degree: ClassVar[float | None] = 1
+    limit: ClassVar[Mapping[str, Any]] = {"lambda_": 0.05}
     lambda_: Positive = 1.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -14,16 +14,18 @@ using the CatLog-derivative trick", 2023, arXiv 2311.12569.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import gains, nabla, sample, softmax
 from gradest.knobs import AtLeast1
 
 
 @dataclass(eq=False)
 class IndeCateR(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS
     samples: AtLeast1 = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, PATHWISE, Cost, Estimator
 from gradest.categorical import softmax
 from gradest.knobs import Positive
 from gradest.randomness import draws
@@ -34,6 +34,7 @@ class InvertibleGaussian(Estimator):
     unbiased: ClassVar[bool] = False
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS - {"labels"} | {PATHWISE}
     temperature: Positive = 0.5
     sigma: Positive = 1.7
     delta: Positive = 1.0

@@ -15,15 +15,18 @@ Titsias & Lázaro-Gredilla, "Local expectation gradients for black box variation
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import gains, nabla, sample, softmax
 
 
 @dataclass(eq=False)
 class LocalExpectation(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
         cost = f(z)  # [R]

@@ -15,15 +15,18 @@ gradient estimation in machine learning", 2019, arXiv 1906.10652.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import gains, nabla, sample, without_each
 
 
 @dataclass(eq=False)
 class MeasureValued(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
         cost = f(z)  # [R]

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import log_prob, nabla, sample, softmax
 
 
@@ -25,6 +25,7 @@ from gradest.categorical import log_prob, nabla, sample, softmax
 class MuProp(Estimator):
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

@@ -16,10 +16,11 @@ arXiv 1402.0030.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Tuned
+from gradest import LAWS, Cost, Tuned
 from gradest.categorical import log_prob, nabla, sample
 from gradest.knobs import AtLeast1
 from gradest.randomness import draws
@@ -27,6 +28,7 @@ from gradest.randomness import draws
 
 @dataclass(eq=False)
 class NVIL(Tuned):
+    laws: ClassVar[frozenset[str]] = LAWS - {"shift", "constant", "scale"}
     hidden: AtLeast1 = 100
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:

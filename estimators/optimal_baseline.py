@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla, sample, softmax, without_each
 from gradest.enumeration import all_codes
 
@@ -30,6 +30,7 @@ from gradest.enumeration import all_codes
 class OptimalBaseline(Estimator):
     # All outcomes are visited for every estimate anew: beyond this one would wait for hours.
     outcomes: ClassVar[int | None] = 1000
+    laws: ClassVar[frozenset[str]] = LAWS
     kind: Literal["scalar", "coordinate"] = "scalar"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradest import Cost, Tuned
+from gradest import LAWS, Cost, Tuned
 from gradest.categorical import conditional_gumbel, gumbel_max, log_prob, nabla, softmax
 from gradest.knobs import Positive
 
@@ -28,6 +28,7 @@ from gradest.knobs import Positive
 class REBAR(Tuned):
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
     eta: float = 1.0
     temperature: Positive = 0.5
     coupled: bool = True

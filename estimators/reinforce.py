@@ -10,15 +10,17 @@ learning", Machine Learning 8, 1992.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import log_prob, nabla, sample
 
 
 @dataclass(eq=False)
 class Reinforce(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
     baseline: float = 0.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

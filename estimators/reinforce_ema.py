@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import log_prob, nabla, sample
 from gradest.knobs import Probability
 
@@ -22,6 +22,7 @@ from gradest.knobs import Probability
 @dataclass(eq=False)
 class ReinforceEMA(Estimator):
     adapt_steps: ClassVar[int] = 200
+    laws: ClassVar[frozenset[str]] = LAWS
     decay: Probability = 0.95
 
     def reset(self, logits: Tensor) -> None:

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import sample, straight_through
 
 from ._reinmax import reinmax
@@ -35,6 +35,8 @@ from ._reinmax import reinmax
 class ReinMax(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
+    degree: ClassVar[float | None] = 2
     temperature: Annotated[float, Ge(1)] = 1.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

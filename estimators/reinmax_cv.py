@@ -26,7 +26,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import conditional_gumbel, nabla, sample, softmax, straight_through
 from gradest.knobs import AtLeast1, Positive
 
@@ -37,6 +37,8 @@ from ._reinmax import reinmax
 class ReinMaxCV(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
+    degree: ClassVar[float | None] = 2
     eta: float = 1.0
     temperature: Positive = 0.7
     samples: AtLeast1 = 10

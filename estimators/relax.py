@@ -15,11 +15,12 @@ variates for black-box gradient estimation", 2018, arXiv 1711.00123.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from gradest import Cost, Tuned
+from gradest import LAWS, Cost, Tuned
 from gradest.categorical import conditional_gumbel, gumbel_max, log_prob, nabla, softmax
 from gradest.knobs import AtLeast1, Positive
 
@@ -28,6 +29,7 @@ from ._network import Network
 
 @dataclass(eq=False)
 class RELAX(Tuned):
+    laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
     temperature: Positive = 0.5
     width: AtLeast1 = 16
 

@@ -8,16 +8,18 @@ Kool, van Hoof & Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
 from gradest.knobs import AtLeast2
 
 
 @dataclass(eq=False)
 class RLOO(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS
     samples: AtLeast2 = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

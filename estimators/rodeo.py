@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gradest import Cost, Tuned
+from gradest import LAWS, Cost, Tuned
 from gradest.categorical import leave_one_out_mean, nabla, sample
 from gradest.knobs import AtLeast1, AtLeast2
 
@@ -37,6 +37,7 @@ from ._network import Network
 class RODEO(Tuned):
     differentiates: ClassVar[bool] = True
     categories: ClassVar[int | None] = 2
+    laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
     samples: AtLeast2 = 2
     width: AtLeast1 = 16
 

@@ -11,15 +11,18 @@ Rennie, Marcheret, Mroueh, Ross & Goel, "Self-critical sequence training for ima
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import log_prob, nabla, one_hot, sample
 
 
 @dataclass(eq=False)
 class SelfCritical(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
         greedy = one_hot(logits.argmax(-1), logits)  # [R, N, K]

@@ -13,13 +13,15 @@ Spall, "Multivariate stochastic approximation using a simultaneous perturbation 
 approximation", IEEE Transactions on Automatic Control 37, 1992.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla
 from gradest.knobs import Positive
 from gradest.randomness import draws
@@ -30,6 +32,9 @@ from ._perturbed import perturbed_costs
 @dataclass(eq=False)
 class SPSA(Estimator):
     unbiased: ClassVar[bool] = False
+    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
+    degree: ClassVar[float | None] = math.inf
+    limit: ClassVar[Mapping[str, Any]] = {"c": 0.2}
     c: Positive = 0.3
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -8,12 +8,13 @@ variance grows as 1/τ.
 Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import gumbel_max, softmax, straight_through
 from gradest.knobs import Positive
 
@@ -22,6 +23,9 @@ from gradest.knobs import Positive
 class STGumbelSoftmax(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
+    degree: ClassVar[float | None] = 2
+    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.05}
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import sample, softmax, straight_through
 
 
@@ -24,6 +24,8 @@ from gradest.categorical import sample, softmax, straight_through
 class StraightThrough(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS
+    degree: ClassVar[float | None] = 1
     jacobian: Literal["softmax", "identity"] = "softmax"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

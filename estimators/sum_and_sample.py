@@ -22,7 +22,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla, sample
 from gradest.enumeration import LIMIT, all_codes
 
@@ -30,6 +30,7 @@ from gradest.enumeration import LIMIT, all_codes
 @dataclass(eq=False)
 class SumAndSample(Estimator):
     outcomes: ClassVar[int | None] = LIMIT
+    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
     k: Annotated[int, Ge(0)] = 1
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

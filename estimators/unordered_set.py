@@ -19,13 +19,13 @@ replacement", 2020, arXiv 2002.06043.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.categorical import log_prob, nabla
 
 from ._beam import log_set_probabilities, without_replacement
@@ -33,6 +33,7 @@ from ._beam import log_set_probabilities, without_replacement
 
 @dataclass(eq=False)
 class UnorderedSet(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS
     samples: Annotated[int, Ge(1), Le(10)] = 2
     baseline: bool = True
 

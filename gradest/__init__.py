@@ -7,11 +7,13 @@ from pathlib import Path
 if not Path(__file__).with_name("estimators").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from gradest.contracts import Cost, Estimator, Problem, Task, Tuned
+from gradest.contracts import LAWS, PATHWISE, Cost, Estimator, Problem, Task, Tuned
 from gradest.measurement import Measurement, measure
 from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
 
 __all__ = [
+    "LAWS",
+    "PATHWISE",
     "Cost",
     "Estimator",
     "Measurement",

@@ -5,7 +5,7 @@ D observed dimensions.  `logits` are log α, unnormalised.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +14,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradest.knobs import Knobs, Positive
+
+# What may hold estimate by estimate, under the same draws, whatever the cost:
+LAWS = frozenset(
+    {
+        "zero sum",  # the estimates of a latent sum to zero over its categories
+        "shift",  # a constant added to the logits of a latent changes none
+        "labels",  # relabelled categories give the relabelled estimates, in law
+        "constant",  # a constant added to f changes none
+        "scale",  # a multiple of f gives that multiple of them
+    }
+)
+# A law of relaxations alone: the estimate is the derivative of the value at fixed noise, which
+# makes it unbiased for the mean of that value.
+PATHWISE = "pathwise"
 
 
 class Cost:
@@ -107,6 +121,11 @@ class Estimator(Knobs, ABC):
     categories: ClassVar[int | None] = None  # 2 for binary-only methods
     outcomes: ClassVar[int | None] = None  # the largest K^N for methods that visit all of them
     adapt_steps: ClassVar[int] = 0  # how many steps of adapt its state needs by default
+    laws: ClassVar[frozenset[str]] = frozenset()  # of LAWS and PATHWISE, those that it obeys
+    # A biased method may still be right where f has at most this degree in each latent (math.inf:
+    # everywhere), be it only in the limit that the knobs in `limit` come close to.
+    degree: ClassVar[float | None] = None
+    limit: ClassVar[Mapping[str, Any]] = {}
 
     @abstractmethod
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -53,7 +53,8 @@ class Replicator:
         if self.penalty.requires_grad:
             (self.penalty_gradient,) = torch.autograd.grad(self.penalty.sum(), exact_logits)
         self.penalty = self.penalty.detach()
-        self._shift = self.penalty_gradient.flatten().to(self.logits)  # [D]
+        self._shift = self.penalty_gradient.flatten(1).unsqueeze(1).to(self.logits)  # [B, 1, N·K]
+        self._shift_of_value = self.penalty.unsqueeze(1).to(self.logits)  # [B, 1]
         self._shifted = bool(self._shift.any() or self.penalty.any())
         estimator.reset(self.logits)
 
@@ -68,17 +69,25 @@ class Replicator:
 
         Raises ValueError when the estimator breaks its contract.
         """
+        gradient, value = self.each(replicates)
+        return gradient.transpose(0, 1).flatten(1), value.mean(0)
+
+    def each(self, replicates: int) -> tuple[Tensor, Tensor]:
+        """Gradients [B, R, N·K] and objective values [B, R], data point by data point.
+
+        Raises ValueError when the estimator breaks its contract.
+        """
         points = len(self.logits)
         logits = self._rows(replicates).requires_grad_()  # [B·R, N, K]
         f = self.problem.f.replicated(points)
         objective = self.estimator(logits, f)
         _examine(self.estimator, objective, logits)
         (gradient,) = torch.autograd.grad(objective.sum(), logits)
-        gradient = gradient.unflatten(0, (points, replicates)).transpose(0, 1).flatten(1)
-        value = objective.detach().unflatten(0, (points, replicates)).mean(0)
+        gradient = gradient.flatten(1).unflatten(0, (points, replicates))
+        value = objective.detach().unflatten(0, (points, replicates))
         self.evaluations = f.evaluations
         if self._shifted:
-            gradient, value = gradient + self._shift, value + self.penalty.mean().to(value)
+            gradient, value = gradient + self._shift, value + self._shift_of_value
         return gradient, value
 
     def _rows(self, replicates: int) -> Tensor:

@@ -6,12 +6,16 @@ statistical law asks two questions: is there a deviation that chance does not ex
 was the measurement sharp enough to show one?
 """
 
-from gradest.checks.estimator_laws import ESTIMATOR_LAWS, SHARP
+from gradest.checks.contract_laws import CONTRACT_LAWS
 from gradest.checks.finding import Finding, findings_of, passed, told
-from gradest.checks.subject import FALSE_ALARM, LOOKS, Subject
+from gradest.checks.mean_laws import MEAN_LAWS
+from gradest.checks.subject import FALSE_ALARM, LOOKS, SHARP, Subject
+from gradest.checks.symmetry_laws import SYMMETRY_LAWS
 from gradest.checks.task_laws import TASK_LAWS
 from gradest.contracts import Estimator, Task
 from gradest.knobs import build
+
+ESTIMATOR_LAWS = {**CONTRACT_LAWS, **SYMMETRY_LAWS, **MEAN_LAWS}
 
 __all__ = ["FALSE_ALARM", "LOOKS", "SHARP", "Finding", "check_estimator", "check_task", "passed"]
 

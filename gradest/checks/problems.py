@@ -1,18 +1,32 @@
 """The battery's own problems: asymmetric, curved within a latent and coupled between latents."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradest.contracts import Cost, Problem, Task
+from gradest.enumeration import all_codes
+
+Change = Callable[[Tensor], Tensor]
 
 
 class Polynomial(Task):
-    """f(z) = c + u + u v + v³ with u = w₁ · z and v = w₂ · z; w differs between data points."""
+    """A cost of degree 1, 2 or 3 in each latent; w differs between data points.
 
-    def __init__(self, name: str, logits: Any, seed: int, offset: float = 0.0) -> None:
+        1:  f(z) = c + u + e,    e = Σ_{n<m} vₙ vₘ
+        2:  f(z) = c + u + u v
+        3:  f(z) = c + u + u v + v³
+
+    with uₙ = w₁ₙ · zₙ, vₙ = w₂ₙ · zₙ, and u and v their sums over the latents.
+    """
+
+    def __init__(
+        self, name: str, logits: Any, seed: int, offset: float = 0.0, degree: int = 3
+    ) -> None:
         self.name = name
+        self.degree = degree
         self._logits = torch.as_tensor(logits, dtype=torch.float64)  # [B, N, K]
         draws = torch.Generator().manual_seed(seed)
         self._weights = torch.randn(2, *self._logits.shape, generator=draws, dtype=torch.float64)
@@ -21,24 +35,65 @@ class Polynomial(Task):
     def problem(self, batch: Any = None) -> Problem:
         def cost(z: Tensor) -> Tensor:  # [B, ..., N, K] -> [B, ...]
             middle = (slice(None), *(None,) * (z.ndim - 3))
-            u, v = ((z * w.to(z)[middle]).sum((-2, -1)) for w in self._weights)
-            return self._offset + u + u * v + v**3
+            parts = ((z * w.to(z)[middle]).sum(-1) for w in self._weights)  # [B, ..., N] each
+            (u, _), (v, squares) = ((x.sum(-1), x.square().sum(-1)) for x in parts)
+            if self.degree == 1:
+                return self._offset + u + (v**2 - squares) / 2
+            return self._offset + u + u * v + (v**3 if self.degree == 3 else 0.0)
 
         return Problem(self._logits, Cost(cost))
 
 
+_ONE = [[[0.7, -0.7, 0.0]]]
+_COUPLED = [[[0.5, -0.7, 0.2], [-0.3, 0.9, 0.0]], [[-0.8, 0.4, 0.3], [0.6, 0.0, -0.7]]]
+_BITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2]]]
+_FAR = [[[0.6, -0.2], [-0.9, 0.1]], [[0.1, 0.4], [0.3, -0.8]]]
+
+
 def battery() -> list[Task]:
-    one = [[[0.7, -0.7, 0.0]]]
-    coupled = [[[0.5, -0.7, 0.2], [-0.3, 0.9, 0.0]], [[-0.8, 0.4, 0.3], [0.6, 0.0, -0.7]]]
-    bits = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2]]]
-    far = [[[0.6, -0.2], [-0.9, 0.1]], [[0.1, 0.4], [0.3, -0.8]]]
     return [
-        Polynomial("one categorical", one, seed=0),
-        Polynomial("coupled categoricals", coupled, seed=1),
-        Polynomial("coupled bits", bits, seed=2),
+        Polynomial("one categorical", _ONE, seed=0),
+        Polynomial("coupled categoricals", _COUPLED, seed=1),
+        Polynomial("coupled bits", _BITS, seed=2),
         # An offset changes no gradient, but magnifies whatever is wrong with a baseline or score.
-        Polynomial("bits far from zero", far, seed=3, offset=10.0),
+        Polynomial("bits far from zero", _FAR, seed=3, offset=10.0),
     ]
+
+
+def of_degree(degree: int) -> list[Task]:
+    """Problems on which a method that is right up to that degree has no bias."""
+    return [
+        Polynomial(f"categoricals of degree {degree}", _COUPLED, seed=1, degree=degree),
+        Polynomial(f"bits of degree {degree}", _BITS, seed=2, degree=degree),
+    ]
+
+
+def rare() -> list[Task]:
+    """Categories of probability 10⁻⁶, where whatever is clamped or rounded away is missed."""
+    far = [[14.0, 0.0, 13.0], [-13.5, 0.3, 0.1]]
+    return [
+        Polynomial("rare categories", [far], seed=1),
+        Polynomial("rare bits", [[[14.0, 0.0], [0.0, 13.5]]], seed=2),
+    ]
+
+
+class Changed(Task):
+    """A task whose logits, codes or costs pass through a function of one's own."""
+
+    def __init__(
+        self,
+        task: Task,
+        logits: Change = lambda x: x,
+        codes: Change = lambda x: x,
+        costs: Change = lambda x: x,
+    ) -> None:
+        self.name = task.name
+        self._of = task, logits, codes, costs
+
+    def problem(self, batch: Any = None) -> Problem:
+        task, logits, codes, costs = self._of
+        problem = task.problem(batch)
+        return Problem(logits(problem.logits), Cost(lambda z: costs(problem.f.fn(codes(z)))))
 
 
 def extreme(size: float, categories: int) -> Task:
@@ -47,3 +102,11 @@ def extreme(size: float, categories: int) -> Task:
     up = torch.cat([top, 1 - top, torch.ones(1, categories), torch.zeros(1, categories)])
     logits = size * (2 * up - 1)  # [B, K]
     return Polynomial(f"logits ±{size:g}", torch.stack([logits, logits.roll(1, 0)], 1), seed=4)
+
+
+def span(task: Task) -> float:
+    """Between the smallest and the largest cost."""
+    logits, f = task.problem()
+    z = all_codes(logits)  # [K^N, N, K]
+    cost = f(z.expand(len(logits), *z.shape))  # [B, K^N]
+    return float(cost.max() - cost.min())

@@ -1,6 +1,8 @@
 """An estimator class bound to the problems of the battery that it applies to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,11 +11,15 @@ from gradest.checks.problems import battery
 from gradest.contracts import Cost, Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measurement import Measurement, measure
+from gradest.outcomes import Enumerated, enumerated
 from gradest.randomness import Draws, drawing_from
 from gradest.replicator import Replicator
 
 LOOKS = (40_000, 400_000)  # replicates; the second look is for what the first leaves open
 FALSE_ALARM = 1e-4  # the chance that a statistical law rejects an estimator that keeps it
+SHARP = 0.05  # what a measurement must be able to exclude, relative to the gradient or to costs
+OUTCOMES = 200_000  # of the draws of one estimate, up to which they are enumerated
+DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 
 ROWS = 8
 # E ĝ has to be right in every state, so it is enough to leave the initial one.
@@ -28,17 +34,21 @@ class Subject:
 
     def __init__(self, cls: type[Estimator]) -> None:
         self.cls = cls
-        self.tasks: list[Task] = []
-        self.skipped: list[str] = []
-        self._measured: dict[tuple[str, int], Measurement] = {}
-        for task in battery():
-            if reason := inapplicable(self.fresh(), task, task.problem().logits):
-                self.skipped.append(reason)
-            else:
-                self.tasks.append(task)
+        self.fresh()
+        every = battery()
+        self.tasks = self.applicable(every)
+        self.skipped = [reason for task in every if (reason := self._inapplicable(task))]
+        self._measured: dict[tuple, Measurement] = {}
+        self._enumerated: dict[tuple, Enumerated | None] = {}
 
-    def fresh(self) -> Estimator:
-        estimator = build(self.cls, {})
+    def applicable(self, tasks: Iterable[Task]) -> list[Task]:
+        return [task for task in tasks if not self._inapplicable(task)]
+
+    def _inapplicable(self, task: Task) -> str | None:
+        return inapplicable(self.fresh(), task, task.problem().logits)
+
+    def fresh(self, knobs: Mapping[str, Any] = DEFAULTS) -> Estimator:
+        estimator = build(self.cls, knobs)
         estimator.name = self.cls.name or self.cls.__name__
         return estimator
 
@@ -48,21 +58,41 @@ class Subject:
         dtype: torch.dtype = torch.float64,
         steps: int = BRIEFLY,
         used: Estimator | None = None,
+        knobs: Mapping[str, Any] = DEFAULTS,
     ) -> Replicator:
         """A fresh instance, or the used one, on the task, reset and adapted."""
         with drawing_from(Draws.seeded(0)):
-            replicator = Replicator(used or self.fresh(), task, dtype)
+            replicator = Replicator(used or self.fresh(knobs), task, dtype)
             replicator.adapt(min(self.cls.adapt_steps, steps))
         return replicator
 
-    def measured(self, task: Task, replicates: int) -> Measurement:
-        key = (task.name, replicates)
+    def measured(
+        self,
+        task: Task,
+        replicates: int,
+        knobs: Mapping[str, Any] = DEFAULTS,
+        steps: int = LONGER,
+    ) -> Measurement:
+        key = (task.name, replicates, steps, *knobs.items())
         if key not in self._measured:
-            steps = min(self.cls.adapt_steps, LONGER)
             self._measured[key] = measure(
-                self.fresh(), task, replicates=replicates, seed=replicates, adapt_steps=steps
+                self.fresh(knobs),
+                task,
+                replicates=replicates,
+                seed=replicates,
+                adapt_steps=min(self.cls.adapt_steps, steps),
             )
         return self._measured[key]
+
+    def enumerated(
+        self, task: Task, knobs: Mapping[str, Any] = DEFAULTS, steps: int = BRIEFLY
+    ) -> Enumerated | None:
+        """The exact moments, where the draws are finite and few."""
+        key = (task.name, steps, *knobs.items())
+        if key not in self._enumerated:
+            replicator = self.ready(task, steps=steps, knobs=knobs)
+            self._enumerated[key] = enumerated(replicator, OUTCOMES)
+        return self._enumerated[key]
 
     def level(self) -> float:
         """Of one of the tests that a statistical law consists of."""

@@ -1,28 +1,28 @@
-"""What an estimator owes: the contract exactly, its claims as sharply as replicates allow."""
+"""What every estimator owes, whatever it estimates: the contract, tested under fixed seeds."""
 
 import io
 import pickle
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradest.categorical import one_hot
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, relative_gap
-from gradest.checks.problems import extreme
-from gradest.checks.subject import LOOKS, ROWS, Subject, estimates
-from gradest.contracts import Task
-from gradest.enumeration import all_codes
-from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval
-from gradest.measurement import Measurement
+from gradest.checks.problems import extreme, span
+from gradest.checks.settings import alternatives
+from gradest.checks.subject import BRIEFLY, ROWS, SHARP, Subject, estimates
+from gradest.contracts import Cost, Task
+from gradest.inference import largest_z, mean_interval
+from gradest.knobs import knob_defaults
 from gradest.moments import Moments
-from gradest.randomness import Draws
+from gradest.randomness import Draws, drawing_from
+from gradest.replicator import Replicator
 
-SHARP = 0.05  # relative bias that a measurement must be able to exclude
-_PAIRS = 4096  # rows in which float32 is held against float64
+_PAIRS = 4096  # rows in which two ways to the same thing are held against each other
 
 
 def _everywhere(check: Callable[[Subject, Task], str], kept: str, subject: Subject) -> Outcome:
@@ -172,81 +172,88 @@ def _extreme_logits(subject: Subject) -> Outcome:
     return "passed", "finite at ±40 in float32 and at ±700 in float64"
 
 
-class _Deviation(NamedTuple):
-    """Of a mean from the truth, relative to a size that matters."""
+def _knobs(subject: Subject) -> Outcome:
+    """Every knob does something: a value that changes no estimate is no parameter of the method."""
+    shown = 0
+    for knob in knob_defaults(subject.cls):
+        values = alternatives(subject.cls, knob)
+        shown += bool(values)
+        if values and not any(
+            _has_effect(subject, task, {knob: value}) for value in values for task in subject.tasks
+        ):
+            tried = ", ".join(f"{value!r}" for value in values)
+            return "failed", f"{knob} changes no estimate: {tried} give those of the default"
+    return ("passed", f"{shown} have an effect") if shown else ("skipped", "no knob to vary")
 
-    p_value: float
-    z: float
-    size: float
-    most: float  # the upper end of its 95 % interval
+
+def _has_effect(subject: Subject, task: Task, knobs: dict[str, Any]) -> bool:
+    for steps in (BRIEFLY, subject.cls.adapt_steps):
+        default, other = (estimates(subject.ready(task, steps=steps, knobs=k)) for k in ({}, knobs))
+        if relative_gap(default, other) > EQUAL:
+            return True
+        if subject.cls.adapt_steps <= BRIEFLY:
+            break
+    return False
 
 
-def _search(
-    subject: Subject, deviation: Callable[[Task, Measurement], _Deviation], enough: float
-) -> tuple[str, str, float]:
-    """A deviation that chance does not explain; else where it may be largest, and how large.
+def _parameters(subject: Subject) -> Outcome:
+    """With f = s h and s = 1, the derivative in s estimates E f, as the value does.
 
-    A problem on which it is at most `enough` gets no second look.
+    An average of costs is its own derivative, row by row; whatever else is attached to f has to
+    vanish on average.
     """
-    room = dict.fromkeys((task.name for task in subject.tasks), float("inf"))
-    for replicates in LOOKS:
-        for task in subject.tasks:
-            if room[task.name] <= enough:
-                continue
-            found = deviation(task, subject.measured(task, replicates))
-            if found.p_value < subject.level():
-                return f"{found.size:.2%}, |z| = {found.z:.1f} ({task.name})", "", found.size
-            room[task.name] = found.most
-    worst = max(room, key=room.get)
-    return "", f"at most {room[worst]:.2%} ({worst})", room[worst]
-
-
-def _value(subject: Subject) -> Outcome:
-    """The mean value against E f, relative to the range of f."""
-    claim = subject.cls.unbiased
-    if subject.cls.relaxes and not claim:
-        return "skipped", "relaxes f: the values are those of relaxed samples"
-
-    def deviation(task: Task, found: Measurement) -> _Deviation:
-        exact, mean, spread = found.exact_value, mean_interval(found.objective), _range(task)
-        truth = torch.tensor([exact], dtype=torch.float64)
-        z, p = largest_z(found.objective, truth, 0.0, found.resolution)
-        size, most = abs(mean.estimate - exact) / spread, max(mean.high - exact, exact - mean.low)
-        # Who claims a bias may draw from a law nearby, as perturbation methods do.
-        tolerated = not claim and size <= UNBIASED_WITHIN
-        return _Deviation(1.0 if tolerated else p, z, size, most / spread)
-
-    shown, told, most = _search(subject, deviation, UNBIASED_WITHIN)
-    off = "relative to the range of f, the mean value is off E f by"
-    if shown:
-        return "failed", f"{off} {shown}"
-    return "passed" if most <= UNBIASED_WITHIN else "inconclusive", f"{off} {told}"
-
-
-def _range(task: Task) -> float:
-    logits, f = task.problem()
-    z = all_codes(logits)  # [K^N, N, K]
-    cost = f(z.expand(len(logits), *z.shape))  # [B, K^N]
-    return float(cost.max() - cost.min())
-
-
-def _bias(subject: Subject) -> Outcome:
-    claim = subject.cls.unbiased
-
-    def deviation(task: Task, found: Measurement) -> _Deviation:
-        row = found.row()
-        most = row["bias_sq_high"] ** 0.5 / row["gradient_norm"]
-        return _Deviation(row["p_value"], row["max_z"], row["relative_bias"], most)
-
-    shown, told, most = _search(subject, deviation, SHARP if claim else 0.0)
-    if shown:
-        return ("failed" if claim else "passed"), f"unbiased = {claim}, relative bias {shown}"
+    most = 0.0
+    for task in subject.tasks:
+        value, slope = _value_and_slope(subject.ready(task))
+        if slope is None:
+            return "failed", f"{task.name}: f's own parameters get no gradient"
+        if relative_gap(slope, value) <= EQUAL:
+            continue
+        difference = (slope - value).unsqueeze(1)  # [B · R, 1]
+        peak = float(difference.abs().max())
+        found = Moments.of(difference.unsqueeze(0))
+        z, p = largest_z(found, difference.new_zeros(1), peak, EQUAL)
+        if p < subject.level():
+            size = float(difference.mean().abs())
+            return "failed", (
+                f"{task.name}: the gradient to f's own parameters is off that of the value by "
+                f"{size:.2g}, |z| = {z:.1f}: use f.frozen in control variates"
+            )
+        interval = mean_interval(found)
+        most = max(most, max(interval.high, -interval.low) / span(task))
     if most > SHARP:
-        return "inconclusive", f"too noisy to tell: relative bias {told}"
-    return ("passed" if claim else "failed"), f"unbiased = {claim}, relative bias {told}"
+        return "inconclusive", f"off the gradient of the value by at most {most:.1%}"
+    kept = f"on average, to {most:.1%} of the range of f" if most else "row by row"
+    return "passed", f"f's own parameters get the gradient of the value, {kept}"
 
 
-ESTIMATOR_LAWS: dict[str, Callable[[Subject], Outcome]] = {
+def _value_and_slope(replicator: Replicator) -> tuple[Tensor, Tensor | None]:
+    """The value of each row and its derivative in s: [B · R] each."""
+    points = len(replicator.logits)
+    logits = replicator.logits.repeat_interleave(_PAIRS, 0).requires_grad_()
+    scale = _Scale(points, _PAIRS)
+
+    def fn(z: Tensor, scale: Callable[[Tensor], Tensor]) -> Tensor:
+        return scale(replicator.problem.f.fn(z))
+
+    with drawing_from(Draws.seeded(1)):
+        value = replicator.estimator(logits, Cost(fn, scale, points))
+    (slope,) = torch.autograd.grad(value.sum(), scale.parameter, allow_unused=True)
+    return value.detach(), None if slope is None else slope.flatten()
+
+
+class _Scale(torch.nn.Module):
+    """x ↦ s x with one s a row, all of them 1."""
+
+    def __init__(self, points: int, rows: int) -> None:
+        super().__init__()
+        self.parameter = torch.nn.Parameter(torch.ones(points, rows, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, rows, ...]
+        return x * self.parameter[(..., *(None,) * (x.ndim - 2))]
+
+
+CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "shape": partial(_everywhere, _shape, "one finite value and gradient a row, also for one row"),
     "state": partial(_everywhere, _state, "a call leaves the instance as it was"),
     "randomness": partial(_everywhere, _randomness, "draws from no global state"),
@@ -256,6 +263,6 @@ ESTIMATOR_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "derivative": partial(_everywhere, _derivative, "f' is used as `differentiates` says"),
     "float32": _float32,
     "extreme logits": _extreme_logits,
-    "value": _value,
-    "bias": _bias,
+    "parameters": _parameters,
+    "knobs": _knobs,
 }

@@ -1,0 +1,222 @@
+"""What an estimate is on average: E f in value, ∇ E f in gradient where the class says so.
+
+Where the draws are finite and few they are enumerated, and the law is tested exactly; elsewhere
+as sharply as replicates allow.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+
+from gradest.checks.finding import EQUAL, Outcome
+from gradest.checks.problems import of_degree, rare, span
+from gradest.checks.settings import alternatives
+from gradest.checks.subject import DEFAULTS, LOOKS, SHARP, Subject
+from gradest.contracts import Task
+from gradest.enumeration import Truth, exact
+from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval
+from gradest.knobs import knob_defaults
+from gradest.outcomes import Enumerated
+
+# Sums over outcomes that nearly cancel, as they do where the gradient is 10⁻⁶ of the costs.
+_RARE = 1e-6
+
+
+class _Deviation(NamedTuple):
+    """Of a mean from the truth, relative to a size that matters."""
+
+    p_value: float  # 0 or 1 where nothing is left to chance
+    z: float
+    size: float
+    least: float  # of its 95 % interval
+    most: float
+
+    @classmethod
+    def exactly(cls, size: float, tolerance: float) -> "_Deviation":
+        found = not size <= tolerance  # NaN is no agreement
+        return cls(0.0 if found else 1.0, math.inf if found else 0.0, size, size, size)
+
+
+_Law = Callable[[Task, int], _Deviation]
+
+
+class _Found(NamedTuple):
+    """The deviation that chance does not explain, or else the one that may be largest."""
+
+    certain: bool
+    task: str
+    deviation: _Deviation
+
+    def told(self) -> str:
+        size, z, most = self.deviation.size, self.deviation.z, self.deviation.most
+        if z in (0.0, math.inf):
+            return f"{size:.2g}, enumerated ({self.task})"
+        if self.certain:
+            return f"{size:.2%}, |z| = {z:.1f} ({self.task})"
+        return f"at most {most:.2%} ({self.task})"
+
+
+def _search(subject: Subject, tasks: Iterable[Task], deviation: _Law, enough: float) -> _Found:
+    """A problem on which the deviation is at most `enough` gets no second look."""
+    room: dict[str, _Found] = {}
+    for replicates in LOOKS:
+        for task in tasks:
+            if task.name in room and room[task.name].deviation.most <= enough:
+                continue
+            found = deviation(task, replicates)
+            if found.p_value < subject.level():
+                return _Found(True, task.name, found)
+            room[task.name] = _Found(False, task.name, found)
+    return max(room.values(), key=lambda found: found.deviation.most)
+
+
+def _value(subject: Subject) -> Outcome:
+    """The mean value against E f, relative to the range of f."""
+    claim = subject.cls.unbiased
+    if subject.cls.relaxes and not claim:
+        return "skipped", "relaxes f: the values are those of relaxed samples"
+
+    def deviation(task: Task, replicates: int) -> _Deviation:
+        spread = span(task)
+        if found := subject.enumerated(task):
+            size = float((found.value - _truth(task).value).abs().max()) / spread
+            return _Deviation.exactly(size, EQUAL if claim else UNBIASED_WITHIN)
+        found = subject.measured(task, replicates)
+        truth, mean = found.exact_value, mean_interval(found.objective)
+        exact = torch.tensor([truth], dtype=torch.float64)
+        z, p = largest_z(found.objective, exact, 0.0, found.resolution)
+        size, most = abs(mean.estimate - truth) / spread, max(mean.high - truth, truth - mean.low)
+        # Who claims a bias may draw from a law nearby, as perturbation methods do.
+        tolerated = not claim and size <= UNBIASED_WITHIN
+        return _Deviation(1.0 if tolerated else p, z, size, 0.0, most / spread)
+
+    found = _search(subject, subject.tasks, deviation, UNBIASED_WITHIN)
+    told = f"relative to the range of f, the mean value is off E f by {found.told()}"
+    if found.certain:
+        return "failed", told
+    return "passed" if found.deviation.most <= UNBIASED_WITHIN else "inconclusive", told
+
+
+def _truth(task: Task) -> Truth:
+    return exact(task.problem())
+
+
+def _relative_bias(
+    subject: Subject, knobs: Mapping[str, Any] = DEFAULTS, tolerance: float = EQUAL
+) -> _Law:
+    """‖E ĝ − g‖/‖g‖."""
+
+    def deviation(task: Task, replicates: int) -> _Deviation:
+        if found := subject.enumerated(task, knobs):
+            return _Deviation.exactly(_gap(found, task), tolerance)
+        row = subject.measured(task, replicates, knobs).row()
+        low, high = (row[name] ** 0.5 / row["gradient_norm"] for name in _INTERVAL)
+        return _Deviation(row["p_value"], row["max_z"], row["relative_bias"], low, high)
+
+    return deviation
+
+
+_INTERVAL = ("bias_sq_low", "bias_sq_high")
+
+
+def _gap(found: Enumerated, task: Task) -> float:
+    truth = _truth(task).gradient
+    return float((found.mean - truth).norm() / truth.norm())
+
+
+def _bias(subject: Subject) -> Outcome:
+    claim = subject.cls.unbiased
+    found = _search(subject, subject.tasks, _relative_bias(subject), SHARP if claim else 0.0)
+    told = f"unbiased = {claim}, relative bias {found.told()}"
+    if found.certain:
+        return ("failed" if claim else "passed"), told
+    if found.deviation.most > SHARP:
+        return "inconclusive", f"too noisy to tell: {told}"
+    return ("passed" if claim else "failed"), told
+
+
+def _rare_bias(subject: Subject) -> Outcome:
+    """Where categories have a probability of 10⁻⁶, which replicates would never show."""
+    cases = [({}, task) for task in subject.applicable(rare())]
+    return _enumerated_bias(subject, cases, _RARE)
+
+
+def _settings(subject: Subject) -> Outcome:
+    """The bias at other values of the knobs than their defaults."""
+    settings = [
+        {knob: value}
+        for knob in knob_defaults(subject.cls)
+        for value in alternatives(subject.cls, knob)
+    ]
+    if not settings:
+        return "skipped", "no knob has another value to try"
+    return _enumerated_bias(subject, list(product(settings, subject.tasks)), EQUAL)
+
+
+def _enumerated_bias(
+    subject: Subject, cases: list[tuple[Mapping[str, Any], Task]], tolerance: float
+) -> Outcome:
+    if not subject.cls.unbiased:
+        return "skipped", "unbiased = False"
+    gaps = []
+    for knobs, task in cases:
+        if found := subject.enumerated(task, knobs):
+            gaps.append(gap := _gap(found, task))
+            if not gap <= tolerance:
+                where = ", ".join([f"{k} = {v!r}" for k, v in knobs.items()] + [task.name])
+                return "failed", f"relative bias {gap:.2g}, enumerated ({where})"
+    if not gaps:
+        return "skipped", "the draws are endless, or their outcomes too many"
+    return "passed", f"relative bias at most {max(gaps):.1g}, enumerated in {len(gaps)} cases"
+
+
+def _degree(subject: Subject) -> Outcome:
+    """Right up to the degree claimed, and not beyond it."""
+    degree, limit = subject.cls.degree, subject.cls.limit
+    if degree is None:
+        return "skipped", "no degree is claimed"
+    if subject.cls.unbiased:
+        return "failed", f"degree = {degree} says nothing of a method that is always unbiased"
+    if degree not in (1, 2, math.inf):
+        return "failed", f"degree = {degree}; 1, 2 and math.inf can be tested"
+    tasks = subject.tasks if degree > 3 else of_degree(int(degree))
+    within = _relative_bias(subject, limit, SHARP if limit else EQUAL)
+    told, least, most = "", 0.0, 0.0
+    for task in subject.applicable(tasks):
+        for replicates in LOOKS:
+            found = within(task, replicates)
+            # The limit is not reached, so that a bias is to be expected, but a small one.
+            if found.least > SHARP or (not limit and found.p_value < subject.level()):
+                return "failed", _told(limit, degree, task, found)
+            if found.most <= SHARP:
+                break
+        else:
+            return "inconclusive", f"too noisy to tell: {_told(limit, degree, task, found)}"
+        if found.most >= most:
+            most, told = found.most, _told(limit, degree, task, found)
+    if degree >= 3:
+        return "passed", told
+    for task in subject.applicable(of_degree(int(degree) + 1)):
+        for replicates in LOOKS:
+            least = max(least, within(task, replicates).least)
+            if least > most:
+                return "passed", f"{told}; beyond it at least {least:.2%}"
+    return "failed", f"{told}; and no more at degree {int(degree) + 1}: the claim is too weak"
+
+
+def _told(limit: Mapping[str, Any], degree: float, task: Task, found: _Deviation) -> str:
+    where = "".join(f"{k} = {v!r}, " for k, v in limit.items())
+    size = f"{found.least:.2%} to {found.most:.2%}"
+    return f"{where}degree {degree}: relative bias {size} ({task.name})"
+
+
+MEAN_LAWS: dict[str, Callable[[Subject], Outcome]] = {
+    "value": _value,
+    "bias": _bias,
+    "rare": _rare_bias,
+    "settings": _settings,
+    "degree": _degree,
+}

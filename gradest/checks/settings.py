@@ -1,0 +1,41 @@
+"""Other values of the knobs than their defaults."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from gradest.contracts import Estimator
+from gradest.errors import KnobError
+from gradest.knobs import build, knob_defaults, knob_types
+
+
+def alternatives(cls: type[Estimator], knob: str) -> list[Any]:
+    """Values that the knob can take and that differ from its default: none for free text."""
+    default = knob_defaults(cls)[knob]
+    tried = [*_options(knob_types(cls)[knob]), *_near(default)]
+    return [value for value in tried if value != default and _possible(cls, knob, value)]
+
+
+def _near(default: Any) -> Iterator[Any]:
+    if isinstance(default, bool):
+        yield not default
+    elif isinstance(default, int):
+        yield from (default + 1, default - 1, 2 * default)
+    elif isinstance(default, float):
+        yield from (2 * default, default / 2, default + 1.0, (default + 1.0) / 2)
+
+
+def _options(hint: Any) -> Iterator[Any]:
+    """The values of every Literal within the annotation."""
+    for inner in get_args(hint):
+        if get_origin(hint) is Literal:
+            yield inner
+        else:
+            yield from _options(inner)
+
+
+def _possible(cls: type[Estimator], knob: str, value: Any) -> bool:
+    try:
+        build(cls, {knob: value})
+    except KnobError:
+        return False
+    return True

@@ -1,0 +1,110 @@
+"""The moments of an estimator without replicates: every outcome of its draws, by probability.
+
+Where all draws are from finite sets there are finitely many of them in all.  A source that
+prescribes each joint outcome once, one a row, then takes the place of the random one, and the sums
+weighted by probability are exact.  No estimator knows of it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradest.randomness import Draws, drawing_from
+from gradest.replicator import Replicator
+
+LIMIT = 1_000_000  # joint outcomes of the draws of one estimate
+_ROWS = 2**14  # at once
+
+
+class Enumerated(NamedTuple):
+    """Exact moments of one estimate, with respect to log α and with the task's penalty."""
+
+    mean: Tensor  # [B, N, K]
+    variance: Tensor  # [B, N, K]
+    value: Tensor  # [B], the mean objective
+    outcomes: int
+
+
+class _Endless(Exception):
+    """A draw that is not from a finite set."""
+
+
+class _Prescribed(Draws):
+    """Row by row the joint outcome of that number, in mixed radix: [R] numbers, for B points.
+
+    Without numbers it records which sets are drawn from, each draw being the likeliest.
+    """
+
+    def __init__(self, number: Tensor | None = None) -> None:
+        super().__init__()
+        self.radices: list[int] = []  # of every single draw of a row, in order
+        self.log_p: Tensor | float = 0.0
+        self._number = number
+
+    def categories(self, logits: Tensor, samples: int) -> Tensor:
+        self.count += 1
+        _, *middle, categories = logits.shape
+        places = torch.Size(middle).numel() * samples
+        self.radices += [categories] * places
+        if self._number is None:
+            likeliest = logits.argmax(-1).unsqueeze(1)  # [R, 1, ...]
+            return likeliest.expand(-1, samples, *middle)
+        place = categories ** torch.arange(places, device=logits.device)
+        digits = self._number.unsqueeze(1) // place % categories  # [R, S · ...]
+        self._number = self._number // categories**places
+        index = digits.unflatten(1, (samples, *middle))
+        log_pi = logits.detach().double().log_softmax(-1).unsqueeze(1)  # [R, 1, ..., K]
+        chosen = log_pi.expand(-1, samples, *logits.shape[1:]).gather(-1, index.unsqueeze(-1))
+        self.log_p = self.log_p + chosen.flatten(1).sum(1)  # [R]
+        return index
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        raise _Endless(f"{law} noise has no finite number of outcomes")
+
+
+def enumerated(replicator: Replicator, limit: int = LIMIT) -> Enumerated | None:
+    """The exact moments, or None where the draws are endless or have more outcomes than `limit`."""
+    recorded = _Prescribed()
+    try:
+        with drawing_from(recorded):
+            replicator.each(1)
+    except _Endless:
+        return None
+    outcomes = 1
+    for radix in recorded.radices:
+        outcomes *= radix
+    return _summed(replicator, outcomes) if outcomes <= limit else None
+
+
+def _summed(replicator: Replicator, outcomes: int) -> Enumerated:
+    points, device = len(replicator.logits), replicator.logits.device
+    total = torch.zeros(points, 1, dtype=torch.float64, device=device)
+    mean = square = torch.zeros(points, 1 + replicator.logits[0].numel(), dtype=torch.float64)
+    mean, square = mean.to(device), square.to(device)
+    for start in range(0, outcomes, _ROWS):
+        number = torch.arange(start, min(start + _ROWS, outcomes), device=device)
+        source = _Prescribed(number.repeat(points))
+        with drawing_from(source):
+            gradient, value = replicator.each(len(number))  # [B, R, N · K], [B, R]
+        weight = torch.as_tensor(source.log_p, device=device).exp()
+        weight = weight.expand(points * len(number)).unflatten(0, (points, -1)).unsqueeze(-1)
+        x = torch.cat([value.unsqueeze(-1), gradient], -1).double()
+        # What cannot happen may be infinite or NaN.
+        x = torch.where(weight > 0, x, 0.0)
+        # Merged about the running mean, so that no E x² − (E x)² appears.
+        here = weight.sum(1)  # [B, 1]
+        centre = (weight * x).sum(1) / here.clamp(min=torch.finfo(here.dtype).tiny)
+        spread = (weight * (x - centre.unsqueeze(1)).square()).sum(1)
+        share = here / (total + here).clamp(min=torch.finfo(here.dtype).tiny)
+        square = square + spread + (centre - mean).square() * total * share
+        mean = mean + (centre - mean) * share
+        total = total + here
+    shape = replicator.logits.shape
+    return Enumerated(
+        mean[:, 1:].reshape(shape).cpu(),
+        square[:, 1:].reshape(shape).cpu(),
+        mean[:, 0].cpu(),
+        outcomes,
+    )
