@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, Problem, Task, Tuned
+from gradest import LAWS, PATHWISE, Cost, Estimator, Problem, Task, Tuned
 from gradest.categorical import (
     conditional_gumbel,
     gumbel_max,
@@ -25,6 +25,7 @@ from gradest.categorical import (
 )
 from gradest.checks import Finding, check_estimator, check_task, passed
 from gradest.enumeration import all_codes
+from gradest.knobs import AtLeast2
 from gradest.randomness import draws
 
 WRONG: list[Any] = []
@@ -313,6 +314,144 @@ class LacksFloat32(Estimator):
             raise NotImplementedError("float64 only")
         z = sample(logits)
         return score_function(logits, z, f(z))
+
+
+@breaks("laws")
+class ClaimsWhatIsNoLaw(Estimator):
+    laws: ClassVar[frozenset[str]] = frozenset({"zero-sum"})
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z))
+
+
+@breaks("zero sum", "pathwise")
+class StraightThroughIdentity(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(sample(logits), logits))
+
+
+@breaks("shift", "constant", "scale")
+class BaselineOfTheLogits(Estimator):
+    laws: ClassVar[frozenset[str]] = LAWS
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), logits.detach().sum((-2, -1)))
+
+
+def one_baseline_a_category(logits: Tensor, z: Tensor, f: Cost) -> Tensor:
+    """Unbiased, since every coordinate's score has mean zero by itself."""
+    baseline = torch.arange(logits.shape[-1]).to(logits)
+    cost, score = f(z), z - logits.softmax(-1)
+    return cost + ((cost[:, None, None] - baseline) * score * nabla(logits)).sum((-2, -1))
+
+
+@breaks("labels")
+class CategoriesAreNumbers(Estimator):
+    laws: ClassVar[frozenset[str]] = frozenset({"labels", "shift"})
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return one_baseline_a_category(logits, sample(logits), f)
+
+
+@breaks("labels")
+class CategoriesAreNumbersUnderGumbelNoise(Estimator):
+    laws: ClassVar[frozenset[str]] = frozenset({"labels", "shift"})
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return one_baseline_a_category(logits, gumbel_max(logits)[0], f)
+
+
+@breaks("parameters")
+class DetachesTheCost(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z).detach())
+
+
+@breaks("parameters")
+class AttachesTheControlVariate(Estimator):
+    relaxes: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z)) + nabla(f(logits.detach().softmax(-1)))
+
+
+@breaks("knobs")
+@dataclass(eq=False)
+class IgnoresAKnob(Estimator):
+    temperature: float = 1.0
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z, _ = gumbel_max(logits)
+        return score_function(logits, z, f(z))
+
+
+@breaks("rare")
+class ClampsProbabilities(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        log_p = logits.softmax(-1).clamp(min=1e-6).log()
+        return cost + cost * nabla((z * log_p).sum((-2, -1)))
+
+
+@breaks("settings")
+@dataclass(eq=False)
+class RightForTwoSamples(Estimator):
+    samples: AtLeast2 = 2
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, self.samples)
+        cost = f(z)
+        score = nabla(log_prob(logits.unsqueeze(1), z))
+        return (cost + 2 * (cost - cost.mean(1, keepdim=True)) * score).mean(1)
+
+
+@breaks("degree")
+class ClaimsTooHighADegree(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    degree: ClassVar[float | None] = 2
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(sample(logits), logits.softmax(-1)))
+
+
+@breaks("degree")
+class ClaimsTooLowADegree(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    degree: ClassVar[float | None] = 1
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z, pi = sample(logits), logits.softmax(-1)
+        s = (z - pi).detach()
+        second = s * (s * nabla(logits)).sum(-1, keepdim=True)
+        return f(straight_through(z, (pi + second) / 2))
+
+
+@breaks("degree")
+@dataclass(eq=False)
+class ForgetsToDivide(Estimator):
+    """A relaxation whose gradient vanishes in the limit in which it should be right."""
+
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    degree: ClassVar[float | None] = 2
+    limit: ClassVar[dict[str, Any]] = {"temperature": 0.05}
+    temperature: float = 0.5
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        b, z = gumbel_max(logits)
+        y = ((logits + (z - logits).detach()) / self.temperature).softmax(-1)
+        return f(straight_through(b, self.temperature * y))
 
 
 @pytest.mark.parametrize("cls, laws", WRONG)
