@@ -34,6 +34,7 @@ from ._derivative import cost_and_derivative
 class AIMLE(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
+    evaluations: ClassVar[str] = "1"
     adapt_steps: ClassVar[int] = 1000
     laws: ClassVar[frozenset[str]] = LAWS - {"shift", "scale"}
     degree: ClassVar[float | None] = 2

@@ -34,6 +34,7 @@ from ._dirichlet_copula import copula_uniforms
 class ARMS(Estimator):
     categories: ClassVar[int | None] = 2
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "samples"
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -24,6 +24,7 @@ from gradest.categorical import gumbel, nabla, one_hot, softmax
 @dataclass(eq=False)
 class ARSM(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "1 + K * (K - 1) / 2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         categories = logits.shape[-1]

@@ -24,6 +24,7 @@ from gradest.categorical import nabla, sample, softmax
 class BitFlip(Estimator):
     categories: ClassVar[int | None] = 2
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         b = sample(logits)  # [R, N, 2]

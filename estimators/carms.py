@@ -33,6 +33,7 @@ from ._dirichlet_copula import copula_uniforms, pair_cdf
 @dataclass(eq=False)
 class CARMS(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"labels"}
+    evaluations: ClassVar[str] = "samples"
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

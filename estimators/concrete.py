@@ -29,6 +29,7 @@ class Concrete(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
     degree: ClassVar[float | None] = math.inf
     limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.03}
+    evaluations: ClassVar[str] = "1"
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -34,6 +34,7 @@ class DecoupledStraightThrough(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
     degree: ClassVar[float | None] = 1
     limit: ClassVar[Mapping[str, Any]] = {"temperature_backward": 1.0}
+    evaluations: ClassVar[str] = "1"
     temperature_forward: Positive = 1.0
     temperature_backward: Positive = 0.5
 

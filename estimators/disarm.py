@@ -27,6 +27,7 @@ from ._bernoulli import antithetic_pair, bit_logits, vertices
 class DisARM(Estimator):
     categories: ClassVar[int | None] = 2
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         phi = bit_logits(logits)  # [R, N]

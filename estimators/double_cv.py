@@ -31,6 +31,7 @@ class DoubleCV(Tuned):
     differentiates: ClassVar[bool] = True
     categories: ClassVar[int | None] = 2
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "samples"
     samples: AtLeast2 = 2
     alpha: float = 0.0
 

@@ -34,6 +34,7 @@ class EvolutionStrategies(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
     degree: ClassVar[float | None] = math.inf
     limit: ClassVar[Mapping[str, Any]] = {"sigma": 0.2}
+    evaluations: ClassVar[str] = "2"
     sigma: Positive = 0.3
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -19,6 +19,7 @@ from gradest.enumeration import LIMIT, all_codes
 class Exact(Estimator):
     outcomes: ClassVar[int | None] = LIMIT
     laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
+    evaluations: ClassVar[str] = "K ** N"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = all_codes(logits).unsqueeze(0)  # [1, K^N, N, K]

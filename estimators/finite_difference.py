@@ -33,6 +33,7 @@ class FiniteDifference(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
     degree: ClassVar[float | None] = math.inf
     limit: ClassVar[Mapping[str, Any]] = {"h": 0.2}
+    evaluations: ClassVar[str] = "2 * N * K"
     h: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -30,6 +30,7 @@ class GappedStraightThrough(Estimator):
     unbiased: ClassVar[bool] = False
     differentiates: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "1"
     gap: Positive | Literal["adaptive"] = 1.0
     temperature: Positive = 0.5
 

@@ -33,6 +33,7 @@ class GumbelRao(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
     degree: ClassVar[float | None] = 2
     limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.05}
+    evaluations: ClassVar[str] = "1"
     samples: AtLeast1 = 10
     temperature: Positive = 0.5
 

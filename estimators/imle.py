@@ -34,6 +34,7 @@ class IMLE(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"scale"}
     degree: ClassVar[float | None] = 1
     limit: ClassVar[Mapping[str, Any]] = {"lambda_": 0.05}
+    evaluations: ClassVar[str] = "1"
     lambda_: Positive = 1.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -26,6 +26,7 @@ from gradest.knobs import AtLeast1
 @dataclass(eq=False)
 class IndeCateR(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "samples * (1 + N * (K - 1))"
     samples: AtLeast1 = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

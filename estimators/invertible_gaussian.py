@@ -35,6 +35,7 @@ class InvertibleGaussian(Estimator):
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS - {"labels"} | {PATHWISE}
+    evaluations: ClassVar[str] = "1"
     temperature: Positive = 0.5
     sigma: Positive = 1.7
     delta: Positive = 1.0

@@ -26,6 +26,7 @@ from gradest.categorical import gains, nabla, sample, softmax
 @dataclass(eq=False)
 class LocalExpectation(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "1 + N * (K - 1)"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

@@ -26,6 +26,7 @@ from gradest.categorical import gains, nabla, sample, without_each
 @dataclass(eq=False)
 class MeasureValued(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
+    evaluations: ClassVar[str] = "1 + N * (K - 1)"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

@@ -26,6 +26,7 @@ class MuProp(Estimator):
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

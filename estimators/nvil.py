@@ -29,6 +29,7 @@ from gradest.randomness import draws
 @dataclass(eq=False)
 class NVIL(Tuned):
     laws: ClassVar[frozenset[str]] = LAWS - {"shift", "constant", "scale"}
+    evaluations: ClassVar[str] = "1"
     hidden: AtLeast1 = 100
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:

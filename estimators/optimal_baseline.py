@@ -31,6 +31,7 @@ class OptimalBaseline(Estimator):
     # All outcomes are visited for every estimate anew: beyond this one would wait for hours.
     outcomes: ClassVar[int | None] = 1000
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "1 + K ** N"
     kind: Literal["scalar", "coordinate"] = "scalar"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -29,6 +29,7 @@ class REBAR(Tuned):
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
+    evaluations: ClassVar[str] = "3"
     eta: float = 1.0
     temperature: Positive = 0.5
     coupled: bool = True

@@ -21,6 +21,7 @@ from gradest.categorical import log_prob, nabla, sample
 @dataclass(eq=False)
 class Reinforce(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
+    evaluations: ClassVar[str] = "1"
     baseline: float = 0.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

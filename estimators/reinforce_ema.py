@@ -21,6 +21,7 @@ from gradest.knobs import Probability
 
 @dataclass(eq=False)
 class ReinforceEMA(Estimator):
+    evaluations: ClassVar[str] = "1"
     adapt_steps: ClassVar[int] = 200
     laws: ClassVar[frozenset[str]] = LAWS
     decay: Probability = 0.95

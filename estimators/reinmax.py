@@ -37,6 +37,7 @@ class ReinMax(Estimator):
     differentiates: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS
     degree: ClassVar[float | None] = 2
+    evaluations: ClassVar[str] = "1"
     temperature: Annotated[float, Ge(1)] = 1.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

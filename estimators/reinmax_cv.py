@@ -39,6 +39,7 @@ class ReinMaxCV(Estimator):
     differentiates: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS
     degree: ClassVar[float | None] = 2
+    evaluations: ClassVar[str] = "1"
     eta: float = 1.0
     temperature: Positive = 0.7
     samples: AtLeast1 = 10

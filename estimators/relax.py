@@ -30,6 +30,7 @@ from ._network import Network
 @dataclass(eq=False)
 class RELAX(Tuned):
     laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
+    evaluations: ClassVar[str] = "1"
     temperature: Positive = 0.5
     width: AtLeast1 = 16
 

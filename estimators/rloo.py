@@ -20,6 +20,7 @@ from gradest.knobs import AtLeast2
 @dataclass(eq=False)
 class RLOO(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "samples"
     samples: AtLeast2 = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -38,6 +38,7 @@ class RODEO(Tuned):
     differentiates: ClassVar[bool] = True
     categories: ClassVar[int | None] = 2
     laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
+    evaluations: ClassVar[str] = "samples"
     samples: AtLeast2 = 2
     width: AtLeast1 = 16
 

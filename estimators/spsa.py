@@ -35,6 +35,7 @@ class SPSA(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
     degree: ClassVar[float | None] = math.inf
     limit: ClassVar[Mapping[str, Any]] = {"c": 0.2}
+    evaluations: ClassVar[str] = "2"
     c: Positive = 0.3
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -26,6 +26,7 @@ class STGumbelSoftmax(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
     degree: ClassVar[float | None] = 2
     limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.05}
+    evaluations: ClassVar[str] = "1"
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

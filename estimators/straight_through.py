@@ -26,6 +26,7 @@ class StraightThrough(Estimator):
     differentiates: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS
     degree: ClassVar[float | None] = 1
+    evaluations: ClassVar[str] = "1"
     jacobian: Literal["softmax", "identity"] = "softmax"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

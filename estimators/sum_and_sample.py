@@ -31,6 +31,7 @@ from gradest.enumeration import LIMIT, all_codes
 class SumAndSample(Estimator):
     outcomes: ClassVar[int | None] = LIMIT
     laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
+    evaluations: ClassVar[str] = "min(k + 1, K ** N)"
     k: Annotated[int, Ge(0)] = 1
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

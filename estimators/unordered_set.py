@@ -34,6 +34,7 @@ from ._beam import log_set_probabilities, without_replacement
 @dataclass(eq=False)
 class UnorderedSet(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
+    evaluations: ClassVar[str] = "min(samples, K ** N)"
     samples: Annotated[int, Ge(1), Le(10)] = 2
     baseline: bool = True
 

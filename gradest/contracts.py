@@ -120,6 +120,7 @@ class Estimator(Knobs, ABC):
     differentiates: ClassVar[bool] = False  # uses the derivative of f
     categories: ClassVar[int | None] = None  # 2 for binary-only methods
     outcomes: ClassVar[int | None] = None  # the largest K^N for methods that visit all of them
+    evaluations: ClassVar[str] = ""  # of f for one estimate: a formula in N, K and the knobs
     adapt_steps: ClassVar[int] = 0  # how many steps of adapt its state needs by default
     laws: ClassVar[frozenset[str]] = frozenset()  # of LAWS and PATHWISE, those that it obeys
     # A biased method may still be right where f has at most this degree in each latent (math.inf:

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gradest import formula
 from gradest.contracts import Estimator, Task
 from gradest.errors import PluginError, UsageError
-from gradest.knobs import build, examine, suggestion
+from gradest.knobs import build, examine, knob_types, suggestion
 
 _KINDS = {"estimators": Estimator, "tasks": Task}
 
@@ -268,4 +269,6 @@ def _only_class(module: ModuleType, file: Path) -> type:
 def _named(found: type, name: str) -> type:
     found.name = name
     examine(found)
+    if issubclass(found, Estimator) and found.evaluations:
+        formula.examine(found.evaluations, knob_types(found), found.__name__)
     return found

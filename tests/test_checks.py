@@ -91,6 +91,7 @@ class Disarm(Estimator):
     """Binary alone, with a gradient in closed form."""
 
     categories: ClassVar[int | None] = 2
+    evaluations: ClassVar[str] = "N - N + 2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         a = logits[..., 1] - logits[..., 0]  # [R, N]
@@ -111,6 +112,42 @@ def test_skips_with_a_reason_the_problems_that_do_not_apply() -> None:
     skipped = [f for f in check_estimator(Disarm) if f.law == "applies"]
     assert len(skipped) == 2
     assert all(f.status == "skipped" and "Disarm needs K = 2" in f.detail for f in skipped)
+
+
+def test_tells_how_often_f_was_evaluated_where_nothing_is_claimed() -> None:
+    (found,) = [f for f in check_estimator(Rebar) if f.law == "evaluations"]
+    assert found.status == "skipped"
+    assert "3 (one categorical), 3 (coupled categoricals)" in found.detail
+
+
+@breaks("evaluations")
+@dataclass(eq=False)
+class ForgetsTheFrozen(Estimator):
+    evaluations: ClassVar[str] = "samples"
+    samples: int = 4
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, self.samples)
+        baseline = f.frozen(sample(logits, 1))
+        return score_function(logits.unsqueeze(1), z, f(z), baseline).mean(1)
+
+
+@breaks("evaluations")
+class RightForOneLatentAlone(Estimator):
+    evaluations: ClassVar[str] = "N"
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z))
+
+
+@breaks("evaluations")
+class ClaimsANameThatItLacks(Estimator):
+    evaluations: ClassVar[str] = "samples"
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z))
 
 
 @breaks("rows")

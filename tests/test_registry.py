@@ -136,6 +136,10 @@ def test_an_alias_is_no_second_class(plugin):
             "from __future__ import annotations\n" + ESTIMATOR.replace("float", "Flaot"),
             "an annotation that means nothing: name 'Flaot' is not defined",
         ),
+        (
+            ESTIMATOR.replace("    factor", '    evaluations = "factr * N"\n    factor'),
+            "Mine: the formula 'factr \\* N': unknown name 'factr'; known: K, N, factor",
+        ),
     ],
     ids=lambda x: x[:20] if "lacks" in x or "Error" in x else "",
 )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradest import formula
 from gradest.categorical import one_hot
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, relative_gap
 from gradest.checks.problems import extreme, span
@@ -253,6 +254,26 @@ class _Scale(torch.nn.Module):
         return x * self.parameter[(..., *(None,) * (x.ndim - 2))]
 
 
+def _evaluations(subject: Subject) -> Outcome:
+    claim, found = subject.cls.evaluations, {}
+    for task in subject.tasks:
+        replicator = subject.ready(task)
+        with drawing_from(Draws.seeded(1)):
+            replicator(ROWS)
+        found[task.name] = replicator.evaluations
+        if claim:
+            _, latents, categories = replicator.logits.shape
+            sizes = {"N": latents, "K": categories}
+            claimed = formula.value(claim, replicator.estimator.knobs | sizes, subject.cls.__name__)
+            if claimed != found[task.name]:
+                told = f"evaluations = {claim!r} is {claimed}, yet f was evaluated"
+                return "failed", f"{task.name}: {told} {found[task.name]} times"
+    if not claim:
+        counts = ", ".join(f"{count} ({name})" for name, count in found.items())
+        return "skipped", f"nothing is claimed; f was evaluated so often: {counts}"
+    return "passed", f"f is evaluated as often as `evaluations` says: {claim}"
+
+
 CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "shape": partial(_everywhere, _shape, "one finite value and gradient a row, also for one row"),
     "state": partial(_everywhere, _state, "a call leaves the instance as it was"),
@@ -265,4 +286,5 @@ CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "extreme logits": _extreme_logits,
     "parameters": _parameters,
     "knobs": _knobs,
+    "evaluations": _evaluations,
 }
