@@ -3,7 +3,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all lint format wheel bench
+.PHONY: help install benchmark test test-all lint format readme wheel bench
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-all   all tests"
 	@echo "make lint       ruff format and lint, changing nothing"
 	@echo "make format     let ruff format and mend"
+	@echo "make readme     write the README's catalogue anew"
 	@echo "make bench      speed, as ratios measured in one run"
 	@echo "make wheel      build dist/*.whl"
 
@@ -38,6 +39,9 @@ lint: install
 format: install
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
+
+readme: install
+	$(PYTHON) tests/readme.py
 
 bench: install
 	$(PYTHON) tests/bench.py

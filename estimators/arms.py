@@ -1,4 +1,4 @@
-"""ARMS: leave-one-out over n antithetic samples, with a factor that undoes their dependence.
+"""ARMS: leave-one-out over n antithetic samples, corrected for their dependence.
 
     ĝ = 1/(n − 1) Σᵢ (f(bᵢ) − f̄) (bᵢ − θ) ρ,    ρ = θ(1 − θ) / (θ − P(bᵢ = bⱼ = 1))
 

@@ -1,4 +1,4 @@
-"""BitFlip-1: one bit, chosen at random, is flipped and its local expectation taken.
+"""BitFlip-1: the local expectation gradient of one bit, chosen at random.
 
     ĝₙ = N θₙ (1 − θₙ) (−1)^bₙ (f(b with bit n flipped) − f(b)),    n ~ Uniform{1..N},    b ~ p
 

@@ -1,4 +1,4 @@
-"""CARMS: leave-one-out over n antithetic samples of categories, each pair weighed by its surprise.
+"""CARMS: ARMS for categories, each pair of samples weighed by its surprise.
 
     ĝ = 1/(n(n − 1)) Σ_{i<j} r_ij (f(z_i) − f(z_j)) (z_i − z_j)
     r_ij = π(z_i) π(z_j) / P(z_i, z_j)

@@ -1,4 +1,4 @@
-"""Decoupled straight-through: one temperature for the sample, another for its gradient.
+"""Decoupled straight-through: a temperature for the sample, one for its gradient.
 
     ĝ = 1/τ_b J(softmax(log α / τ_b)) f'(z),    z ~ Cat(softmax(log α / τ_f))
 

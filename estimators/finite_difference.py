@@ -7,9 +7,9 @@ mean is the difference quotient of F = E f, so the bias is of order h², and the
 all costs, is off E f by that much too; the variance is of order 1/h.  ĝ sums to zero over two
 categories, but not over more.
 
-f can be any black box; 2NK evaluations.
+f can be any black box; 2NK evaluations.  The rates are those of the book's chapter 7.
 
-Glasserman, "Monte Carlo methods in financial engineering", chapter 7, Springer, 2003.
+Glasserman, "Monte Carlo methods in financial engineering", Springer, 2003.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Gapped straight-through (GST): Gumbel-softmax's logits given z, without its noise.
+"""Gapped straight-through (GST): Gumbel-softmax's logits given z, but no noise.
 
     ĝ = 1/τ J(y) f'(z),    z ~ Cat(α),    y = softmax(φ̃/τ)
     φ̃_z = max φ,    φ̃_j = min(φ_j, max φ − gap)  for j ≠ z,    φ = log α

@@ -1,4 +1,4 @@
-"""Gumbel-Rao: straight-through Gumbel-softmax, averaged over the noise given the hard sample.
+"""Gumbel-Rao: straight-through Gumbel-softmax, averaged given the hard sample.
 
     ĝ = 1/M Σₘ 1/τ J(yₘ) f'(b),    b ~ Cat(α),    yₘ = softmax(zₘ/τ),    zₘ ~ log α + G given b
 

@@ -1,4 +1,4 @@
-"""Gumbel-softmax: the reparameterised gradient of a sample softened by a temperature.
+"""Gumbel-softmax: the reparameterised gradient of a softened sample.
 
     ĝ = ∇ f(y),    y = softmax((log α + G) / τ),    G ~ Gumbel
 

@@ -1,4 +1,4 @@
-"""Invertible Gaussian reparameterisation (IGR): a softened sample from Gaussian noise.
+"""Invertible Gaussian reparameterisation (IGR): Gaussian noise, softened.
 
     ĝ = ∇ f(y),    y = softmax((κ/τ, log δ)),    κ = μ + σ ε ∈ R^{K−1},    ε ~ N(0, I)
 

@@ -1,4 +1,4 @@
-"""Measure-valued (weak) derivative: f at one category against f at another, coupled.
+"""Measure-valued (weak) derivative: f at one category against f at another.
 
     ĝₙ_k = πₙ_k (1 − πₙ_k) [f(zₙ←k) − f(zₙ←j')],    z ~ p,    j' ~ πₙ(· | ≠ k)
 
@@ -10,8 +10,9 @@ For K = 2 there is one other category, and the two are the same.
 Needs f on the vertices alone.  Term by term it takes 2 N K evaluations, but all points are among
 the N (K − 1) + 1 that differ from z in at most one latent, and f is evaluated once at each.
 
-Pflug, "Optimization of stochastic models", 1996; Mohamed, Rosca, Figurnov & Mnih, "Monte Carlo
-gradient estimation in machine learning", 2019, arXiv 1906.10652.
+Pflug, "Optimization of stochastic models: the interface between simulation and optimization",
+Kluwer, 1996; Mohamed, Rosca, Figurnov & Mnih, "Monte Carlo gradient estimation in machine
+learning", 2019, arXiv 1906.10652.
 """
 
 from dataclasses import dataclass

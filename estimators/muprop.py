@@ -1,4 +1,4 @@
-"""MuProp: REINFORCE with a first-order Taylor expansion around the mean as control variate.
+"""MuProp: REINFORCE with a Taylor expansion around the mean as control variate.
 
     ĝ = (f(z) − h(z)) ∇ log p(z) + ∇h(π),    h(z) = f(π) + ⟨f'(π), z − π⟩,    z ~ p
 

@@ -1,4 +1,4 @@
-"""REBAR: the score function with a Concrete control variate, coupled through the Gumbel noise.
+"""REBAR: the score function with a Concrete control variate, coupled by its noise.
 
     ĝ = (f(b) − η c(z̃)) ∇ log p(b) + η ∇c(z) − η ∇c(z̃),    c(x) = f(softmax(x / λ))
 

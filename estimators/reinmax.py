@@ -1,4 +1,4 @@
-"""ReinMax: straight-through of second order, half the softmax's Jacobian and half the score's.
+"""ReinMax: straight-through of second order.
 
     ĝ = ½ [J(π) + s sᵀ] f'(z),    z ~ Cat(π),    s = z − π,    J(π) = diag(π) − ππᵀ
 

@@ -1,4 +1,4 @@
-"""ReinMax-CV: ReinMax with a control variate from Gumbel-softmax around its mean given z.
+"""ReinMax-CV: ReinMax with a control variate from Gumbel-softmax given z.
 
     ĝ = J_ReinMax f'(z) + η (J_GR − J_GS) f'(z),    z ~ Cat(π)
     J_GS = 1/τ J(softmax(x/τ)),    x ~ log ½(π + z) + G given argmax x = z

@@ -1,4 +1,4 @@
-"""RODEO: leave-one-out with control variates of mean zero from a discrete Stein operator.
+"""RODEO: leave-one-out with control variates from a discrete Stein operator.
 
     ĝ = 1/S Σₖ {[fₖ − mean_{j≠k}(fⱼ + (A hⱼ)(bⱼ))] (bₖ − θ) + (A h̃ₖ)(bₖ)}
     (A h)(x) = 1/N Σᵢ q(¬xᵢ) (h(x with bit i flipped) − h(x))

@@ -1,4 +1,4 @@
-"""Straight-through Gumbel-softmax: a hard sample forward, its own relaxation backward.
+"""Straight-through Gumbel-softmax: a hard sample forward, its relaxation backward.
 
     ĝ = 1/τ J(y) f'(b),    z = log α + G,    b = argmax z,    y = softmax(z / τ)
 

@@ -1,4 +1,4 @@
-"""Straight-through: a hard sample forward, a Jacobian of the reader's choice backward.
+"""Straight-through: a hard sample forward, the Jacobian of choice backward.
 
     ĝ = J(π) f'(z)  or  ĝ = f'(z),    z ~ Cat(π),    J(π) = diag(π) − ππᵀ
 

@@ -1,4 +1,4 @@
-"""Sum and sample: the k likeliest outcomes summed exactly, one of the others sampled.
+"""Sum and sample: the k likeliest outcomes summed, one of the others sampled.
 
     ĝ = Σ_{z∈C} p(z) ĝ₀(z) + (1 − p(C)) ĝ₀(z'),    z' ~ p(· | z ∉ C),    ĝ₀(z) = f(z) ∇ log p(z)
 

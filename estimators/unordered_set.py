@@ -1,4 +1,4 @@
-"""The unordered set estimator: k outcomes without replacement, whatever their order.
+"""Unordered set estimator: k outcomes without replacement, whatever their order.
 
     ĝ = Σ_{s∈S} p(s) R(S, s) [f(s) − B_s] ∇ log p(s),    R(S, s) = p^{−s}(S−s) / p(S)
     B_s = p(s) f(s) + Σ_{s'≠s} p(s') p^{−s,s'}(S−{s, s'}) / p^{−s}(S−s) f(s')

@@ -1,15 +1,18 @@
-"""The catalogue as text, read off the classes and their files' docstrings."""
+"""The catalogue as text, Markdown and BibTeX, read off the classes and their files' docstrings."""
 
-import inspect
-import sys
 import textwrap
 
+from gradest import formula, references
 from gradest.contracts import Estimator
+from gradest.docstrings import citation, headline
+from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
+from gradest.markdown import escape, table
 from gradest.registry import Registry
 from gradest.suite import suite_names
 
 _WIDTH = 100
+_COLUMNS = ("name", "what it is", "unbiased", "needs", "binary only", "evaluations of f", "source")
 
 
 def listing(registry: Registry) -> str:
@@ -26,12 +29,29 @@ def listing(registry: Registry) -> str:
     )
 
 
+def markdown(registry: Registry) -> str:
+    """A table of the estimators, with links to arXiv."""
+    rows = [_row(found) for found in _sorted(registry.estimators)]
+    return table(_COLUMNS, rows, left=len(_COLUMNS))
+
+
+def bibtex(registry: Registry) -> str:
+    """What the estimators cite."""
+    cited = {found.name: _citation(found) for found in _sorted(registry.estimators)}
+    return references.bibtex({name: text for name, text in cited.items() if text})
+
+
+def built_in(found: type) -> bool:
+    """Whether the class is the catalogue's own: its docstring then has to keep the form."""
+    return found.__module__.startswith(f"{__package__}.")
+
+
 def _sorted(members: dict[str, type]) -> list[type]:
     return [members[name] for name in sorted(members)]
 
 
 def _entry(found: type, traits: list[str]) -> str:
-    lines = [f"  {found.name}: {_headline(found)}"]
+    lines = [f"  {found.name}: {headline(found)}"]
     knobs = knob_types(found)
     if traits:
         lines.append(f"      {', '.join(traits)}")
@@ -39,33 +59,56 @@ def _entry(found: type, traits: list[str]) -> str:
         defaults = knob_defaults(found)
         shown = ", ".join(f"{k}={defaults[k]!r}" if k in defaults else k for k in knobs)
         lines.append(f"      knobs: {shown}")
-    if reference := _reference(found):
-        lines.append(textwrap.indent(textwrap.fill(reference, _WIDTH - 6), "      "))
+    if cited := _citation(found):
+        lines.append(textwrap.indent(textwrap.fill(cited, _WIDTH - 6), "      "))
     return "\n".join(lines)
 
 
 def _traits(found: type[Estimator]) -> list[str]:
-    needs = "relaxes f" if found.relaxes else "uses f'" if found.differentiates else "black box"
+    evaluations = _evaluations(found)
     return [
         "unbiased" if found.unbiased else "biased",
-        needs,
-        *([f"K = {found.categories} only"] if found.categories else []),
+        _needs(found),
+        *([f"{_only(found)} only"] if found.categories else []),
         *([f"K^N ≤ {found.outcomes:,}"] if found.outcomes else []),
+        *([f"evaluations of f: {evaluations}"] if evaluations else []),
         *([f"adapts ({found.adapt_steps} steps)"] if found.adapt_steps else []),
     ]
 
 
-def _headline(found: type) -> str:
-    return _docstring(found).partition("\n")[0].rstrip(".")
+def _row(found: type[Estimator]) -> list[str]:
+    return [
+        f"`{found.name}`",
+        escape(headline(found)),
+        "yes" if found.unbiased else "no",
+        escape(_needs(found)),
+        "yes" if found.categories == 2 else escape(_only(found)),
+        escape(_evaluations(found)),
+        references.markdown(_citation(found), short=True),
+    ]
 
 
-def _reference(found: type) -> str:
-    """The paragraph that cites: it holds a year and comes last."""
-    last = _docstring(found).rpartition("\n\n")[2]
-    cites = any(f"{year}" in last for year in range(1900, 2100))
-    return " ".join(last.split()) if cites and last != _docstring(found) else ""
+def _needs(found: type[Estimator]) -> str:
+    return "relaxes f" if found.relaxes else "uses f'" if found.differentiates else "black box"
 
 
-def _docstring(found: type) -> str:
-    module = sys.modules[found.__module__]
-    return inspect.cleandoc(module.__doc__ or found.__doc__ or "(no description)")
+def _only(found: type[Estimator]) -> str:
+    return f"K = {found.categories}" if found.categories else ""
+
+
+def _evaluations(found: type[Estimator]) -> str:
+    return formula.shown(found.evaluations, found.__name__) if found.evaluations else ""
+
+
+def _citation(found: type) -> str:
+    """Raises PluginError where an estimator of the catalogue's own cites what cannot be read.
+
+    Tasks say in prose what they take from a paper.
+    """
+    text = citation(found)
+    if text and built_in(found) and issubclass(found, Estimator):
+        try:
+            references.parse(text)
+        except PluginError as error:
+            raise PluginError(f"{found.name}: {error}") from None
+    return text

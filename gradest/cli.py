@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "--check", metavar="NAME|FILE", help="certify a plugin (exit status 1: rejected)"
     )
     what.add_argument("--report", metavar="DIR", type=Path, help="rebuild the report of a run")
+    as_what = parser.add_mutually_exclusive_group()
+    as_what.add_argument("--markdown", action="store_true", help="--list estimators as a table")
+    as_what.add_argument("--bibtex", action="store_true", help="--list what estimators cite")
     parser.add_argument("--only-tasks", metavar="GLOB", nargs="+", default=[])
     parser.add_argument("--only-estimators", metavar="GLOB", nargs="+", default=[])
     parser.add_argument(
@@ -103,17 +106,27 @@ def _positive(text: str) -> int:
 
 
 def _dispatch(options: argparse.Namespace) -> int:
+    for form in ("markdown", "bibtex"):
+        if getattr(options, form) and not options.list:
+            raise UsageError(f"--{form} goes with --list")
     if options.report:
         write_results(options.report, read_run(options.report))
         print(write_report(options.report))
         return 0
     registry = Registry.load(options.plugin)
     if options.list:
-        print(catalogue.listing(registry))
+        print(_listing(options, registry), end="")
         return 0
     if options.check:
         return _check(options.check, registry)
     return _suite(options, registry)
+
+
+def _listing(options: argparse.Namespace, registry: Registry) -> str:
+    if options.bibtex:
+        return catalogue.bibtex(registry)
+    show = catalogue.markdown if options.markdown else catalogue.listing
+    return f"{show(registry)}\n"
 
 
 def _check(name: str, registry: Registry) -> int:
@@ -164,7 +177,7 @@ def _suite(options: argparse.Namespace, registry: Registry) -> int:
         Workers(options.jobs, options.backend, options.scheduler),
         options.fresh,
     )
-    write_results(folder, describe_run(suite, started))
+    write_results(folder, describe_run(suite, registry, started))
     report = write_report(folder)
     return _conclude(cells, folder, report)
 

@@ -10,14 +10,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gradest.docstrings import citation
+from gradest.registry import Registry
 from gradest.suite import Suite
 
 _PACKAGES = ("gradest", "torch", "numpy", "scipy", "pandas", "joblib")
 
 
-def describe_run(suite: Suite, started: datetime) -> dict[str, Any]:
-    """The suite as resolved with versions, commit and machine: the content of run.json."""
+def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[str, Any]:
+    """The suite as resolved with versions, commit and machine: the content of run.json.
+
+    What its estimators cite is kept too, so that a report can be rebuilt without the plugins.
+    """
     settings = suite.settings
+    names = sorted({cell.estimator for cell in suite.cells})
+    cited = {name: citation(registry.estimator(name)) for name in names}
     return {
         "suite": suite.name,
         "description": settings.description,
@@ -36,6 +43,7 @@ def describe_run(suite: Suite, started: datetime) -> dict[str, Any]:
         "dtype": settings.dtype,
         "parameters": settings.parameters,
         "controls": settings.controls,
+        "references": {name: text for name, text in cited.items() if text},
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import readme
 
 from gradest import all_estimators, all_tasks
 from gradest.cli import main
@@ -186,6 +187,75 @@ def test_the_list_shows_everything_with_its_knobs(call, plugin):
         assert f"  {name}" in out
     assert "temperature=0.5" in out
     assert "1611.00712" in out
+    assert "biased, relaxes f, evaluations of f: 1\n" in out
+    assert "K = 2 only, evaluations of f: samples" in out
+
+
+def test_the_list_can_be_a_table_or_bibtex(call, plugin):
+    plugin.write_text(PLUGIN.replace("clipped.", "clipped | cut.\n\nMe, on my <desk>, 2024."))
+    status, out, _ = call("--list", "--markdown", "--plugin", plugin)
+    assert status == 0
+    lines = out.splitlines()
+    assert len(lines) == 2 + len(all_estimators()) + 1
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+    (mine,) = [line for line in lines if line.startswith("| `clipped`")]
+    assert r"REINFORCE with its cost clipped \| cut " in mine
+    assert "Me, on my &lt;desk&gt;, 2024." in mine
+    status, out, _ = call("--list", "--bibtex", "--plugin", plugin)
+    assert status == 0
+    assert "@misc{maddison2017concrete," in out
+    assert "@misc{clipped,\n  note = {Me, on my <desk>, 2024.},\n}" in out
+
+
+def test_an_own_docstring_that_does_not_cite_in_the_form_is_one_line(call, monkeypatch):
+    module = sys.modules[all_estimators()["rloo"].__module__]
+    monkeypatch.setattr(module, "__doc__", "RLOO.\n\nKool et al., 2019.")
+    for form in ([], ["--markdown"], ["--bibtex"]):
+        status, out, err = call("--list", *form)
+        assert (status, out) == (2, "")
+        assert err.startswith("error: rloo: 'Kool et al., 2019' is no reference")
+        assert err.count("\n") == 1
+
+
+def test_the_readme_shows_the_catalogue_as_it_is():
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.updated(text) == text, "README.md is stale: run `make readme`"
+
+
+def test_the_readme_is_rewritten_between_its_markers_alone():
+    text = f"before\n{readme.BEGIN}old\n{readme.END}after\n"
+    found = readme.updated(text)
+    assert found.startswith(f"before\n{readme.BEGIN}") and found.endswith(f"{readme.END}after\n")
+    assert "old" not in found and "`rloo`" in found
+    assert readme.updated(found) == found
+    for broken in ("", text * 2, text.replace(readme.BEGIN, ""), f"{readme.END}{readme.BEGIN}"):
+        with pytest.raises(ValueError, match="not once each"):
+            readme.updated(broken)
+
+
+def test_a_report_cites_what_was_measured_also_when_the_plugin_is_gone(
+    call, suite, plugin, tmp_path
+):
+    plugin.write_text(PLUGIN.replace("clipped.", "clipped.\n\nMe, on my <desk>, 2024."))
+    suite.write_text(SUITE.replace("exact, rloo, straight_through]", "exact, rloo, clipped]"))
+    suite.write_text(suite.read_text().replace("[straight_through]", "[]"))
+    folder = tmp_path / "out"
+    assert run(call, suite, folder, "--plugin", plugin)[0] == 0
+    text, bibtex = ((folder / name).read_text() for name in ("report.md", "references.bib"))
+    assert text.endswith(
+        "- clipped: Me, on my &lt;desk&gt;, 2024.\n" + text.splitlines()[-1] + "\n"
+    )
+    assert (
+        "- rloo: Kool, van Hoof & Welling".replace("&", "&amp;") in text.split("## References")[1]
+    )
+    assert (
+        "straight" not in bibtex and "@misc{clipped," in bibtex and "@misc{kool2019buy," in bibtex
+    )
+    plugin.unlink()
+    (folder / "references.bib").unlink()
+    assert call("--report", folder)[0] == 0
+    assert (folder / "report.md").read_text() == text
+    assert (folder / "references.bib").read_text() == bibtex
 
 
 def test_check_certifies_and_rejects(call, plugin, tmp_path):
@@ -213,6 +283,9 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--suite", "smoke", "--backend", "ray"], "invalid choice: 'ray'"),
         (["--suite", "smoke", "--plugin", "none.py"], "none.py: no such plugin"),
         (["--suite", "smoke", "--tasks", "x"], "unrecognized arguments: --tasks x"),
+        (["--suite", "smoke", "--markdown"], "--markdown goes with --list"),
+        (["--check", "rloo", "--bibtex"], "--bibtex goes with --list"),
+        (["--list", "--bibtex", "--markdown"], "not allowed with argument"),
         (["--check", "rlo"], "unknown estimator or task 'rlo'; did you mean 'rloo'?"),
         (["--check", "none.py"], "none.py: no such plugin"),
         (["--report", "nowhere"], "nowhere: holds no readable run"),

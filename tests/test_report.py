@@ -322,6 +322,36 @@ def test_every_figure_is_embedded_with_alternative_text(write, tmp_path):
     assert text.count("![") == len(FIGURES) == 4 and "![]" not in text
 
 
+def test_the_references_of_what_was_measured_come_last(write, tmp_path):
+    known = {
+        "rloo": 'Kool & Others_, "A <b>", 2019, arXiv 1611.00712.',
+        "relaxed": 'Kool & Others_, "A <b>", 2019, arXiv 1611.00712.',
+        "noisy": "On my | desk, 2024",
+        "skipped": "Never, 2024",
+        "elsewhere": "Nobody, 2024",
+    }
+    found = [*rows(), lacking("skipped", "K = 3", estimator="skipped")]
+    last = write(found, references=known).split("## References\n\n")[1]
+    assert last == (
+        "As BibTeX: [references.bib](references.bib)\n\n"
+        "- noisy: On my \\| desk, 2024\n"
+        '- relaxed, rloo: Kool &amp; Others\\_, "A &lt;b&gt;", 2019, '
+        "[arXiv 1611.00712](https://arxiv.org/abs/1611.00712)\n"
+    )
+    bibtex = (tmp_path / "references.bib").read_text(encoding="utf-8")
+    assert [line for line in bibtex.splitlines() if line.startswith("@")] == [
+        "@misc{kool2019b,",
+        "@misc{noisy,",
+    ]
+
+
+@pytest.mark.parametrize("known", [None, {}, [], "text", {"exact": ""}, {"other": "Me, 2024"}])
+def test_a_run_that_keeps_no_references_has_none_and_no_stale_ones(write, tmp_path, known):
+    (tmp_path / "references.bib").write_text("of an earlier report")
+    assert "References" not in write([row("exact")], references=known)
+    assert not (tmp_path / "references.bib").exists()
+
+
 @pytest.mark.parametrize("damage", ["missing", "no run", "parquet", "json", "columns", "params"])
 def test_a_folder_that_holds_no_run_is_one_clear_line(tmp_path, damage):
     frame = measurements_frame([row()])

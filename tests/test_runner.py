@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -106,7 +107,7 @@ def measured(tmp_path, plugins, suite_file):
         suite = load_suite(str(suite_file), registry)
         folder = tmp_path / name
         run(suite.name, suite.cells, folder, registry, Shipment.of([plugins]), workers, **options)
-        write_results(folder, describe_run(suite, pd.Timestamp.now("UTC").to_pydatetime()))
+        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
         return (
             pd.read_parquet(folder / "measurements.parquet"),
             pd.read_parquet(folder / "coordinates.parquet"),

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from gradest import plots, tables
+from gradest import plots, references, tables
 from gradest.errors import UsageError
 from gradest.report import prose
 from gradest.results import COLUMNS, read_run, write_atomically, write_frame
@@ -22,13 +22,14 @@ _FIGURES = {
 }
 _SUFFIXES = (".png", ".svg")
 _SUMMARY = "summary.csv"
+_BIBTEX = "references.bib"
 
 
 def write_report(folder: Path) -> Path:
-    """Write tables/, figures/ and report.md of the run in `folder`; returns report.md's path.
+    """Write tables/, figures/, references.bib and report.md of the run in `folder`.
 
-    Reads measurements.parquet and run.json, nothing else.  What an earlier report left in the two
-    folders is removed.  Raises UsageError when `folder` holds no readable run.
+    Returns report.md's path.  Reads measurements.parquet and run.json, nothing else.  What an
+    earlier report left is removed.  Raises UsageError when `folder` holds no readable run.
     """
     folder = Path(folder)
     frame, run = _read(folder)
@@ -36,6 +37,8 @@ def write_report(folder: Path) -> Path:
     sections = _sections(frame)
     _write_tables(folder / "tables", sections)
     drawn = _write_figures(folder / "figures", frame)
+    cited = _cited(frame, run.get("references"))
+    _write_bibtex(folder / _BIBTEX, cited)
     parts = [
         prose.controls(control_failures(frame, controls), controls),
         *prose.about(frame, run),
@@ -43,6 +46,7 @@ def write_report(folder: Path) -> Path:
         *prose.figures(drawn),
         *prose.unmeasured(frame),
         prose.FILES,
+        *prose.cited(cited, _BIBTEX),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     path = folder / "report.md"
@@ -98,6 +102,13 @@ def _read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise UsageError(f"{folder}: holds no readable run: {reason}") from error
 
 
+def _cited(frame: pd.DataFrame, known: Any) -> dict[str, str]:
+    """estimator -> what it cites, of those that were measured; runs of old keep nothing."""
+    known = known if isinstance(known, Mapping) else {}
+    names = sorted(tables.measured(frame)["estimator"].unique())
+    return {name: str(known[name]) for name in names if known.get(name)}
+
+
 def _sections(frame: pd.DataFrame) -> list[prose.Section]:
     """Every task with its params; one where nothing was measured has no tables."""
     names: list[str] = []
@@ -139,6 +150,14 @@ def _write_figures(folder: Path, frame: pd.DataFrame) -> list[str]:
             write_atomically(folder / f"{name}{suffix}", lambda path, f=figure: _save(f, path))
     _remove_others(folder, {f"{n}{s}" for n in drawn for s in _SUFFIXES}, set(_SUFFIXES))
     return list(drawn)
+
+
+def _write_bibtex(path: Path, cited: Mapping[str, str]) -> None:
+    if cited:
+        text = references.bibtex(cited)
+        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _save(figure: Figure, path: Path) -> None:

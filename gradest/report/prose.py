@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradest import tables
+from gradest import references, tables
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
 from gradest.markdown import code_block, count, escape, interval, number, plus_minus, table
 
@@ -140,6 +140,17 @@ def unmeasured(frame: pd.DataFrame) -> Iterator[str]:
         said = [[escape(x) for x in row] for row in rows[columns].fillna("").to_numpy()]
         yield "## Not measured"
         yield table(("status", "task", "estimator", "reason"), said, left=4)
+
+
+def cited(citations: Mapping[str, str], file: str) -> Iterator[str]:
+    """What each estimator cites; those that cite the same share a line."""
+    if citations:
+        names: dict[str, list[str]] = defaultdict(list)
+        for name, text in citations.items():
+            names[text].append(escape(name))
+        yield "## References"
+        yield f"As BibTeX: [{file}]({file})"
+        yield "\n".join(f"- {', '.join(n)}: {references.markdown(t)}" for t, n in names.items())
 
 
 def _cells_of(row: pd.Series) -> list[str]:

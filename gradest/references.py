@@ -1,0 +1,161 @@
+"""References: a docstring's citation as records, and these as text, Markdown and BibTeX.
+
+A citation is `Authors, "Title", [venue,] year[, arXiv id]`; several are joined by `; `.  What
+does not fit is a plugin's free text: `parse` refuses it, all others show it as it is.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gradest.errors import PluginError
+from gradest.markdown import escape
+
+_PATTERN = re.compile(
+    r'(?P<authors>[^";]+), "(?P<title>[^"]+)", '
+    r"(?:(?P<venue>[^\";]+), )?(?P<year>(?:19|20)\d\d)(?:, arXiv (?P<arxiv>\d{4}\.\d{4,5}))?"
+)
+_BETWEEN = re.compile(r';\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')  # a semicolon outside of all titles
+_MINOR = {"a", "an", "the", "on"}  # first words that tell no title from another
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    # BibTeX counts braces, also those behind a backslash.
+    "{": r"\textbraceleft{}",
+    "}": r"\textbraceright{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_"},
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One publication; `authors` are family names."""
+
+    authors: tuple[str, ...]
+    title: str
+    venue: str | None
+    year: int
+    arxiv: str | None
+
+    def __str__(self) -> str:
+        """The citation that it is read from."""
+        return f"{self._before_arxiv()}{f', arXiv {self.arxiv}' if self.arxiv else ''}"
+
+    @property
+    def key(self) -> str:
+        """For BibTeX, of first author, year and title: `maddison2017concrete`."""
+        words = [word for word in map(_plain, self.title.split()) if word]
+        word = next((word for word in words if word not in _MINOR), "")
+        return f"{_plain(self.authors[0])}{self.year}{word}"
+
+    @property
+    def short(self) -> str:
+        """`Williams 1992`, `Yin & Zhou 2019`, `Tucker et al. 2017`."""
+        first, *others = self.authors
+        more = f" & {others[0]}" if len(others) == 1 else " et al." if others else ""
+        return f"{first}{more} {self.year}"
+
+    @property
+    def url(self) -> str | None:
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else None
+
+    def markdown(self) -> str:
+        """The citation, with a link to arXiv."""
+        link = f", [arXiv {self.arxiv}]({self.url})" if self.url else ""
+        return f"{escape(self._before_arxiv())}{link}"
+
+    def _before_arxiv(self) -> str:
+        *others, last = self.authors
+        names = f"{', '.join(others)} & {last}" if others else last
+        venue = f"{self.venue}, " if self.venue else ""
+        return f'{names}, "{self.title}", {venue}{self.year}'
+
+
+def parse(citation: str) -> list[Reference]:
+    """The records of a citation.  Raises PluginError, with the text, for one that does not fit."""
+    return [_reference(part) for part in _BETWEEN.split(citation.removesuffix("."))]
+
+
+def markdown(citation: str, short: bool = False) -> str:
+    """Escaped, with links to arXiv; `short` gives authors and year alone."""
+    found = _lenient(citation)
+    if isinstance(found, str):
+        return escape(found)
+    if not short:
+        return "; ".join(each.markdown() for each in found)
+    return "; ".join(
+        f"[{escape(each.short)}]({each.url})" if each.url else escape(each.short) for each in found
+    )
+
+
+def bibtex(citations: Mapping[str, str]) -> str:
+    """What is cited under these names, each publication once, sorted by key.
+
+    Free text becomes the note of an entry with the name as its key.
+    """
+    entries: dict[str, list[tuple[str, str]]] = {}
+    for name, citation in citations.items():
+        found = _lenient(citation)
+        if isinstance(found, str):
+            cited = [(re.sub(r"[^\w.-]", "-", name), [("note", _tex(found))])]
+        else:
+            cited = [(each.key, _fields(each)) for each in found]
+        for key, fields in cited:
+            if fields not in entries.values():
+                entries[_unused(key, entries)] = fields
+    return "\n".join(_entry(key, entries[key]) for key in sorted(entries))
+
+
+def _lenient(citation: str) -> list[Reference] | str:
+    try:
+        return parse(citation)
+    except PluginError:
+        return " ".join(citation.split())
+
+
+def _reference(text: str) -> Reference:
+    found = _PATTERN.fullmatch(text)
+    if not found:
+        raise PluginError(
+            f"{text!r} is no reference; expected: "
+            'Authors, "Title", [venue,] year[, arXiv id], several joined by "; "'
+        )
+    authors = tuple(re.split(r", | & ", found["authors"]))
+    return Reference(authors, found["title"], found["venue"], int(found["year"]), found["arxiv"])
+
+
+def _fields(of: Reference) -> list[tuple[str, str]]:
+    # In braces of its own, so that no style takes a family name apart or a title to lower case.
+    fields = {
+        "author": " and ".join(f"{{{_tex(name)}}}" for name in of.authors),
+        "title": f"{{{_tex(of.title)}}}",
+        "howpublished": _tex(of.venue or ""),
+        "year": str(of.year),
+        "eprint": of.arxiv,
+        "archiveprefix": "arXiv" if of.arxiv else None,
+        "url": of.url,
+    }
+    return [(name, value) for name, value in fields.items() if value]
+
+
+def _entry(key: str, fields: Sequence[tuple[str, str]]) -> str:
+    lines = [f"  {name} = {{{value}}},\n" for name, value in fields]
+    return f"@misc{{{key},\n{''.join(lines)}}}\n"
+
+
+def _unused(key: str, taken: Mapping[str, object]) -> str:
+    """The key, or with a number behind it where another publication has it."""
+    candidates = [key, *(f"{key}-{n}" for n in range(2, len(taken) + 2))]
+    return next(each for each in candidates if each not in taken)
+
+
+def _plain(text: str) -> str:
+    """Its letters and digits, lower-case ASCII."""
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    return re.sub(r"[^a-z0-9]", "", decomposed)
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(sign, sign) for sign in text)

@@ -1,0 +1,36 @@
+"""The README's catalogue, written from the classes and their docstrings: `make readme`."""
+
+from pathlib import Path
+
+from gradest import catalogue
+from gradest.registry import Registry, all_estimators
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN = "<!-- catalogue: `make readme` writes what follows -->\n"
+END = "<!-- end of the catalogue -->\n"
+
+
+def main() -> None:
+    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def updated(text: str) -> str:
+    """The text with the table of today between its markers.
+
+    Raises ValueError unless each marker is there once, in order.
+    """
+    before, *rest = text.split(BEGIN)
+    _, *after = "".join(rest).split(END)
+    if len(rest) != 1 or len(after) != 1:
+        raise ValueError(f"not once each, in order: {BEGIN.strip()} {END.strip()}")
+    return f"{before}{BEGIN}\n{_table()}\n\n{END}{after[0]}"
+
+
+def _table() -> str:
+    """What is installed beside the catalogue is another's to document."""
+    own = {name: found for name, found in all_estimators().items() if catalogue.built_in(found)}
+    return catalogue.markdown(Registry(estimators=own))
+
+
+if __name__ == "__main__":
+    main()
