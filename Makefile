@@ -27,10 +27,10 @@ benchmark: install
 	$(PYTHON) benchmark.py --suite variance
 
 test: install
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n auto -m "not slow"
 
 test-all: install
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto
 
 lint: install
 	$(PYTHON) -m ruff format --check .

@@ -1,5 +1,6 @@
 """The catalogue as text, Markdown and BibTeX, read off the classes and their files' docstrings."""
 
+import math
 import textwrap
 
 from gradest import formula, references
@@ -12,6 +13,8 @@ from gradest.registry import Registry
 from gradest.suite import suite_names
 
 _WIDTH = 100
+# What a biased method is right for; in each latent, the others being given.
+_DEGREES = {1: "affine f", 2: "quadratic f", math.inf: "every f"}
 _COLUMNS = ("name", "what it is", "unbiased", "needs", "binary only", "evaluations of f", "source")
 
 
@@ -54,25 +57,30 @@ def _entry(found: type, traits: list[str]) -> str:
     lines = [f"  {found.name}: {headline(found)}"]
     knobs = knob_types(found)
     if traits:
-        lines.append(f"      {', '.join(traits)}")
+        lines.append(_indented("; ".join(traits)))
     if knobs:
         defaults = knob_defaults(found)
         shown = ", ".join(f"{k}={defaults[k]!r}" if k in defaults else k for k in knobs)
         lines.append(f"      knobs: {shown}")
     if cited := _citation(found):
-        lines.append(textwrap.indent(textwrap.fill(cited, _WIDTH - 6), "      "))
+        lines.append(_indented(cited))
     return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(textwrap.fill(text, _WIDTH - 6), "      ")
 
 
 def _traits(found: type[Estimator]) -> list[str]:
     evaluations = _evaluations(found)
     return [
-        "unbiased" if found.unbiased else "biased",
+        "unbiased" if found.unbiased else f"biased{_exception(found)}",
         _needs(found),
         *([f"{_only(found)} only"] if found.categories else []),
         *([f"K^N ≤ {found.outcomes:,}"] if found.outcomes else []),
         *([f"evaluations of f: {evaluations}"] if evaluations else []),
         *([f"adapts ({found.adapt_steps} steps)"] if found.adapt_steps else []),
+        *([f"laws: {', '.join(sorted(found.laws))}"] if found.laws else []),
     ]
 
 
@@ -80,12 +88,19 @@ def _row(found: type[Estimator]) -> list[str]:
     return [
         f"`{found.name}`",
         escape(headline(found)),
-        "yes" if found.unbiased else "no",
+        "yes" if found.unbiased else "no" if found.limit else _DEGREES.get(found.degree, "no"),
         escape(_needs(found)),
         "yes" if found.categories == 2 else escape(_only(found)),
         escape(_evaluations(found)),
         references.markdown(_citation(found), short=True),
     ]
+
+
+def _exception(found: type[Estimator]) -> str:
+    """Where a biased method is right, be it in a limit."""
+    right = _DEGREES.get(found.degree)
+    near = ", ".join(f"{knob} = {value!r}" for knob, value in found.limit.items())
+    return "" if not right else f" but for {right}" + (f" in the limit near {near}" if near else "")
 
 
 def _needs(found: type[Estimator]) -> str:

@@ -46,14 +46,15 @@ def _not_finite(estimates: Tensor) -> str:
 
 def _rows(subject: Subject, task: Task) -> str:
     replicator = subject.ready(task)
-    shift = torch.full((len(replicator.logits), ROWS), 1000.0, dtype=torch.float64)
-    shift[0, 0] = 0.0
+    other = torch.ones(len(replicator.logits), ROWS, dtype=torch.float64)
+    other[0, 0] = 0.0
 
     def elsewhere(z: Tensor, cost: Tensor) -> Tensor:
-        return cost + shift[(..., *(None,) * (cost.ndim - 2))]
+        # Another slope besides another level: a difference of costs would not see the level.
+        return torch.lerp(cost, 1000 - 3 * cost, other[(..., *(None,) * (cost.ndim - 2))])
 
     gap = relative_gap(estimates(replicator)[0], estimates(replicator, elsewhere)[0])
-    return f"row 0 moves by {gap:.2g} when the others cost 1000 more" if gap > EQUAL else ""
+    return f"row 0 moves by {gap:.2g} when the others' costs change" if gap > EQUAL else ""
 
 
 def _state(subject: Subject, task: Task) -> str:
@@ -279,7 +280,7 @@ CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "state": partial(_everywhere, _state, "a call leaves the instance as it was"),
     "randomness": partial(_everywhere, _randomness, "draws from no global state"),
     "seed": _seed,
-    "rows": partial(_everywhere, _rows, "row 0 stays as it is when the others cost 1000 more"),
+    "rows": partial(_everywhere, _rows, "row 0 stays as it is when the others' costs change"),
     "vertices": partial(_everywhere, _vertices, "f is evaluated where `relaxes` says"),
     "derivative": partial(_everywhere, _derivative, "f' is used as `differentiates` says"),
     "float32": _float32,

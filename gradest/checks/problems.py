@@ -70,9 +70,8 @@ def of_degree(degree: int) -> list[Task]:
 
 def rare() -> list[Task]:
     """Categories of probability 10⁻⁶, where whatever is clamped or rounded away is missed."""
-    far = [[14.0, 0.0, 13.0], [-13.5, 0.3, 0.1]]
     return [
-        Polynomial("rare categories", [far], seed=1),
+        Polynomial("rare categories", [[[14.0, 0.0, 0.5]], [[-13.5, 0.2, -14.0]]], seed=1),
         Polynomial("rare bits", [[[14.0, 0.0], [0.0, 13.5]]], seed=2),
     ]
 

@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.checks.problems import battery
+from gradest.categorical import one_hot
+from gradest.checks.problems import Changed, battery
+from gradest.checks.tilted import Tilted, Uniforms
 from gradest.contracts import Cost, Estimator, Task, inapplicable
 from gradest.knobs import build
-from gradest.measurement import Measurement, measure
+from gradest.measurement import BATCHES, Measurement, measure
+from gradest.moments import Moments
 from gradest.outcomes import Enumerated, enumerated
 from gradest.randomness import Draws, drawing_from
 from gradest.replicator import Replicator
@@ -18,6 +21,7 @@ from gradest.replicator import Replicator
 LOOKS = (40_000, 400_000)  # replicates; the second look is for what the first leaves open
 FALSE_ALARM = 1e-4  # the chance that a statistical law rejects an estimator that keeps it
 SHARP = 0.05  # what a measurement must be able to exclude, relative to the gradient or to costs
+TILTED = 4096  # replicates in each of the batches whose rare events are made common
 OUTCOMES = 200_000  # of the draws of one estimate, up to which they are enumerated
 DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 
@@ -93,6 +97,32 @@ class Subject:
             replicator = self.ready(task, steps=steps, knobs=knobs)
             self._enumerated[key] = enumerated(replicator, OUTCOMES)
         return self._enumerated[key]
+
+    def tilted(self, task: Task) -> Moments:
+        """Of ĝ and of the first code that f sees, from draws that make rare events common.
+
+        Weighted so that the means are E ĝ and, where that code is a sample, π: [1, B · 2 · N · K].
+        Raises ValueError when the estimator draws anything but so many uniforms a row.
+        """
+        seen: list[Tensor] = []
+        replicator = self.ready(Changed(task, codes=lambda z: (seen.append(z.detach()), z)[1]))
+        generator, points = torch.Generator().manual_seed(1), len(replicator.logits)
+        counted = Uniforms(points, generator)
+        with drawing_from(counted):
+            replicator.each(1)
+        parts = []
+        for _ in range(BATCHES):
+            seen.clear()
+            source = Tilted(points * TILTED, counted.each, generator)
+            with drawing_from(source):
+                gradient, _ = replicator.each(TILTED)  # [B, R, N · K]
+            shape = replicator.logits.shape[1:]
+            first = seen[0].reshape(points, TILTED, -1, *shape)[:, :, 0]  # [B, R, N, K]
+            code = one_hot(first.argmax(-1), first).flatten(2)
+            weight = source.weight.view(points, TILTED, 1)
+            both = weight * torch.cat([gradient, code], 2)  # [B, R, 2 · N · K]
+            parts.append(Moments.of(both.transpose(0, 1).flatten(1).unsqueeze(0)))
+        return Moments.stacked(parts).pooled()
 
     def level(self) -> float:
         """Of one of the tests that a statistical law consists of."""

@@ -1,0 +1,69 @@
+"""Draws under which rare events are common, with the weights that undo it.
+
+Of the n uniforms behind a row one may be tilted towards the ends of (0, 1), which makes an event
+of probability 10⁻⁶ that hangs on one of them happen in a row of some hundred.  Half of the rows are
+left alone, in the others each uniform is the tilted one equally often:
+
+    w = 1 / (½ + ½ · 1/n Σⱼ r(uⱼ)),    r(u) = 1/(2 L u) + 1/(2 L (1 − u)),    L = log 1/a
+
+(where the first term needs u > a, the second 1 − u > a), so that no weight exceeds two.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradest.randomness import Draws
+
+_LEAST = 1e-10  # a: how far into the ends the tilt reaches
+_LOG = -math.log(_LEAST)
+
+
+class Uniforms(Draws):
+    """Counts the uniforms that each of so many rows takes."""
+
+    def __init__(self, rows: int, generator: torch.Generator) -> None:
+        super().__init__(generator)
+        self._rows = rows
+        self.each = 0
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        if law == "uniform_":
+            if shape[0] != self._rows:
+                raise ValueError(f"{list(shape)} uniforms are not so many a row of {self._rows}")
+            self.each += math.prod(shape[1:])
+        return super()._fill(shape, like, law)
+
+
+class Tilted(Uniforms):
+    """The same with one uniform of a row tilted, when each row takes `each` of them."""
+
+    def __init__(self, rows: int, each: int, generator: torch.Generator) -> None:
+        super().__init__(rows, generator)
+        self._total = each
+        left_alone = torch.rand(rows, generator=generator) < 0.5
+        chosen = torch.randint(each, (rows,), generator=generator)
+        self._chosen = torch.where(left_alone, -1, chosen)  # [R]
+        self._ratio = torch.zeros(rows, dtype=torch.float64)  # Σⱼ r(uⱼ)
+
+    @property
+    def weight(self) -> Tensor:
+        """[R]"""
+        return 1 / (0.5 + 0.5 * self._ratio / self._total)
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        first = self.each
+        noise = super()._fill(shape, like, law)
+        if law != "uniform_":
+            return noise
+        u = noise.double().flatten(1)  # [R, places]
+        here = (self._chosen >= first) & (self._chosen < self.each)
+        rows, places = here.nonzero().squeeze(1), (self._chosen - first)[here]
+        v = torch.exp(-_LOG * torch.rand(len(rows), generator=self.generator, dtype=torch.float64))
+        low = torch.rand(len(rows), generator=self.generator) < 0.5
+        u[rows, places] = torch.where(low, v, 1 - v)
+        near = sum(torch.where(x > _LEAST, 1 / x, 0.0) for x in (u, 1 - u))
+        self._ratio += (near / (2 * _LOG)).sum(1)
+        return u.view(shape).to(noise)

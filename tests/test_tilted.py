@@ -1,0 +1,63 @@
+"""Tilted draws: rare events are common, and the weights undo it."""
+
+import pytest
+import torch
+
+from gradest.checks.tilted import Tilted, Uniforms
+from gradest.randomness import Draws
+
+ROWS = 200_000
+
+
+def tilted(each: int) -> Tilted:
+    return Tilted(ROWS, each, torch.Generator().manual_seed(0))
+
+
+def like() -> torch.Tensor:
+    return torch.empty(0, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1e-6), (1 - 1e-6, 1), (0.2, 0.5), (0, 1)])
+def test_weighted_frequencies_are_those_of_uniforms(low, high, assert_mean):
+    source = tilted(6)
+    u = torch.cat(
+        [source.uniform((ROWS, 2, 2), like()).flatten(1), source.uniform((ROWS, 2), like())], 1
+    )
+    inside = ((u >= low) & (u < high)).double() * source.weight.unsqueeze(1)
+    assert_mean(inside, high - low, precision=0.1 * (high - low))
+
+
+def test_no_weight_exceeds_two():
+    source = tilted(3)
+    source.uniform((ROWS, 3), like())
+    assert 0 < source.weight.min() < 1e-3 and source.weight.max() <= 2
+
+
+def test_exponentials_and_categories_are_tilted_through_their_uniforms(assert_mean):
+    source = tilted(3)
+    e = source.exponential((ROWS, 2), like())
+    logits = torch.tensor([[[14.0, 0.0, 0.5]]], dtype=torch.float64).expand(ROWS, -1, -1)
+    index = source.categories(logits, 1).flatten()
+    far = (e > 14).double() * source.weight.unsqueeze(1)
+    assert_mean(far, torch.tensor(-14.0).double().exp(), precision=1e-7)
+    rare = torch.nn.functional.one_hot(index, 3).double() * source.weight.unsqueeze(1)
+    assert_mean(rare[:, 1:], logits[0, 0].softmax(-1)[1:], precision=1e-7)
+
+
+def test_every_row_takes_as_many_uniforms():
+    counted = Uniforms(10, torch.Generator().manual_seed(0))
+    counted.uniform((10, 3), like())
+    counted.normal((7,), like())
+    counted.exponential((10, 2, 2), like())
+    assert counted.each == 7
+    with pytest.raises(ValueError, match="10"):
+        counted.uniform((5, 2), like())
+
+
+def test_other_noise_is_left_alone():
+    source = tilted(1)
+    plain = Draws(source.generator)
+    state = source.generator.get_state()
+    noise = source.normal((ROWS, 2), like())
+    source.generator.set_state(state)
+    assert torch.equal(noise, plain.normal((ROWS, 2), like()))
