@@ -23,7 +23,12 @@ from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
 from gradest.categorical import conditional_gumbel, nabla, sample, softmax, straight_through
+from gradest import Cost, Estimator
+from gradest.categorical import nabla, sample
 from gradest.knobs import AtLeast1, Positive
+
+from ._conditional import conditional_pulls
+from ._derivative import cost_and_derivative
 
 
 @dataclass(eq=False)
@@ -39,7 +44,6 @@ class GumbelRao(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         b = sample(logits)  # [R, N, K]
-        given = b.unsqueeze(1).expand(-1, self.samples, -1, -1)  # [R, S, N, K], S = M
-        z = conditional_gumbel(logits.detach().unsqueeze(1), given)
-        y = softmax((z + nabla(logits).unsqueeze(1)) / self.temperature)
-        return f(straight_through(b, y.mean(1)))  # [R]
+        cost, slope = cost_and_derivative(f, b)  # [R], [R, N, K]
+        pulls = conditional_pulls(logits, b, slope, self.temperature, self.samples)
+        return cost + (pulls.mean(1) * nabla(logits)).sum((-2, -1))  # [R]

@@ -28,8 +28,12 @@ from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
 from gradest.categorical import conditional_gumbel, nabla, sample, softmax, straight_through
+from gradest import Cost, Estimator
+from gradest.categorical import nabla, sample
 from gradest.knobs import AtLeast1, Positive
 
+from ._conditional import conditional_pulls
+from ._derivative import cost_and_derivative
 from ._reinmax import reinmax
 
 
@@ -46,9 +50,9 @@ class ReinMaxCV(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
+        cost, slope = cost_and_derivative(f, z)  # [R], [R, N, K]
         mixture = torch.logaddexp(logits.detach().log_softmax(-1), z.log())  # log (π + z)
-        given = z.unsqueeze(1).expand(-1, self.samples + 1, -1, -1)  # [R, S, N, K], S = M + 1
-        x = conditional_gumbel(mixture.unsqueeze(1), given)
-        y = softmax((x + nabla(logits).unsqueeze(1)) / self.temperature)
-        control = y[:, 1:].mean(1) - y[:, 0]  # [R, N, K], its Jacobian is J_GR − J_GS
-        return f(straight_through(z, reinmax(logits, z) + self.eta * control))  # [R]
+        pulls = conditional_pulls(mixture, z, slope, self.temperature, self.samples + 1)
+        control = pulls[:, 1:].mean(1) - pulls[:, 0]  # (J_GR − J_GS) f'(z), [R, N, K]
+        g = slope * reinmax(logits, z) + self.eta * control * nabla(logits)
+        return cost + g.sum((-2, -1))  # [R]

@@ -78,22 +78,30 @@ def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tens
     return one_hot(z.detach().argmax(-1), z), z
 
 
-def conditional_gumbel(logits: Tensor, b: Tensor) -> Tensor:
+def conditional_gumbel(logits: Tensor, b: Tensor, samples: int | None = None) -> Tensor:
     """z = log α + G given that argmax z = b, reparameterised in the logits.
 
         z_b = log Σα − log E_b,    z_i = −log(E_i/α_i + E_b/Σα)  for i ≠ b,    E ~ Exp(1)
 
     in the form −logaddexp(log E_i − log α_i, log E_b − log Σα), which no magnitude of α breaks.
     The gradient also flows through log Σα: dropping it biases whoever differentiates z.
-    [..., N, K] and one-hot [..., N, K] -> [..., N, K].
+    [..., N, K] and one-hot [..., N, K] -> [..., N, K], or [R, N, K] twice -> [R, S, N, K] with
+    S = `samples`.
 
     Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, "REBAR", 2017, arXiv 1703.07370, whose
     printed formula is the case Σα = 1.
     """
-    logits = logits.expand(b.shape)
-    log_e = draws().exponential(b.shape, logits).log().to(logits.dtype)
-    top = log_e.gather(-1, b.argmax(-1, keepdim=True)) - logits.logsumexp(-1, keepdim=True)
-    return -torch.where(b > 0, top, torch.logaddexp(log_e - logits, top))
+    chosen, total = b.argmax(-1, keepdim=True), logits.logsumexp(-1, keepdim=True)
+    shape = b.shape
+    if samples is not None:
+        shape = (len(b), samples, *b.shape[1:])
+        logits, chosen, total = logits.unsqueeze(1), chosen.unsqueeze(1), total.unsqueeze(1)
+    chosen = chosen.expand(*shape[:-1], 1)
+    log_e = draws().exponential(shape, logits).log().to(logits.dtype)
+    top = log_e.gather(-1, chosen) - total
+    # Spelled out, since torch's logaddexp is six times slower where it broadcasts a short axis.
+    below = torch.logaddexp(log_e - logits, top.expand(shape).contiguous())
+    return -below.scatter(-1, chosen, top)
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ class Draws:
     """Pseudo-random draws from one `torch.Generator` (None: torch's global one).
 
     `count` is the number of requests served: an estimator that leaves it unchanged is
-    deterministic.
+    deterministic.  `nbytes` is the memory that they took, noise and tables of probabilities.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
         self.count = 0
+        self.nbytes = 0
 
     @classmethod
     def seeded(cls, seed: int, device: str | torch.device = "cpu") -> "Draws":
@@ -55,6 +56,7 @@ class Draws:
         weight = logits.detach().double()
         weight = (weight - weight.amax(-1, keepdim=True)).exp_()
         cdf = weight.cumsum(-1)  # unnormalised, [R, ..., K]
+        self.nbytes += weight.nbytes + cdf.nbytes
         u = self.uniform((*cdf.shape[:-1], samples), cdf) * cdf[..., -1:]  # [R, ..., S]
         # right=True steps over categories of probability zero, also when u is exactly 0.
         index = torch.searchsorted(cdf, u, right=True)
@@ -64,6 +66,7 @@ class Draws:
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
         self.count += 1
         noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
+        self.nbytes += noise.nbytes
         return getattr(noise, law)(generator=self.generator)
 
 

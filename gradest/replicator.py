@@ -97,7 +97,8 @@ class Replicator:
 
     def pilot(self, source: Draws) -> Pilot:
         """Learn from a few replicates what many will need."""
-        saved, count, state = 0, source.count, torch.get_rng_state()
+        saved, state = 0, torch.get_rng_state()
+        count, drawn = source.count, source.nbytes
 
         def weigh(tensor: Tensor) -> Tensor:
             nonlocal saved
@@ -106,7 +107,8 @@ class Replicator:
 
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
             gradient, _ = self(_PILOT_ROWS)
-        # What f is evaluated at counts too, since it takes memory where no graph saves it.
+        # Draws and what f is evaluated at count too: they take memory where no graph saves them.
+        saved += source.nbytes - drawn
         saved += self.evaluations * _PILOT_ROWS * self.logits.nbytes
         kind = self.logits.device.type
         by_saved = _SAVED_BYTES[kind] * _PILOT_ROWS // max(saved, 1)

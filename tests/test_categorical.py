@@ -320,6 +320,16 @@ def test_conditional_gumbel_broadcasts_logits_over_samples():
     assert not torch.equal(z[:, 0], z[:, 1])
 
 
+def test_conditional_gumbel_draws_several_for_one_b():
+    logits = torch.randn(5, 2, 3)
+    b = sample(logits)  # [R, N, K]
+    z = []
+    for given in ((logits, b, 4), (logits.unsqueeze(1), b.unsqueeze(1).expand(-1, 4, -1, -1))):
+        with drawing_from(Draws.seeded(3)):
+            z.append(conditional_gumbel(*given))  # [R, S, N, K]
+    assert z[0].shape == (5, 4, 2, 3) and torch.equal(*z)
+
+
 def test_conditional_gumbel_keeps_masked_categories_out():
     logits = torch.tensor([[[0.3, -INF, 1.2]]], dtype=torch.float64, requires_grad=True)
     z = conditional_gumbel(logits, torch.tensor([[[0.0, 0.0, 1.0]]], dtype=torch.float64))
