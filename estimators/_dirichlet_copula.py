@@ -22,7 +22,11 @@ def copula_uniforms(shape: Sequence[int], like: Tensor) -> Tensor:
     return (1 - e / e.sum(1, keepdim=True)) ** (shape[1] - 1)
 
 
-def pair_cdf(u: Tensor, v: Tensor, samples: int) -> Tensor:
-    """P(Uᵢ ≤ u, Uⱼ ≤ v) = max(0, u^(1/m) + v^(1/m) − 1)ᵐ for i ≠ j."""
-    m = samples - 1
-    return (u ** (1 / m) + v ** (1 / m) - 1).clamp(min=0) ** m
+def roots(u: Tensor, samples: int) -> Tensor:
+    """u^(1/m), the scale on which the law of a pair is simple."""
+    return u ** (1 / (samples - 1))
+
+
+def pair_cdf(a: Tensor, b: Tensor, samples: int) -> Tensor:
+    """P(Uᵢ ≤ u, Uⱼ ≤ v) = max(0, a + b − 1)ᵐ for i ≠ j, with the roots a of u and b of v."""
+    return (a + b - 1).clamp_(min=0) ** (samples - 1)

@@ -27,7 +27,7 @@ from gradest.categorical import nabla, one_hot, softmax
 from gradest.knobs import AtLeast2
 from gradest.randomness import draws
 
-from ._dirichlet_copula import copula_uniforms, pair_cdf
+from ._dirichlet_copula import copula_uniforms, pair_cdf, roots
 
 
 @dataclass(eq=False)
@@ -42,12 +42,11 @@ class CARMS(Estimator):
         index = self._sampled(pi, orders)  # [R, S, N]
         z = one_hot(index, logits)  # [R, S, N, K]
         cost = f(z)  # [R, S]
-        difference = cost.unsqueeze(2) - cost.unsqueeze(1)  # [R, S, S]
-        weight = difference.unsqueeze(-1) * self._surprise(pi, orders, index).to(logits)
-        # Σ_{i<j} over (z_i − z_j) is Σ_{i≠j} over z_i alone, r_ij and the difference being what
-        # they are under an exchange of i and j.
-        weight = weight.sum(2) / (self.samples * (self.samples - 1))  # [R, S, N]
-        g = (weight.unsqueeze(-1) * z).sum(1)  # [R, N, K]
+        i, j = torch.triu_indices(self.samples, self.samples, 1, device=logits.device)  # [P]
+        r = self._surprise(pi, orders, index, i, j).to(logits)  # [R, P, N]
+        weight = (cost[:, i] - cost[:, j]).unsqueeze(-1) * r  # [R, P, N]
+        pairs = self.samples * (self.samples - 1)
+        g = (weight.unsqueeze(-1) * (z[:, i] - z[:, j])).sum(1) / pairs  # [R, N, K]
         return cost.mean(1) + (g * nabla(logits)).sum((-2, -1))  # [R]
 
     def _sampled(self, pi: Tensor, orders: Tensor) -> Tensor:
@@ -62,8 +61,8 @@ class CARMS(Estimator):
         place = torch.searchsorted(cdf, level, right=True)
         return order.gather(-1, place.clamp(max=pi.shape[-1] - 1)).movedim(-1, 1)
 
-    def _surprise(self, pi: Tensor, orders: Tensor, index: Tensor) -> Tensor:
-        """r_ij for samples of different categories, elsewhere 0: [R, S, S, N]."""
+    def _surprise(self, pi: Tensor, orders: Tensor, index: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """r_ij for the pairs i, j [P] of samples; 0 where their categories agree: [R, P, N]."""
         chosen = pi.unsqueeze(1).expand(*index.shape, -1)
         chosen = chosen.gather(-1, index.unsqueeze(-1)).squeeze(-1)  # π(z_i), [R, S, N]
         law = 0.0
@@ -72,20 +71,19 @@ class CARMS(Estimator):
             before = (rank.unsqueeze(1) < rank).to(pi)  # [K, K]
             start = (pi @ before).unsqueeze(1).expand(-1, index.shape[1], -1, -1)
             start = start.gather(-1, index.unsqueeze(-1)).squeeze(-1)  # [R, S, N]
-            law = law + self._rectangle(start, start + chosen)
-        law = law / len(orders)  # P(z_i, z_j), [R, S, S, N]
-        differ = index.unsqueeze(2) != index.unsqueeze(1)
+            low, high = roots(start, self.samples), roots(start + chosen, self.samples)
+            # index_select, four times as fast as low[:, i].
+            ends = (x.index_select(1, pair) for pair in (i, j) for x in (low, high))
+            law = law + self._rectangle(*ends)
+        law = law / len(orders)  # P(z_i, z_j), [R, P, N]
+        differ = index[:, i] != index[:, j]
         # A pair that has met has P > 0; only rounding of a mass below 10⁻¹⁶ says otherwise.
-        ratio = chosen.unsqueeze(2) * chosen.unsqueeze(1) / law
-        return torch.where(differ & (law > 0), ratio, 0.0)
+        return torch.where(differ & (law > 0), chosen[:, i] * chosen[:, j] / law, 0.0)
 
-    def _rectangle(self, low: Tensor, high: Tensor) -> Tensor:
-        """P(low_i ≤ U_i < high_i, low_j ≤ U_j < high_j) for all i and j: [R, S, S, N]."""
-
-        def cdf(u: Tensor, v: Tensor) -> Tensor:
-            return pair_cdf(u.unsqueeze(2), v.unsqueeze(1), self.samples)
-
-        return cdf(high, high) - cdf(low, high) - cdf(high, low) + cdf(low, low)
+    def _rectangle(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        """P(aᵐ ≤ U_i < bᵐ, cᵐ ≤ U_j < dᵐ)."""
+        n = self.samples
+        return pair_cdf(b, d, n) - pair_cdf(a, d, n) - pair_cdf(b, c, n) + pair_cdf(a, c, n)
 
 
 def _orders(categories: int, device: torch.device) -> Tensor:

@@ -358,13 +358,14 @@ def test_arms_varies_less_than_leave_one_out_on_one_bit(theta, t, n):
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_the_copula_has_uniform_margins_and_its_pair_law(n, assert_mean):
     grid = torch.tensor([0.2, 0.5, 0.8, 0.95], dtype=torch.float64)
-    assert_close(carms.pair_cdf(grid, torch.ones(4).double(), n), grid)
+    ends = carms.roots(grid, n)
+    assert_close(carms.pair_cdf(ends, torch.ones(4).double(), n), grid)
     with drawing_from(Draws.seeded(0)):
         u = carms.copula_uniforms((100_000, n), grid)
     below = (u[:, :2].unsqueeze(-1) <= grid).double()  # [R, 2, 4]
     assert_mean(below[:, 0], grid, 0.002)
     both = torch.einsum("ru,rv->ruv", below[:, 0], below[:, 1])
-    expected = carms.pair_cdf(grid.unsqueeze(1), grid, n)
+    expected = carms.pair_cdf(ends.unsqueeze(1), ends, n)
     seen = expected > 0
     assert not both[:, ~seen].any()
     assert_mean(both[:, seen], expected[seen], 0.002)
@@ -426,7 +427,8 @@ def test_carms_weighs_pairs_by_the_law_that_they_have(assert_mean):
     assert_mean(eye[index[:, 2]], pi[0, 0], 0.002)
     a, b = torch.triu_indices(4, 4, offset=1)
     pairs = torch.stack([a, b, b], 1).unsqueeze(-1)  # [6, n, 1]
-    r = estimator._surprise(pi.expand(6, -1, -1), orders, pairs)[:, 0, 1, 0]
+    first, second = torch.tensor([0]), torch.tensor([1])
+    r = estimator._surprise(pi.expand(6, -1, -1), orders, pairs, first, second)[:, 0, 0]
     law = pi[0, 0, a] * pi[0, 0, b] / r
     met = eye[index[:, 0]][:, a] * eye[index[:, 1]][:, b]
     assert_mean(met, law, 0.002)
