@@ -24,7 +24,10 @@ from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla, sample
+from gradest import Cost, Estimator
+from gradest.categorical import log_prob, nabla
 from gradest.enumeration import LIMIT, all_codes
+from gradest.randomness import draws
 
 
 @dataclass(eq=False)
@@ -36,17 +39,18 @@ class SumAndSample(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         codes = all_codes(logits)  # [K^N, N, K]
-        joint = reduce(_outer_sum, logits.log_softmax(-1).unbind(1))  # [R, K^N], log p
+        log_pi = logits.detach().log_softmax(-1)  # [R, N, K]
+        joint = reduce(_outer_sum, log_pi.unbind(1))  # [R, K^N], log p
         # The last outcome is sampled from a set of one, which is to sum it.
         summed = joint.topk(min(self.k, len(codes) - 1)).indices  # [R, k], C
         rest = joint.scatter(1, summed, -torch.inf)  # [R, K^N], log p outside of C
-        sampled = sample(rest.unsqueeze(1)).argmax(-1)  # [R, 1], z'
-        index = torch.cat([summed, sampled], 1)  # [R, k + 1]
-        log_p = joint.gather(1, index)  # [R, k + 1]
-        log_weight = torch.cat([log_p[:, :-1], rest.logsumexp(1, keepdim=True)], 1)
-        cost = f(codes[index])  # [R, k + 1]
-        # Detached, because ∇p = p ∇ log p is in the last factor already.
-        return (log_weight.detach().exp() * cost * (1 + nabla(log_p))).sum(1)  # [R]
+        sampled = draws().categories(rest.unsqueeze(1), 1).squeeze(2)  # [R, 1], z'
+        z = codes[torch.cat([summed, sampled], 1)]  # [R, k + 1, N, K]
+        cost = f(z)  # [R, k + 1]
+        rest = rest.logsumexp(1, keepdim=True)  # [R, 1], log(1 − p(C))
+        weight = torch.cat([joint.gather(1, summed), rest], 1).exp()  # [R, k + 1]
+        # ∇ log p of the k + 1 outcomes alone, not of all that are listed.
+        return (weight * cost * (1 + nabla(log_prob(logits.unsqueeze(1), z)))).sum(1)  # [R]
 
 
 def _outer_sum(a: Tensor, b: Tensor) -> Tensor:
