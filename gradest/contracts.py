@@ -168,13 +168,21 @@ class Tuned(Estimator):
     def reset(self, logits: Tensor) -> None:
         self._parameters = list(self.build(logits))
         self._optimiser = torch.optim.Adam(self._parameters, lr=self.learning_rate)
+        self._require_gradients(False)
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._require_gradients(True)
         loss = self.tuning_loss(logits.detach().requires_grad_(), f)
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         self._optimiser.step()
+        self._require_gradients(False)
+
+    def _require_gradients(self, wanted: bool) -> None:
+        """Only while tuning: else every estimate would pay for a graph that nobody walks."""
+        for parameter in self._parameters:
+            parameter.requires_grad_(wanted)
 
 
 def inapplicable(estimator: Estimator, task: Task, logits: Tensor) -> str | None:
