@@ -3,7 +3,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all lint format readme wheel bench
+.PHONY: help install benchmark test test-all lint format readme wheel bench cost
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -13,6 +13,7 @@ help:
 	@echo "make format     let ruff format and mend"
 	@echo "make readme     write the README's catalogue anew"
 	@echo "make bench      speed, as ratios measured in one run"
+	@echo "make cost       evaluations and time of each estimator against leave-one-out"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -45,6 +46,9 @@ readme: install
 
 bench: install
 	$(PYTHON) tests/bench.py
+
+cost: install
+	$(PYTHON) tests/cost.py
 
 wheel: install
 	rm -rf dist build

@@ -15,5 +15,5 @@ def conditional_pulls(
     """
     x = conditional_gumbel(logits.detach(), z, samples)  # [R, S, N, K]
     y = softmax(x / temperature)
-    pull = y * slope.unsqueeze(1)
-    return (pull - y * pull.sum(-1, keepdim=True)) / temperature
+    pull = y * (slope / temperature).unsqueeze(1)
+    return pull - y * pull.sum(-1, keepdim=True)

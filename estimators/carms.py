@@ -34,6 +34,7 @@ from ._dirichlet_copula import copula_uniforms, pair_cdf, roots
 class CARMS(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS - {"labels"}
     evaluations: ClassVar[str] = "samples"
+    slow: ClassVar[str] = "averages the law of each pair over K (K − 1)/2 orders"
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

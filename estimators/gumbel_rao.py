@@ -39,6 +39,7 @@ class GumbelRao(Estimator):
     degree: ClassVar[float | None] = 2
     limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.05}
     evaluations: ClassVar[str] = "1"
+    slow: ClassVar[str] = "draws the noise of M relaxed samples for one evaluation"
     samples: AtLeast1 = 10
     temperature: Positive = 0.5
 

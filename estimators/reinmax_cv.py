@@ -44,6 +44,7 @@ class ReinMaxCV(Estimator):
     laws: ClassVar[frozenset[str]] = LAWS
     degree: ClassVar[float | None] = 2
     evaluations: ClassVar[str] = "1"
+    slow: ClassVar[str] = "draws the noise of M + 1 relaxed samples for one evaluation"
     eta: float = 1.0
     temperature: Positive = 0.7
     samples: AtLeast1 = 10

@@ -31,6 +31,7 @@ from ._network import Network
 class RELAX(Tuned):
     laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
     evaluations: ClassVar[str] = "1"
+    slow: ClassVar[str] = "runs its surrogate, a network, twice for one evaluation"
     temperature: Positive = 0.5
     width: AtLeast1 = 16
 

@@ -39,6 +39,7 @@ class RODEO(Tuned):
     categories: ClassVar[int | None] = 2
     laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
     evaluations: ClassVar[str] = "samples"
+    slow: ClassVar[str] = "runs its network at S² (N + 1) points for S evaluations"
     samples: AtLeast2 = 2
     width: AtLeast1 = 16
 

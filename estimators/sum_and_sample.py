@@ -35,6 +35,7 @@ class SumAndSample(Estimator):
     outcomes: ClassVar[int | None] = LIMIT
     laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
     evaluations: ClassVar[str] = "min(k + 1, K ** N)"
+    slow: ClassVar[str] = "lists the probabilities of all K^N outcomes"
     k: Annotated[int, Ge(0)] = 1
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -127,7 +127,7 @@ class Estimator(Knobs, ABC):
     # everywhere), be it only in the limit that the knobs in `limit` come close to.
     degree: ClassVar[float | None] = None
     limit: ClassVar[Mapping[str, Any]] = {}
-    slow: ClassVar[str] = ""  # why it takes five times as long as leave-one-out, if it does
+    slow: ClassVar[str] = ""  # why it can take five times as long as leave-one-out, if so
 
     @abstractmethod
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -1,23 +1,24 @@
 """What each estimator costs, in evaluations of f and in time: `make cost`.
 
-One row an estimator, whatever the registry holds: the evaluations of f per estimate, microseconds
-per estimate (forward and backward pass to the logits, as a run times them: in one thread, in the
-batches that `measure` takes, tuned estimators in their first state), and the ratio
+One row an estimator, whatever the registry holds, with its default knobs: the evaluations of f
+per estimate, the microseconds per estimate (forward and backward pass to the logits, in one thread
+and in the batches that `measure` takes; no adaptation) and the ratio
 
     (time of the estimate / its evaluations) / (time of rloo(S) / S),    S = max(2, evaluations)
 
-on the same problem.  What f costs is counted by the evaluations already, so that the ratio shows
-what a method costs beside them: leave-one-out does with its S samples nothing but draw, evaluate
-and score them.  It needs two; an estimate with one evaluation is held against half of it, which is
-strict, since the other half shares its overhead.  One derivative of f counts for nothing here.
+on the same problem.  What f costs is in the evaluations already; the ratio shows what a method
+costs beside them, since leave-one-out does nothing with its S samples but draw, evaluate and
+score them.  It needs two, so an estimate with one evaluation is held against half of it; that is
+strict, as the halves share their overhead.  A derivative of f counts for nothing, which is strict
+as well.  `rloo` against itself should come out as one: what it is off by is the table's own error.
 
-Every method meets the same N = 4 latents on two tasks: `quadratic`, where f is so cheap that the
-time is the method's own, and `categorical_vae`, where f is a decoder.  K = 4, or K = 2 where a
-method needs it; the ratio compares within one problem.
+Every method meets N = 4 latents on two tasks: `quadratic`, where f is so cheap that the time is the
+method's own, and `categorical_vae`, where f is a small decoder.  K = 4, or K = 2 for binary
+methods; the ratio stays within one problem.  It is the median of the rounds' ratios, with the
+smallest and the largest, which cover it with 98 %.
 
-The ratio is the median of the rounds' ratios, with the smallest and the largest, which cover it
-with 98 %.  Exit status 1 when an estimator is above five for certain (in every round of a task)
-and does not say why: its row is marked UNEXPLAINED.
+Exit status 1 when an estimator is above five in every round of a task and does not claim why
+(`Estimator.slow`): its row says UNEXPLAINED.
 """
 
 import statistics
@@ -43,6 +44,7 @@ TASKS = ("quadratic", "categorical_vae")
 class Entry(NamedTuple):
     """One estimator on one task."""
 
+    categories: int
     evaluations: int
     seconds: float  # per estimate
     ratios: Sequence[float]  # one a round
@@ -57,19 +59,26 @@ class Entry(NamedTuple):
 
 
 def main(names: Sequence[str] = ()) -> int:
-    """Prints the table, of these estimators or of all; the exit status."""
+    """Prints the table, of these estimators or of all; the exit status.
+
+    Raises UsageError for an unknown name.
+    """
     registry = Registry.load()
-    names = names or sorted(registry.estimators)
-    columns = [_timed(names, task, registry) for task in TASKS]
+    names = names or list(registry.estimators)
+    by_task = [_timed(names, task, registry) for task in TASKS]
     rows, status = [], 0
-    for name in sorted(names, key=lambda name: -max(c[name].ratio for c in columns if name in c)):
-        entries = [column.get(name) for column in columns]
+    for name in sorted(by_task[0], key=lambda name: -max(found[name].ratio for found in by_task)):
+        entries = [found[name] for found in by_task]
         reason = registry.estimator(name).slow
-        if not reason and any(entry.slow for entry in entries if entry):
+        if not reason and any(entry.slow for entry in entries):
             reason, status = "UNEXPLAINED", 1
-        rows.append([name, *(text for entry in entries for text in _texts(entry)), reason])
-    headers = [f"{task}: {what}" for task in TASKS for what in ("evaluations", "µs", "ratio")]
-    print(table(["estimator", *headers, f"why above {LIMIT:g}"], rows, left=1))
+        shared = [name, str(entries[0].categories), count(entries[0].evaluations)]
+        rows.append([*shared, *(text for entry in entries for text in _texts(entry)), reason])
+    headers = [f"{task}{what}" for task in TASKS for what in (", µs", ", ratio")]
+    headers = ["estimator", "K", "evaluations", *headers, f"why it can be above {LIMIT:g}"]
+    print(table(headers, rows, left=1))
+    for name in sorted(set(names) - set(by_task[0])):
+        print(f"{name} applies to none of these problems")
     return status
 
 
@@ -89,7 +98,9 @@ def _timed(names: Sequence[str], task: str, registry: Registry) -> dict[str, Ent
             except Inapplicable:
                 continue
     reference = {
-        name: _cell(REFERENCE, {"samples": max(2, evaluations)}, task, cell.task_knobs["categories"])
+        name: _cell(
+            REFERENCE, {"samples": max(2, evaluations)}, task, cell.task_knobs["categories"]
+        )
         for name, (cell, evaluations) in found.items()
     }
     cells = {}
@@ -100,6 +111,7 @@ def _timed(names: Sequence[str], task: str, registry: Registry) -> dict[str, Ent
     times = dict(zip(cells, times, strict=True))
     return {
         name: Entry(
+            cell.task_knobs["categories"],
             evaluations,
             statistics.median(times[cell.key]),
             [
@@ -134,11 +146,9 @@ def _evaluations(cell: Cell, registry: Registry) -> int:
     return replicator.evaluations
 
 
-def _texts(entry: Entry | None) -> list[str]:
-    if entry is None:
-        return ["", "", ""]
+def _texts(entry: Entry) -> list[str]:
     ratio = interval(entry.ratio, min(entry.ratios), max(entry.ratios))
-    return [count(entry.evaluations), number(entry.seconds * 1e6), ratio]
+    return [number(entry.seconds * 1e6), ratio]
 
 
 if __name__ == "__main__":
