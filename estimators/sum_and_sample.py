@@ -40,8 +40,8 @@ class SumAndSample(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         codes = all_codes(logits)  # [K^N, N, K]
-        log_pi = logits.detach().log_softmax(-1)  # [R, N, K]
-        joint = reduce(_outer_sum, log_pi.unbind(1))  # [R, K^N], log p
+        log_pi = logits.log_softmax(-1)  # [R, N, K]
+        joint = reduce(_outer_sum, log_pi.detach().unbind(1))  # [R, K^N], log p
         # The last outcome is sampled from a set of one, which is to sum it.
         summed = joint.topk(min(self.k, len(codes) - 1)).indices  # [R, k], C
         rest = joint.scatter(1, summed, -torch.inf)  # [R, K^N], log p outside of C
@@ -51,7 +51,7 @@ class SumAndSample(Estimator):
         rest = rest.logsumexp(1, keepdim=True)  # [R, 1], log(1 − p(C))
         weight = torch.cat([joint.gather(1, summed), rest], 1).exp()  # [R, k + 1]
         # ∇ log p of the k + 1 outcomes alone, not of all that are listed.
-        return (weight * cost * (1 + nabla(log_prob(logits.unsqueeze(1), z)))).sum(1)  # [R]
+        return (weight * cost * (1 + nabla(log_prob(log_pi.unsqueeze(1), z)))).sum(1)  # [R]
 
 
 def _outer_sum(a: Tensor, b: Tensor) -> Tensor:
