@@ -156,6 +156,15 @@ def test_a_chunk_is_smaller_for_larger_rows_and_at_least_one_row(seeded):
     assert large >= 1 and huge == 1
 
 
+def test_a_chunk_is_smaller_where_more_is_drawn_than_any_graph_saves(seeded):
+    task = gradest.make_task("quadratic")
+    few, many = (
+        Replicator(gradest.make_estimator("gumbel_rao", samples=m), task).pilot(seeded).chunk
+        for m in (1, 1000)
+    )
+    assert few > 50 * many
+
+
 # methods without randomness
 
 
@@ -590,6 +599,15 @@ def test_a_tuned_estimator_descends_to_the_least_variance(target, untuned, optim
     assert (
         -4.5 * after.standard_error < after.estimate - optimum < 4.5 * after.standard_error + excess
     )
+
+
+def test_an_estimate_records_no_graph_of_what_is_tuned():
+    task, estimator = gradest.make_task("categorical"), TunedBaseline()
+    replicator = Replicator(estimator, task)
+    for steps in (0, 2):
+        replicator.adapt(steps)
+        assert not estimator.baseline.requires_grad
+    assert estimator.baseline.abs() > 0
 
 
 def test_tuning_leaves_the_logits_of_the_task_and_the_cost_alone():
