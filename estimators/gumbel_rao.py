@@ -22,8 +22,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
-from gradest.categorical import conditional_gumbel, nabla, sample, softmax, straight_through
-from gradest import Cost, Estimator
 from gradest.categorical import nabla, sample
 from gradest.knobs import AtLeast1, Positive
 

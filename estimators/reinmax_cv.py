@@ -27,8 +27,6 @@ import torch
 from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
-from gradest.categorical import conditional_gumbel, nabla, sample, softmax, straight_through
-from gradest import Cost, Estimator
 from gradest.categorical import nabla, sample
 from gradest.knobs import AtLeast1, Positive
 

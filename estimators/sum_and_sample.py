@@ -23,8 +23,6 @@ from annotated_types import Ge
 from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
-from gradest.categorical import nabla, sample
-from gradest import Cost, Estimator
 from gradest.categorical import log_prob, nabla
 from gradest.enumeration import LIMIT, all_codes
 from gradest.randomness import draws
