@@ -174,8 +174,10 @@ def _rare_tilted(subject: Subject, task: Task) -> Outcome:
     told = f"rare events made common, |z| = {of_gradient[0]:.1f}"
     if of_gradient[0] > _MISSED:
         return "failed", told
-    told += f", standard error {of_gradient[1]:.1g} of its coordinate"
-    return ("passed" if of_gradient[1] <= _RARELY_SHARP else "inconclusive"), told
+    if of_gradient[1] > _RARELY_SHARP:
+        # No reason to reject: who has no bias elsewhere may well be noisy where little is at stake.
+        return "skipped", f"the noise is {of_gradient[1]:.1g} times the smallest coordinate"
+    return "passed", f"{told}, standard error {of_gradient[1]:.1g} of its coordinate"
 
 
 def _settings(subject: Subject) -> Outcome:
