@@ -491,6 +491,70 @@ class ForgetsToDivide(Estimator):
         return f(straight_through(b, self.temperature * y))
 
 
+@breaks("rows")
+class DividesByTheRows(Estimator):
+    """Unbiased, as every multiple of a control variate is, and another method for every R."""
+
+    relaxes: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z, pi = sample(logits), logits.softmax(-1)
+        x = pi.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(f.frozen(x).mean(), x)
+        h = (slope * (z - pi)).sum((-2, -1))
+        return score_function(logits, z, f(z), h) + (slope * nabla(pi)).sum((-2, -1))
+
+
+@breaks("direction")
+class PointsDownhill(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(sample(logits), -logits.softmax(-1)))
+
+
+@breaks("direction")
+class PointsDownhillUnderGumbelNoise(Estimator):
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(gumbel_max(logits)[0], -logits.softmax(-1)))
+
+
+@breaks("adapting")
+class AdaptsTheWrongWay(Estimator):
+    adapt_steps: ClassVar[int] = 50
+
+    def reset(self, logits: Tensor) -> None:
+        self._mean = logits.new_zeros(())
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._mean = self._mean.lerp(30 - f(sample(logits)).detach().mean(), 0.05)
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), self._mean)
+
+
+@breaks("rare")
+class ClampsTheUniform(Estimator):
+    """DisARM that never sees the rarer value of a bit."""
+
+    categories: ClassVar[int | None] = 2
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        phi = logits[..., 1] - logits[..., 0]  # [R, N]
+        u, theta = draws().uniform(phi.shape, phi).clamp(1e-5, 1 - 1e-5), phi.sigmoid()
+        b, c = (one_hot(x.long(), logits) for x in (u < theta, 1 - u < theta))
+        cost = f(torch.stack([b, c], 1))
+        sign = b[..., 1] - c[..., 1]
+        g = (cost[:, :1] - cost[:, 1:]) * sign * phi.abs().sigmoid() / 2
+        return cost.mean(1) + (g * nabla(phi)).sum(-1)
+
+
 @pytest.mark.parametrize("cls, laws", WRONG)
 def test_rejects_by_the_right_law(cls: type[Estimator], laws: set[str]) -> None:
     findings = check_estimator(cls)
@@ -546,8 +610,8 @@ class NeedsTwoRows(Estimator):
 @pytest.mark.parametrize(
     "cls, told",
     [
-        (OneValueForAll, "returned [] where [8], one value a row, was expected"),
-        (SamplesAsRows, "f was asked for 16 rows where there are 8"),
+        (OneValueForAll, "returned [] where [16], one value a row, was expected"),
+        (SamplesAsRows, "f was asked for 32 rows where there are 16"),
         (NoGradient, "does not require grad"),
         (NotFinite, "rows are not finite"),
         (NeedsTwoRows, "IndexError: index 1 is out of bounds"),

@@ -14,6 +14,7 @@ from gradest import formula
 from gradest.categorical import one_hot
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, relative_gap
 from gradest.checks.problems import extreme, span
+from gradest.checks.rigged import Alike
 from gradest.checks.settings import alternatives
 from gradest.checks.subject import BRIEFLY, ROWS, SHARP, Subject, estimates
 from gradest.contracts import Cost, Task
@@ -46,15 +47,24 @@ def _not_finite(estimates: Tensor) -> str:
 
 def _rows(subject: Subject, task: Task) -> str:
     replicator = subject.ready(task)
-    other = torch.ones(len(replicator.logits), ROWS, dtype=torch.float64)
-    other[0, 0] = 0.0
+    points = len(replicator.logits)
+    other = torch.zeros(points, ROWS, dtype=torch.float64)
+    other[:, 0] = 1.0
 
-    def elsewhere(z: Tensor, cost: Tensor) -> Tensor:
+    def first(z: Tensor, cost: Tensor) -> Tensor:
         # Another slope besides another level: a difference of costs would not see the level.
-        return torch.lerp(cost, 1000 - 3 * cost, other[(..., *(None,) * (cost.ndim - 2))])
+        return torch.lerp(cost, 1000 - 3000 * cost, other[(..., *(None,) * (cost.ndim - 2))])
 
-    gap = relative_gap(estimates(replicator)[0], estimates(replicator, elsewhere)[0])
-    return f"row 0 moves by {gap:.2g} when the others' costs change" if gap > EQUAL else ""
+    kept = other.flatten() == 0
+    gap = relative_gap(estimates(replicator)[kept], estimates(replicator, first)[kept])
+    if gap > EQUAL:
+        return f"the others move by {gap:.2g} when the cost of one row changes"
+    alone, together = (
+        estimates(replicator, rows=rows, source=Alike(points)).unflatten(0, (points, rows))
+        for rows in (1, ROWS)
+    )
+    gap = relative_gap(alone.expand_as(together), together)
+    return f"a row is {gap:.2g} off from what it is alone" if gap > EQUAL else ""
 
 
 def _state(subject: Subject, task: Task) -> str:
@@ -280,7 +290,7 @@ CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "state": partial(_everywhere, _state, "a call leaves the instance as it was"),
     "randomness": partial(_everywhere, _randomness, "draws from no global state"),
     "seed": _seed,
-    "rows": partial(_everywhere, _rows, "row 0 stays as it is when the others' costs change"),
+    "rows": partial(_everywhere, _rows, "no row depends on the others"),
     "vertices": partial(_everywhere, _vertices, "f is evaluated where `relaxes` says"),
     "derivative": partial(_everywhere, _derivative, "f' is used as `differentiates` says"),
     "float32": _float32,

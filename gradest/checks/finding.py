@@ -20,7 +20,7 @@ _COMPARES = ("rows", "derivative", "middle axes", "dtype", "points", "relaxable"
 _SYMMETRIES = ("shift", "constant", "scale", "pathwise")
 _RESTS_ON = {
     **dict.fromkeys(_COMPARES + _SYMMETRIES, _REPEATS),
-    **dict.fromkeys(("value", "bias", "labels", "degree"), ("randomness",)),
+    **dict.fromkeys(("value", "bias", "labels", "degree", "direction"), ("randomness",)),
     **dict.fromkeys(("rare", "settings"), ("randomness", "bias")),
 }
 

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import torch
+from scipy import stats
 
 from gradest.checks.finding import EQUAL, Outcome
 from gradest.checks.problems import of_degree, rare, span
@@ -17,7 +18,7 @@ from gradest.checks.settings import alternatives
 from gradest.checks.subject import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.contracts import Task
 from gradest.enumeration import Truth, exact
-from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval
+from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval, total_variance
 from gradest.knobs import knob_defaults
 from gradest.outcomes import Enumerated
 
@@ -163,21 +164,38 @@ def _rare_exactly(subject: Subject, task: Task) -> Outcome:
 
 
 def _rare_tilted(subject: Subject, task: Task) -> Outcome:
+    gradient, code = _deviations(subject, task)
+    if code.error > _RARELY_SHARP:
+        return "skipped", "its rare events hang on several draws at once"
+    if code.z > _MISSED:
+        ordinary = [_deviations(subject, task)[1] for task in subject.tasks]
+        if any(found.z > _MISSED for found in ordinary):
+            return "skipped", "what f sees first is no sample"
+        return "failed", f"f sees rare categories too often or too seldom, |z| = {code.z:.1f}"
+    told = f"rare events made common, |z| = {gradient.z:.1f}"
+    if gradient.z > _MISSED:
+        return "failed", told
+    if gradient.error > _RARELY_SHARP:
+        # No reason to reject: who has no bias elsewhere may well be noisy where little is at stake.
+        return "skipped", f"the noise is {gradient.error:.1g} times the smallest coordinate"
+    return "passed", f"{told}, standard error {gradient.error:.1g} of its coordinate"
+
+
+class _Worst(NamedTuple):
+    """Over coordinates: the largest |z|, and the largest standard error relative to the truth."""
+
+    z: float
+    error: float
+
+
+def _deviations(subject: Subject, task: Task) -> tuple[_Worst, _Worst]:
+    """Of ĝ from the gradient, and of the first code that f sees from π, under tilted draws."""
     found, pi = subject.tilted(task), task.problem().logits.softmax(-1)
     expected = torch.cat([_truth(task).gradient, pi], 1).flatten()  # [B · 2 · N · K]
     error = (found.m2[0] / found.count).sqrt() / found.count.sqrt()
     z, error = (found.mean[0] - expected).abs() / error, error / expected.abs()
-    of_gradient, of_code = torch.stack([z, error]).unflatten(1, (len(pi), 2, -1)).amax((1, 3)).T
-    if of_code[0] > _MISSED or of_code[1] > _RARELY_SHARP:
-        # The draws miss them, or what f sees first is no sample.
-        return "skipped", "rare events hang on several draws at once"
-    told = f"rare events made common, |z| = {of_gradient[0]:.1f}"
-    if of_gradient[0] > _MISSED:
-        return "failed", told
-    if of_gradient[1] > _RARELY_SHARP:
-        # No reason to reject: who has no bias elsewhere may well be noisy where little is at stake.
-        return "skipped", f"the noise is {of_gradient[1]:.1g} times the smallest coordinate"
-    return "passed", f"{told}, standard error {of_gradient[1]:.1g} of its coordinate"
+    worst = torch.stack([z, error]).unflatten(1, (len(pi), 2, -1)).amax((1, 3))  # [2, 2]
+    return _Worst(*worst[:, 0].tolist()), _Worst(*worst[:, 1].tolist())
 
 
 def _settings(subject: Subject) -> Outcome:
@@ -243,10 +261,48 @@ def _told(limit: Mapping[str, Any], degree: float, task: Task, found: _Deviation
     return f"{where}degree {degree}: relative bias {size} ({task.name})"
 
 
+def _direction(subject: Subject) -> Outcome:
+    """However large its bias, for an affine f the mean has to point uphill."""
+    if subject.cls.unbiased:
+        return "skipped", "unbiased = True"
+    for task in subject.applicable(of_degree(1)):
+        truth = _truth(task).gradient.flatten()
+        if found := subject.enumerated(task):
+            cosine = margin = float(torch.cosine_similarity(found.mean.flatten(), truth, 0))
+        else:
+            batches = subject.measured(task, LOOKS[0]).gradient.mean @ truth  # [J]
+            half = float(stats.t.isf(subject.level(), len(batches) - 1) * batches.std())
+            mean = float(batches.mean())
+            cosine, margin = mean, mean - half / len(batches) ** 0.5
+        if cosine <= 0:
+            return "failed", f"the mean points away from the gradient of an affine f ({task.name})"
+        if margin <= 0:
+            return "inconclusive", f"too noisy to tell where the mean points ({task.name})"
+    return "passed", "for an affine f the mean points uphill"
+
+
+def _adapting(subject: Subject) -> Outcome:
+    """State that is adapted has to be good for something: less variance on some problem."""
+    steps = subject.cls.adapt_steps
+    if not steps or not subject.cls.unbiased:
+        return "skipped", "adapts nothing, or not for the sake of the variance"
+    for task in subject.tasks:
+        before, after = (subject.measured(task, LOOKS[0], steps=s).gradient for s in (0, steps))
+        share = total_variance(after).high / total_variance(before).low
+        if share < 1:
+            return (
+                "passed",
+                f"{steps} steps leave at most {share:.0%} of the variance ({task.name})",
+            )
+    return "failed", f"{steps} steps lower the variance on no problem"
+
+
 MEAN_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "value": _value,
     "bias": _bias,
     "rare": _rare,
     "settings": _settings,
     "degree": _degree,
+    "direction": _direction,
+    "adapting": _adapting,
 }

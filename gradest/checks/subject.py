@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradest.categorical import one_hot
 from gradest.checks.problems import Changed, battery
-from gradest.checks.tilted import Tilted, Uniforms
+from gradest.checks.rigged import Tilted, Uniforms
 from gradest.contracts import Cost, Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measurement import BATCHES, Measurement, measure
@@ -25,7 +25,7 @@ TILTED = 4096  # replicates in each of the batches whose rare events are made co
 OUTCOMES = 200_000  # of the draws of one estimate, up to which they are enumerated
 DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 
-ROWS = 8
+ROWS = 16
 # E ĝ has to be right in every state, so it is enough to leave the initial one.
 BRIEFLY, LONGER = 5, 100
 

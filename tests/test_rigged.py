@@ -1,9 +1,9 @@
-"""Tilted draws: rare events are common, and the weights undo it."""
+"""Rigged draws: the weights undo a tilt, and alike rows get the same noise."""
 
 import pytest
 import torch
 
-from gradest.checks.tilted import Tilted, Uniforms
+from gradest.checks.rigged import Alike, Tilted, Uniforms
 from gradest.randomness import Draws
 
 ROWS = 200_000
@@ -61,3 +61,11 @@ def test_other_noise_is_left_alone():
     noise = source.normal((ROWS, 2), like())
     source.generator.set_state(state)
     assert torch.equal(noise, plain.normal((ROWS, 2), like()))
+
+
+def test_alike_rows_get_the_noise_of_one():
+    alone, together = Alike(2), Alike(2)
+    for law in ("uniform", "normal", "exponential"):
+        one, three = (getattr(d, law)((2 * n, 4), like()) for d, n in ((alone, 1), (together, 3)))
+        assert torch.equal(three.unflatten(0, (2, 3)), one.unsqueeze(1).expand(-1, 3, -1))
+        assert not torch.equal(one[0], one[1])

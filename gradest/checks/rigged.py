@@ -1,4 +1,4 @@
-"""Draws under which rare events are common, with the weights that undo it.
+"""Draws with a purpose: the same noise for all rows, or rare events made common.
 
 Of the n uniforms behind a row one may be tilted towards the ends of (0, 1), which makes an event
 of probability 10⁻⁶ that hangs on one of them happen in a row of some hundred.  Half of the rows are
@@ -19,6 +19,18 @@ from gradest.randomness import Draws
 
 _LEAST = 1e-10  # a: how far into the ends the tilt reaches
 _LOG = -math.log(_LEAST)
+
+
+class Alike(Draws):
+    """Every row of a data point gets the same noise, however many there are."""
+
+    def __init__(self, points: int, seed: int = 1) -> None:
+        super().__init__(torch.Generator().manual_seed(seed))
+        self._points = points
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        noise = super()._fill((self._points, *shape[1:]), like, law)
+        return noise.repeat_interleave(shape[0] // self._points, 0)
 
 
 class Uniforms(Draws):
