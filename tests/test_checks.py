@@ -532,7 +532,7 @@ class AdaptsTheWrongWay(Estimator):
         self._mean = logits.new_zeros(())
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
-        self._mean = self._mean.lerp(30 - f(sample(logits)).detach().mean(), 0.05)
+        self._mean = self._mean.lerp(100 - f(sample(logits)).detach().mean(), 0.05)
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
