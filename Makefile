@@ -3,7 +3,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all lint format readme wheel bench cost
+.PHONY: help install benchmark test test-all lint format readme mutants wheel bench cost
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint       ruff format and lint, changing nothing"
 	@echo "make format     let ruff format and mend"
 	@echo "make readme     write the README's catalogue anew"
+	@echo "make mutants    wrong estimators, and the law that rejects each"
 	@echo "make bench      speed, as ratios measured in one run"
 	@echo "make cost       evaluations and time of each estimator against leave-one-out"
 	@echo "make wheel      build dist/*.whl"
@@ -43,6 +44,9 @@ format: install
 
 readme: install
 	$(PYTHON) tests/readme.py
+
+mutants: install
+	$(PYTHON) -m tests.mutants
 
 bench: install
 	$(PYTHON) tests/bench.py

@@ -19,7 +19,9 @@ from gradest.randomness import draws
 def copula_uniforms(shape: Sequence[int], like: Tensor) -> Tensor:
     """U in float64, on the device of `like`: [R, S, ...], coupled along S."""
     e = draws().exponential(shape, like.new_empty(0, dtype=torch.float64))
-    return (1 - e / e.sum(1, keepdim=True)) ** (shape[1] - 1)
+    # 1 − d is summed over the others: the difference would lose the digits of a small U.
+    others = 1 - torch.eye(shape[1], dtype=e.dtype, device=e.device)
+    return (torch.einsum("ij,rj...->ri...", others, e) / e.sum(1, keepdim=True)) ** (shape[1] - 1)
 
 
 def roots(u: Tensor, samples: int) -> Tensor:

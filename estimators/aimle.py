@@ -7,8 +7,8 @@ G is the same Gumbel noise in both, the norms are a row's own.  β moves by a fi
 moving average of the number of non-zero entries of ĝ is below one, else down; the paper's step,
 0.0001, suits a training run, 0.001 the 1,000 steps of adaptation here.  `central` takes
 (argmax(log α + λ d + G) − z')/(2λ) instead: as λ → 0 its mean is ReinMax's, exact for quadratic f,
-where the one-sided form stays biased.  At a finite λ both are.  A multiple of f gives that multiple
-of ĝ; a shift of log α, which changes no probability, changes λ; at log α = 0, ĝ = 0.
+where the one-sided form stays biased.  At a finite λ both are.  A positive multiple of f gives that
+multiple of ĝ; a shift of log α, which changes no probability, changes λ; at log α = 0, ĝ = 0.
 
 f must be differentiable at the vertices; one evaluation and one derivative.
 

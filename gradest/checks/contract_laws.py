@@ -229,7 +229,7 @@ def _parameters(subject: Subject) -> Outcome:
             size = float(difference.mean().abs())
             return "failed", (
                 f"{task.name}: the gradient to f's own parameters is off that of the value by "
-                f"{size:.2g}, |z| = {z:.1f}: use f.frozen in control variates"
+                f"{size:.2g}, |z| = {z:.1f}: keep to f the value alone, f.frozen elsewhere"
             )
         interval = mean_interval(found)
         most = max(most, max(interval.high, -interval.low) / span(task))

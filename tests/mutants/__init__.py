@@ -1,0 +1,36 @@
+"""Deliberately wrong variants of the catalogue's estimators, and whether the battery rejects them.
+
+`python -m tests.mutants` prints the law that caught each, and by how much.
+"""
+
+from .antithetic_and_without_replacement import ANTITHETIC_AND_WITHOUT_REPLACEMENT
+from .control_variates import CONTROL_VARIATES
+from .exact_and_partly_exact import EXACT_AND_PARTLY_EXACT
+from .mutant import Mutant, caught, everything_found, verdict, with_defaults
+from .perturbation import PERTURBATION
+from .relaxed import RELAXED
+from .score_function import SCORE_FUNCTION
+from .straight_through import STRAIGHT_THROUGH
+from .unseen import UNSEEN
+
+FAMILIES: dict[str, list[Mutant]] = {
+    "exact and partly exact": EXACT_AND_PARTLY_EXACT,
+    "score function": SCORE_FUNCTION,
+    "control variates": CONTROL_VARIATES,
+    "antithetic and without replacement": ANTITHETIC_AND_WITHOUT_REPLACEMENT,
+    "relaxed": RELAXED,
+    "straight-through": STRAIGHT_THROUGH,
+    "perturbation": PERTURBATION,
+}
+MUTANTS = [mutant for family in FAMILIES.values() for mutant in family]
+
+__all__ = [
+    "FAMILIES",
+    "MUTANTS",
+    "UNSEEN",
+    "Mutant",
+    "caught",
+    "everything_found",
+    "verdict",
+    "with_defaults",
+]

@@ -1,0 +1,160 @@
+"""Wrong variants of the estimators that sum out outcomes, latents or categories."""
+
+from .mutant import Mutant
+
+EXACT_AND_PARTLY_EXACT = [
+    Mutant(
+        of="local_expectation",
+        mistake="differentiates with respect to probabilities",
+        old="(gain * nabla(softmax(logits)))",
+        new="(gain * nabla(logits))",
+        law="bias",
+        known="a gradient with respect to probabilities, taken for one with respect to logits",
+    ),
+    Mutant(
+        of="local_expectation",
+        mistake="probabilities clamped at 1e-6",
+        old="nabla(softmax(logits))",
+        new="nabla(softmax(logits).clamp(1e-6, 1 - 1e-6))",
+        law="rare",
+        known="probabilities clamped away from 0 and 1",
+    ),
+    Mutant(
+        of="indecater",
+        mistake="samples from probabilities clamped at 1e-5",
+        old="z = sample(logits, self.samples)",
+        new="z = sample(softmax(logits).clamp(min=1e-5).log(), self.samples)",
+        law="rare",
+        known="probabilities clamped away from 0 and 1",
+    ),
+    Mutant(
+        of="exact",
+        mistake="∇ log p without the weight p",
+        old="(log_prob(logits.unsqueeze(1), z).exp() * cost)",
+        new="""(
+            (log_prob(logits.unsqueeze(1), z).exp().detach()
+            + log_prob(logits.unsqueeze(1), z)
+            - log_prob(logits.unsqueeze(1), z).detach()) * cost
+        )""",
+        law="bias",
+    ),
+    Mutant(
+        of="exact",
+        mistake="no gradient to the parameters of f",
+        old="cost = f(z.expand(len(logits), *z.shape[1:]))",
+        new="cost = f(z.expand(len(logits), *z.shape[1:])).detach()",
+        law="parameters",
+    ),
+    Mutant(
+        of="exact",
+        mistake="the last outcome left out",
+        old="all_codes(logits).unsqueeze(0)",
+        new="all_codes(logits)[:-1].unsqueeze(0)",
+        law="value",
+    ),
+    Mutant(
+        of="local_expectation",
+        mistake="the mean over latents instead of the sum",
+        old=".sum((-2, -1))",
+        new=".sum(-1).mean(-1)",
+        law="bias",
+    ),
+    Mutant(
+        of="local_expectation",
+        mistake="works in single precision",
+        old="nabla(softmax(logits))",
+        new="nabla(softmax(logits.float()).to(logits))",
+        law="bias",
+    ),
+    Mutant(
+        of="indecater",
+        mistake="the sum over samples instead of the mean",
+        old="gains(f.frozen, z, cost).mean(1)",
+        new="gains(f.frozen, z, cost).sum(1)",
+        law="bias",
+    ),
+    Mutant(
+        of="indecater",
+        mistake="all rows share their gains",
+        old="gains(f.frozen, z, cost).mean(1)",
+        new="gains(f.frozen, z, cost).mean((0, 1))",
+        law="rows",
+    ),
+    Mutant(
+        of="indecater",
+        mistake="one sample, whatever their number",
+        old="sample(logits, self.samples)",
+        new="sample(logits, 1)",
+        law="knobs",
+    ),
+    Mutant(
+        of="sum_and_sample",
+        mistake="the sampled outcome weighed by its own probability",
+        old="rest = rest.logsumexp(1, keepdim=True)",
+        new="rest = rest.gather(1, sampled)",
+        law="bias",
+    ),
+    Mutant(
+        of="sum_and_sample",
+        mistake="samples from all outcomes, those summed included",
+        old="draws().categories(rest.unsqueeze(1), 1)",
+        new="draws().categories(joint.unsqueeze(1), 1)",
+        law="bias",
+    ),
+    Mutant(
+        of="sum_and_sample",
+        mistake="the sampled outcome is the likeliest of the rest",
+        old="sampled = draws().categories(rest.unsqueeze(1), 1).squeeze(2)",
+        new="sampled = rest.argmax(1, keepdim=True)",
+        law="value",
+    ),
+    Mutant(
+        of="measure_valued",
+        mistake="the constant π instead of π(1 − π)",
+        old="(log_pi + others.logsumexp(-1)).exp()",
+        new="log_pi.exp()",
+        law="bias",
+    ),
+    Mutant(
+        of="measure_valued",
+        mistake="j' uniform over the other categories",
+        old="sample(others.flatten(1, 2))",
+        new="sample(others.isinf().to(logits).mul(-1e9).flatten(1, 2))",
+        law="bias",
+    ),
+    Mutant(
+        of="measure_valued",
+        mistake="j' may be k itself",
+        old="sample(others.flatten(1, 2))",
+        new="sample(log_pi.unsqueeze(-2).expand_as(others).flatten(1, 2))",
+        law="bias",
+    ),
+    Mutant(
+        of="bitflip",
+        mistake="the factor N forgotten",
+        old="g = b.shape[1] * a",
+        new="g = a",
+        law="bias",
+    ),
+    Mutant(
+        of="bitflip",
+        mistake="the wrong sign",
+        old="(flipped - b)  # [R, N, 2]",
+        new="(b - flipped)",
+        law="bias",
+    ),
+    Mutant(
+        of="bitflip",
+        mistake="always flips the first bit",
+        old="chosen = sample(torch.zeros_like(logits[..., 0]).unsqueeze(1))",
+        new="chosen = torch.eye(b.shape[1]).to(b)[:1].expand(len(b), 1, -1)",
+        law="bias",
+    ),
+    Mutant(
+        of="indecater",
+        mistake="two samples taken for granted",
+        old="gains(f.frozen, z, cost).mean(1)",
+        new="gains(f.frozen, z, cost).sum(1) / 2",
+        law="settings",
+    ),
+]

@@ -1,0 +1,106 @@
+"""Wrong variants of concrete, gumbel_softmax and invertible_gaussian."""
+
+from .mutant import Mutant
+
+RELAXED = [
+    Mutant(
+        of="concrete",
+        mistake="claims to be unbiased",
+        old="unbiased: ClassVar[bool] = False\n    relaxes",
+        new="relaxes",
+        law="bias",
+    ),
+    Mutant(
+        of="concrete",
+        mistake="no noise",
+        old="logits + gumbel(logits)",
+        new="logits + 0 * gumbel(logits)",
+        law="degree",
+    ),
+    Mutant(
+        of="concrete",
+        mistake="Gaussian noise",
+        stand_in="""
+def gumbel(logits):
+    from gradest.randomness import draws
+
+    return draws().normal(logits.shape, logits)
+""",
+        law="degree",
+    ),
+    Mutant(
+        of="concrete",
+        mistake="multiplied by the temperature",
+        old="z / self.temperature",
+        new="z * self.temperature",
+        law="degree",
+    ),
+    Mutant(
+        of="concrete",
+        mistake="the temperature divides the logits alone",
+        old="z = logits + gumbel(logits)",
+        new="z = logits + self.temperature * gumbel(logits)",
+        law="degree",
+    ),
+    Mutant(
+        of="concrete",
+        mistake="one noise for all latents",
+        old="gumbel(logits)  # [R, N, K]",
+        new="gumbel(logits[:, :1])",
+        law="degree",
+    ),
+    Mutant(
+        of="gumbel_softmax",
+        mistake="the temperature without effect",
+        old="softmax(z / self.temperature)",
+        new="softmax(z / 0.5)",
+        law="knobs",
+    ),
+    Mutant(
+        of="gumbel_softmax",
+        mistake="the factor 1/τ missing in the gradient",
+        old="softmax(z / self.temperature)",
+        new="softmax(z.detach() / self.temperature + logits - logits.detach())",
+        law="pathwise",
+    ),
+    Mutant(
+        of="gumbel_softmax",
+        mistake="hard samples forward under the claim to relax",
+        old="        _, z = gumbel_max(logits)  # [R, N, K]\n"
+        "        return f(softmax(z / self.temperature))",
+        new="        b, z = gumbel_max(logits)\n"
+        "        y = softmax(z / self.temperature)\n"
+        "        return f(b + y - y.detach())",
+        law="vertices",
+    ),
+    Mutant(
+        of="gumbel_softmax",
+        mistake="the parameters of f frozen",
+        old="return f(softmax",
+        new="return f.frozen(softmax",
+        law="parameters",
+    ),
+    Mutant(
+        of="invertible_gaussian",
+        mistake="the last logit not subtracted",
+        old="mu = logits[..., :-1] - logits[..., -1:]",
+        new="mu = logits[..., :-1]",
+        law="shift",
+    ),
+    Mutant(
+        of="invertible_gaussian",
+        mistake="δ without effect",
+        old="math.log(self.delta)",
+        new="0.0",
+        law="knobs",
+    ),
+    Mutant(
+        of="invertible_gaussian",
+        mistake="noise that is left out of the gradient's point",
+        old="return f(softmax(torch.cat([kappa / self.temperature, last], -1)))",
+        new="y = softmax(torch.cat([kappa / self.temperature, last], -1))\n"
+        "        x = softmax(torch.cat([mu / self.temperature, last], -1))\n"
+        "        return f(y.detach() + x - x.detach())",
+        law="pathwise",
+    ),
+]

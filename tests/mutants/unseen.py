@@ -1,0 +1,28 @@
+"""Mistakes that the battery does not see, each with the law that ought to.
+
+They are expected to survive, strictly: when a law learns to see one, the test says so, and the
+mutant moves to its family.  A law of the battery compares what is claimed with what is done, so
+what no claim speaks of is left to the tests of the single estimators.
+"""
+
+from .mutant import Mutant
+
+_TEMPERED = (
+    "the same at τ = 1; at τ > 1 ReinMax is not of second order, so that nothing is claimed, and "
+    "the test that compares its forms sees it"
+)
+
+UNSEEN: list[tuple[Mutant, str]] = [
+    (
+        Mutant(
+            of="reinmax",
+            mistake="the factor 1/τ",
+            file="_reinmax.py",
+            old="phi = nabla(logits)",
+            new="phi = nabla(logits) / temperature",
+            law="degree",
+            known="a factor 1/τ that the method does not have",
+        ),
+        _TEMPERED,
+    ),
+]
