@@ -17,6 +17,7 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Task
 from gradest.categorical import log_prob, nabla, sample
+from gradest.enumeration import all_codes, exact
 from gradest.inference import squared_bias, total_variance
 from gradest.randomness import Draws, drawing_from
 
@@ -155,6 +156,74 @@ def test_rloo_has_the_variance_of_a_u_statistic(samples):
     assert_exactly(mean, [-a * d, a * d])
     expected = (4 * (samples - 2) * one + 2 * two) / (samples * (samples - 1))
     assert_exactly(variance, [expected] * 2)
+
+
+@bits
+def test_on_one_bit_antithetic_pairs_beat_independent_ones(
+    theta, t, g, reinforce, rloo, st_mean, st_variance
+):
+    """Second moments: DisARM has max(θ, 1 − θ) times that of leave-one-out, ARM lies between."""
+    a, d = theta * (1 - theta), 1 - 2 * t
+    arm = d**2 * ((1 - abs(1 - 2 * theta) ** 3) / 12 - a**2)
+    disarm = d**2 * a * (max(theta, 1 - theta) / 2 - a)
+    task = gradest.make_task("bernoulli", theta=(theta,), target=t)
+    pair = mean_and_variance(*every_draw(gradest.make_estimator("rloo"), task, 2))[1]
+    assert_exactly(max(theta, 1 - theta) * (pair + g**2) - g**2, [disarm] * 2)
+    assert (pair >= arm - EXACT).all() and arm >= disarm - EXACT
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_leave_one_out_varies_more_than_the_mean_as_baseline(samples):
+    """REINFORCE less E f, averaged over as many samples; the ratio tends to one."""
+    task = gradest.make_task("quadratic", latents=2, categories=2)
+    mean = float(exact(task.problem()).value)
+    loo = mean_and_variance(
+        *every_draw(gradest.make_estimator("rloo", samples=samples), task, samples)
+    )[1]
+    known = mean_and_variance(*every_draw(gradest.make_estimator("reinforce", baseline=mean), task))
+    assert (loo >= known[1] / samples - EXACT).all()
+
+
+def test_leave_one_out_and_no_baseline_have_no_order():
+    """Two samples each: where E f = 0 the baseline is noise, far from it a blessing."""
+    wins = set()
+    for offset in (0.0, 10.0):
+        base = gradest.make_task("quadratic", latents=1, categories=3).problem()
+        shift = offset - float(exact(base).value)
+
+        class Shifted(Task):
+            def problem(self, batch=None, base=base, shift=shift):
+                return gradest.Problem(base.logits, Cost(lambda z: base.f.fn(z) + shift))
+
+        loo = mean_and_variance(*every_draw(gradest.make_estimator("rloo"), Shifted(), 2))[1]
+        plain = mean_and_variance(*every_draw(gradest.make_estimator("reinforce"), Shifted()))[1]
+        wins.add(bool(loo.sum() < plain.sum() / 2))
+    assert wins == {True, False}
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_half_the_variance_of_log_weights_differentiates_to_leave_one_out(samples):
+    """VarGrad: ∇ ½ Var_S(log q(z) − log p(z)) with z fixed is RLOO of f = log q − log p.
+
+    Richter, Boustati, Nüsken, Ruiz & Akyildiz, "VarGrad", 2020, arXiv 2010.10436.
+    """
+    draws = torch.Generator().manual_seed(0)
+    prior = torch.randn(2, 3, generator=draws, dtype=torch.float64)
+    logits = torch.randn(1, 2, 3, generator=draws, dtype=torch.float64)
+
+    class LogRatio(Task):
+        def problem(self, batch=None):
+            f = Cost(lambda z: log_prob(logits, z) - log_prob(prior, z))
+            return gradest.Problem(logits, f)
+
+    rows, index = 20, torch.randint(3, (20, samples, 2), generator=draws)
+    estimator = gradest.make_estimator("rloo", samples=samples)
+    found = estimates(estimator, LogRatio(), rows, Prescribed(index))
+    leaf = logits.expand(rows, -1, -1).clone().requires_grad_()
+    z = torch.eye(3, dtype=torch.float64)[index]
+    log_weight = log_prob(leaf.unsqueeze(1), z) - log_prob(prior, z)
+    (expected,) = torch.autograd.grad(log_weight.var(1).sum() / 2, leaf)
+    assert torch.allclose(found, expected, rtol=0, atol=EXACT)
 
 
 # Three categories, α = (2, ½, 1), f_k = (k − t)².
@@ -344,6 +413,23 @@ class Table(Task):
             return torch.einsum("...i,ij,...j->...", z[..., 0, :], self.table, z[..., 1, :])
 
         return gradest.Problem(logits, Cost(cost))
+
+
+def test_straight_through_is_simple_with_subsets_of_one():
+    """SIMPLE differentiates the marginals μ = ∇_φ log Σ over subsets; of size one, they are π.
+
+    Ahmed, Zeng, Niepert & Van den Broeck, "SIMPLE", 2023, arXiv 2210.01941.
+    """
+    task = gradest.make_task("quadratic", latents=2, categories=3)
+    problem = task.problem()
+    _, found = every_draw(gradest.make_estimator("straight_through"), task)
+    z = all_codes(problem.logits).requires_grad_()  # [K^N, N, K], in the order of every draw
+    (slope,) = torch.autograd.grad(problem.f(z.unsqueeze(0)).sum(), z)
+    phi = problem.logits[0].clone().requires_grad_()
+    (mu,) = torch.autograd.grad(phi.logsumexp(-1).sum(), phi, create_graph=True)
+    expected = [torch.autograd.grad(mu, phi, f, retain_graph=True)[0] for f in slope]
+    found = {tuple(row.flatten().round(decimals=9).tolist()) for row in found}
+    assert found == {tuple(row.flatten().round(decimals=9).tolist()) for row in expected}
 
 
 def test_straight_through_on_the_multilinear_extension_is_local_expectation():
