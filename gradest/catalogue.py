@@ -99,8 +99,10 @@ def _row(found: type[Estimator]) -> list[str]:
 def _exception(found: type[Estimator]) -> str:
     """Where a biased method is right, be it in a limit."""
     right = _DEGREES.get(found.degree)
+    if not right or not found.limit:
+        return f", but not for {right}" if right else ""
     near = ", ".join(f"{knob} = {value!r}" for knob, value in found.limit.items())
-    return "" if not right else f" but for {right}" + (f" in the limit near {near}" if near else "")
+    return f", but for {right} less and less towards {near}"
 
 
 def _needs(found: type[Estimator]) -> str:

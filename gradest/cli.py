@@ -17,7 +17,7 @@ from typing import NoReturn
 import torch
 
 from gradest import catalogue, checks
-from gradest.contracts import Estimator
+from gradest.contracts import Estimator, Task
 from gradest.errors import Inapplicable, UsageError
 from gradest.measurement import FEWEST
 from gradest.provenance import describe_run
@@ -142,9 +142,15 @@ def _check(name: str, registry: Registry) -> int:
         for finding in findings:
             print(f"{finding.status:<13}{finding.law}: {finding.detail}")
         certified = checks.passed(findings)
-        print(f"{found.name}: {'certified' if certified else 'rejected'}")
+        print(f"{found.name}: {_ruling(found) if certified else 'rejected'}", flush=True)
         rejected = rejected or not certified
     return int(rejected)
+
+
+def _ruling(found: type[Estimator] | type[Task]) -> str:
+    if issubclass(found, Estimator) and not found.unbiased and found.degree is None:
+        return "certified as biased; without a claim of `degree` nothing vouches for its mean"
+    return "certified"
 
 
 def _suite(options: argparse.Namespace, registry: Registry) -> int:

@@ -234,7 +234,7 @@ def _import(file: Path, package: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and inspect look modules up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise PluginError(
             f"the plugin {file} does not import: {type(error).__name__}: {error}"

@@ -187,8 +187,10 @@ def test_the_list_shows_everything_with_its_knobs(call, plugin):
         assert f"  {name}" in out
     assert "temperature=0.5" in out
     assert "1611.00712" in out
-    assert "biased; relaxes f; evaluations of f: 1" in out
-    assert "biased but for affine f; uses f'" in out
+    assert "biased, but for every f less and less towards temperature = 0.03" in " ".join(
+        out.split()
+    )
+    assert "biased, but not for affine f; uses f'" in out
     assert "K = 2 only; evaluations of f: samples; laws: constant, labels" in out
 
 

@@ -1,0 +1,37 @@
+"""The README's code does what the README says of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gradest.checks import check_estimator, passed
+from gradest.registry import load_plugin
+
+TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+PLUGINS = [block for block in BLOCKS if "(Estimator)" in block]
+
+
+def test_there_is_code():
+    assert len(PLUGINS) == 2 and len(BLOCKS) == 3
+
+
+@pytest.mark.parametrize("text", PLUGINS, ids=[re.search(r"class (\w+)", b)[1] for b in PLUGINS])
+def test_the_plugins_are_certified(plugin, text):
+    (cls,) = load_plugin(plugin("mine.py", text))
+    findings = check_estimator(cls)
+    assert passed(findings), findings
+    assert not [f for f in findings if "yet it holds" in f.detail and cls.laws], findings
+
+
+def test_a_claim_that_does_not_hold_is_rejected_as_it_says(plugin):
+    (text,) = (block for block in PLUGINS if "LAWS" in block)
+    (cls,) = load_plugin(plugin("mine.py", text.replace('LAWS - {"constant"}', "LAWS")))
+    assert {f.law for f in check_estimator(cls) if f.status == "failed"} == {"constant"}
+
+
+def test_the_python_snippet_runs(capsys):
+    (snippet,) = (block for block in BLOCKS if block not in PLUGINS)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert "unbiased" in capsys.readouterr().out
