@@ -27,67 +27,107 @@ class Enumerated(NamedTuple):
     outcomes: int
 
 
-class _Endless(Exception):
-    """A draw that is not from a finite set."""
+class _NotListed(Exception):
+    """Draws whose joint outcomes cannot be listed beforehand."""
 
 
-class _Prescribed(Draws):
-    """Row by row the joint outcome of that number, in mixed radix: [R] numbers, for B points.
+class _Finite(Draws):
+    """Draws from finite sets alone, as many for each of so many rows; it counts the outcomes.
 
-    Without numbers it records which sets are drawn from, each draw being the likeliest.
+    Raises _NotListed for all others, and past `limit` outcomes: also an estimator that draws until
+    it is content comes to an end.
     """
 
-    def __init__(self, number: Tensor | None = None) -> None:
+    def __init__(self, rows: int, limit: int) -> None:
         super().__init__()
         self.radices: list[int] = []  # of every single draw of a row, in order
+        self.outcomes = 1
+        self._rows = rows
+        self._limit = limit
+
+    @property
+    def generator(self) -> None:
+        raise _NotListed("noise past the vocabulary")
+
+    @generator.setter
+    def generator(self, generator: None) -> None:
+        """There is none."""
+
+    def _took(self, logits: Tensor, samples: int) -> int:
+        """Counts the single draws that a row takes at once, and returns their number."""
+        rows, *middle, categories = logits.shape
+        if rows != self._rows:
+            raise _NotListed(f"{rows} draws side by side for {self._rows} rows")
+        self.count += 1
+        places = torch.Size(middle).numel() * samples
+        self.radices += [categories] * places
+        self.outcomes *= categories**places
+        if self.outcomes > self._limit:
+            raise _NotListed(f"more than {self._limit} outcomes")
+        return places
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        raise _NotListed(f"{law} noise has no finite number of outcomes")
+
+
+class _Recorded(_Finite):
+    """Each draw is the likeliest."""
+
+    def categories(self, logits: Tensor, samples: int) -> Tensor:
+        self._took(logits, samples)
+        likeliest = logits.argmax(-1).unsqueeze(1)  # [R, 1, ...]
+        return likeliest.expand(-1, samples, *likeliest.shape[2:])
+
+
+class _Prescribed(_Finite):
+    """Row by row the joint outcome of that number, in mixed radix: [R] numbers."""
+
+    def __init__(self, number: Tensor, outcomes: int) -> None:
+        super().__init__(len(number), outcomes)
         self.log_p: Tensor | float = 0.0
         self._number = number
 
     def categories(self, logits: Tensor, samples: int) -> Tensor:
-        self.count += 1
-        _, *middle, categories = logits.shape
-        places = torch.Size(middle).numel() * samples
-        self.radices += [categories] * places
-        if self._number is None:
-            likeliest = logits.argmax(-1).unsqueeze(1)  # [R, 1, ...]
-            return likeliest.expand(-1, samples, *middle)
+        places, categories = self._took(logits, samples), logits.shape[-1]
         place = categories ** torch.arange(places, device=logits.device)
         digits = self._number.unsqueeze(1) // place % categories  # [R, S · ...]
         self._number = self._number // categories**places
-        index = digits.unflatten(1, (samples, *middle))
+        index = digits.unflatten(1, (samples, *logits.shape[1:-1]))
         log_pi = logits.detach().double().log_softmax(-1).unsqueeze(1)  # [R, 1, ..., K]
         chosen = log_pi.expand(-1, samples, *logits.shape[1:]).gather(-1, index.unsqueeze(-1))
         self.log_p = self.log_p + chosen.flatten(1).sum(1)  # [R]
         return index
 
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        raise _Endless(f"{law} noise has no finite number of outcomes")
-
 
 def enumerated(replicator: Replicator, limit: int = LIMIT) -> Enumerated | None:
-    """The exact moments, or None where the draws are endless or have more outcomes than `limit`."""
-    recorded = _Prescribed()
+    """The exact moments, or None where the joint outcomes of the draws cannot be listed.
+
+    So it is where the draws are endless, have more outcomes than `limit`, are not as many whatever
+    their outcome, or do not come row by row.
+    """
+    recorded = _Recorded(len(replicator.logits), limit)
     try:
         with drawing_from(recorded):
             replicator.each(1)
-    except _Endless:
+        return _summed(replicator, recorded)
+    except _NotListed:
         return None
-    outcomes = 1
-    for radix in recorded.radices:
-        outcomes *= radix
-    return _summed(replicator, outcomes) if outcomes <= limit else None
 
 
-def _summed(replicator: Replicator, outcomes: int) -> Enumerated:
+def _summed(replicator: Replicator, recorded: _Recorded) -> Enumerated:
+    """Raises _NotListed where other outcomes lead to other draws than those recorded."""
+    outcomes = recorded.outcomes
     points, device = len(replicator.logits), replicator.logits.device
     total = torch.zeros(points, 1, dtype=torch.float64, device=device)
     mean = square = torch.zeros(points, 1 + replicator.logits[0].numel(), dtype=torch.float64)
     mean, square = mean.to(device), square.to(device)
     for start in range(0, outcomes, _ROWS):
         number = torch.arange(start, min(start + _ROWS, outcomes), device=device)
-        source = _Prescribed(number.repeat(points))
+        source = _Prescribed(number.repeat(points), outcomes)
         with drawing_from(source):
             gradient, value = replicator.each(len(number))  # [B, R, N · K], [B, R]
+        if source.radices != recorded.radices:
+            raise _NotListed("how many draws there are depends on them")
         weight = torch.as_tensor(source.log_p, device=device).exp()
         weight = weight.expand(points * len(number)).unflatten(0, (points, -1)).unsqueeze(-1)
         x = torch.cat([value.unsqueeze(-1), gradient], -1).double()

@@ -127,6 +127,58 @@ def test_without_draws_there_is_one_outcome():
     assert found.outcomes == 1 and not found.variance.any()
 
 
+class DrawsUntilContent(Estimator):
+    """Draws z again while it is the first category: how often depends on the outcome."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        while (again := z[:, 0, 0] > 0).any():
+            z = torch.where(again[:, None, None], sample(logits), z)
+        return f(z) + f(z) * nabla(log_prob(logits, z))
+
+
+class DrawsASecondTime(Estimator):
+    """Only where some row asks for it, which the likeliest outcome does not."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        if (z.argmax(-1) != logits.argmax(-1)).any():
+            z = sample(logits)
+        return f(z) + f(z) * nabla(log_prob(logits, z))
+
+
+class DrawsOnceLess(Estimator):
+    """Only where every row is the likeliest."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        if (z.argmax(-1) == logits.argmax(-1)).all():
+            z = sample(logits)
+        return f(z) + f(z) * nabla(log_prob(logits, z))
+
+
+class SamplesAsRows(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits.repeat_interleave(2, 0)).unflatten(0, (-1, 2))
+        return (f(z) * (1 + nabla(log_prob(logits.unsqueeze(1), z)))).mean(1)
+
+
+class NoiseOfItsOwn(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        noise = torch.rand(len(logits), generator=draws().generator)
+        return f(z) + (f(z) - noise) * nabla(log_prob(logits, z))
+
+
+@pytest.mark.parametrize(
+    "kind", [DrawsUntilContent, DrawsASecondTime, DrawsOnceLess, SamplesAsRows, NoiseOfItsOwn]
+)
+def test_what_cannot_be_listed_beforehand_is_refused(kind):
+    state = torch.get_rng_state()
+    assert enumerated(Replicator(kind(), Coupled())) is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_variance_keeps_its_digits_far_from_zero():
     """An offset of 10⁶ would cost twelve digits if E x² − (E x)² were taken."""
 
