@@ -109,6 +109,48 @@ def test_certifies_what_the_catalogue_may_lack(cls: type[Estimator]) -> None:
     assert passed(findings), findings
 
 
+class SamplesAsMoreRows(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits.repeat_interleave(2, 0)).unflatten(0, (-1, 2))
+        return leave_one_out(logits, z, f(z))
+
+
+class SamplesFirst(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z, _ = gumbel_max(logits.expand(2, *logits.shape))
+        return leave_one_out(logits, z.transpose(0, 1), f(z.transpose(0, 1)))
+
+
+class DrawsUntilAllAccept(Estimator):
+    """Uniform proposals, each accepted with its probability relative to the largest."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        accept = (logits - logits.amax(-1, keepdim=True)).detach().exp()
+        z = sample(torch.zeros_like(logits))
+        accepted = torch.zeros_like(logits[..., 0], dtype=torch.bool)
+        while True:
+            accepted |= draws().uniform(accepted.shape, logits) < (accept * z).sum(-1)
+            if accepted.all():
+                return score_function(logits, z, f(z))
+            z = torch.where(accepted.unsqueeze(-1), z, sample(torch.zeros_like(logits)))
+
+
+def leave_one_out(logits: Tensor, z: Tensor, cost: Tensor) -> Tensor:
+    return score_function(logits.unsqueeze(1), z, cost, leave_one_out_mean(cost, dim=1)).mean(1)
+
+
+def test_how_many_draws_there_are_may_depend_on_them() -> None:
+    findings = check_estimator(DrawsUntilAllAccept)
+    assert passed(findings), findings
+
+
+@pytest.mark.parametrize("cls", [SamplesAsMoreRows, SamplesFirst])
+def test_rows_of_noise_need_not_be_rows_of_logits(cls: type[Estimator]) -> None:
+    findings = check_estimator(cls)
+    assert passed(findings), findings
+    assert "cannot be made common" in detail(findings, "rare")
+
+
 def test_skips_with_a_reason_the_problems_that_do_not_apply() -> None:
     skipped = [f for f in check_estimator(Disarm) if f.law == "applies"]
     assert len(skipped) == 2
@@ -157,6 +199,23 @@ class BatchMeanBaseline(Estimator):
         z = sample(logits)
         cost = f(z)
         return score_function(logits, z, cost, cost.mean())
+
+
+@breaks("rows")
+class BaselineAtTheMeanLogits(Estimator):
+    """A baseline that is the same for all rows, and right on average."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        likeliest = one_hot(logits.mean(0).argmax(-1), logits)
+        return score_function(logits, z, f(z), f.frozen(likeliest.expand_as(z).clone()))
+
+
+@breaks("rows")
+class BaselineFromTheNoiseOfAll(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        b, z = gumbel_max(logits)
+        return score_function(logits, b, f(b), z.detach().mean((1, 2)).roll(1).tanh())
 
 
 @breaks("bias")

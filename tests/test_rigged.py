@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradest.checks.rigged import Alike, Tilted, Uniforms
+from gradest.checks.rigged import Alike, Tilted, Uneven, Uniforms
 from gradest.randomness import Draws
 
 ROWS = 200_000
@@ -50,7 +50,7 @@ def test_every_row_takes_as_many_uniforms():
     counted.normal((7,), like())
     counted.exponential((10, 2, 2), like())
     assert counted.each == 7
-    with pytest.raises(ValueError, match="10"):
+    with pytest.raises(Uneven, match="10"):
         counted.uniform((5, 2), like())
 
 
@@ -63,9 +63,25 @@ def test_other_noise_is_left_alone():
     assert torch.equal(noise, plain.normal((ROWS, 2), like()))
 
 
+def test_as_many_uniforms_as_before():
+    source = tilted(3)
+    source.uniform((ROWS, 2), like())
+    with pytest.raises(Uneven, match="2 uniforms a row, and 3 before"):
+        _ = source.weight
+
+
 def test_alike_rows_get_the_noise_of_one():
-    alone, together = Alike(2), Alike(2)
+    alone, together, apart = Alike(2, 1), Alike(2, 3), Alike(2, 3, others_too=False)
     for law in ("uniform", "normal", "exponential"):
-        one, three = (getattr(d, law)((2 * n, 4), like()) for d, n in ((alone, 1), (together, 3)))
+        one, three, first = (
+            getattr(d, law)((2 * n, 4), like()) for d, n in ((alone, 1), (together, 3), (apart, 3))
+        )
         assert torch.equal(three.unflatten(0, (2, 3)), one.unsqueeze(1).expand(-1, 3, -1))
+        assert torch.equal(first[::3], one)
+        assert len(first.unique(dim=0)) == 6
         assert not torch.equal(one[0], one[1])
+
+
+def test_noise_that_does_not_come_row_by_row_is_refused():
+    with pytest.raises(Uneven, match="for 6 rows"):
+        Alike(2, 3).uniform((3, 6, 4), like())

@@ -14,7 +14,7 @@ from gradest import formula
 from gradest.categorical import one_hot
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, relative_gap
 from gradest.checks.problems import extreme, span
-from gradest.checks.rigged import Alike
+from gradest.checks.rigged import Alike, Uneven
 from gradest.checks.settings import alternatives
 from gradest.checks.subject import BRIEFLY, ROWS, SHARP, Subject, estimates
 from gradest.contracts import Cost, Task
@@ -59,12 +59,25 @@ def _rows(subject: Subject, task: Task) -> str:
     gap = relative_gap(estimates(replicator)[kept], estimates(replicator, first)[kept])
     if gap > EQUAL:
         return f"the others move by {gap:.2g} when the cost of one row changes"
-    alone, together = (
-        estimates(replicator, rows=rows, source=Alike(points)).unflatten(0, (points, rows))
-        for rows in (1, ROWS)
-    )
+    elsewhere = subject.ready(task)
+    elsewhere.logits = torch.cat([elsewhere.logits[:1], elsewhere.logits[1:].roll(1, -1)])
+    gap = relative_gap(estimates(replicator)[:ROWS], estimates(elsewhere)[:ROWS])
+    if gap > EQUAL:
+        return f"a data point moves by {gap:.2g} with the logits of the others"
+    try:
+        alone, together, apart = (
+            estimates(replicator, rows=rows, source=Alike(points, rows, others_too)).unflatten(
+                0, (points, rows)
+            )
+            for rows, others_too in ((1, True), (ROWS, True), (ROWS, False))
+        )
+    except Uneven:  # samples side by side as rows of their own: which noise is a row's is not known
+        return ""
     gap = relative_gap(alone.expand_as(together), together)
-    return f"a row is {gap:.2g} off from what it is alone" if gap > EQUAL else ""
+    if gap > EQUAL:
+        return f"a row is {gap:.2g} off from what it is alone"
+    gap = relative_gap(alone[:, 0], apart[:, 0])
+    return f"a row moves by {gap:.2g} with the draws of the others" if gap > EQUAL else ""
 
 
 def _state(subject: Subject, task: Task) -> str:

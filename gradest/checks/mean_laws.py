@@ -14,6 +14,7 @@ from scipy import stats
 
 from gradest.checks.finding import EQUAL, Outcome
 from gradest.checks.problems import of_degree, rare, span
+from gradest.checks.rigged import Uneven
 from gradest.checks.settings import alternatives
 from gradest.checks.subject import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.contracts import Task
@@ -150,7 +151,11 @@ def _rare(subject: Subject) -> Outcome:
         return "skipped", "unbiased = False"
     told = "applies to no such problem"
     for task in subject.applicable(rare()):
-        status, told = (_rare_exactly if subject.enumerated(task) else _rare_tilted)(subject, task)
+        try:
+            rarely = _rare_exactly if subject.enumerated(task) else _rare_tilted
+            status, told = rarely(subject, task)
+        except Uneven as error:
+            status, told = "skipped", f"rare events cannot be made common: {error}"
         if status != "passed":
             return status, f"{told} ({task.name})"
     return "passed", told

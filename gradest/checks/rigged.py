@@ -21,20 +21,35 @@ _LEAST = 1e-10  # a: how far into the ends the tilt reaches
 _LOG = -math.log(_LEAST)
 
 
-class Alike(Draws):
-    """Every row of a data point gets the same noise, however many there are."""
+class Uneven(Exception):
+    """Noise that does not come row by row, the same amount for each."""
 
-    def __init__(self, points: int, seed: int = 1) -> None:
+
+class Alike(Draws):
+    """The first row of each data point gets the same noise, however many rows there are.
+
+    The others get that noise too, or noise of their own.  Raises Uneven for noise whose first axis
+    is not that of so many rows a point.
+    """
+
+    def __init__(self, points: int, rows: int, others_too: bool = True, seed: int = 1) -> None:
         super().__init__(torch.Generator().manual_seed(seed))
-        self._points = points
+        self._points, self._rows = points, rows
+        self._others = None if others_too else Draws.seeded(seed + 1)
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        noise = super()._fill((self._points, *shape[1:]), like, law)
-        return noise.repeat_interleave(shape[0] // self._points, 0)
+        if shape[0] != self._points * self._rows:
+            raise Uneven(f"noise of {list(shape)} for {self._points * self._rows} rows")
+        first = super()._fill((self._points, *shape[1:]), like, law)
+        if self._others is None:
+            return first.repeat_interleave(self._rows, 0)
+        noise = self._others._fill(shape, like, law)
+        noise[:: self._rows] = first
+        return noise
 
 
 class Uniforms(Draws):
-    """Counts the uniforms that each of so many rows takes."""
+    """Counts the uniforms that each of so many rows takes.  Raises Uneven where that is not so."""
 
     def __init__(self, rows: int, generator: torch.Generator) -> None:
         super().__init__(generator)
@@ -44,13 +59,16 @@ class Uniforms(Draws):
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
         if law == "uniform_":
             if shape[0] != self._rows:
-                raise ValueError(f"{list(shape)} uniforms are not so many a row of {self._rows}")
+                raise Uneven(f"uniforms of {list(shape)} for {self._rows} rows")
             self.each += math.prod(shape[1:])
         return super()._fill(shape, like, law)
 
 
 class Tilted(Uniforms):
-    """The same with one uniform of a row tilted, when each row takes `each` of them."""
+    """The same with one uniform of a row tilted, when each row takes `each` of them.
+
+    Raises Uneven where it takes another number.
+    """
 
     def __init__(self, rows: int, each: int, generator: torch.Generator) -> None:
         super().__init__(rows, generator)
@@ -62,7 +80,9 @@ class Tilted(Uniforms):
 
     @property
     def weight(self) -> Tensor:
-        """[R]"""
+        """[R], once all are taken."""
+        if self.each != self._total:
+            raise Uneven(f"{self.each} uniforms a row, and {self._total} before")
         return 1 / (0.5 + 0.5 * self._ratio / self._total)
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:

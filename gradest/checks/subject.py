@@ -102,7 +102,7 @@ class Subject:
         """Of ĝ and of the first code that f sees, from draws that make rare events common.
 
         Weighted so that the means are E ĝ and, where that code is a sample, π: [1, B · 2 · N · K].
-        Raises ValueError when the estimator draws anything but so many uniforms a row.
+        Raises Uneven where the estimator does not draw row by row, the same number for each.
         """
         seen: list[Tensor] = []
         replicator = self.ready(Changed(task, codes=lambda z: (seen.append(z.detach()), z)[1]))
