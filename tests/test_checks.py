@@ -185,6 +185,17 @@ class RightForOneLatentAlone(Estimator):
 
 
 @breaks("evaluations")
+@dataclass(eq=False)
+class RightForTwoSamplesAlone(Estimator):
+    evaluations: ClassVar[str] = "2"
+    samples: AtLeast2 = 2
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, self.samples)
+        return leave_one_out(logits, z, f(z))
+
+
+@breaks("evaluations")
 class ClaimsANameThatItLacks(Estimator):
     evaluations: ClassVar[str] = "samples"
 

@@ -2,8 +2,9 @@
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -15,8 +16,8 @@ from gradest.categorical import one_hot
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, relative_gap
 from gradest.checks.problems import extreme, span
 from gradest.checks.rigged import Alike, Uneven
-from gradest.checks.settings import alternatives
-from gradest.checks.subject import BRIEFLY, ROWS, SHARP, Subject, estimates
+from gradest.checks.settings import alternatives, variations
+from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
 from gradest.contracts import Cost, Task
 from gradest.inference import largest_z, mean_interval
 from gradest.knobs import knob_defaults
@@ -279,23 +280,30 @@ class _Scale(torch.nn.Module):
 
 
 def _evaluations(subject: Subject) -> Outcome:
-    claim, found = subject.cls.evaluations, {}
-    for task in subject.tasks:
-        replicator = subject.ready(task)
-        with drawing_from(Draws.seeded(1)):
-            replicator(ROWS)
-        found[task.name] = replicator.evaluations
-        if claim:
-            _, latents, categories = replicator.logits.shape
-            sizes = {"N": latents, "K": categories}
-            claimed = formula.value(claim, replicator.estimator.knobs | sizes, subject.cls.__name__)
-            if claimed != found[task.name]:
-                told = f"evaluations = {claim!r} is {claimed}, yet f was evaluated"
-                return "failed", f"{task.name}: {told} {found[task.name]} times"
+    """As claimed, with the default knobs and with every other value of one of them."""
+    claim, owner = subject.cls.evaluations, subject.cls.__name__
     if not claim:
-        counts = ", ".join(f"{count} ({name})" for name, count in found.items())
+        counts = ", ".join(f"{_counted(subject, t)[0]} ({t.name})" for t in subject.tasks)
         return "skipped", f"nothing is claimed; f was evaluated so often: {counts}"
+    for knobs, task in product([{}, *variations(subject.cls)], subject.tasks):
+        count, values = _counted(subject, task, knobs)
+        claimed = formula.value(claim, values, owner)
+        if claimed != count:
+            where = ", ".join([f"{k} = {v!r}" for k, v in knobs.items()] + [task.name])
+            told = f"evaluations = {claim!r} is {claimed}, yet f was evaluated {count} times"
+            return "failed", f"{where}: {told}"
     return "passed", f"f is evaluated as often as `evaluations` says: {claim}"
+
+
+def _counted(
+    subject: Subject, task: Task, knobs: Mapping[str, Any] = DEFAULTS
+) -> tuple[int, dict[str, Any]]:
+    """How often f is evaluated for one estimate, and the values of N, K and the knobs."""
+    replicator = subject.ready(task, knobs=knobs)
+    with drawing_from(Draws.seeded(1)):
+        replicator(ROWS)
+    _, latents, categories = replicator.logits.shape
+    return replicator.evaluations, replicator.estimator.knobs | {"N": latents, "K": categories}
 
 
 CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {

@@ -15,12 +15,11 @@ from scipy import stats
 from gradest.checks.finding import EQUAL, Outcome
 from gradest.checks.problems import of_degree, rare, span
 from gradest.checks.rigged import Uneven
-from gradest.checks.settings import alternatives
+from gradest.checks.settings import variations
 from gradest.checks.subject import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.contracts import Task
 from gradest.enumeration import Truth, exact
 from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval, total_variance
-from gradest.knobs import knob_defaults
 from gradest.outcomes import Enumerated
 
 # Sums over outcomes that nearly cancel, as they do where the gradient is 10⁻⁶ of the costs.
@@ -229,11 +228,7 @@ def _settings(subject: Subject) -> Outcome:
     """The bias at other values of the knobs than their defaults."""
     if not subject.cls.unbiased:
         return "skipped", "unbiased = False"
-    settings = [
-        {knob: value}
-        for knob in knob_defaults(subject.cls)
-        for value in alternatives(subject.cls, knob)
-    ]
+    settings = variations(subject.cls)
     if not settings:
         return "skipped", "no knob has another value to try"
     gaps = []

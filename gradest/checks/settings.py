@@ -15,6 +15,11 @@ def alternatives(cls: type[Estimator], knob: str) -> list[Any]:
     return [value for value in tried if value != default and _possible(cls, knob, value)]
 
 
+def variations(cls: type[Estimator]) -> list[dict[str, Any]]:
+    """Each other value of each knob, the others at their defaults."""
+    return [{knob: value} for knob in knob_defaults(cls) for value in alternatives(cls, knob)]
+
+
 def _near(default: Any) -> Iterator[Any]:
     if isinstance(default, bool):
         yield not default
