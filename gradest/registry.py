@@ -18,10 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gradest import formula
+from gradest import claims
 from gradest.contracts import Estimator, Task
 from gradest.errors import PluginError, UsageError
-from gradest.knobs import build, examine, knob_types, suggestion
+from gradest.knobs import build, examine, suggestion
 
 _KINDS = {"estimators": Estimator, "tasks": Task}
 
@@ -269,6 +269,6 @@ def _only_class(module: ModuleType, file: Path) -> type:
 def _named(found: type, name: str) -> type:
     found.name = name
     examine(found)
-    if issubclass(found, Estimator) and found.evaluations:
-        formula.examine(found.evaluations, knob_types(found), found.__name__)
+    if issubclass(found, Estimator):
+        claims.examine(found)
     return found

@@ -195,15 +195,6 @@ class RightForTwoSamplesAlone(Estimator):
         return leave_one_out(logits, z, f(z))
 
 
-@breaks("evaluations")
-class ClaimsANameThatItLacks(Estimator):
-    evaluations: ClassVar[str] = "samples"
-
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)
-        return score_function(logits, z, f(z))
-
-
 @breaks("rows")
 class BatchMeanBaseline(Estimator):
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradest import claims
 from gradest.categorical import one_hot
 from gradest.checks.problems import Changed, battery
 from gradest.checks.rigged import Tilted, Uniforms
@@ -33,10 +34,11 @@ BRIEFLY, LONGER = 5, 100
 class Subject:
     """An estimator class, and the problems of the battery that it applies to.
 
-    Raises whatever building the class raises.
+    Raises PluginError for claims that cannot be read, and whatever building the class raises.
     """
 
     def __init__(self, cls: type[Estimator]) -> None:
+        claims.examine(cls)
         self.cls = cls
         self.fresh()
         every = battery()

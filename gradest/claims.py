@@ -1,0 +1,55 @@
+"""Whether the claims of an estimator can be read, before anybody asks whether they are true."""
+
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+from gradest import formula
+from gradest.contracts import Estimator
+from gradest.errors import PluginError
+from gradest.knobs import knob_types, suggestion
+
+
+def _whole(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and x >= 0
+
+
+def _number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+_TRUTH = (lambda x: isinstance(x, bool), "True or False")
+_TEXT = (lambda x: isinstance(x, str), "a string")
+_COUNT = (lambda x: x is None or _whole(x), "a whole number or None")
+_NAMES = (
+    lambda x: isinstance(x, AbstractSet) and all(isinstance(each, str) for each in x),
+    "a set of names",
+)
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "unbiased": _TRUTH,
+    "relaxes": _TRUTH,
+    "differentiates": _TRUTH,
+    "categories": _COUNT,
+    "outcomes": _COUNT,
+    "evaluations": _TEXT,
+    "adapt_steps": (_whole, "a whole number"),
+    "laws": _NAMES,
+    "degree": (lambda x: x is None or _number(x), "a number or None"),
+    "limit": (lambda x: isinstance(x, Mapping), "a mapping of knobs to values"),
+    "slow": _TEXT,
+}
+
+
+def examine(cls: type[Estimator]) -> None:
+    """Raises PluginError for a claim of another kind than it is read as, or of unknown names."""
+    for name, (fits, expected) in _EXPECTED.items():
+        claim = getattr(cls, name)
+        if not fits(claim):
+            raise PluginError(f"{cls.__name__}: {name} = {claim!r}; {expected} was expected")
+    if cls.evaluations:
+        formula.examine(cls.evaluations, knob_types(cls), cls.__name__)
+    for knob in cls.limit:
+        if knob not in knob_types(cls):
+            raise PluginError(
+                f"{cls.__name__}: limit names no knob {knob!r}{suggestion(knob, knob_types(cls))}"
+            )

@@ -1,0 +1,57 @@
+"""A claim that cannot be read is told in one line, by whoever loads or checks the plugin."""
+
+from typing import Any
+
+import pytest
+
+from gradest import Cost, Estimator
+from gradest.checks import check_estimator
+from gradest.claims import examine
+from gradest.errors import PluginError
+from gradest.registry import all_estimators, load_plugin
+
+UNREADABLE = [
+    ("laws", "shift", "a set of names"),
+    ("laws", ["shift"], "a set of names"),
+    ("degree", "2", "a number or None"),
+    ("degree", True, "a number or None"),
+    ("limit", {"tau": 0.1}, "limit names no knob 'tau'; it has none"),
+    ("limit", ["tau"], "a mapping of knobs to values"),
+    ("evaluations", 3, "a string"),
+    ("evaluations", "samples", "unknown name 'samples'"),
+    ("slow", None, "a string"),
+    ("unbiased", "no", "True or False"),
+    ("categories", "2", "a whole number or None"),
+    ("outcomes", -1, "a whole number or None"),
+    ("adapt_steps", 0.5, "a whole number"),
+]
+
+
+def claiming(name: str, claim: Any) -> type[Estimator]:
+    def call(self, logits, f: Cost):
+        raise AssertionError("never called")
+
+    return type("Claims", (Estimator,), {name: claim, "__call__": call})
+
+
+@pytest.mark.parametrize("name, claim, told", UNREADABLE)
+def test_the_battery_says_what_was_expected(name: str, claim: Any, told: str) -> None:
+    (found,) = check_estimator(claiming(name, claim))
+    assert (found.law, found.status) == ("builds", "failed")
+    assert found.detail.startswith("PluginError: Claims: ")
+    assert told in found.detail and "\n" not in found.detail
+
+
+def test_a_plugin_is_refused_when_it_is_loaded(tmp_path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from gradest import Estimator\n\n\nclass Mine(Estimator):\n"
+        '    laws = ["shift"]\n\n    def __call__(self, logits, f):\n        return f(logits)\n'
+    )
+    with pytest.raises(PluginError, match=r"mine.py: Mine: laws = \['shift'\]; a set of names"):
+        load_plugin(file)
+
+
+def test_the_claims_of_the_catalogue_can_be_read() -> None:
+    for cls in all_estimators().values():
+        examine(cls)
