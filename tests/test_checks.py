@@ -714,6 +714,49 @@ def test_noise_does_not_certify() -> None:
     assert not passed(findings)
 
 
+@dataclass(eq=False)
+class UphillInAStorm(Estimator):
+    """Points uphill by less than the noise, which is turned around as well: one of both is down."""
+
+    unbiased: ClassVar[bool] = False
+    sign: float = 1.0
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        noise = self.sign * 1e4 * draws().normal(logits.shape, logits)
+        return score_function(logits, z, f(z)) + (noise * nabla(logits)).sum((-2, -1))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_noise_is_no_evidence_of_a_wrong_direction(sign: float) -> None:
+    found = verdict(with_defaults(UphillInAStorm, {"sign": sign}), "direction")
+    assert found.status == "inconclusive", found
+
+
+@dataclass(eq=False)
+class AdaptsALittle(Estimator):
+    """A constant baseline that adapting hardly moves, for the better or for the worse."""
+
+    adapt_steps: ClassVar[int] = 1
+    towards: float = 1.0
+
+    def reset(self, logits: Tensor) -> None:
+        self._baseline = 0.0
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._baseline += 1e-3 * self.towards
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), self._baseline)
+
+
+@pytest.mark.parametrize("towards", [1.0, -1.0])
+def test_a_change_within_the_noise_is_no_evidence_about_adapting(towards: float) -> None:
+    found = verdict(with_defaults(AdaptsALittle, {"towards": towards}), "adapting")
+    assert found.status == "inconclusive", found
+
+
 class FiveCategories(Estimator):
     categories: ClassVar[int | None] = 5
 
