@@ -4,12 +4,14 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from mutants import verdict, with_defaults
+from scipy import stats
 from torch import Tensor
 
 import gradest
@@ -25,8 +27,10 @@ from gradest.categorical import (
     straight_through,
 )
 from gradest.checks import Finding, check_estimator, check_task, passed
+from gradest.checks.symmetry_laws import _compared
 from gradest.enumeration import all_codes
 from gradest.knobs import AtLeast2
+from gradest.moments import Moments
 from gradest.randomness import draws
 
 WRONG: list[Any] = []
@@ -755,6 +759,25 @@ class AdaptsALittle(Estimator):
 def test_a_change_within_the_noise_is_no_evidence_about_adapting(towards: float) -> None:
     found = verdict(with_defaults(AdaptsALittle, {"towards": towards}), "adapting")
     assert found.status == "inconclusive", found
+
+
+@pytest.mark.parametrize("correlation", [-1.0, 1.0])
+def test_relabelled_estimates_from_the_same_noise_are_compared_in_pairs(correlation: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    noise = torch.randn(64, 2, generator=draws, dtype=torch.float64)
+    own = 0.3 * torch.randn(64, 2, generator=draws, dtype=torch.float64)
+    a, b = (
+        SimpleNamespace(
+            gradient=Moments(torch.full((64,), 8.0), mean, torch.zeros_like(mean)),
+            logits=torch.zeros(1, 1, 2),
+        )
+        for mean in (noise + own, (correlation * noise).roll(1, -1))
+    )
+    z, freedom, _ = _compared(a, b)
+    paired = stats.ttest_rel(noise + own, correlation * noise).statistic
+    seconds = stats.ttest_rel((noise + own).square(), noise.square()).statistic
+    assert z == pytest.approx(max(abs(paired).max(), abs(seconds).max()))
+    assert freedom == 63
 
 
 class FiveCategories(Estimator):

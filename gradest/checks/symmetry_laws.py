@@ -118,9 +118,10 @@ def _compared(a: Measurement, relabelled: Measurement) -> tuple[float, int, floa
     (m, s), (n, t) = (_batches(a, 0), _batches(relabelled, -1))
     batches, worst = len(m), 0.0
     for x, y in ((m, n), (s, t)):
-        error = ((x.var(0) + y.var(0)) / batches).sqrt()
-        difference = (x.mean(0) - y.mean(0)).abs()
-        z = torch.where(difference > 0, difference / error, 0.0)
+        # Batch by batch: both are made of the same noise, so that they are not independent.
+        difference = x - y  # [J, D]
+        size, error = difference.mean(0).abs(), difference.std(0) / batches**0.5
+        z = torch.where(size > EQUAL * x.abs().max(), size / error, 0.0)
         worst = max(worst, float(z.max()))
     total = s.sum(1)
     return worst, batches - 1, float(total.std() / batches**0.5 / total.mean())
