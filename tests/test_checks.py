@@ -505,6 +505,28 @@ class ClampsProbabilities(Estimator):
         return cost + cost * nabla((z * log_p).sum((-2, -1)))
 
 
+@breaks("rare")
+class ClampsSmallProbabilities(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        log_p = logits.softmax(-1).clamp(min=1e-8).log()
+        return cost + cost * nabla((z * log_p).sum((-2, -1)))
+
+
+@breaks("adapting")
+class NeverAdapts(Estimator):
+    def reset(self, logits: Tensor) -> None:
+        self._mean = logits.new_zeros(())
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._mean = self._mean.lerp(f(sample(logits)).detach().mean(), 0.05)
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z), self._mean)
+
+
 @breaks("settings")
 @dataclass(eq=False)
 class RightForTwoSamples(Estimator):

@@ -12,9 +12,9 @@ from torch import Tensor
 EQUAL = 1e-9  # relative; the same sums in another order differ by less
 SINGLE = 1024 * torch.finfo(torch.float32).eps  # the same for float32
 
-# A law says nothing once one that it rests on is broken: two calls cannot be compared where none
-# can be repeated, draws past the vocabulary cannot be enumerated, and who is biased need not be
-# asked about rare or other cases.
+# A law says nothing once one that it rests on is broken: none without a value and a gradient for
+# every row; two calls cannot be compared where none can be repeated, draws past the vocabulary
+# cannot be enumerated, and who is biased need not be asked about rare or other cases.
 _REPEATS = ("seed", "deterministic")
 _COMPARES = ("rows", "derivative", "middle axes", "dtype", "points", "relaxable", "knobs")
 _SYMMETRIES = ("shift", "constant", "scale", "pathwise")
@@ -48,7 +48,8 @@ def passed(findings: Iterable[Finding]) -> bool:
 def findings_of(laws: Mapping[str, Callable[..., Outcome]], *subject: Any) -> list[Finding]:
     findings: dict[str, Finding] = {}
     for law, check in laws.items():
-        broken = [on for on in _RESTS_ON.get(law, ()) if _failed(findings.get(on))]
+        rests_on = ("shape", *_RESTS_ON.get(law, ()))
+        broken = [on for on in rests_on if _failed(findings.get(on))]
         if broken:
             findings[law] = Finding(law, "skipped", f"says nothing while {broken[0]!r} is broken")
             continue

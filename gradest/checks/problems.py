@@ -68,11 +68,13 @@ def of_degree(degree: int) -> list[Task]:
     ]
 
 
-def rare() -> list[Task]:
-    """Categories of probability 10⁻⁶, where whatever is clamped or rounded away is missed."""
+def rare(size: float) -> list[Task]:
+    """Categories of probability e^−size, where whatever is clamped or rounded away is missed."""
+    categories = [[[size, 0.0, 0.5]], [[0.5 - size, 0.2, -size]]]
+    bits = [[[size, 0.0], [0.0, size - 0.5]]]
     return [
-        Polynomial("rare categories", [[[14.0, 0.0, 0.5]], [[-13.5, 0.2, -14.0]]], seed=1),
-        Polynomial("rare bits", [[[14.0, 0.0], [0.0, 13.5]]], seed=2),
+        Polynomial(f"rare categories, e^−{size:g}", categories, seed=1),
+        Polynomial(f"rare bits, e^−{size:g}", bits, seed=2),
     ]
 
 
