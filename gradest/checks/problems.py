@@ -44,7 +44,7 @@ class Polynomial(Task):
         return Problem(self._logits, Cost(cost))
 
 
-_ONE = [[[0.7, -0.7, 0.0]]]
+_ONE = [[[0.4, -0.7, 0.0, 0.8]]]  # four, so that two neighbours are not all
 _COUPLED = [[[0.5, -0.7, 0.2], [-0.3, 0.9, 0.0]], [[-0.8, 0.4, 0.3], [0.6, 0.0, -0.7]]]
 _BITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2]]]
 _FAR = [[[0.6, -0.2], [-0.9, 0.1]], [[0.1, 0.4], [0.3, -0.8]]]
