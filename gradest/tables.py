@@ -103,7 +103,7 @@ def parameters(frame: pd.DataFrame) -> list[str]:
 
 
 def label(name: str, settings: Mapping[str, Any]) -> str:
-    """`rloo (samples=4)`."""
+    """`name (knob=value)`."""
     inside = ", ".join(f"{k}={plain(v)}" for k, v in settings.items())
     return f"{name} ({inside})" if inside else name
 

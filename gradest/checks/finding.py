@@ -21,7 +21,7 @@ _SYMMETRIES = ("shift", "constant", "scale", "pathwise")
 _RESTS_ON = {
     **dict.fromkeys(_COMPARES + _SYMMETRIES, _REPEATS),
     **dict.fromkeys(("value", "bias", "labels", "degree", "direction"), ("randomness",)),
-    **dict.fromkeys(("rare", "settings"), ("randomness", "bias")),
+    **dict.fromkeys(("rare", "settings", "adapting"), ("randomness", "bias")),
 }
 
 Status = Literal["passed", "failed", "skipped", "inconclusive"]
