@@ -167,7 +167,7 @@ def _degree(subject: Subject) -> Outcome:
         return "failed", f"degree = {degree}; 1, 2 and math.inf can be tested"
     tasks = subject.tasks if degree > 3 else of_degree(int(degree))
     within = _relative_bias(subject, limit, SHARP if limit else EQUAL)
-    told, least, most = "", 0.0, 0.0
+    told, most = "", 0.0
     for task in subject.applicable(tasks):
         for replicates in LOOKS:
             found = within(task, replicates)
@@ -182,12 +182,16 @@ def _degree(subject: Subject) -> Outcome:
             most, told = found.most, _told(limit, degree, task, found)
     if degree >= 3:
         return "passed", told
-    for task in subject.applicable(of_degree(int(degree) + 1)):
+    beyond, blurred = int(degree) + 1, False
+    for task in subject.applicable(of_degree(beyond)):
         for replicates in LOOKS:
-            least = max(least, within(task, replicates).least)
-            if least > most:
-                return "passed", f"{told}; beyond it at least {least:.2%}"
-    return "failed", f"{told}; and no more at degree {int(degree) + 1}: the claim is too weak"
+            found = within(task, replicates)
+            if found.least > most:
+                return "passed", f"{told}; beyond it at least {found.least:.2%}"
+        blurred = blurred or found.most > max(most, SHARP)
+    if blurred:
+        return "inconclusive", f"{told}; too noisy to tell whether there is more at {beyond}"
+    return "failed", f"{told}; and no more at degree {beyond}: the claim is too weak"
 
 
 def _told(limit: Mapping[str, Any], degree: float, task: Task, found: _Deviation) -> str:
