@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from difflib import get_close_matches
 from typing import Any
 
 from gradest import formula
@@ -42,14 +43,26 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def examine(cls: type[Estimator]) -> None:
     """Raises PluginError for a claim of another kind than it is read as, or of unknown names."""
+    knobs = knob_types(cls)
     for name, (fits, expected) in _EXPECTED.items():
         claim = getattr(cls, name)
+        if name in knobs:
+            raise PluginError(
+                f"{cls.__name__}: {name} is a claim, and annotated as a knob; "
+                "leave the annotation out, or write ClassVar"
+            )
         if not fits(claim):
             raise PluginError(f"{cls.__name__}: {name} = {claim!r}; {expected} was expected")
+    for name in vars(cls):
+        near = get_close_matches(name, _EXPECTED, n=1, cutoff=0.85)
+        if near and name not in _EXPECTED and name not in knobs:
+            raise PluginError(f"{cls.__name__}: {name} claims nothing; is {near[0]!r} meant?")
     if cls.evaluations:
-        formula.examine(cls.evaluations, knob_types(cls), cls.__name__)
+        formula.examine(cls.evaluations, knobs, cls.__name__)
     for knob in cls.limit:
-        if knob not in knob_types(cls):
+        if knob not in knobs:
             raise PluginError(
-                f"{cls.__name__}: limit names no knob {knob!r}{suggestion(knob, knob_types(cls))}"
+                f"{cls.__name__}: limit names no knob {knob!r}{suggestion(knob, knobs)}"
             )
+    if cls.limit and cls.degree is None:
+        raise PluginError(f"{cls.__name__}: limit says nothing without degree")

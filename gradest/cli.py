@@ -130,7 +130,7 @@ def _listing(options: argparse.Namespace, registry: Registry) -> str:
 
 
 def _check(name: str, registry: Registry) -> int:
-    is_path = name.endswith(".py") or Path(name).is_dir()
+    is_path = Path(name).suffix or Path(name).is_dir()
     classes = load_plugin(Path(name)) if is_path else [registry.find(name)]
     rejected = False
     for found in classes:
@@ -216,7 +216,9 @@ def _conclude(cells: Sequence[Cell], folder: Path, report: Path) -> int:
     print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
     print(f"report: {report}")
     if not count["ok"]:
-        print("error: no cell gave a finite number", file=sys.stderr)
+        reasons = {records[cell.key]["reason"] for cell in cells} - {None}
+        told = f": {min(reasons)}" if reasons else ""
+        print(f"error: no cell gave a finite number{told}", file=sys.stderr)
     return 0 if count["ok"] and not count["failed"] else 1
 
 

@@ -1,5 +1,6 @@
 """A claim that cannot be read is told in one line, by whoever loads or checks the plugin."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ UNREADABLE = [
     ("categories", "2", "a whole number or None"),
     ("outcomes", -1, "a whole number or None"),
     ("adapt_steps", 0.5, "a whole number"),
+    ("unbaised", False, "unbaised claims nothing; is 'unbiased' meant?"),
 ]
 
 
@@ -40,6 +42,31 @@ def test_the_battery_says_what_was_expected(name: str, claim: Any, told: str) ->
     assert (found.law, found.status) == ("builds", "failed")
     assert found.detail.startswith("PluginError: Claims: ")
     assert told in found.detail and "\n" not in found.detail
+
+
+def test_a_claim_is_no_knob() -> None:
+    @dataclass(eq=False)
+    class Claims(Estimator):
+        unbiased: bool = False
+
+        def __call__(self, logits, f: Cost):
+            raise AssertionError("never called")
+
+    with pytest.raises(PluginError, match="unbiased is a claim, and annotated as a knob"):
+        examine(Claims)
+
+
+def test_a_limit_needs_a_degree() -> None:
+    @dataclass(eq=False)
+    class Claims(Estimator):
+        limit = {"temperature": 0.1}  # noqa: RUF012
+        temperature: float = 1.0
+
+        def __call__(self, logits, f: Cost):
+            raise AssertionError("never called")
+
+    with pytest.raises(PluginError, match="limit says nothing without degree"):
+        examine(Claims)
 
 
 def test_a_plugin_is_refused_when_it_is_loaded(tmp_path) -> None:
