@@ -208,7 +208,8 @@ def _knobs(subject: Subject) -> Outcome:
             _has_effect(subject, task, {knob: value}) for value in values for task in subject.tasks
         ):
             tried = ", ".join(f"{value!r}" for value in values)
-            return "failed", f"{knob} changes no estimate: {tried} give those of the default"
+            told = f"{knob} changes no estimate: {tried} give those of the default"
+            return "failed", f"{told}; what has no effect is a constant, no knob"
     return ("passed", f"{shown} have an effect") if shown else ("skipped", "no knob to vary")
 
 

@@ -131,10 +131,12 @@ def _bias(subject: Subject) -> Outcome:
     found = _search(subject, subject.tasks, _relative_bias(subject), SHARP if claim else 0.0)
     told = f"unbiased = {claim}, relative bias {found.told()}"
     if found.certain:
-        return ("failed" if claim else "passed"), told
+        return (
+            ("failed", f"{told}; mend it, or say unbiased = False") if claim else ("passed", told)
+        )
     if found.deviation.most > SHARP:
         return "inconclusive", f"too noisy to tell: {told}"
-    return ("passed" if claim else "failed"), told
+    return ("passed", told) if claim else ("failed", f"{told}: no bias is seen")
 
 
 def _settings(subject: Subject) -> Outcome:

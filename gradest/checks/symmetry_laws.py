@@ -35,7 +35,9 @@ def _symmetry(law: str, violation: Callable[[Subject, Task], float], subject: Su
     if not worst <= tolerance:
         told = f"broken by {worst:.2g}, relative to the largest estimate ({where})"
         return ("failed", told) if claimed else ("skipped", f"not claimed, and {told}")
-    return ("passed", "holds draw by draw") if claimed else ("skipped", "not claimed, yet it holds")
+    if claimed:
+        return "passed", "holds draw by draw"
+    return "skipped", f"not claimed, yet it holds: `laws` may hold {law!r}"
 
 
 def _gradients(subject: Subject, task: Task) -> Tensor:
