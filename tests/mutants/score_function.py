@@ -145,7 +145,7 @@ SCORE_FUNCTION = [
         of="nvil",
         mistake="the advantage divided by its deviation over the rows",
         old="return cost + (cost - self._baseline(logits))",
-        new="return cost + (cost - self._baseline(logits)) / cost.std().clamp(min=1)",
+        new="return cost + (cost - self._baseline(logits)) / cost.std(correction=0).clamp(min=1)",
         law="rows",
     ),
     Mutant(
