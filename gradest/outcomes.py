@@ -119,8 +119,7 @@ def _summed(replicator: Replicator, recorded: _Recorded) -> Enumerated:
     outcomes = recorded.outcomes
     points, device = len(replicator.logits), replicator.logits.device
     total = torch.zeros(points, 1, dtype=torch.float64, device=device)
-    mean = square = torch.zeros(points, 1 + replicator.logits[0].numel(), dtype=torch.float64)
-    mean, square = mean.to(device), square.to(device)
+    mean = square = total.new_zeros(points, 1 + replicator.logits[0].numel())
     for start in range(0, outcomes, _ROWS):
         number = torch.arange(start, min(start + _ROWS, outcomes), device=device)
         source = _Prescribed(number.repeat(points), outcomes)

@@ -469,7 +469,10 @@ def logistic_integral(function, theta: float) -> float:
     """∫ function(l) of the logistic density, on both sides of the switch from b = 0 to 1."""
     switch = -math.log(theta / (1 - theta))
     sides = ((switch - 40, switch), (switch, switch + 40))
-    weighted = lambda x: function(x) * stats.logistic.pdf(x)  # noqa: E731
+
+    def weighted(x):
+        return function(x) * stats.logistic.pdf(x)
+
     return sum(integrate.quad(weighted, *side, epsabs=1e-12, limit=200)[0] for side in sides)
 
 

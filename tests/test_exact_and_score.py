@@ -141,7 +141,10 @@ class Network(Task):
 
     def __init__(self, latents: int, categories: int, seed: int = 0) -> None:
         draws = torch.Generator().manual_seed(seed)
-        normal = lambda *shape: torch.randn(*shape, generator=draws, dtype=torch.float64)  # noqa: E731
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=draws, dtype=torch.float64)
+
         self.logits = normal(1, latents, categories)
         self.module = nn.Sequential(
             nn.Linear(latents * categories, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(-2)
@@ -655,7 +658,10 @@ def test_the_score_has_the_covariance_of_the_softmax():
 def test_self_critical_and_no_baseline_have_no_order():
     """At t = 1.2 the mode is the costliest category, at t = 0.45 the cheapest."""
     worse, better = (gradest.make_task("categorical", target=t) for t in (1.2, 0.45))
-    trace = lambda name, task: law_of(name, task).variance.sum()  # noqa: E731
+
+    def trace(name, task):
+        return law_of(name, task).variance.sum()
+
     assert trace("self_critical", worse) > 1.1 * trace("reinforce", worse)
     assert trace("self_critical", better) < 0.9 * trace("reinforce", better)
 

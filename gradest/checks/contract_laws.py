@@ -16,7 +16,7 @@ from gradest.categorical import one_hot
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, relative_gap
 from gradest.checks.problems import extreme, span
 from gradest.checks.rigged import Alike, Uneven
-from gradest.checks.settings import alternatives, variations
+from gradest.checks.settings import alternatives, told, variations
 from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
 from gradest.contracts import Cost, Task
 from gradest.inference import largest_z, mean_interval
@@ -208,8 +208,8 @@ def _knobs(subject: Subject) -> Outcome:
             _has_effect(subject, task, {knob: value}) for value in values for task in subject.tasks
         ):
             tried = ", ".join(f"{value!r}" for value in values)
-            told = f"{knob} changes no estimate: {tried} give those of the default"
-            return "failed", f"{told}; what has no effect is a constant, no knob"
+            broken = f"{knob} changes no estimate: {tried} give those of the default"
+            return "failed", f"{broken}; what has no effect is a constant, no knob"
     return ("passed", f"{shown} have an effect") if shown else ("skipped", "no knob to vary")
 
 
@@ -290,9 +290,8 @@ def _evaluations(subject: Subject) -> Outcome:
         count, values = _counted(subject, task, knobs)
         claimed = formula.value(claim, values, owner)
         if claimed != count:
-            where = ", ".join([f"{k} = {v!r}" for k, v in knobs.items()] + [task.name])
-            told = f"evaluations = {claim!r} is {claimed}, yet f was evaluated {count} times"
-            return "failed", f"{where}: {told}"
+            broken = f"evaluations = {claim!r} is {claimed}, yet f was evaluated {count} times"
+            return "failed", f"{told(knobs, task.name)}: {broken}"
     return "passed", f"f is evaluated as often as `evaluations` says: {claim}"
 
 

@@ -1,6 +1,6 @@
 """Other values of the knobs than their defaults."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from gradest.contracts import Estimator
@@ -18,6 +18,11 @@ def alternatives(cls: type[Estimator], knob: str) -> list[Any]:
 def variations(cls: type[Estimator]) -> list[dict[str, Any]]:
     """Each other value of each knob, the others at their defaults."""
     return [{knob: value} for knob in knob_defaults(cls) for value in alternatives(cls, knob)]
+
+
+def told(knobs: Mapping[str, Any], *where: str) -> str:
+    """`temperature = 0.1, samples = 2`, and where."""
+    return ", ".join([*(f"{knob} = {value!r}" for knob, value in knobs.items()), *where])
 
 
 def _near(default: Any) -> Iterator[Any]:

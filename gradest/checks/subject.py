@@ -79,6 +79,7 @@ class Subject:
         knobs: Mapping[str, Any] = DEFAULTS,
         steps: int = LONGER,
     ) -> Measurement:
+        steps = min(self.cls.adapt_steps, steps)  # the same however many more were allowed
         key = (task.name, replicates, steps, *knobs.items())
         if key not in self._measured:
             self._measured[key] = measure(
@@ -86,7 +87,7 @@ class Subject:
                 task,
                 replicates=replicates,
                 seed=replicates,
-                adapt_steps=min(self.cls.adapt_steps, steps),
+                adapt_steps=steps,
             )
         return self._measured[key]
 
@@ -94,6 +95,7 @@ class Subject:
         self, task: Task, knobs: Mapping[str, Any] = DEFAULTS, steps: int = BRIEFLY
     ) -> Enumerated | None:
         """The exact moments, where the draws are finite and few."""
+        steps = min(self.cls.adapt_steps, steps)
         key = (task.name, steps, *knobs.items())
         if key not in self._enumerated:
             replicator = self.ready(task, steps=steps, knobs=knobs)
@@ -107,18 +109,22 @@ class Subject:
         Raises Uneven where the estimator does not draw row by row, the same number for each.
         """
         seen: list[Tensor] = []
-        replicator = self.ready(Changed(task, codes=lambda z: (seen.append(z.detach()), z)[1]))
+
+        def watch(z: Tensor) -> Tensor:
+            seen.append(z.detach())
+            return z
+
+        replicator = self.ready(Changed(task, codes=watch))
         generator, points = torch.Generator().manual_seed(1), len(replicator.logits)
         counted = Uniforms(points, generator)
         with drawing_from(counted):
             replicator.each(1)
-        parts = []
+        shape, parts = replicator.logits.shape[1:], []
         for _ in range(BATCHES):
             seen.clear()
             source = Tilted(points * TILTED, counted.each, generator)
             with drawing_from(source):
                 gradient, _ = replicator.each(TILTED)  # [B, R, N · K]
-            shape = replicator.logits.shape[1:]
             first = seen[0].reshape(points, TILTED, -1, *shape)[:, :, 0]  # [B, R, N, K]
             code = one_hot(first.argmax(-1), first).flatten(2)
             weight = source.weight.view(points, TILTED, 1)
