@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from pydantic import ValidationError
 
 from gradest import catalogue, checks
 from gradest.contracts import Estimator, Task
 from gradest.errors import Inapplicable, UsageError
-from gradest.measurement import FEWEST
+from gradest.precision import Precision
 from gradest.provenance import describe_run
 from gradest.registry import Registry, Shipment, load_plugin
 from gradest.report import write_report
 from gradest.results import finished, read_run, write_results
 from gradest.runner import BACKENDS, Workers
 from gradest.runner import run as run_cells
+from gradest.schedule import FEWEST
 from gradest.suite import Cell, labels, load_suite
 from gradest.timing import expected_seconds
 
@@ -87,7 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", metavar="N", type=_positive, default=Workers.jobs)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", metavar="N", type=int, help="instead of the suite's seeds")
-    parser.add_argument("--replicates", metavar="N", type=_positive, help="instead of the suite's")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--replicates", metavar="N", type=_positive, help="instead of the suite's")
+    amount.add_argument(
+        "--precision",
+        metavar="KEY=VALUE,...",
+        type=_precision,
+        help="half-widths to reach: variance=0.02,bias=0.005,max_replicates=1000000,max_seconds=60",
+    )
     parser.add_argument("--fresh", action="store_true", help="measure every cell again")
     parser.add_argument("--dry-run", action="store_true", help="show the cells, run nothing")
     parser.add_argument("--backend", choices=BACKENDS, default="loky", help="of joblib")
@@ -103,6 +112,20 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
+
+
+def _precision(text: str) -> Precision:
+    """Raises ArgumentTypeError naming the key that is wrong and what is possible."""
+    given = dict(part.partition("=")[::2] for part in text.split(","))
+    try:
+        return Precision.model_validate(given, strict=False)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = problem["loc"][0]
+        known = ", ".join(Precision.model_fields)
+        raise argparse.ArgumentTypeError(
+            f"{key}: {problem['msg'].lower()}; known: {known}"
+        ) from None
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -166,6 +189,7 @@ def _suite(options: argparse.Namespace, registry: Registry) -> int:
         options.suite,
         registry,
         replicates=options.replicates,
+        precision=options.precision,
         seed=options.seed,
         device=options.device,
     )
@@ -182,6 +206,7 @@ def _suite(options: argparse.Namespace, registry: Registry) -> int:
         Shipment.of(options.plugin),
         Workers(options.jobs, options.backend, options.scheduler),
         options.fresh,
+        suite.settings.timed,
     )
     write_results(folder, describe_run(suite, registry, started))
     report = write_report(folder)

@@ -37,8 +37,9 @@ class Cost:
     that one task serves every dtype and device.  A task with parameters of its own passes their
     `module`; fn is then called as `fn(z, module)`, with parameters that follow z, live or frozen.
 
-    `evaluations` counts forward evaluations for each row.  Calls raise ValueError when fn returns
-    another shape than the contract's.
+    `evaluations` counts forward evaluations for each row, and `gradient_evaluations` those of them
+    that a backward pass went through to z.  Calls raise ValueError when fn returns another shape
+    than the contract's.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Cost:
         self.module = module
         self.points = points
         self.evaluations = 0
+        self.gradient_evaluations = 0
 
     def __call__(self, z: Tensor) -> Tensor:
         """f(z), with gradients to z and to the task's parameters."""
@@ -71,7 +73,11 @@ class Cost:
         return {} if self.module is None else dict(self.module.named_parameters())
 
     def _evaluate(self, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        self.evaluations += z.shape[1:-2].numel()
+        evaluations = z.shape[1:-2].numel()
+        self.evaluations += evaluations
+        if z.requires_grad and torch.is_grad_enabled():
+            z = z.view_as(z)  # f's own, so that no other use of z counts
+            z.register_hook(lambda _: self._passed(evaluations))
         if self.points is not None:
             z = z.unflatten(0, (self.points, -1))  # [B, R, ..., N, K]
         if self.module is None:
@@ -86,6 +92,9 @@ class Cost:
             )
         return value if self.points is None else value.flatten(0, 1)
 
+    def _passed(self, evaluations: int) -> None:
+        self.gradient_evaluations += evaluations
+
 
 class Problem(NamedTuple):
     """One instance of ∇ E f(z): a batch of data points with their logits and the cost."""
@@ -98,14 +107,26 @@ class Task(Knobs, ABC):
     """A cost and the logits at which its gradient is wanted."""
 
     relaxable: ClassVar[bool] = True  # f is defined and differentiable on the simplex
+    parameters: ClassVar[tuple[str, ...]] = ()  # names of groups that the logits are a function of
 
     @abstractmethod
     def problem(self, batch: Any = None) -> Problem:
         """The problem at `batch` (None: the fixed batch that is measured)."""
 
+    def group(self, name: str) -> Iterable[Tensor]:
+        """The tensors of one of `parameters`; the logits of `problem()` carry the graph to them."""
+        raise NotImplementedError(f"{self.name} has no parameters {name!r}")
+
     def penalty(self, logits: Tensor) -> Tensor:
         """Closed-form terms beside E f, such as a KL divergence: [B, N, K] -> [B]."""
         return logits.new_zeros(logits.shape[0])
+
+    def expectation(self, logits: Tensor) -> Tensor | None:
+        """E f in closed form, differentiable in the logits: [B, N, K] -> [B]; None without one.
+
+        It is the truth where K^N is too large to enumerate.
+        """
+        return None
 
 
 class Estimator(Knobs, ABC):

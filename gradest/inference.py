@@ -65,7 +65,7 @@ def total_variance(moments: Moments) -> Interval:
     pooled = moments.pooled()
     replicates, batches = float(pooled.count[0]), len(moments.count)
     if replicates == 1:
-        return Interval.exactly(0.0)
+        return Interval.exactly(float(pooled.m2.sum()))
     variance = float(pooled.m2.sum() / (replicates - 1))
     if variance == 0:
         return Interval.exactly(0.0)
@@ -200,7 +200,12 @@ def largest_z(
 
 
 def describe(
-    moments: Moments, exact: Tensor | None, weight: Tensor, peak: float, resolution: float
+    moments: Moments,
+    exact: Tensor | None,
+    weight: Tensor,
+    peak: float,
+    resolution: float,
+    reference: Moments | None = None,
 ) -> dict[str, Any]:
     """The statistical columns of a results row.
 
@@ -212,6 +217,11 @@ def describe(
         "variance": variance.estimate,
         "variance_low": variance.low,
         "variance_high": variance.high,
+        "variance_precision": _ratio(variance.high, variance.estimate) - 1
+        if variance.high
+        else 0.0,
+        "bias_precision": float("nan"),
+        "detectable_bias": float("nan"),
     }
     if exact is None:
         return {**dict.fromkeys(_AGAINST_EXACT, float("nan")), "verdict": "inconclusive", **spread}
@@ -254,3 +264,11 @@ def _ratio(a: float, b: float) -> float:
     if b == 0:
         return 0.0 if a == 0 else float("inf")
     return a / b
+
+
+def replicates_needed(pilot, exact, weight, peak, variance=None, bias=None, reference=None) -> int:
+    v = total_variance(pilot)
+    R = float(pilot.count.sum())
+    a = R * ((v.high / v.estimate - 1) / variance) ** 2 * 1.2 if variance else 0
+    b = v.estimate / (bias / 1.5 * float(exact.norm())) ** 2 if bias and exact is not None else 0
+    return int(max(a, b, 2048))

@@ -1,61 +1,83 @@
-"""One estimator on one task: replicates of the gradient, reduced to moments."""
+"""One estimator on one task: replicates of the gradient, or all its outcomes, as moments."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gradest import enumeration
+from gradest import truth
+from gradest.adaptation import Look, adapted
 from gradest.contracts import Estimator, Task
-from gradest.enumeration import Truth
-from gradest.errors import NonFiniteGradient, UsageError
+from gradest.errors import UsageError
 from gradest.inference import describe, mean_interval
+from gradest.memory import peak_bytes
 from gradest.moments import Moments, decode, encode
+from gradest.outcomes import LIMIT, enumerated
+from gradest.parameters import LOG_ALPHA, SCALES, projections
+from gradest.precision import Precision, planned, shortfall
 from gradest.randomness import Draws, drawing_from
 from gradest.replicator import Replicator
-
-BATCHES = 64  # independent batches of replicates, from which the intervals come
-FEWEST = 32  # replicates: four batches of eight
+from gradest.schedule import FEWEST
+from gradest.tally import COSINES, Tally
+from gradest.truth import Truth
 
 # Differences of so many units in the last place are rounding: sums over all outcomes and over the
 # replicates accumulate that much.
 _ROUNDING = 1024
 
-# A mean cosine is known to ± 0.016 after so many replicates, whatever the estimator.
-_COSINES = 2**14
+_WEIGHED = 64  # replicates at once whose memory is watched
 
-# ∂/∂α = (1/α) ∂/∂log α, coordinate by coordinate.
-PARAMETERS = {"alpha": lambda logits: (-logits).exp(), "log_alpha": torch.ones_like}
+ENUMERATED = "enumerated"
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What replicates of one estimator on one task say.
+    """What one estimator does on one task.
 
-    The tensors are [B, N, K], in float64 on the CPU and with respect to log α.  `exact` is None
-    where K^N is too large for the truth to be enumerated.
+    `mean`, `variance`, `standard_error` and `exact` are [B, N, K], in float64 on the CPU and with
+    respect to log α; `exact` is None where the truth is unknown.  `row` also speaks of α and of the
+    groups of parameters that the task has.
     """
 
-    gradient: Moments  # [J, B·N·K]
+    gradients: Mapping[str, Moments]  # [J, B·N·K] of log α, [J, r] of each group of parameters
     objective: Moments  # [J, 1]
-    cosines: Moments  # [J', P], with the true gradient, one for each of PARAMETERS
+    cosines: Moments  # [J', P], with the true gradient, in the order of `parameters`
     logits: Tensor  # [B, N, K]
-    exact: Tensor | None  # [B, N, K]
-    exact_value: float | None
-    peak: float  # the largest size of a coordinate that was seen, or that a cost unseen could give
+    truth: Truth | None
+    peaks: Mapping[
+        str, float
+    ]  # the largest size of a coordinate seen, or that an unseen cost gives
     resolution: float  # relative rounding of the dtype that was measured in
     method: str  # monte_carlo or enumerated
+    outcomes: int | None  # that were enumerated
+    asked: Precision | None
+    zero: float  # share of the estimates that are zero throughout
+    nonfinite: float  # share of those with a NaN or an infinity
+    overflow: float  # share of those with an infinity
     evaluations: int  # forward evaluations of f, per estimate
+    gradient_evaluations: int  # those of them that a backward pass goes through
+    memory: float  # bytes at the peak, per estimate
     seconds: float  # per estimate
     adapt_steps: int
+    adaptation: tuple[Look, ...]
+
+    @property
+    def gradient(self) -> Moments:
+        """With respect to log α: [J, B·N·K]."""
+        return self.gradients[LOG_ALPHA]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What `row` can speak of."""
+        return (*SCALES, *(name for name in self.gradients if name != LOG_ALPHA))
 
     @property
     def replicates(self) -> int:
-        return int(self.gradient.count.sum())
+        """How many estimates were drawn: none where all outcomes were enumerated."""
+        return 0 if self.method == ENUMERATED else int(self.gradient.count.sum())
 
     @property
     def mean(self) -> Tensor:
@@ -70,70 +92,121 @@ class Measurement:
     @property
     def standard_error(self) -> Tensor:
         """Of the mean, coordinate by coordinate."""
+        if self.method == ENUMERATED:
+            return torch.zeros_like(self.logits)
         return (self.variance / self.replicates).sqrt()
+
+    @property
+    def exact(self) -> Tensor | None:
+        if self.truth is None:
+            return None
+        return self.truth.gradients[LOG_ALPHA].reshape(self.logits.shape)
+
+    @property
+    def exact_value(self) -> float | None:
+        return None if self.truth is None else float(self.truth.value.mean())
 
     @property
     def value(self) -> float:
         """The mean objective, averaged over the data points."""
         return mean_interval(self.objective).estimate
 
-    def row(self, parameter: str = "log_alpha") -> dict[str, Any]:
-        """The measured columns of a results row, with respect to alpha or log_alpha.
+    def row(self, parameter: str = LOG_ALPHA) -> dict[str, Any]:
+        """The measured columns of a results row, with respect to one of `parameters`.
 
         Raises UsageError for another parameter.
         """
-        weight = self.weight(parameter)
+        if parameter not in self.parameters:
+            raise UsageError(
+                f"unknown parameter {parameter!r}; known: {', '.join(self.parameters)}"
+            )
         points, latents, categories = self.logits.shape
-        value = mean_interval(self.objective)
-        cosine = mean_interval(self.cosines.column(list(PARAMETERS).index(parameter)))
-        return {
+        columns = {
             "parameter": parameter,
             "batch": points,
             "latents": latents,
             "categories": categories,
-            "coordinates": self.logits.numel(),
             "replicates": self.replicates,
+            "outcomes": self.outcomes,
             "adapt_steps": self.adapt_steps,
             "method": self.method,
-            "reference": None if self.exact is None else "exact",
-            **describe(
-                self.gradient,
-                None if self.exact is None else self.exact.flatten(),
-                weight.flatten(),
-                self.peak,
-                self.resolution,
-            ),
+            "reference": None if self.truth is None else self.truth.source,
+            "zero": self.zero,
+            "nonfinite": self.nonfinite,
+            "overflow": self.overflow,
+            "evaluations": self.evaluations,
+            "gradient_evaluations": self.gradient_evaluations,
+            "memory": self.memory,
+        }
+        if self.nonfinite:  # a mean of what is not finite says nothing
+            return columns | {"verdict": "inconclusive"}
+        value = mean_interval(self.objective)
+        cosine = mean_interval(self.cosines.column(self.parameters.index(parameter)))
+        said = self._described(parameter)
+        return columns | {
+            **said,
+            "precision": shortfall(self.asked, said),
             "cosine": cosine.estimate,
             "cosine_se": cosine.standard_error,
             "value": value.estimate,
             "value_se": value.standard_error,
             "exact_value": self.exact_value,
-            "evaluations": self.evaluations,
         }
 
     def weight(self, parameter: str) -> Tensor:
-        """What ∂/∂log α is multiplied by: [B, N, K].  Raises UsageError for an unknown name."""
-        if parameter not in PARAMETERS:
-            raise UsageError(f"unknown parameter {parameter!r}; known: {', '.join(PARAMETERS)}")
-        return PARAMETERS[parameter](self.logits)
+        """What ∂/∂log α is multiplied by to give log α or α: [B, N, K]."""
+        return SCALES[parameter](self.logits)
+
+    def _described(self, parameter: str) -> dict[str, Any]:
+        name = parameter if parameter in self.gradients else LOG_ALPHA
+        moments = self.gradients[name]
+        scaled = parameter in SCALES
+        size = moments.mean.shape[1]
+        return {
+            "coordinates": size,
+            **describe(
+                moments,
+                None if self.truth is None else self.truth.gradients[name],
+                self.weight(parameter).flatten() if scaled else torch.ones(size).double(),
+                self.peaks[name],
+                self.resolution,
+                None if self.truth is None else self.truth.noise.get(name),
+            ),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes the same measurement, bit by bit."""
-        moments = {name: getattr(self, name).to_json() for name in _MOMENTS}
-        exact = None if self.exact is None else encode(self.exact)
-        scalars = {name: getattr(self, name) for name in _SCALARS}
-        return {**moments, "logits": encode(self.logits), "exact": exact, **scalars}
+        return {
+            "gradients": {name: m.to_json() for name, m in self.gradients.items()},
+            "objective": self.objective.to_json(),
+            "cosines": self.cosines.to_json(),
+            "logits": encode(self.logits),
+            "truth": None if self.truth is None else self.truth.to_json(),
+            "peaks": dict(self.peaks),
+            "asked": None if self.asked is None else self.asked.model_dump(),
+            "adaptation": [list(look) for look in self.adaptation],
+            **{name: getattr(self, name) for name in _SCALARS},
+        }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "Measurement":
-        moments = {name: Moments.from_json(data[name]) for name in _MOMENTS}
-        exact = None if data["exact"] is None else decode(data["exact"])
-        scalars = {name: data[name] for name in _SCALARS}
-        return cls(**moments, logits=decode(data["logits"]), exact=exact, **scalars)
+    def from_json(cls, data: Mapping[str, Any]) -> "Measurement":
+        return cls(
+            gradients={name: Moments.from_json(m) for name, m in data["gradients"].items()},
+            objective=Moments.from_json(data["objective"]),
+            cosines=Moments.from_json(data["cosines"]),
+            logits=decode(data["logits"]),
+            truth=None if data["truth"] is None else Truth.from_json(data["truth"]),
+            peaks=data["peaks"],
+            asked=None if data["asked"] is None else Precision(**data["asked"]),
+            adaptation=tuple(Look(*look) for look in data["adaptation"]),
+            **{name: data[name] for name in _SCALARS},
+        )
 
 
-_MOMENTS = ("gradient", "objective", "cosines")
-_SCALARS = ("exact_value", "peak", "resolution", "method", "evaluations", "seconds", "adapt_steps")
+_SCALARS = (
+    *("resolution", "method", "outcomes", "zero", "nonfinite", "overflow", "evaluations"),
+    *("gradient_evaluations", "memory", "seconds", "adapt_steps"),
+)
 
 
 def measure(
@@ -141,126 +214,83 @@ def measure(
     task: Task,
     *,
     replicates: int = 10_000,
+    precision: Precision | None = None,
+    enumerate_draws: bool | None = None,
     seed: int = 0,
     adapt_steps: int | None = None,
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
+    reference: "Measurement | None" = None,
+    tolerant: bool = False,
 ) -> Measurement:
-    """Measure an estimator on a task: its mean, variance and bias against the exact gradient.
+    """Measure an estimator on a task: its mean, variance and bias against the true gradient.
 
-    `adapt_steps` None: as many as the estimator asks for.  An estimator without randomness is
-    measured once (`method` is then enumerated).  The global random state is neither read nor
-    changed.
+    Where the draws of an estimate have at most 1,000,000 joint outcomes, these are all visited and
+    weighted by their probabilities: the moments are exact (`method` is enumerated).
+    `enumerate_draws` False draws replicates all the same, unless there is nothing to draw; True
+    insists.  Replicates are as many as `replicates` says, or as a `precision` asks for.
+
+    `adapt_steps` None: as many as the estimator asks for.  `reference`, a measurement of an
+    unbiased estimator on the same task with other draws, stands for the truth where it is unknown.
+    `tolerant` counts estimates that are not finite instead of raising.  The global random state is
+    neither read nor changed.
 
     Raises Inapplicable when the estimator cannot run on the task, UsageError for fewer than 32
-    replicates, NonFiniteGradient when an estimate is NaN or infinite.
+    replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
+    estimate is NaN or infinite.
     """
+    for given, kind, made in ((estimator, Estimator, "estimator"), (task, Task, "task")):
+        if not isinstance(given, kind):
+            raise UsageError(f"{given!r} is no {made}; gradest.make_{made}(name) makes one")
     if replicates < FEWEST:
         raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
+    title = f"{estimator.name} on {task.name}"
     with drawing_from(Draws.seeded(seed, device)) as source:
         replicator = Replicator(estimator, task, dtype, device)
-        truth = _truth(replicator)
-        replicator.adapt(steps)
-        chunk, once = replicator.pilot(source)
-        tally = _Tally(estimator, task, replicator, truth)
+        maps = projections(task, replicator.problem.logits)
+        known = truth.known(replicator, maps)
+        if known is None and reference is not None:
+            known = truth.estimated(reference.gradients, reference.objective)
+        tally = Tally(title, replicator.logits, known, maps, tolerant)
+        chunk = replicator.pilot(source)
+        memory = peak_bytes(lambda: replicator(_WEIGHED)) / _WEIGHED
+        looks = adapted(replicator, steps, chunk)
         start = time.perf_counter()
-        for batches, size, joined in [(1, 1, False)] if once else _schedule(replicates, chunk):
-            tally.add(*replicator(batches * size), batches, joined)
-        seconds = time.perf_counter() - start
+        found = enumerated(replicator, 1 if enumerate_draws is False else LIMIT, tally.columns)
+        if found:
+            tally.settle(found)
+            if len(replicator.logits) > 1:  # it takes all their draws to tell the cosine
+                for piece in replicator.pieces(COSINES if found.outcomes > 1 else 1, chunk):
+                    tally.add_cosines(piece[0])
+        elif enumerate_draws:
+            raise UsageError(f"{title}: the draws have no outcomes, or more than {LIMIT:,}")
+        else:
+            if precision is not None:
+                replicates = planned(precision, replicator, chunk, known)
+            start = time.perf_counter()
+            for piece in replicator.pieces(replicates, chunk):
+                tally.add(*piece)
+        estimates = found.outcomes if found else replicates
+        seconds = (time.perf_counter() - start) / estimates
     return Measurement(
-        gradient=Moments.stacked(tally.gradients),
+        gradients={name: Moments.stacked(parts) for name, parts in tally.gradients.items()},
         objective=Moments.stacked(tally.objectives),
         cosines=Moments.stacked(tally.cosines),
         logits=replicator.problem.logits.detach().double().cpu(),
-        exact=None if truth is None else truth.gradient,
-        exact_value=None if truth is None else float(truth.value.mean()),
-        peak=tally.peak if truth is None else max(tally.peak, truth.spread),
+        truth=known,
+        peaks=tally.peaks,
         resolution=_ROUNDING * torch.finfo(dtype).eps,
-        method="enumerated" if once else "monte_carlo",
+        method=ENUMERATED if found else "monte_carlo",
+        outcomes=found.outcomes if found else None,
+        asked=precision,
+        zero=tally.zero / tally.replicates,
+        nonfinite=tally.nonfinite / tally.replicates,
+        overflow=tally.overflow / tally.replicates,
         evaluations=replicator.evaluations,
-        seconds=seconds / (1 if once else replicates),
+        gradient_evaluations=replicator.gradient_evaluations,
+        memory=memory,
+        seconds=seconds,
         adapt_steps=steps,
+        adaptation=tuple(looks),
     )
-
-
-class _Tally:
-    """The moments of what the replicates show: gradients, values, cosines with the truth."""
-
-    def __init__(
-        self, estimator: Estimator, task: Task, replicator: Replicator, truth: Truth | None
-    ) -> None:
-        self._names = (estimator.name, task.name)
-        self._shape = replicator.logits.shape
-        exact = replicator.logits.new_full((), float("nan")) if truth is None else truth.gradient
-        exact = exact.to(replicator.logits).expand(self._shape).flatten()  # [D]
-        weight = torch.stack([w(replicator.logits).flatten() for w in PARAMETERS.values()], 1)
-        self._square = weight.square()  # [D, P]
-        self._along = exact.unsqueeze(1) * self._square
-        self._along /= (exact.unsqueeze(1) * weight).norm(dim=0)
-        self.gradients: list[Moments] = []  # of consecutive batches
-        self.objectives: list[Moments] = []
-        self.cosines: list[Moments] = []
-        self._cosines_left = _COSINES
-        self.peak = 0.0
-
-    def add(self, gradient: Tensor, value: Tensor, batches: int, joined: bool) -> None:
-        """Count [R, D] gradients and [R] values as so many batches, or as more of the last."""
-        part = Moments.of(gradient.unflatten(0, (batches, -1)))
-        if not part.mean.isfinite().all() or not value.isfinite().all():
-            self._complain(gradient, value)
-        self.peak = max(self.peak, *(abs(float(end)) for end in gradient.aminmax()))
-        _append(self.gradients, part, joined)
-        _append(self.objectives, Moments.of(value.reshape(batches, -1, 1)), joined)
-        if self._cosines_left > 0:
-            self._cosines_left -= len(gradient)
-            _append(self.cosines, Moments.of(self._cosine(gradient).unsqueeze(0)), False)
-
-    def _cosine(self, gradient: Tensor) -> Tensor:
-        length = ((gradient * gradient) @ self._square).sqrt()  # [R, P]
-        # An estimate of zero has no direction, so it goes nowhere.
-        return torch.where(length > 0, gradient @ self._along / length, 0.0)
-
-    def _complain(self, gradient: Tensor, value: Tensor) -> None:
-        estimator, task = self._names
-        bad = ~gradient.isfinite()
-        if not bad.any():
-            bad = ~value.isfinite()
-            raise NonFiniteGradient(
-                f"{estimator} on {task}: the objective is {value[bad][0].item()} in "
-                f"{int(bad.sum())} of {len(value)} replicates"
-            )
-        coordinate = int(bad.any(0).nonzero()[0])
-        point, latent, category = (int(i) for i in np.unravel_index(coordinate, self._shape))
-        raise NonFiniteGradient(
-            f"{estimator} on {task}: the gradient at data point {point}, latent {latent}, "
-            f"category {category} is {gradient[bad[:, coordinate], coordinate][0].item()} in "
-            f"{int(bad[:, coordinate].sum())} of {len(gradient)} replicates"
-        )
-
-
-def _append(parts: list[Moments], part: Moments, joined: bool) -> None:
-    parts.append(parts.pop().merge(part) if joined else part)
-
-
-def _schedule(replicates: int, chunk: int) -> Iterator[tuple[int, int, bool]]:
-    """Pieces of at most `chunk` rows: (batches, replicates of each, more of the last batch).
-
-    Batches are as equal as they can be and the same for every chunk size.
-    """
-    batches = max(4, min(BATCHES, replicates // 8))
-    short, longer = divmod(replicates, batches)
-    for count, size in ((longer, short + 1), (batches - longer, short)):
-        together = max(1, chunk // size)
-        for first in range(0, count, together):
-            for start in range(0, size, chunk):
-                yield min(together, count - first), min(chunk, size - start), start > 0
-
-
-def _truth(replicator: Replicator) -> Truth | None:
-    """The exact value and gradient, penalty included, where they can be enumerated."""
-    latents, categories = replicator.logits.shape[1:]
-    if categories**latents > enumeration.LIMIT:
-        return None
-    value, gradient, spread = enumeration.exact(replicator.problem)
-    return Truth(value + replicator.penalty, gradient + replicator.penalty_gradient, spread)

@@ -5,7 +5,7 @@ prescribes each joint outcome once, one a row, then takes the place of the rando
 weighted by probability are exact.  No estimator knows of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from gradest.replicator import Replicator
 
 LIMIT = 1_000_000  # joint outcomes of the draws of one estimate
 _ROWS = 2**14  # at once
+_ALIKE = 4  # rows whose draws are the same, and so must be the estimates
 
 
 class Enumerated(NamedTuple):
@@ -24,6 +25,9 @@ class Enumerated(NamedTuple):
     mean: Tensor  # [B, N, K]
     variance: Tensor  # [B, N, K]
     value: Tensor  # [B], the mean objective
+    value_variance: Tensor  # [B]
+    more_mean: Tensor  # [B, C], of what else was asked for
+    more_variance: Tensor  # [B, C]
     outcomes: int
 
 
@@ -99,27 +103,52 @@ class _Prescribed(_Finite):
         return index
 
 
-def enumerated(replicator: Replicator, limit: int = LIMIT) -> Enumerated | None:
+def enumerated(
+    replicator: Replicator,
+    limit: int = LIMIT,
+    more: Callable[[Tensor], Tensor] | None = None,
+) -> Enumerated | None:
     """The exact moments, or None where the joint outcomes of the draws cannot be listed.
 
     So it is where the draws are endless, have more outcomes than `limit`, are not as many whatever
-    their outcome, or do not come row by row.
+    their outcome, do not come row by row, or do not decide the estimate: a plugin may draw past the
+    vocabulary.  `more` maps gradients [B, R, N · K] to further statistics [B, R, C].
     """
-    recorded = _Recorded(len(replicator.logits), limit)
     try:
-        with drawing_from(recorded):
-            replicator.each(1)
-        return _summed(replicator, recorded)
+        return _summed(replicator, _recorded(replicator, limit), more)
     except _NotListed:
         return None
 
 
-def _summed(replicator: Replicator, recorded: _Recorded) -> Enumerated:
+def outcomes(replicator: Replicator, limit: int = LIMIT) -> int | None:
+    """How many joint outcomes `enumerated` would visit, without visiting them."""
+    try:
+        return _recorded(replicator, limit).outcomes
+    except _NotListed:
+        return None
+
+
+def _recorded(replicator: Replicator, limit: int) -> _Recorded:
+    """The draws of an estimate.  Raises _NotListed where they cannot be listed."""
+    recorded = _Recorded(_ALIKE * len(replicator.logits), limit)
+    state = torch.get_rng_state()
+    with drawing_from(recorded):
+        gradient, _ = replicator.each(_ALIKE)  # [B, R, N · K]
+    rounding = 64 * torch.finfo(gradient.dtype).eps * gradient.abs().max()
+    alike = not (gradient - gradient[:, :1]).abs().max() > rounding  # NaN where all are NaN
+    if not alike or not torch.equal(torch.get_rng_state(), state):
+        raise _NotListed("randomness past the vocabulary")
+    return recorded
+
+
+def _summed(
+    replicator: Replicator, recorded: _Recorded, more: Callable[[Tensor], Tensor] | None
+) -> Enumerated:
     """Raises _NotListed where other outcomes lead to other draws than those recorded."""
     outcomes = recorded.outcomes
     points, device = len(replicator.logits), replicator.logits.device
     total = torch.zeros(points, 1, dtype=torch.float64, device=device)
-    mean = square = total.new_zeros(points, 1 + replicator.logits[0].numel())
+    mean = square = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, outcomes, _ROWS):
         number = torch.arange(start, min(start + _ROWS, outcomes), device=device)
         source = _Prescribed(number.repeat(points), outcomes)
@@ -129,7 +158,8 @@ def _summed(replicator: Replicator, recorded: _Recorded) -> Enumerated:
             raise _NotListed("how many draws there are depends on them")
         weight = torch.as_tensor(source.log_p, device=device).exp()
         weight = weight.expand(points * len(number)).unflatten(0, (points, -1)).unsqueeze(-1)
-        x = torch.cat([value.unsqueeze(-1), gradient], -1).double()
+        asked = () if more is None else (more(gradient.double()),)
+        x = torch.cat([value.unsqueeze(-1).double(), gradient.double(), *asked], -1)
         # What cannot happen may be infinite or NaN.
         x = torch.where(weight > 0, x, 0.0)
         # Merged about the running mean, so that no E x² − (E x)² appears.
@@ -141,9 +171,13 @@ def _summed(replicator: Replicator, recorded: _Recorded) -> Enumerated:
         mean = mean + (centre - mean) * share
         total = total + here
     shape = replicator.logits.shape
+    size = 1 + shape[1:].numel()
     return Enumerated(
-        mean[:, 1:].reshape(shape).cpu(),
-        square[:, 1:].reshape(shape).cpu(),
+        mean[:, 1:size].reshape(shape).cpu(),
+        square[:, 1:size].reshape(shape).cpu(),
         mean[:, 0].cpu(),
+        square[:, 0].cpu(),
+        mean[:, size:].cpu(),
+        square[:, size:].cpu(),
         outcomes,
     )

@@ -3,14 +3,16 @@
 The replicates are rows of one batch, so they cost one forward and one backward pass.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.errors import Inapplicable
+from gradest.moments import Moments
 from gradest.randomness import Draws
+from gradest.schedule import schedule
 
 _ADAPT_ROWS = 64  # fresh draws a step of adapt looks at, for each data point
 _PILOT_ROWS = 4
@@ -18,13 +20,6 @@ _PILOT_ROWS = 4
 # CPU a chunk that stays in the cache beats a larger one; a GPU wants to be filled.
 _SAVED_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}
 _GRADIENT_BYTES = {"cpu": 2**20, "cuda": 512 * 2**20}
-
-
-class Pilot(NamedTuple):
-    """What a few replicates tell."""
-
-    chunk: int  # how many replicates fit the memory budget
-    deterministic: bool  # no draws were taken: one replicate says everything
 
 
 class Replicator:
@@ -40,12 +35,13 @@ class Replicator:
         dtype: torch.dtype = torch.float64,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.problem = task.problem()
+        self.task, self.problem = task, task.problem()
         if reason := inapplicable(estimator, task, self.problem.logits):
             raise Inapplicable(reason)
         self.estimator = estimator
         self.logits = self.problem.logits.detach().to(device, dtype)  # [B, N, K]
         self.evaluations = 0  # of f, per estimate
+        self.gradient_evaluations = 0
         # A penalty has no noise: it is added to every replicate, and to the truth.
         exact_logits = self.problem.logits.detach().double().requires_grad_()
         self.penalty = task.penalty(exact_logits)  # [B]
@@ -72,6 +68,21 @@ class Replicator:
         gradient, value = self.each(replicates)
         return gradient.transpose(0, 1).flatten(1), value.mean(0)
 
+    def pieces(self, replicates: int, chunk: int) -> Iterator[tuple[Tensor, Tensor, int, bool]]:
+        """So many replicates, piece by piece: gradients [R, B·N·K], values [R], into how many
+        batches they fall, and whether they are more of the last batch.
+        """
+        for batches, size, joined in schedule(replicates, chunk):
+            yield *self(batches * size), batches, joined
+
+    def moments(self, replicates: int, chunk: int) -> Moments:
+        """Of the gradients of so many replicates: [J, B·N·K]."""
+        parts: list[Moments] = []
+        for gradient, _, batches, joined in self.pieces(replicates, chunk):
+            part = Moments.of(gradient.unflatten(0, (batches, -1)))
+            parts.append(parts.pop().merge(part) if joined else part)
+        return Moments.stacked(parts)
+
     def each(self, replicates: int) -> tuple[Tensor, Tensor]:
         """Gradients [B, R, N·K] and objective values [B, R], data point by data point.
 
@@ -85,7 +96,7 @@ class Replicator:
         (gradient,) = torch.autograd.grad(objective.sum(), logits)
         gradient = gradient.flatten(1).unflatten(0, (points, replicates))
         value = objective.detach().unflatten(0, (points, replicates))
-        self.evaluations = f.evaluations
+        self.evaluations, self.gradient_evaluations = f.evaluations, f.gradient_evaluations
         if self._shifted:
             gradient, value = gradient + self._shift, value + self._shift_of_value
         return gradient, value
@@ -95,10 +106,9 @@ class Replicator:
         # Copied, not expanded: every operation on a tensor of stride 0 would pay for it.
         return self.logits.unsqueeze(1).repeat(1, replicates, 1, 1).flatten(0, 1)
 
-    def pilot(self, source: Draws) -> Pilot:
-        """Learn from a few replicates what many will need."""
-        saved, state = 0, torch.get_rng_state()
-        count, drawn = source.count, source.nbytes
+    def pilot(self, source: Draws) -> int:
+        """How many replicates fit the memory budget, learnt from a few."""
+        saved, drawn = 0, source.nbytes
 
         def weigh(tensor: Tensor) -> Tensor:
             nonlocal saved
@@ -106,18 +116,14 @@ class Replicator:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
-            gradient, _ = self(_PILOT_ROWS)
+            self(_PILOT_ROWS)
         # Draws and what f is evaluated at count too: they take memory where no graph saves them.
         saved += source.nbytes - drawn
         saved += self.evaluations * _PILOT_ROWS * self.logits.nbytes
         kind = self.logits.device.type
         by_saved = _SAVED_BYTES[kind] * _PILOT_ROWS // max(saved, 1)
         by_gradient = _GRADIENT_BYTES[kind] // (8 * self.logits.numel())
-        # A plugin may draw past the vocabulary: from torch's global state, or unseen altogether.
-        undrawn = source.count == count and torch.equal(torch.get_rng_state(), state)
-        rounding = 64 * torch.finfo(gradient.dtype).eps * gradient.abs().max()
-        alike = bool((gradient - gradient[0]).abs().max() <= rounding)
-        return Pilot(max(1, min(by_saved, by_gradient)), undrawn and alike)
+        return max(1, min(by_saved, by_gradient))
 
 
 def _examine(estimator: Estimator, objective: Tensor, logits: Tensor) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from gradest.errors import UsageError
 from gradest.journal import Record, read_records
 from gradest.measurement import Measurement
+from gradest.parameters import SCALES
 
 # Names every row; the params are JSON with sorted keys.
 IDENTITY = (
@@ -20,18 +21,25 @@ IDENTITY = (
     *("parameter", "status", "reason"),
 )
 SIZE = ("batch", "latents", "categories", "coordinates")
-PROTOCOL = ("replicates", "adapt_steps", "method", "reference")
+PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "reference", "precision")
 BIAS = (
     *("gradient_norm", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias"),
-    *("max_z", "p_value", "verdict"),
+    *("bias_precision", "max_z", "p_value", "detectable_bias", "verdict"),
 )
-VARIANCE = ("variance", "variance_low", "variance_high", "mse", "snr", "cosine", "cosine_se")
+VARIANCE = (
+    *("variance", "variance_low", "variance_high", "variance_precision", "mse", "snr", "cosine"),
+    "cosine_se",
+)
 VALUE = ("value", "value_se", "exact_value")
-COST = ("evaluations", "seconds", "seconds_low", "seconds_high", "work_variance")
-COLUMNS = (*IDENTITY, *SIZE, *PROTOCOL, *BIAS, *VARIANCE, *VALUE, *COST)
+ODD = ("zero", "nonfinite", "overflow", "drift", "drift_se")
+COST = (
+    *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
+    "work_variance",
+)
+COLUMNS = (*IDENTITY, *SIZE, *PROTOCOL, *BIAS, *VARIANCE, *VALUE, *ODD, *COST)
 TEXT = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "dtype", "parameter"),
-    *("status", "reason", "method", "reference", "verdict"),
+    *("status", "reason", "method", "reference", "precision", "verdict"),
 )
 
 _RUN = ("suite", "parameters", "cells")  # what run.json must say for tables to be derived
@@ -61,6 +69,8 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
             Measurement.from_json(record["measurement"]) if record["status"] == "ok" else None
         )
         for parameter in run["parameters"]:
+            if measurement and parameter not in measurement.parameters:
+                continue
             identity = _identity(run["suite"], record, parameter)
             rows.append(identity | _measured(measurement, parameter, record.get("samples")))
             coordinates.extend(_coordinates(identity, measurement, parameter))
@@ -119,7 +129,8 @@ def _measured(
     if measurement is None:
         return {}
     row = measurement.row(parameter)
-    row["work_variance"] = row["variance"] * row["evaluations"]
+    if "variance" in row:
+        row["work_variance"] = row["variance"] * row["evaluations"]
     if samples:
         row |= {
             "seconds": statistics.median(samples),
@@ -133,6 +144,8 @@ def _coordinates(
     identity: dict[str, Any], measurement: Measurement | None, parameter: str
 ) -> Iterator[tuple[Any, ...]]:
     if measurement is None:
+        return
+    if parameter not in SCALES:  # its own coordinates are those of no tensor
         return
     names = tuple(identity[c] for c in COORDINATES if c in identity)
     weight = measurement.weight(parameter)

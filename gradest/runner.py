@@ -21,9 +21,11 @@ from gradest.errors import Inapplicable, UsageError
 from gradest.journal import Journal, Record, append_if_shared
 from gradest.knobs import build
 from gradest.measurement import measure
+from gradest.precision import Precision
 from gradest.progress import display
 from gradest.registry import Registry, Shipment
 from gradest.results import finished
+from gradest.schedule import FEWEST
 from gradest.suite import Cell, labels
 from gradest.threads import one_thread
 from gradest.timing import ROUNDS, time_cells
@@ -51,11 +53,13 @@ def run(
     shipment: Shipment,
     workers: Workers,
     fresh: bool = False,
+    timed: bool = True,
 ) -> None:
     """Measure and time the cells that the folder's journal lacks; failed ones are tried again.
 
-    `fresh` forgets what the journal holds.  Raises UsageError when the folder holds anything else
-    than this suite's results, cannot be written, or another run is at work in it.
+    `timed` False leaves out the timing, `fresh` forgets what the journal holds.  Raises UsageError
+    when the folder holds anything else than this suite's results, cannot be written, or another run
+    is at work in it.
     """
     _refuse_foreign(folder)
     with _alone_in(folder), one_thread():
@@ -72,7 +76,8 @@ def run(
                     if not record.pop("written"):
                         journal.append(record)
                     shown.done(named[record["key"]], record["status"], record["reason"])
-        _time_all(cells, journal, registry)
+        if timed:
+            _time_all(cells, journal, registry)
 
 
 def measure_cell(cell: Cell, shipment: Shipment, journal: str, journal_id: str) -> Record:
@@ -98,7 +103,10 @@ def _outcome(cell: Cell, shipment: Shipment) -> dict[str, Any]:
         measurement = measure(
             build(registry.estimator(cell.estimator), cell.estimator_knobs),
             build(registry.task(cell.task), cell.task_knobs),
-            replicates=cell.replicates,
+            replicates=cell.replicates or FEWEST,
+            precision=None if cell.precision is None else Precision(**cell.precision),
+            enumerate_draws=cell.enumerate_draws,
+            tolerant=cell.tolerant,
             seed=cell.draw_seed,
             adapt_steps=cell.adapt_steps,
             dtype=getattr(torch, cell.dtype),

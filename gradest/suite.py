@@ -13,22 +13,34 @@ from typing import Any
 import torch
 
 from gradest import (
+    adaptation,
     categorical,
     contracts,
     enumeration,
+    inference,
     measurement,
     moments,
+    outcomes,
+    parameters,
+    precision,
     randomness,
     replicator,
+    schedule,
+    tally,
+    truth,
 )
 from gradest.contracts import Estimator
 from gradest.errors import UsageError
 from gradest.knobs import suggestion
+from gradest.precision import Precision
 from gradest.registry import Registry, digest_of, source_digest
 from gradest.suite_file import SuiteFile, SuiteSource
 
 SUITES = Path(__file__).with_name("suites")
-_MEASURING = (categorical, contracts, enumeration, measurement, moments, randomness, replicator)
+_MEASURING = (
+    *(adaptation, categorical, contracts, enumeration, inference, measurement, moments, outcomes),
+    *(parameters, precision, randomness, replicator, schedule, tally, truth),
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,12 @@ class Cell:
     estimator: str
     estimator_knobs: Mapping[str, Any]
     seed: int
-    replicates: int
+    replicates: int | None  # None where a precision is asked for
+    precision: Mapping[str, Any] | None
+    enumerate_draws: bool | None
     adapt_steps: int
     dtype: str
+    tolerant: bool
     device: str
     sources: Mapping[str, str]  # what the numbers were computed by
 
@@ -89,7 +104,9 @@ def labels(cells: Sequence[Cell]) -> dict[str, str]:
     """key -> a short name for each cell, with the knobs in which these cells differ."""
     tasks = _varying([(cell.task, cell.task_knobs) for cell in cells])
     estimators = _varying([(cell.estimator, cell.estimator_knobs) for cell in cells])
-    settings = [k for k in ("seed", "replicates") if len({getattr(c, k) for c in cells}) > 1]
+    settings = [
+        k for k in ("seed", "replicates", "dtype") if len({getattr(c, k) for c in cells}) > 1
+    ]
     return {
         cell.key: " ".join(
             [
@@ -113,6 +130,7 @@ def load_suite(
     registry: Registry,
     *,
     replicates: int | None = None,
+    precision: Precision | None = None,
     seed: int | None = None,
     device: str = "cpu",
 ) -> Suite:
@@ -124,12 +142,15 @@ def load_suite(
     source = SuiteSource(path)
     settings = source.validated()
     if replicates is not None:
-        settings = settings.model_copy(update={"replicates": [replicates]})
+        settings = settings.model_copy(update={"replicates": [replicates], "precision": None})
+    if precision is not None:
+        settings = settings.model_copy(update={"precision": precision})
     if seed is not None:
         settings = settings.model_copy(update={"seeds": [seed]})
     tasks = list(source.members("tasks", settings.tasks, registry.task))
     estimators = list(source.members("estimators", settings.estimators, registry.estimator))
     source.check_controls(settings, {e.name for e in estimators})
+    source.check_parameters(settings, tasks)
     core = digest_of(Path(module.__file__) for module in _MEASURING)
     cells = tuple(
         Cell(
@@ -139,8 +160,11 @@ def load_suite(
             estimator_knobs=estimator.knobs,
             seed=run_seed,
             replicates=count,
+            precision=settings.precision and settings.precision.model_dump(),
+            enumerate_draws=settings.enumerate_draws,
             adapt_steps=_adapt_steps(estimator, settings),
-            dtype=settings.dtype,
+            dtype=dtype,
+            tolerant=settings.nonfinite == "count",
             device=device,
             sources={
                 "task": source_digest(type(task)),
@@ -149,8 +173,12 @@ def load_suite(
                 "torch": torch.__version__,
             },
         )
-        for task, estimator, run_seed, count in itertools.product(
-            tasks, estimators, settings.seeds, settings.replicates
+        for task, estimator, dtype, run_seed, count in itertools.product(
+            tasks,
+            estimators,
+            settings.dtype,
+            settings.seeds,
+            [None] if settings.precision else settings.replicates,
         )
     )
     _refuse_twins(source, cells)

@@ -5,7 +5,7 @@ its file and line.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,19 +13,20 @@ import yaml
 from annotated_types import Ge, MinLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from gradest.contracts import Task
 from gradest.errors import KnobError, SuiteError, UsageError
 from gradest.knobs import build, grid, suggestion
-from gradest.measurement import FEWEST, PARAMETERS
+from gradest.parameters import SCALES
+from gradest.precision import Precision
+from gradest.schedule import FEWEST
 
 Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
 Entries = list[Any]
 
-# One number, or a grid of them.
-Counts = Annotated[
-    list[Annotated[int, Ge(FEWEST)]],
-    MinLen(1),
-    BeforeValidator(lambda given: given if isinstance(given, list) else [given]),
-]
+# One value, or a grid of them.
+_Grid = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
+Counts = Annotated[list[Annotated[int, Ge(FEWEST)]], MinLen(1), _Grid]
+Dtypes = Annotated[list[Literal["float64", "float32", "float16", "bfloat16"]], MinLen(1), _Grid]
 
 
 class SuiteFile(BaseModel):
@@ -35,9 +36,13 @@ class SuiteFile(BaseModel):
 
     description: str = ""
     replicates: Counts = [10_000]
+    precision: Precision | None = None  # instead of a number of replicates
+    enumerate_draws: bool | None = None
     seeds: Annotated[list[int], MinLen(1)] = [0]
-    parameters: Annotated[list[Literal[*PARAMETERS]], MinLen(1)] = ["alpha", "log_alpha"]
-    dtype: Literal["float32", "float64"] = "float64"
+    parameters: Annotated[list[str], MinLen(1)] = ["alpha", "log_alpha"]
+    dtype: Dtypes = ["float64"]
+    nonfinite: Literal["fail", "count"] = "fail"
+    timed: bool = True
     adapt_steps: Annotated[int, Ge(0)] | None = None
     controls: dict[Literal["unbiased", "biased"], list[str]] = {}
     tasks: Annotated[Entries, MinLen(1)]
@@ -112,6 +117,16 @@ class SuiteSource:
                         f"the control {name!r} is no estimator of this suite"
                         f"{suggestion(name, known)}",
                     )
+
+    def check_parameters(self, settings: SuiteFile, tasks: Sequence[Task]) -> None:
+        known = {*SCALES, *(name for task in tasks for name in task.parameters)}
+        for number, name in enumerate(settings.parameters):
+            if name not in known:
+                raise self.error(
+                    ("parameters", number),
+                    f"no task of this suite has the parameter {name!r}; known: "
+                    f"{', '.join(sorted(known))}",
+                )
 
     def _named(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:
         if isinstance(entry, str):

@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from gradest.knobs import build
+from gradest.outcomes import outcomes
+from gradest.precision import Precision, planned
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
 from gradest.replicator import Replicator
 from gradest.suite import Cell
 from gradest.threads import one_thread
+from gradest.truth import known
 
 # The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
 ROUNDS = 7
@@ -55,14 +58,20 @@ def expected_seconds(cell: Cell, registry: Registry) -> float:
     with one_thread(), drawing_from(Draws.seeded(0, cell.device)) as source:
         replicator = bound(cell, registry)
         adapting = _seconds(lambda: replicator.adapt(min(cell.adapt_steps, 1)))
-        chunk, once = replicator.pilot(source)
-        rows = min(cell.replicates, chunk)
-        if once:
-            return _seconds(lambda: replicator(1))
-        return (
-            adapting * cell.adapt_steps
-            + _seconds(lambda: replicator(rows)) / rows * cell.replicates
-        )
+        chunk = replicator.pilot(source)
+        estimates = None
+        if cell.enumerate_draws is not False:
+            estimates = outcomes(replicator)
+        if estimates is None:
+            estimates = _replicates(cell, replicator, chunk)
+        rows = min(estimates, chunk)
+        return adapting * cell.adapt_steps + _seconds(lambda: replicator(rows)) / rows * estimates
+
+
+def _replicates(cell: Cell, replicator: Replicator, chunk: int) -> int:
+    if cell.precision is None:
+        return cell.replicates
+    return planned(Precision(**cell.precision), replicator, chunk, known(replicator, {}))
 
 
 def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
@@ -71,7 +80,7 @@ def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
         with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
             replicator = bound(cell, registry)
             replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
-            rows = min(cell.replicates, replicator.pilot(source).chunk)
+            rows = replicator.pilot(source)
             repeats = math.ceil(_LEAST_SECONDS / _seconds(lambda: replicator(rows)))
     except Exception as error:
         untimed = _untimed(cell, error)

@@ -15,8 +15,9 @@ The architecture is that of Jang, Gu & Poole, "Categorical reparameterization wi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ _BATCH, _SAMPLES, _LEARNING_RATE = 100, 4, 3e-3
 
 @dataclass(eq=False)
 class CategoricalVAE(Task):
+    parameters: ClassVar[tuple[str, ...]] = ("encoder",)
     latents: AtLeast1 = 4
     categories: AtLeast2 = 8
     hidden: AtLeast1 = 64
@@ -57,9 +59,12 @@ class CategoricalVAE(Task):
             state = cached_state(self.name, identity, lambda: self._trained().state_dict())
             self._networks = self._untrained()
             self._networks.load_state_dict(state)
-            self._networks.requires_grad_(False)
+            self._networks["decoder"].requires_grad_(False)
         x = binarised_digits()[1][: self.points] if batch is None else batch  # [B, D]
         return self._elbo(self._networks, x)
+
+    def group(self, name: str) -> Iterable[Tensor]:
+        return self._networks[name].parameters()
 
     def penalty(self, logits: Tensor) -> Tensor:
         log_q = logits.log_softmax(-1)

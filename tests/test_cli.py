@@ -136,10 +136,12 @@ def test_a_selection_runs_alone_and_the_report_keeps_the_rest(call, suite, tmp_p
 
 
 def test_overrides_reach_the_rows(call, suite, tmp_path):
+    suite.write_text(SUITE + "enumerate_draws: false\n")
     run(call, suite, tmp_path / "out", "--seed", 5, "--replicates", 64)
     rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
     assert set(rows.seed) == {5}
     assert set(rows[rows.method == "monte_carlo"].replicates) == {64}
+    assert set(rows[rows.method == "enumerated"].replicates) == {0}
 
 
 def test_plugins_run_beside_the_catalogue(call, suite, plugin, tmp_path):

@@ -192,9 +192,9 @@ def test_each_failure_stays_in_its_cell(measured):
     assert reasons[0] == "RuntimeError: on <purpose>"
     assert "one value a row" in reasons[1]
     assert "without a gradient" in reasons[2]
-    for reason, value in zip(reasons[3:], ("nan", "inf"), strict=True):
+    for reason in reasons[3:]:
         place = "broken on categorical: the gradient at data point 0, latent 0, category 1"
-        assert f"{place} is {value} in " in reason
+        assert f"{place} is not finite in " in reason
     assert rows.variance[:10].isna().all()
     assert set(coordinates.estimator) == {"rloo"}
 

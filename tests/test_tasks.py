@@ -365,6 +365,8 @@ def test_another_batch_is_another_problem():
 
 
 def test_measuring_trains_no_network():
-    logits, f = vae().problem()
-    assert not logits.requires_grad
+    """The encoder is where gradients arrive; nothing steps it."""
+    task = vae()
+    logits, f = task.problem()
+    assert logits.requires_grad and all(p.requires_grad for p in task.group("encoder"))
     assert not any(p.requires_grad for p in f.module.parameters())

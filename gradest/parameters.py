@@ -1,0 +1,45 @@
+"""What a gradient is taken with respect to: log α, α, or parameters that log α depends on.
+
+Estimates are with respect to log α; all others follow by the chain rule, which is linear.
+"""
+
+import torch
+from torch import Tensor
+
+from gradest.contracts import Task
+
+LOG_ALPHA = "log_alpha"
+
+# ∂/∂α = (1/α) ∂/∂log α, coordinate by coordinate: factors [B, N, K].
+SCALES = {"alpha": lambda logits: (-logits).exp(), LOG_ALPHA: torch.ones_like}
+
+# A map of D × D numbers is made for each group.
+LARGEST = 2048
+
+
+def projections(task: Task, logits: Tensor) -> dict[str, Tensor]:
+    """For each group of the task's parameters φ a map L [B·N·K, r] that stands for ∂/∂φ.
+
+    With the Jacobian J = ∂ log α/∂φ, [B·N·K, P], the gradient of the mean over the data points is
+    ĝ_φ = Jᵀ ĝ/B.  It has P coordinates, but lies in the range of Jᵀ.  With the eigenvectors U and
+    eigenvalues Λ of J Jᵀ/B², L = U Λ^½ gives Lᵀ ĝ every length and angle of ĝ_φ, since
+    L Lᵀ = J Jᵀ/B²: bias, variance and cosine are those of all P coordinates, in at most B·N·K.
+
+    None for more than 2,048 logits, where L itself would take longer than the estimates.
+    """
+    if logits.numel() > LARGEST:
+        return {}
+    return {name: _projection(logits, tuple(task.group(name))) for name in task.parameters}
+
+
+def _projection(logits: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    flat = logits.flatten()  # [D]
+    rows = []
+    for logit in flat:
+        gradients = torch.autograd.grad(logit, parameters, retain_graph=True, allow_unused=True)
+        rows.append(torch.cat([g.flatten().double() for g in gradients if g is not None]))
+    jacobian = torch.stack(rows) / len(logits)  # [D, P]
+    values, vectors = torch.linalg.eigh(jacobian @ jacobian.T)
+    # What lies below the rounding of the largest is no direction of its own.
+    kept = values > len(flat) * torch.finfo(values.dtype).eps * values[-1]
+    return (vectors[:, kept] * values[kept].sqrt()).detach()

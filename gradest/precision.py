@@ -1,0 +1,78 @@
+"""How tight the intervals are wanted, and how many replicates that takes.
+
+The number is planned from a pilot whose draws are not used again.  Given the pilot it is a
+constant, so that everything that holds for a fixed number of replicates holds for the measurement:
+nothing looks at the interval that it reports before it decides to stop.
+
+Stein, "A two-sample test for a linear hypothesis whose power is independent of the variance", 1945.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt
+from pydantic import BaseModel, ConfigDict
+
+from gradest.inference import replicates_needed
+from gradest.parameters import LOG_ALPHA
+from gradest.replicator import Replicator
+from gradest.schedule import FEWEST
+from gradest.truth import Truth
+
+_PILOT = 4096  # replicates from which the number is planned
+
+Fraction = Annotated[float, Gt(0)]
+
+
+class Precision(BaseModel):
+    """The widest half-intervals that are wanted, and the budget for them.
+
+    `variance` is relative to the variance, `bias` to the larger of ‖g‖ and the bias.  A limit in
+    seconds makes the numbers depend on the speed of the machine; one in replicates does not.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    variance: Fraction | None = None
+    bias: Fraction | None = None
+    max_replicates: Annotated[int, Ge(FEWEST)] = 1_000_000
+    max_seconds: Fraction | None = None
+
+
+def planned(asked: Precision, replicator: Replicator, chunk: int, truth: Truth | None) -> int:
+    """How many replicates give the gradient in log α the precision asked for, within the budget."""
+    start = time.perf_counter()
+    replicates = min(_PILOT, asked.max_replicates)
+    pilot = replicator.moments(replicates, chunk)
+    seconds = (time.perf_counter() - start) / replicates
+    needed = replicates_needed(
+        pilot,
+        None if truth is None else truth.gradients[LOG_ALPHA],
+        torch.ones_like(pilot.mean[0]),
+        0.0 if truth is None else truth.spread,
+        variance=asked.variance,
+        bias=asked.bias,
+        reference=None if truth is None else truth.noise.get(LOG_ALPHA),
+    )
+    affordable = asked.max_replicates
+    if asked.max_seconds is not None:
+        affordable = min(affordable, int(asked.max_seconds / seconds))
+    return max(FEWEST, min(needed, affordable))
+
+
+def shortfall(asked: Precision | None, row: Mapping[str, Any]) -> str:
+    """`reached`, or what was not and by how much; nothing where nothing was asked for.
+
+    A bias without a truth to compare with cannot be asked for.
+    """
+    if asked is None:
+        return ""
+    wanted = {"variance": asked.variance, "bias": asked.bias}
+    missed = [
+        f"{name} to {row[f'{name}_precision']:.2g} instead of {limit:g}"
+        for name, limit in wanted.items()
+        if limit is not None and row[f"{name}_precision"] > limit
+    ]
+    return ", ".join(missed) or "reached"

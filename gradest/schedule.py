@@ -1,0 +1,20 @@
+"""How replicates are dealt into independent batches, and batches into what runs at once."""
+
+from collections.abc import Iterator
+
+BATCHES = 64  # independent batches of replicates, from which the intervals come
+FEWEST = 32  # replicates: four batches of eight
+
+
+def schedule(replicates: int, chunk: int) -> Iterator[tuple[int, int, bool]]:
+    """Pieces of at most `chunk` rows: (batches, replicates of each, more of the last batch).
+
+    Batches are as equal as they can be and the same for every chunk size.
+    """
+    batches = max(1, min(BATCHES, replicates // 8))
+    short, longer = divmod(replicates, batches)
+    for count, size in ((longer, short + 1), (batches - longer, short)):
+        together = max(1, chunk // size)
+        for first in range(0, count, together):
+            for start in range(0, size, chunk):
+                yield min(together, count - first), min(chunk, size - start), start > 0

@@ -1,0 +1,70 @@
+"""What the estimates are compared with, and where it comes from."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradest import enumeration
+from gradest.moments import Moments, decode, encode
+from gradest.parameters import LOG_ALPHA
+from gradest.replicator import Replicator
+
+
+class Truth(NamedTuple):
+    """The true gradient with respect to log α and to each group of parameters, penalty included.
+
+    `noise` holds the independent batches of the estimate of it, where it is one.
+    """
+
+    source: str  # exact, closed_form or monte_carlo
+    value: Tensor  # [B]
+    gradients: Mapping[str, Tensor]  # [D] of log α, [r] of each group
+    spread: float  # between the largest and the smallest cost of a data point, where it is known
+    noise: Mapping[str, Moments]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, bit by bit."""
+        return {
+            "source": self.source,
+            "value": encode(self.value),
+            "gradients": {name: encode(g) for name, g in self.gradients.items()},
+            "spread": self.spread,
+            "noise": {name: moments.to_json() for name, moments in self.noise.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Truth":
+        return cls(
+            data["source"],
+            decode(data["value"]),
+            {name: decode(g) for name, g in data["gradients"].items()},
+            data["spread"],
+            {name: Moments.from_json(m) for name, m in data["noise"].items()},
+        )
+
+
+def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | None:
+    """The truth by enumeration, else the task's closed form; None where there is neither."""
+    latents, categories = replicator.logits.shape[1:]
+    if categories**latents <= enumeration.LIMIT:
+        source = "exact"
+        value, gradient, spread = enumeration.exact(replicator.problem)
+    else:
+        source, spread = "closed_form", 0.0
+        logits = replicator.problem.logits.detach().double().requires_grad_()
+        closed = replicator.task.expectation(logits)
+        if closed is None:
+            return None
+        (gradient,) = torch.autograd.grad(closed.sum(), logits)
+        value = closed.detach()
+    flat = (gradient + replicator.penalty_gradient).flatten()
+    gradients = {LOG_ALPHA: flat} | {name: flat @ map_ for name, map_ in projections.items()}
+    return Truth(source, value + replicator.penalty, gradients, spread, {})
+
+
+def estimated(gradients: Mapping[str, Moments], value: Moments) -> Truth:
+    """The truth as replicates of an unbiased estimator give it, with their noise."""
+    means = {name: moments.pooled().mean[0] for name, moments in gradients.items()}
+    return Truth("monte_carlo", value.pooled().mean[0], means, 0.0, gradients)
