@@ -4,8 +4,8 @@
     B_s = p(s) f(s) + Σ_{s'≠s} p(s') p^{−s,s'}(S−{s, s'}) / p^{−s}(S−s) f(s')
 
 p(S) is the probability of drawing the set S, in any order; p^{−C} is p without the outcomes C,
-renormalised.  The outcomes are those of the joint of all N latents, so S holds k of the K^N, found
-by stochastic beam search without listing them: ĝ estimates ∇ E f, without bias for every k, N, K.
+renormalised.  The outcomes are those of the joint of all N latents, so S holds k of the K^N, drawn
+down the tree of prefixes without listing them: ĝ estimates ∇ E f, without bias for every k, N, K.
 
 Without its baseline B it is REINFORCE averaged over which member of S came first, so the variance
 is at most REINFORCE's; with it and k = 2, at most RLOO's.  Neither is always the better.  k = 1,
@@ -28,7 +28,7 @@ from torch import Tensor
 from gradest import LAWS, Cost, Estimator
 from gradest.categorical import log_prob, nabla
 
-from ._beam import log_set_probabilities, without_replacement
+from ._without_replacement import log_set_probabilities, without_replacement
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, log_prob, nabla, sample, softmax
 from gradest.enumeration import all_codes, exact
 from gradest.errors import KnobError
+from gradest.outcomes import enumerated
 from gradest.randomness import Draws, drawing_from
+from gradest.replicator import Replicator
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 BITS = [(0.3, 0.45), (0.8, 0.45), (0.5, 0.499), (0.1, 0.1)]  # θ and t of the published figures
@@ -993,11 +996,9 @@ def every_set(monkeypatch, task: Task, k: int, **knobs: Any) -> tuple[Tensor, Te
     )
     index = torch.tensor(sets)  # [R, S]
     rest = (1 - p[index].sum(1)).clamp(min=0).log()
-    beam = module.without_replacement(logits, k)._replace(
-        z=codes[index], log_p=p[index].log(), log_rest=rest
-    )
+    drawn = codes[index], p[index].log(), rest
     with monkeypatch.context() as patch:
-        patch.setattr(module, "without_replacement", lambda logits, samples: beam)
+        patch.setattr(module, "without_replacement", lambda logits, samples: drawn)
         found = estimates(estimator, task, len(sets), Prescribed())
     return probability, found, sets
 
@@ -1055,6 +1056,7 @@ def test_an_unordered_pair_has_a_closed_form(monkeypatch):
     [(0.45, [0.0769513, 0.0643489, 0.0838575]), (1.2, [0.0137276, 0.0321805, 0.0224513])],
 )
 def test_the_unordered_pair_on_three_categories(monkeypatch, t, printed):
+    """By sets, whose probability is known, and by the draws themselves."""
     task = gradest.make_task("categorical", target=t)
     mean, variance = mean_and_variance(*every_set(monkeypatch, task, 2)[:2])
     f, g = (VALUES - t).square(), truth(task)
@@ -1062,6 +1064,30 @@ def test_the_unordered_pair_on_three_categories(monkeypatch, t, printed):
     spread = (PI.unsqueeze(1) * PI * (f.unsqueeze(1) - f).square() * share).sum(1)
     assert close(mean, g) and close(variance, spread - g.squeeze() ** 2)
     assert close(variance, printed, 0.51e-7)  # seven decimals
+    found = enumerated(Replicator(gradest.make_estimator("unordered_set"), task))
+    assert close(found.mean[0], g) and close(found.variance[0], spread - g.squeeze() ** 2)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+@pytest.mark.parametrize(
+    ("name", "samples"),
+    [("categorical", 2), ("categorical", 3), ("bernoulli", 2), ("bernoulli", 4), ("quadratic", 2)],
+)
+def test_the_draws_of_the_unordered_set_are_enumerated(name, samples, baseline):
+    task = gradest.make_task(name)
+    estimator = gradest.make_estimator("unordered_set", samples=samples, baseline=baseline)
+    found, true = enumerated(Replicator(estimator, task)), exact(task.problem())
+    rounding = 1e-12  # of gradients of size one
+    assert close(found.mean, true.gradient, rounding) and close(found.value, true.value, rounding)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+@pytest.mark.parametrize("k", [2, 3])
+def test_sets_and_the_draws_of_their_members_have_the_same_moments(monkeypatch, k, baseline):
+    task = polynomial(0, 3, categories=2)
+    _, variance = mean_and_variance(*every_set(monkeypatch, task, k, baseline=baseline)[:2])
+    estimator = gradest.make_estimator("unordered_set", samples=k, baseline=baseline)
+    assert close(enumerated(Replicator(estimator, task)).variance[0], variance)
 
 
 def rloo_pair_variance(task: Task) -> Tensor:
@@ -1157,32 +1183,116 @@ def drawn(logits: Tensor, samples: int):
     return module.without_replacement(logits, samples)
 
 
-def test_a_beam_draws_without_replacement_from_the_joint(seeded, assert_frequencies):
-    logits = polynomial(2, 3).logits.unsqueeze(0)  # [1, N, K]
-    p = log_prob(logits, all_codes(logits)).exp()
-    z, log_p, log_rest = drawn(logits.expand(60_000, -1, -1), 2)
-    number = z.argmax(-1) @ torch.tensor([3, 1])  # [R, S]
-    orders = list(itertools.permutations(range(9), 2))
-    expected = doubles([draw_probability(p, order) for order in orders])
-    counts = torch.zeros(9, 9).double()
-    counts.index_put_((number[:, 0], number[:, 1]), torch.ones(60_000).double(), accumulate=True)
-    assert counts.diagonal().sum() == 0
-    counts = torch.stack([counts[order] for order in orders])
-    rare = expected * 60_000 < 60
-    counts, expected = (torch.cat([x[~rare], x[rare].sum().reshape(1)]) for x in (counts, expected))
-    assert_frequencies(counts, expected)
-    assert close(log_p.exp(), p[number])
-    assert close(log_rest.exp(), 1 - p[number].sum(1))
+class Listed(Draws):
+    """Every joint outcome of single draws of K categories, one a row, and its probability [R]."""
+
+    def __init__(self, places: int, categories: int) -> None:
+        super().__init__()
+        digits = itertools.product(range(categories), repeat=places)
+        self.digits = torch.tensor(list(digits))  # [R, N · S]
+        self.probability = torch.ones(len(self.digits), dtype=torch.float64)
+
+    def categories(self, logits: Tensor, samples: int) -> Tensor:
+        assert samples == 1
+        latents = logits.shape[1]
+        index, self.digits = self.digits.split([latents, self.digits.shape[1] - latents], 1)
+        log_pi = logits.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+        self.probability = self.probability * log_pi.sum(1).exp()
+        return index.unsqueeze(1)
+
+
+RARE = 10**10
+TREES = {
+    "one": [[4, 1, 2, 3]],
+    "bits": [[3, 7], [1, 1], [5, 2]],
+    "two": [[3, 1, 4], [1, 5, 9]],
+    "rare": [[RARE, 1, 3], [1, RARE, 2]],
+    "rare one": [[RARE**2, 1, RARE, 2 * RARE]],
+    "masked": [[3, 0, 4], [0, 5, 9]],
+    "only one": [[0, 7], [5, 0], [1, 0]],
+}
+
+
+def law_of_the_tree(alpha: list[list[int]]) -> tuple[Tensor, dict[tuple[int, ...], Fraction]]:
+    """Logits [N, K], and p(z) without any rounding."""
+    logits = doubles([[math.log(a) if a else -math.inf for a in row] for row in alpha])
+    codes = itertools.product(range(len(alpha[0])), repeat=len(alpha))
+    total = math.prod(sum(row) for row in alpha)
+    weight = {z: math.prod(row[k] for row, k in zip(alpha, z, strict=True)) for z in codes}
+    return logits, {z: Fraction(w, total) for z, w in weight.items()}
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("alpha", TREES.values(), ids=TREES)
+def test_the_order_of_draws_without_replacement_has_its_law(alpha, samples):
+    """Π p(z_s)/(1 − Σ p(z_s')) over those before it, to ten digits however rare an order is."""
+    logits, p = law_of_the_tree(alpha)
+    latents, categories = logits.shape
+    source = Listed(samples * latents, categories)
+    with drawing_from(source):
+        z, log_p, log_rest = drawn(logits.expand(len(source.digits), -1, -1), samples)
+    assert source.digits.shape[1] == 0 and source.probability.isfinite().all()
+    assert float(source.probability.sum()) == pytest.approx(1, rel=EXACT)
+    possible = [code for code in p if p[code]]
+    size = min(samples, len(possible))  # what follows are repetitions
+    found = dict.fromkeys(itertools.permutations(possible, size), 0.0)
+    for row in source.probability.nonzero().flatten().tolist():
+        order = tuple(map(tuple, z[row].argmax(-1).tolist()))
+        assert all(p[code] for code in order)
+        order, repetitions = order[:size], [0.0] * (samples - size)
+        found[order] += float(source.probability[row])  # a KeyError where one comes twice
+        each, rest = [float(p[code]) for code in order], 1 - sum(p[code] for code in order)
+        assert log_p[row].exp().tolist() == pytest.approx(each + repetitions, rel=EXACT, abs=0)
+        assert float(log_rest[row].exp()) == pytest.approx(float(rest), rel=EXACT, abs=0)
+    for order, probability in found.items():
+        expected, left = Fraction(1), Fraction(1)
+        for code in order:
+            expected, left = expected * p[code] / left, left - p[code]
+        assert probability == pytest.approx(float(expected), rel=EXACT, abs=0)
 
 
 @pytest.mark.parametrize("samples", [1, 3, 8, 9, 20])
-def test_a_beam_accounts_for_every_outcome(seeded, samples):
+def test_draws_without_replacement_account_for_every_outcome(seeded, samples):
     logits = polynomial(2, 3).logits.expand(50, -1, -1)
     z, log_p, log_rest = drawn(logits, samples)
     assert z.shape[1] == min(samples, 9)
+    assert close(log_p, log_prob(logits.unsqueeze(1), z))
     assert close(log_p.exp().sum(1) + log_rest.exp(), torch.ones(50))
     for row in z.argmax(-1).tolist():
         assert len({tuple(code) for code in row}) == len(row)
+
+
+@pytest.mark.parametrize("rare", [0.1, 1e-3, 1e-10])
+def test_draws_without_replacement_never_list_the_outcomes(seeded, rare):
+    """There are 3^200."""
+    alpha = doubles([1.0, rare / 2, rare / 2]).expand(50, 200, 3)
+    z, log_p, log_rest = drawn(alpha.log(), 8)
+    assert z.shape == (50, 8, 200, 3)
+    for row in z.argmax(-1).tolist():
+        assert len({tuple(code) for code in row}) == 8
+    assert close(log_p, log_prob(alpha.log().unsqueeze(1), z))
+    assert close(log_p.exp().sum(1) + log_rest.exp(), torch.ones(50))
+    if rare == 1e-10:
+        # The likeliest comes first, and the others change one latent of it each.
+        assert (z[:, 0, :, 0] == 1).all() and (z[:, 1:, :, 0].sum(-1) == 199).all()
+        left = 200 * rare - 7 * rare / 2
+        assert log_rest.exp().tolist() == pytest.approx([left] * 50, rel=200 * rare)
+        _, _, log_rest = drawn(alpha.log(), 1)
+        left = -math.expm1(-200 * math.log1p(rare))
+        assert log_rest.exp().tolist() == pytest.approx([left] * 50, rel=EXACT)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_where_masks_leave_fewer_outcomes_than_samples_the_unordered_set_is_exact(baseline):
+    logits = doubles([[0.3, -math.inf, 1.0], [-math.inf, 0.2, -math.inf]])
+    v = doubles([[1.0, math.nan, 3.0], [math.nan, 2.0, math.nan]])
+    task = Given(logits, lambda z: torch.where(z > 0, v.to(z), 0.0).sum((-2, -1)).square())
+    estimator = gradest.make_estimator("unordered_set", samples=4, baseline=baseline)
+    found = estimates(estimator, task, 20, Draws.seeded(0))
+    p = logits[0].softmax(-1)
+    slope = p[0] * p[2] * (25 - 9)
+    assert close(found[:, 0], doubles([-1.0, 0, 1]).mul(slope).expand(20, 3))
+    assert close(values(estimator, task, 20, Draws.seeded(0)), (9 * p[0] + 25 * p[2]).expand(20))
 
 
 @pytest.mark.parametrize("samples", [2, 3])

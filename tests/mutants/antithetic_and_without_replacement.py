@@ -145,10 +145,10 @@ ANTITHETIC_AND_WITHOUT_REPLACEMENT = [
     ),
     Mutant(
         of="unordered_set",
-        mistake="the k likeliest instead of k sampled",
-        file="_beam.py",
-        old="torch.where(heir, bound, below).flatten(1).sort(1, descending=True)",
-        new="log_p.flatten(1).sort(1, descending=True)",
+        mistake="all but the first the likeliest that are left, not sampled",
+        file="_without_replacement.py",
+        old="child = draws().categories(node, 1)[:, 0]",
+        new="child = node.argmax(-1)",
         law="value",
     ),
     Mutant(
@@ -160,10 +160,19 @@ ANTITHETIC_AND_WITHOUT_REPLACEMENT = [
     ),
     Mutant(
         of="unordered_set",
-        mistake="what is dropped from the beam is not counted",
-        file="_beam.py",
-        old="order[:, samples:]",
-        new="order[:, samples + 1 :]",
+        mistake="what is drawn is taken off its leaf and not off the nodes above",
+        file="_without_replacement.py",
+        old="log_r.append(torch.logaddexp(others[:, n], taken[-1]))",
+        new="log_r.append(torch.zeros_like(taken[-1]))",
+        law="value",
+    ),
+    Mutant(
+        of="unordered_set",
+        mistake="the paths of the outcomes before the last forgotten",
+        file="_without_replacement.py",
+        old="_descent(paths[:, : s + 1], index)",
+        new="_descent(paths[:, [0, s]], index[:, -1:])",
+        knobs={"samples": 3},
         law="value",
     ),
     Mutant(
