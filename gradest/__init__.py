@@ -9,6 +9,8 @@ if not Path(__file__).with_name("estimators").is_dir():
 
 from gradest.contracts import LAWS, PATHWISE, Cost, Estimator, Problem, Task, Tuned
 from gradest.measurement import Measurement, measure
+from gradest.monte_carlo_truth import measure_reference
+from gradest.precision import Precision
 from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "Cost",
     "Estimator",
     "Measurement",
+    "Precision",
     "Problem",
     "Task",
     "Tuned",
@@ -25,4 +28,5 @@ __all__ = [
     "make_estimator",
     "make_task",
     "measure",
+    "measure_reference",
 ]

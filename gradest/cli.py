@@ -25,11 +25,11 @@ from gradest.provenance import describe_run
 from gradest.registry import Registry, Shipment, load_plugin
 from gradest.report import write_report
 from gradest.results import finished, read_run, write_results
-from gradest.runner import BACKENDS, Workers
 from gradest.runner import run as run_cells
 from gradest.schedule import FEWEST
 from gradest.suite import Cell, labels, load_suite
 from gradest.timing import expected_seconds
+from gradest.workers import BACKENDS, Workers
 
 
 def run() -> NoReturn:
@@ -205,6 +205,7 @@ def _suite(options: argparse.Namespace, registry: Registry) -> int:
         registry,
         Shipment.of(options.plugin),
         Workers(options.jobs, options.backend, options.scheduler),
+        suite.settings.reference,
         options.fresh,
         suite.settings.timed,
     )

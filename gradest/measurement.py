@@ -22,7 +22,7 @@ from gradest.randomness import Draws, drawing_from
 from gradest.replicator import Replicator
 from gradest.schedule import FEWEST
 from gradest.tally import COSINES, Tally
-from gradest.truth import Truth
+from gradest.truth import Reference, Truth
 
 # Differences of so many units in the last place are rounding: sums over all outcomes and over the
 # replicates accumulate that much.
@@ -131,6 +131,7 @@ class Measurement:
             "adapt_steps": self.adapt_steps,
             "method": self.method,
             "reference": None if self.truth is None else self.truth.source,
+            "reference_by": None if self.truth is None else self.truth.by,
             "zero": self.zero,
             "nonfinite": self.nonfinite,
             "overflow": self.overflow,
@@ -162,16 +163,14 @@ class Measurement:
         moments = self.gradients[name]
         scaled = parameter in SCALES
         size = moments.mean.shape[1]
+        weight = self.weight(parameter).flatten() if scaled else torch.ones(size).double()
+        exact = None if self.truth is None else self.truth.gradients[name]
+        noise = None if self.truth is None else self.truth.noise.get(name)
+        said = describe(moments, exact, weight, self.peaks[name], self.resolution, noise)
         return {
             "coordinates": size,
-            **describe(
-                moments,
-                None if self.truth is None else self.truth.gradients[name],
-                self.weight(parameter).flatten() if scaled else torch.ones(size).double(),
-                self.peaks[name],
-                self.resolution,
-                None if self.truth is None else self.truth.noise.get(name),
-            ),
+            "reference_se": _relative_error(noise, weight, said["gradient_norm"]),
+            **said,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -203,6 +202,15 @@ class Measurement:
         )
 
 
+def _relative_error(noise: Moments | None, weight: Tensor, norm: float) -> float:
+    """The standard error of the whole reference, relative to ‖g‖."""
+    if noise is None or norm == 0:
+        return 0.0
+    pooled = noise.scaled(weight).pooled()
+    replicates = float(pooled.count[0])
+    return (float(pooled.m2.sum()) / (replicates - 1) / replicates) ** 0.5 / norm
+
+
 _SCALARS = (
     *("resolution", "method", "outcomes", "zero", "nonfinite", "overflow", "evaluations"),
     *("gradient_evaluations", "memory", "seconds", "adapt_steps"),
@@ -220,7 +228,7 @@ def measure(
     adapt_steps: int | None = None,
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
-    reference: "Measurement | None" = None,
+    reference: Reference | None = None,
     tolerant: bool = False,
 ) -> Measurement:
     """Measure an estimator on a task: its mean, variance and bias against the true gradient.
@@ -230,8 +238,8 @@ def measure(
     `enumerate_draws` False draws replicates all the same, unless there is nothing to draw; True
     insists.  Replicates are as many as `replicates` says, or as a `precision` asks for.
 
-    `adapt_steps` None: as many as the estimator asks for.  `reference`, a measurement of an
-    unbiased estimator on the same task with other draws, stands for the truth where it is unknown.
+    `adapt_steps` None: as many as the estimator asks for.  `reference`, of the same task and by
+    other draws (`gradest.measure_reference`), stands for the truth where that is unknown.
     `tolerant` counts estimates that are not finite instead of raising.  The global random state is
     neither read nor changed.
 
@@ -251,7 +259,7 @@ def measure(
         maps = projections(task, replicator.problem.logits)
         known = truth.known(replicator, maps)
         if known is None and reference is not None:
-            known = truth.estimated(reference.gradients, reference.objective)
+            known = truth.estimated(reference)
         tally = Tally(title, replicator.logits, known, maps, tolerant)
         chunk = replicator.pilot(source)
         memory = peak_bytes(lambda: replicator(_WEIGHED)) / _WEIGHED

@@ -85,6 +85,10 @@ class Shipment:
         absolute = [Path(path).resolve() for path in paths]
         return cls(tuple((str(path), _contents(path)) for path in absolute))
 
+    def registry(self) -> Registry:
+        """With these plugins; loaded once in each process."""
+        return _loaded(self)
+
     def unpacked(self) -> list[Path]:
         """Where the plugins lie on this machine: the same files, or else a private copy.
 
@@ -100,6 +104,11 @@ _copies: list[tempfile.TemporaryDirectory] = []  # kept until this process ends
 
 
 @cache
+@cache
+def _loaded(shipment: Shipment) -> Registry:
+    return Registry.load(shipment.unpacked())
+
+
 def _copy(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
     folder = tempfile.TemporaryDirectory(prefix="gradest-plugins-")
     _copies.append(folder)
@@ -127,6 +136,11 @@ def all_estimators() -> dict[str, type[Estimator]]:
 def all_tasks() -> dict[str, type[Task]]:
     """name -> class of every task, built in or installed."""
     return dict(_default().tasks)
+
+
+def catalogue_estimators() -> dict[str, type[Estimator]]:
+    """name -> class of every estimator that comes with gradest, plugins aside."""
+    return {found.name: found for found in _built_in("estimators")}
 
 
 def make_estimator(name: str, **knobs: Any) -> Estimator:

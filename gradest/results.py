@@ -21,7 +21,8 @@ IDENTITY = (
     *("parameter", "status", "reason"),
 )
 SIZE = ("batch", "latents", "categories", "coordinates")
-PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "reference", "precision")
+PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "precision")
+REFERENCE = ("reference", "reference_by", "reference_se")
 BIAS = (
     *("gradient_norm", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias"),
     *("bias_precision", "max_z", "p_value", "detectable_bias", "verdict"),
@@ -36,10 +37,10 @@ COST = (
     *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
     "work_variance",
 )
-COLUMNS = (*IDENTITY, *SIZE, *PROTOCOL, *BIAS, *VARIANCE, *VALUE, *ODD, *COST)
+COLUMNS = (*IDENTITY, *SIZE, *PROTOCOL, *REFERENCE, *BIAS, *VARIANCE, *VALUE, *ODD, *COST)
 TEXT = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "dtype", "parameter"),
-    *("status", "reason", "method", "reference", "precision", "verdict"),
+    *("status", "reason", "method", "reference", "reference_by", "precision", "verdict"),
 )
 
 _RUN = ("suite", "parameters", "cells")  # what run.json must say for tables to be derived

@@ -1,14 +1,12 @@
 """Cells to records: in parallel, resumable, each failure for itself."""
 
-import importlib.util
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import cache
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from gradest.errors import Inapplicable, UsageError
 from gradest.journal import Journal, Record, append_if_shared
 from gradest.knobs import build
 from gradest.measurement import measure
+from gradest.monte_carlo_truth import DEFAULT, ReferencePrecision
 from gradest.precision import Precision
 from gradest.progress import display
 from gradest.registry import Registry, Shipment
@@ -29,20 +28,9 @@ from gradest.schedule import FEWEST
 from gradest.suite import Cell, labels
 from gradest.threads import one_thread
 from gradest.timing import ROUNDS, time_cells
-
-BACKENDS = ("loky", "threading", "dask")
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Where cells are measured: how many at a time, by which joblib backend.
-
-    `scheduler` is the address of a running Dask cluster; without it Dask starts one here.
-    """
-
-    jobs: int = joblib.cpu_count()
-    backend: str = "loky"
-    scheduler: str | None = None
+from gradest.truth import Reference
+from gradest.truths import references
+from gradest.workers import Workers, running_on
 
 
 def run(
@@ -52,11 +40,13 @@ def run(
     registry: Registry,
     shipment: Shipment,
     workers: Workers,
+    precision: ReferencePrecision = DEFAULT,
     fresh: bool = False,
     timed: bool = True,
 ) -> None:
     """Measure and time the cells that the folder's journal lacks; failed ones are tried again.
 
+    Where a task's truth is unknown a reference is measured first, to `precision`.
     `timed` False leaves out the timing, `fresh` forgets what the journal holds.  Raises UsageError
     when the folder holds anything else than this suite's results, cannot be written, or another run
     is at work in it.
@@ -67,12 +57,13 @@ def run(
         if fresh:
             journal.path.unlink()
             journal = Journal(folder, suite)
+        truths = references(cells, precision, journal, registry, shipment, workers)
         kept = finished(journal.path)
-        missing = [c for c in cells if kept.get(c.key, {}).get("status") in (None, "failed")]
+        missing = [c for c in cells if _lacks(kept.get(c.key), truths.get(c.key))]
         if missing:
             with display("measuring", len(missing), workers.jobs) as shown:
                 named = labels(cells)
-                for record in _records(missing, shipment, journal, workers):
+                for record in _records(missing, shipment, journal, workers, truths):
                     if not record.pop("written"):
                         journal.append(record)
                     shown.done(named[record["key"]], record["status"], record["reason"])
@@ -80,10 +71,13 @@ def run(
             _time_all(cells, journal, registry)
 
 
-def measure_cell(cell: Cell, shipment: Shipment, journal: str, journal_id: str) -> Record:
+def measure_cell(
+    cell: Cell, shipment: Shipment, journal: str, journal_id: str, truth: Record | None = None
+) -> Record:
     """One cell's record, written to the journal here if this machine sees it.
 
-    Whatever goes wrong inside the cell becomes part of its record: the others must go on.
+    `truth` is the record of the reference, where one stands for the truth.  Whatever goes wrong
+    inside the cell becomes part of its record: the others must go on.
     """
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -91,15 +85,16 @@ def measure_cell(cell: Cell, shipment: Shipment, journal: str, journal_id: str) 
         "kind": "cell",
         "key": cell.key,
         "cell": asdict(cell),
-        **_outcome(cell, shipment),
+        "reference": truth and truth["key"],
+        **_outcome(cell, shipment, truth),
         "elapsed": time.perf_counter() - start,
     }
     return {**record, "written": append_if_shared(Path(journal), journal_id, record)}
 
 
-def _outcome(cell: Cell, shipment: Shipment) -> dict[str, Any]:
+def _outcome(cell: Cell, shipment: Shipment, truth: Record | None) -> dict[str, Any]:
     try:
-        registry = _registry(shipment)
+        registry = shipment.registry()
         measurement = measure(
             build(registry.estimator(cell.estimator), cell.estimator_knobs),
             build(registry.task(cell.task), cell.task_knobs),
@@ -111,6 +106,7 @@ def _outcome(cell: Cell, shipment: Shipment) -> dict[str, Any]:
             adapt_steps=cell.adapt_steps,
             dtype=getattr(torch, cell.dtype),
             device=cell.device,
+            reference=truth and Reference.from_json(truth["reference"]),
         )
         return {"status": "ok", "reason": "", "measurement": measurement.to_json()}
     except Inapplicable as error:
@@ -120,61 +116,50 @@ def _outcome(cell: Cell, shipment: Shipment) -> dict[str, Any]:
         return {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
 
 
-@cache
-def _registry(shipment: Shipment) -> Registry:
-    return Registry.load(shipment.unpacked())
-
-
 def _records(
-    cells: Sequence[Cell], shipment: Shipment, journal: Journal, workers: Workers
+    cells: Sequence[Cell],
+    shipment: Shipment,
+    journal: Journal,
+    workers: Workers,
+    truths: Mapping[str, Record],
 ) -> Iterator[Record]:
     """Records as they come in.  A cell that kills its worker is found and recorded as failed."""
     left = {cell.key: cell for cell in cells}
     where = (str(journal.path.resolve()), journal.id)
-    with _backend(workers):
+    with running_on(workers):
         # One cell a batch: a record counts as finished when it arrives, not when its batch does.
         parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
         call = joblib.delayed(measure_cell)
         try:
-            for record in parallel(call(cell, shipment, *where) for cell in cells):
+            for record in parallel(call(c, shipment, *where, truths.get(c.key)) for c in cells):
                 del left[record["key"]]
                 yield record
         except BrokenProcessPool:
             known = finished(journal.path)
             for cell in left.values():
                 stored = known.get(cell.key)
-                yield {**stored, "written": True} if stored else _alone(cell, shipment, where)
+                yield (
+                    {**stored, "written": True}
+                    if stored
+                    else _alone(cell, shipment, where, truths.get(cell.key))
+                )
 
 
-def _alone(cell: Cell, shipment: Shipment, where: tuple[str, str]) -> Record:
+def _alone(cell: Cell, shipment: Shipment, where: tuple[str, str], truth: Record | None) -> Record:
     try:
         executor = get_reusable_executor(max_workers=1)
-        return executor.submit(measure_cell, cell, shipment, *where).result()
+        return executor.submit(measure_cell, cell, shipment, *where, truth).result()
     except BrokenProcessPool as error:
         reason = f"its process died: {' '.join(str(error).split())}"
         identity = {"kind": "cell", "key": cell.key, "cell": asdict(cell)}
         return {**identity, "status": "failed", "reason": reason, "written": False}
 
 
-@contextmanager
-def _backend(workers: Workers) -> Iterator[None]:
-    """Within the block joblib runs on these workers; for Dask a client of its cluster is open."""
-    if workers.backend != "dask":
-        with joblib.parallel_config(workers.backend, n_jobs=workers.jobs):
-            yield
-        return
-    if importlib.util.find_spec("distributed") is None:
-        raise UsageError("--backend dask needs Dask: pip install 'gradest[dask]'")
-    from distributed import Client, LocalCluster
-
-    local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with nullcontext() if workers.scheduler else LocalCluster(**local) as cluster:
-        try:
-            client = Client(workers.scheduler or cluster, timeout="10s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise UsageError(f"no Dask scheduler at {workers.scheduler}: {error}") from None
-        with client, joblib.parallel_config("dask", n_jobs=-1):
-            yield
+def _lacks(record: Record | None, truth: Record | None) -> bool:
+    """Whether a cell is still to be measured, or measured against another reference."""
+    if record is None or record["status"] == "failed":
+        return True
+    return record["status"] == "ok" and record["reference"] != (truth and truth["key"])
 
 
 def _time_all(cells: Sequence[Cell], journal: Journal, registry: Registry) -> None:

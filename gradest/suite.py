@@ -64,7 +64,7 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """SHA-256 of everything that determines the numbers."""
-        return hashlib.sha256(_canonical(asdict(self)).encode()).hexdigest()
+        return hashlib.sha256(canonical(asdict(self)).encode()).hexdigest()
 
     @property
     def draw_seed(self) -> int:
@@ -216,7 +216,7 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
     return not globs or any(fnmatchcase(name, glob) for glob in globs)
 
 
-def _canonical(data: Any) -> str:
+def canonical(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

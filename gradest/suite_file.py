@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from gradest.contracts import Task
 from gradest.errors import KnobError, SuiteError, UsageError
 from gradest.knobs import build, grid, suggestion
+from gradest.monte_carlo_truth import ReferencePrecision
 from gradest.parameters import SCALES
 from gradest.precision import Precision
 from gradest.schedule import FEWEST
@@ -38,6 +39,7 @@ class SuiteFile(BaseModel):
     replicates: Counts = [10_000]
     precision: Precision | None = None  # instead of a number of replicates
     enumerate_draws: bool | None = None
+    reference: ReferencePrecision = ReferencePrecision()
     seeds: Annotated[list[int], MinLen(1)] = [0]
     parameters: Annotated[list[str], MinLen(1)] = ["alpha", "log_alpha"]
     dtype: Dtypes = ["float64"]

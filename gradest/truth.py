@@ -12,6 +12,27 @@ from gradest.parameters import LOG_ALPHA
 from gradest.replicator import Replicator
 
 
+class Reference(NamedTuple):
+    """What independent replicates of an unbiased estimator say of the truth."""
+
+    estimator: str
+    gradients: Mapping[str, Moments]  # [J, D] of log α, [J, r] of each group
+    value: Moments  # [J, 1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, bit by bit."""
+        return {
+            "estimator": self.estimator,
+            "gradients": {name: moments.to_json() for name, moments in self.gradients.items()},
+            "value": self.value.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Reference":
+        gradients = {name: Moments.from_json(m) for name, m in data["gradients"].items()}
+        return cls(data["estimator"], gradients, Moments.from_json(data["value"]))
+
+
 class Truth(NamedTuple):
     """The true gradient with respect to log α and to each group of parameters, penalty included.
 
@@ -23,6 +44,7 @@ class Truth(NamedTuple):
     gradients: Mapping[str, Tensor]  # [D] of log α, [r] of each group
     spread: float  # between the largest and the smallest cost of a data point, where it is known
     noise: Mapping[str, Moments]
+    by: str  # the estimator whose replicates it is the mean of, if so
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, bit by bit."""
@@ -32,6 +54,7 @@ class Truth(NamedTuple):
             "gradients": {name: encode(g) for name, g in self.gradients.items()},
             "spread": self.spread,
             "noise": {name: moments.to_json() for name, moments in self.noise.items()},
+            "by": self.by,
         }
 
     @classmethod
@@ -42,6 +65,7 @@ class Truth(NamedTuple):
             {name: decode(g) for name, g in data["gradients"].items()},
             data["spread"],
             {name: Moments.from_json(m) for name, m in data["noise"].items()},
+            data["by"],
         )
 
 
@@ -61,10 +85,11 @@ def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | 
         value = closed.detach()
     flat = (gradient + replicator.penalty_gradient).flatten()
     gradients = {LOG_ALPHA: flat} | {name: flat @ map_ for name, map_ in projections.items()}
-    return Truth(source, value + replicator.penalty, gradients, spread, {})
+    return Truth(source, value + replicator.penalty, gradients, spread, {}, "")
 
 
-def estimated(gradients: Mapping[str, Moments], value: Moments) -> Truth:
-    """The truth as replicates of an unbiased estimator give it, with their noise."""
-    means = {name: moments.pooled().mean[0] for name, moments in gradients.items()}
-    return Truth("monte_carlo", value.pooled().mean[0], means, 0.0, gradients)
+def estimated(reference: Reference) -> Truth:
+    """The mean of the reference's replicates, with their noise."""
+    means = {name: moments.pooled().mean[0] for name, moments in reference.gradients.items()}
+    value = reference.value.pooled().mean[0]
+    return Truth("monte_carlo", value, means, 0.0, reference.gradients, reference.estimator)

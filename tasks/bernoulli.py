@@ -35,5 +35,10 @@ class Bernoulli(Task):
         logits = torch.stack([torch.log1p(-theta), theta.log()], -1)  # [N, 2]
         return Problem(logits.unsqueeze(0), Cost(self._cost))
 
+    def expectation(self, logits: Tensor) -> Tensor:
+        """Σₙ (1 − θₙ) t² + θₙ (1 − t)²."""
+        costs = logits.new_tensor([self.target**2, (1 - self.target) ** 2])
+        return (logits.softmax(-1) @ costs).sum(-1)
+
     def _cost(self, z: Tensor) -> Tensor:
         return (z[..., 1] - self.target).square().sum(-1)

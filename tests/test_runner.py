@@ -17,8 +17,9 @@ from gradest.journal import read_records
 from gradest.provenance import describe_run
 from gradest.registry import Registry, Shipment
 from gradest.results import finished, write_results
-from gradest.runner import Workers, run
+from gradest.runner import run
 from gradest.suite import load_suite
+from gradest.workers import Workers
 
 ROOT = Path(__file__).parent.parent
 ALONE = Workers(jobs=1)

@@ -8,6 +8,7 @@ from torch import Tensor
 from gradest.categorical import one_hot
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, outcome, relative_gap
 from gradest.contracts import Problem, Task
+from gradest.enumeration import LIMIT, exact
 from gradest.knobs import build
 
 
@@ -30,8 +31,11 @@ def _logits(task: Task, problem: Problem) -> Outcome:
     logits = problem.logits
     if logits.ndim != 3 or logits.shape[-1] < 2 or not logits.is_floating_point():
         return "failed", f"{logits.dtype} {list(logits.shape)}; floating [B, N, K ≥ 2] was expected"
-    bad = int((~logits.isfinite()).sum())
-    return outcome(f"{bad} logits are not finite" if bad else "", f"finite {list(logits.shape)}")
+    # A category may be masked by −∞, as long as another is left.
+    bad = int((logits.isnan() | logits.isposinf()).sum())
+    if bad or not logits.isfinite().any(-1).all():
+        return "failed", f"{bad} logits are NaN or +∞" if bad else "a latent has no finite logit"
+    return "passed", f"finite or masked, {list(logits.shape)}"
 
 
 def _middle_axes(task: Task, problem: Problem) -> Outcome:
@@ -113,6 +117,34 @@ def _penalty(task: Task, problem: Problem) -> Outcome:
     return outcome("" if finite else "not finite, or its gradient is not", "finite, one a point")
 
 
+def _expectation(task: Task, problem: Problem) -> Outcome:
+    logits = problem.logits.detach().double().requires_grad_()
+    closed = task.expectation(logits)
+    if closed is None:
+        return "skipped", "no closed form of E f"
+    latents, categories = logits.shape[1:]
+    if categories**latents > LIMIT:
+        return "inconclusive", f"{categories}^{latents} outcomes are too many to compare with"
+    truth = exact(problem)
+    (gradient,) = torch.autograd.grad(closed.sum(), logits)
+    gap = max(relative_gap(closed.detach(), truth.value), relative_gap(gradient, truth.gradient))
+    told = f"the closed form of E f or its gradient differs from the sum over outcomes by {gap:.2g}"
+    return outcome(told if gap > EQUAL else "", told)
+
+
+def _parameters(task: Task, problem: Problem) -> Outcome:
+    if not task.parameters:
+        return "skipped", "names no parameters"
+    for name in task.parameters:
+        group = tuple(task.group(name))
+        found = torch.autograd.grad(
+            problem.logits.sum(), group, retain_graph=True, allow_unused=True
+        )
+        if not any(g is not None and g.any() for g in found):
+            return "failed", f"the logits do not depend on {name}"
+    return "passed", f"the logits depend on {', '.join(task.parameters)}"
+
+
 TASK_LAWS: dict[str, Callable[[Task, Problem], Outcome]] = {
     "logits": _logits,
     "deterministic": _deterministic,
@@ -121,4 +153,6 @@ TASK_LAWS: dict[str, Callable[[Task, Problem], Outcome]] = {
     "points": _points,
     "relaxable": _relaxable,
     "penalty": _penalty,
+    "expectation": _expectation,
+    "parameters": _parameters,
 }

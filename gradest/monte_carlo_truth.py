@@ -1,0 +1,89 @@
+"""A stand-in for the truth where neither enumeration nor a closed form reaches.
+
+The best unbiased estimator of the catalogue for the task, on draws of its own, until the mean is
+as precise as asked.  Its noise enters every interval and test that the truth enters.
+"""
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from pydantic import BaseModel, ConfigDict
+
+from gradest import enumeration
+from gradest.contracts import Estimator, Task
+from gradest.errors import Inapplicable, UsageError
+from gradest.measurement import Measurement, measure
+from gradest.registry import catalogue_estimators
+from gradest.schedule import FEWEST
+from gradest.truth import Reference
+
+_PILOT = 512  # replicates by which the candidates are compared
+
+
+class ReferencePrecision(BaseModel):
+    """The standard error of the whole mean that is wanted, relative to ‖g‖, and the budget."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    standard_error: Annotated[float, Gt(0)] = 0.002
+    max_evaluations: Annotated[int, Gt(0)] = 2_000_000  # of f, at each data point
+
+
+DEFAULT = ReferencePrecision()
+
+
+def needed(task: Task) -> bool:
+    """Whether the task's truth can be neither enumerated nor written down."""
+    logits = task.problem().logits.detach()
+    latents, categories = logits.shape[1:]
+    too_many = categories**latents > enumeration.LIMIT
+    return too_many and task.expectation(logits.double()) is None
+
+
+def measure_reference(
+    task: Task,
+    precision: ReferencePrecision = DEFAULT,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Reference:
+    """Measure the gradient of a task whose truth is unknown.
+
+    Candidates are the catalogue's unbiased estimators that need no adapting; the one with the least
+    variance × evaluations of f is taken, judged by a pilot whose draws are not used again.
+    Raises UsageError where none applies to the task.
+    """
+    best, least = None, float("inf")
+    for cls in catalogue_estimators().values():
+        if cls.unbiased and cls.adapt_steps == 0:
+            work = _work(cls(), task, seed, device)
+            if work < least:
+                best, least = cls(), work
+    if best is None:
+        raise UsageError(f"{task.name}: no unbiased estimator of the catalogue applies")
+    pilot = _sampled(best, task, _PILOT, seed, device)
+    # E‖mean − g‖² = tr Σ/R; ‖mean‖² of a pilot is too large by just that.
+    noise = float(pilot.variance.sum())
+    length = max(float(pilot.mean.square().sum()) - noise / _PILOT, 0.0)
+    wanted = precision.standard_error**2 * length
+    affordable = precision.max_evaluations // (pilot.evaluations + pilot.gradient_evaluations)
+    replicates = affordable if wanted == 0 else min(affordable, math.ceil(noise / wanted))
+    replicates = max(FEWEST, replicates)
+    found = _sampled(best, task, replicates, seed + 1, device)
+    return Reference(best.name, found.gradients, found.objective)
+
+
+def _work(estimator: Estimator, task: Task, seed: int, device: str | torch.device) -> float:
+    try:
+        pilot = _sampled(estimator, task, _PILOT, seed, device)
+    except Inapplicable:
+        return float("inf")
+    return float(pilot.variance.sum()) * (pilot.evaluations + pilot.gradient_evaluations)
+
+
+def _sampled(
+    estimator: Estimator, task: Task, replicates: int, seed: int, device: str | torch.device
+) -> Measurement:
+    return measure(estimator, task, replicates=replicates, seed=seed, device=device)

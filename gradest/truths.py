@@ -1,0 +1,106 @@
+"""What stands for unknown truths in a run: measured once a task, kept in the journal."""
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+from gradest.journal import Journal, Record
+from gradest.knobs import build
+from gradest.monte_carlo_truth import ReferencePrecision, measure_reference, needed
+from gradest.progress import display
+from gradest.registry import Registry, Shipment, catalogue_estimators, digest_of
+from gradest.suite import Cell, canonical
+from gradest.workers import Workers, running_on
+
+
+@dataclass(frozen=True)
+class ReferenceCell:
+    """The truth of a task, to be measured: plain data like a Cell."""
+
+    task: str
+    task_knobs: Mapping[str, Any]
+    device: str
+    precision: Mapping[str, Any]
+    sources: Mapping[str, str]
+
+    @cached_property
+    def key(self) -> str:
+        return hashlib.sha256(f"reference {canonical(asdict(self))}".encode()).hexdigest()
+
+    @property
+    def draw_seed(self) -> int:
+        return int(self.key[:15], 16)
+
+
+def _reference_cell(cell: Cell, precision: ReferencePrecision) -> ReferenceCell:
+    """What stands for the truth of the cell's task where that is unknown.
+
+    Any estimator of the catalogue may be taken for it, so all their sources count.
+    """
+    shared = {name: cell.sources[name] for name in ("task", "core", "torch")}
+    return ReferenceCell(
+        cell.task,
+        cell.task_knobs,
+        cell.device,
+        precision.model_dump(),
+        {**shared, "catalogue": _catalogue_digest()},
+    )
+
+
+@cache
+def _catalogue_digest() -> str:
+    return digest_of(Path(inspect.getfile(e)) for e in catalogue_estimators().values())
+
+
+def references(
+    cells: Sequence[Cell],
+    precision: ReferencePrecision,
+    journal: Journal,
+    registry: Registry,
+    shipment: Shipment,
+    workers: Workers,
+) -> dict[str, Record]:
+    """cell key -> the record of the reference that stands for the truth, where one has to."""
+    wanted = {c.key: _reference_cell(c, precision) for c in cells}
+    unknown = {r.key: _unknown(r, registry) for r in {r.key: r for r in wanted.values()}.values()}
+    asked = {key: r for key, r in wanted.items() if unknown[r.key]}
+    found = {r["key"]: r for r in journal.records() if r["kind"] == "reference"}
+    missing = {c.key: c for c in asked.values() if c.key not in found}
+    if missing:
+        with display("references", len(missing), workers.jobs) as shown, running_on(workers):
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
+            call = joblib.delayed(_measured)
+            for record in parallel(call(c, shipment) for c in missing.values()):
+                journal.append(record)
+                found[record["key"]] = record
+                by = record["reference"]["estimator"]
+                shown.done(f"{record['cell']['task']} by {by}", "ok", "")
+    return {key: found[c.key] for key, c in asked.items()}
+
+
+def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
+    torch.set_num_threads(1)
+    task = build(shipment.registry().task(cell.task), cell.task_knobs)
+    precision = ReferencePrecision(**cell.precision)
+    found = measure_reference(task, precision, seed=cell.draw_seed, device=cell.device)
+    return {
+        "kind": "reference",
+        "key": cell.key,
+        "cell": asdict(cell),
+        "reference": found.to_json(),
+    }
+
+
+def _unknown(cell: ReferenceCell, registry: Registry) -> bool:
+    """Whether the task's truth is unknown.  A task that fails will say so in its cells."""
+    try:
+        return needed(build(registry.task(cell.task), cell.task_knobs))
+    except Exception:
+        return False
