@@ -11,6 +11,7 @@ from torch import Tensor
 from gradest import truth
 from gradest.adaptation import Look, adapted
 from gradest.contracts import Estimator, Task
+from gradest.drift import Drift, drift
 from gradest.errors import UsageError
 from gradest.inference import describe, mean_interval
 from gradest.memory import peak_bytes
@@ -57,6 +58,7 @@ class Measurement:
     zero: float  # share of the estimates that are zero throughout
     nonfinite: float  # share of those with a NaN or an infinity
     overflow: float  # share of those with an infinity
+    drift: Drift  # of the estimates from those in float64
     evaluations: int  # forward evaluations of f, per estimate
     gradient_evaluations: int  # those of them that a backward pass goes through
     memory: float  # bytes at the peak, per estimate
@@ -135,6 +137,8 @@ class Measurement:
             "zero": self.zero,
             "nonfinite": self.nonfinite,
             "overflow": self.overflow,
+            "drift": self.drift.mean,
+            "drift_se": self.drift.standard_error,
             "evaluations": self.evaluations,
             "gradient_evaluations": self.gradient_evaluations,
             "memory": self.memory,
@@ -183,6 +187,7 @@ class Measurement:
             "truth": None if self.truth is None else self.truth.to_json(),
             "peaks": dict(self.peaks),
             "asked": None if self.asked is None else self.asked.model_dump(),
+            "drift": list(self.drift),
             "adaptation": [list(look) for look in self.adaptation],
             **{name: getattr(self, name) for name in _SCALARS},
         }
@@ -197,6 +202,7 @@ class Measurement:
             truth=None if data["truth"] is None else Truth.from_json(data["truth"]),
             peaks=data["peaks"],
             asked=None if data["asked"] is None else Precision(**data["asked"]),
+            drift=Drift(*data["drift"]),
             adaptation=tuple(Look(*look) for look in data["adaptation"]),
             **{name: data[name] for name in _SCALARS},
         )
@@ -254,6 +260,9 @@ def measure(
         raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
     title = f"{estimator.name} on {task.name}"
+    moved = Drift(0.0, 0.0)
+    if dtype != torch.float64:
+        moved = drift(estimator, task, dtype, device, steps, seed)
     with drawing_from(Draws.seeded(seed, device)) as source:
         replicator = Replicator(estimator, task, dtype, device)
         maps = projections(task, replicator.problem.logits)
@@ -262,10 +271,12 @@ def measure(
             known = truth.estimated(reference)
         tally = Tally(title, replicator.logits, known, maps, tolerant)
         chunk = replicator.pilot(source)
-        memory = peak_bytes(lambda: replicator(_WEIGHED)) / _WEIGHED
+        weighed = min(_WEIGHED, chunk)
+        memory = peak_bytes(lambda: replicator(weighed)) / weighed
         looks = adapted(replicator, steps, chunk)
         start = time.perf_counter()
-        found = enumerated(replicator, 1 if enumerate_draws is False else LIMIT, tally.columns)
+        limit = 1 if enumerate_draws is False else LIMIT
+        found = enumerated(replicator, limit, tally.columns, chunk)
         if found:
             tally.settle(found)
             if len(replicator.logits) > 1:  # it takes all their draws to tell the cosine
@@ -295,6 +306,7 @@ def measure(
         zero=tally.zero / tally.replicates,
         nonfinite=tally.nonfinite / tally.replicates,
         overflow=tally.overflow / tally.replicates,
+        drift=moved,
         evaluations=replicator.evaluations,
         gradient_evaluations=replicator.gradient_evaluations,
         memory=memory,

@@ -107,15 +107,17 @@ def enumerated(
     replicator: Replicator,
     limit: int = LIMIT,
     more: Callable[[Tensor], Tensor] | None = None,
+    rows: int = _ROWS,
 ) -> Enumerated | None:
     """The exact moments, or None where the joint outcomes of the draws cannot be listed.
 
     So it is where the draws are endless, have more outcomes than `limit`, are not as many whatever
     their outcome, do not come row by row, or do not decide the estimate: a plugin may draw past the
-    vocabulary.  `more` maps gradients [B, R, N · K] to further statistics [B, R, C].
+    vocabulary.  `more` maps gradients [B, R, N · K] to further statistics [B, R, C].  No more than
+    `rows` outcomes are looked at together.
     """
     try:
-        return _summed(replicator, _recorded(replicator, limit), more)
+        return _summed(replicator, _recorded(replicator, limit), more, min(rows, _ROWS))
     except _NotListed:
         return None
 
@@ -142,15 +144,18 @@ def _recorded(replicator: Replicator, limit: int) -> _Recorded:
 
 
 def _summed(
-    replicator: Replicator, recorded: _Recorded, more: Callable[[Tensor], Tensor] | None
+    replicator: Replicator,
+    recorded: _Recorded,
+    more: Callable[[Tensor], Tensor] | None,
+    rows: int,
 ) -> Enumerated:
     """Raises _NotListed where other outcomes lead to other draws than those recorded."""
     outcomes = recorded.outcomes
     points, device = len(replicator.logits), replicator.logits.device
     total = torch.zeros(points, 1, dtype=torch.float64, device=device)
     mean = square = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, outcomes, _ROWS):
-        number = torch.arange(start, min(start + _ROWS, outcomes), device=device)
+    for start in range(0, outcomes, rows):
+        number = torch.arange(start, min(start + rows, outcomes), device=device)
         source = _Prescribed(number.repeat(points), outcomes)
         with drawing_from(source):
             gradient, value = replicator.each(len(number))  # [B, R, N · K], [B, R]

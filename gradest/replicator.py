@@ -72,7 +72,7 @@ class Replicator:
         """So many replicates, piece by piece: gradients [R, B·N·K], values [R], into how many
         batches they fall, and whether they are more of the last batch.
         """
-        for batches, size, joined in schedule(replicates, chunk):
+        for batches, size, joined in schedule(replicates, chunk, self.logits.numel()):
             yield *self(batches * size), batches, joined
 
     def moments(self, replicates: int, chunk: int) -> Moments:

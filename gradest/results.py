@@ -4,7 +4,7 @@ import json
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,11 @@ COORDINATES = (
 )
 
 
+ADAPTATION = (*COORDINATES[:6], "step", "variance", "variance_low", "variance_high")
+
+
 def write_results(folder: Path, run: dict[str, Any]) -> None:
-    """Derive run.json, measurements and coordinates from the journal in the folder.
+    """Derive run.json, measurements, coordinates and adaptation from the journal in the folder.
 
     `run` describes the run; its "cells" name the rows, in order, and its "parameters" what they
     are with respect to.  Cells that the journal does not hold yet are left out.  Raises UsageError
@@ -61,7 +64,7 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
     if missing := [key for key in _RUN if key not in run]:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
     records = finished(folder / "journal.jsonl")
-    rows, coordinates = [], []
+    rows, coordinates, adaptation = [], [], []
     for cell in run["cells"]:
         record = records.get(cell["key"])
         if record is None:
@@ -69,6 +72,9 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
         measurement = (
             Measurement.from_json(record["measurement"]) if record["status"] == "ok" else None
         )
+        if measurement:
+            names = _names(_identity(run["suite"], record, ""), ADAPTATION)
+            adaptation.extend((*names, *look) for look in measurement.adaptation)
         for parameter in run["parameters"]:
             if measurement and parameter not in measurement.parameters:
                 continue
@@ -81,6 +87,7 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
     write_frame(
         folder / "coordinates.parquet", pd.DataFrame(coordinates, columns=list(COORDINATES))
     )
+    write_frame(folder / "adaptation.parquet", pd.DataFrame(adaptation, columns=list(ADAPTATION)))
     write_json(folder / "run.json", run)
 
 
@@ -148,7 +155,7 @@ def _coordinates(
         return
     if parameter not in SCALES:  # its own coordinates are those of no tensor
         return
-    names = tuple(identity[c] for c in COORDINATES if c in identity)
+    names = _names(identity, COORDINATES)
     weight = measurement.weight(parameter)
     exact = measurement.exact
     columns = (
@@ -160,6 +167,11 @@ def _coordinates(
     places = (weight == weight).nonzero().tolist()
     for place, *numbers in zip(places, *(c.flatten().tolist() for c in columns), strict=True):
         yield (*names, *place, *numbers)
+
+
+def _names(identity: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
+    """What a row of a further table begins with."""
+    return tuple(identity[c] for c in columns if c in identity)
 
 
 def measurements_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 
 BATCHES = 64  # independent batches of replicates, from which the intervals come
+FEWER = 16  # where the moments of all batches would take more memory than they are worth
+_WIDE = 2**14  # coordinates from which on they would
 FEWEST = 32  # replicates: four batches of eight
 
 
-def schedule(replicates: int, chunk: int) -> Iterator[tuple[int, int, bool]]:
+def schedule(replicates: int, chunk: int, coordinates: int = 1) -> Iterator[tuple[int, int, bool]]:
     """Pieces of at most `chunk` rows: (batches, replicates of each, more of the last batch).
 
     Batches are as equal as they can be and the same for every chunk size.
     """
-    batches = max(1, min(BATCHES, replicates // 8))
+    most = BATCHES if coordinates <= _WIDE else FEWER
+    batches = max(1, min(most, replicates // 8))
     short, longer = divmod(replicates, batches)
     for count, size in ((longer, short + 1), (batches - longer, short)):
         together = max(1, chunk // size)

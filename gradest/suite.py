@@ -16,6 +16,7 @@ from gradest import (
     adaptation,
     categorical,
     contracts,
+    drift,
     enumeration,
     inference,
     measurement,
@@ -38,8 +39,8 @@ from gradest.suite_file import SuiteFile, SuiteSource
 
 SUITES = Path(__file__).with_name("suites")
 _MEASURING = (
-    *(adaptation, categorical, contracts, enumeration, inference, measurement, moments, outcomes),
-    *(parameters, precision, randomness, replicator, schedule, tally, truth),
+    *(adaptation, categorical, contracts, drift, enumeration, inference, measurement),
+    *(moments, outcomes, parameters, precision, randomness, replicator, schedule, tally, truth),
 )
 
 

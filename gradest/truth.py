@@ -70,7 +70,7 @@ class Truth(NamedTuple):
 
 
 def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | None:
-    """The truth by enumeration, else the task's closed form; None where there is neither."""
+    """The truth by enumeration, else the task's closed form; None where there is none, or neither."""
     latents, categories = replicator.logits.shape[1:]
     if categories**latents <= enumeration.LIMIT:
         source = "exact"
@@ -83,6 +83,8 @@ def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | 
             return None
         (gradient,) = torch.autograd.grad(closed.sum(), logits)
         value = closed.detach()
+    if not gradient.isfinite().all():  # as where costs that occur are not
+        return None
     flat = (gradient + replicator.penalty_gradient).flatten()
     gradients = {LOG_ALPHA: flat} | {name: flat @ map_ for name, map_ in projections.items()}
     return Truth(source, value + replicator.penalty, gradients, spread, {}, "")

@@ -1,0 +1,91 @@
+"""What a narrower dtype changes in the estimates themselves."""
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradest.contracts import Estimator, Task
+from gradest.inference import mean_interval
+from gradest.moments import Moments
+from gradest.randomness import Draws, drawing_from
+from gradest.replicator import Replicator
+from gradest.schedule import schedule
+
+_REPLICATES = 256
+
+
+class Drift(NamedTuple):
+    """E‖ĝ in the dtype − ĝ in float64‖ under the same noise, relative to √E‖ĝ‖² in float64."""
+
+    mean: float
+    standard_error: float
+
+
+class _Recording(Draws):
+    """Keeps the noise that it gives."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__(generator)
+        self.tape: deque[Tensor] = deque()
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        noise = super()._fill(shape, like, law)
+        self.tape.append(noise.clone())
+        return noise
+
+
+class _Replaying(Draws):
+    """Gives the noise of a tape again, in whatever dtype is asked for."""
+
+    def __init__(self, tape: deque[Tensor]) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        return self._tape.popleft().reshape(shape).to(like.dtype)
+
+
+def drift(
+    estimator: Estimator,
+    task: Task,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    steps: int,
+    seed: int,
+) -> Drift:
+    """How far the estimates are from those of the same estimator in float64, adapted alike.
+
+    Not a number where an estimate is not.
+    """
+    recording = _Recording(torch.Generator(device).manual_seed(seed))
+    replaying = _Replaying(recording.tape)
+    with drawing_from(recording):
+        narrow = Replicator(copy.deepcopy(estimator), task, dtype, device)
+    with drawing_from(replaying):
+        wide = Replicator(copy.deepcopy(estimator), task, torch.float64, device)
+    for _ in range(steps):
+        with drawing_from(recording):
+            narrow.adapt(1)
+        with drawing_from(replaying):
+            wide.adapt(1)
+    spare = Draws.seeded(seed, device)
+    with drawing_from(spare):
+        chunk = wide.pilot(spare)
+    estimates = []
+    for batches, size, _ in schedule(_REPLICATES, chunk):
+        with drawing_from(recording):
+            seen, _ = narrow(batches * size)
+        with drawing_from(replaying):
+            exact, _ = wide(batches * size)
+        estimates.append(torch.stack([seen.double(), exact]))
+    seen, exact = torch.cat(estimates, 1)  # [R, D]
+    size = float(exact.square().sum(1).mean()) ** 0.5
+    distance = (seen - exact).norm(dim=1)  # [R]
+    if size == 0:
+        return Drift(0.0 if not distance.any() else float("inf"), 0.0)
+    found = mean_interval(Moments.of((distance / size).reshape(1, -1, 1)))
+    return Drift(found.estimate, found.standard_error)
