@@ -17,7 +17,7 @@ from gradest.inference import describe, mean_interval
 from gradest.memory import peak_bytes
 from gradest.moments import Moments, decode, encode
 from gradest.outcomes import LIMIT, enumerated
-from gradest.parameters import LOG_ALPHA, SCALES, projections
+from gradest.parameters import LOG_ALPHA, SCALES, projections, pulled_back
 from gradest.precision import Precision, planned, shortfall
 from gradest.randomness import Draws, drawing_from
 from gradest.replicator import Replicator
@@ -48,6 +48,7 @@ class Measurement:
     cosines: Moments  # [J', P], with the true gradient, in the order of `parameters`
     logits: Tensor  # [B, N, K]
     truth: Truth | None
+    means: Mapping[str, Tensor]  # [P], with respect to each group's own coordinates
     peaks: Mapping[
         str, float
     ]  # the largest size of a coordinate seen, or that an unseen cost gives
@@ -184,6 +185,7 @@ class Measurement:
             "objective": self.objective.to_json(),
             "cosines": self.cosines.to_json(),
             "logits": encode(self.logits),
+            "means": {name: encode(mean) for name, mean in self.means.items()},
             "truth": None if self.truth is None else self.truth.to_json(),
             "peaks": dict(self.peaks),
             "asked": None if self.asked is None else self.asked.model_dump(),
@@ -199,6 +201,7 @@ class Measurement:
             objective=Moments.from_json(data["objective"]),
             cosines=Moments.from_json(data["cosines"]),
             logits=decode(data["logits"]),
+            means={name: decode(mean) for name, mean in data["means"].items()},
             truth=None if data["truth"] is None else Truth.from_json(data["truth"]),
             peaks=data["peaks"],
             asked=None if data["asked"] is None else Precision(**data["asked"]),
@@ -292,12 +295,16 @@ def measure(
                 tally.add(*piece)
         estimates = found.outcomes if found else replicates
         seconds = (time.perf_counter() - start) / estimates
+    gradients = {name: Moments.stacked(parts) for name, parts in tally.gradients.items()}
+    logits = replicator.problem.logits
+    mean = gradients[LOG_ALPHA].pooled().mean.reshape(logits.shape)
     return Measurement(
-        gradients={name: Moments.stacked(parts) for name, parts in tally.gradients.items()},
+        gradients=gradients,
         objective=Moments.stacked(tally.objectives),
         cosines=Moments.stacked(tally.cosines),
-        logits=replicator.problem.logits.detach().double().cpu(),
+        logits=logits.detach().double().cpu(),
         truth=known,
+        means=pulled_back(task, logits, mean),
         peaks=tally.peaks,
         resolution=_ROUNDING * torch.finfo(dtype).eps,
         method=ENUMERATED if found else "monte_carlo",

@@ -3,6 +3,8 @@
 Estimates are with respect to log α; all others follow by the chain rule, which is linear.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ SCALES = {"alpha": lambda logits: (-logits).exp(), LOG_ALPHA: torch.ones_like}
 
 # A map of D × D numbers is made for each group.
 LARGEST = 2048
+
+MOST = 2**17  # parameters of a group whose mean gradient is kept
 
 
 def projections(task: Task, logits: Tensor) -> dict[str, Tensor]:
@@ -32,12 +36,28 @@ def projections(task: Task, logits: Tensor) -> dict[str, Tensor]:
     return {name: _projection(logits, tuple(task.group(name))) for name in task.parameters}
 
 
+def pulled_back(task: Task, logits: Tensor, gradient: Tensor) -> dict[str, Tensor]:
+    """∂/∂φ itself for each group: Jᵀ g/B, [P] for g [B, N, K] and logits with their graph.
+
+    Unlike the coordinates of a projection, those of two batches, or of two states of one network,
+    are the same.  None where there are more than 131,072 of them.
+    """
+    found = {}
+    for name in task.parameters:
+        group = tuple(task.group(name))
+        if sum(p.numel() for p in group) <= MOST:
+            weights = (gradient / len(logits)).to(logits)
+            found[name] = _flat(torch.autograd.grad(logits, group, weights, retain_graph=True))
+    return found
+
+
+def _flat(gradients: Sequence[Tensor]) -> Tensor:
+    return torch.cat([g.flatten().double() for g in gradients])
+
+
 def _projection(logits: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
     flat = logits.flatten()  # [D]
-    rows = []
-    for logit in flat:
-        gradients = torch.autograd.grad(logit, parameters, retain_graph=True, allow_unused=True)
-        rows.append(torch.cat([g.flatten().double() for g in gradients if g is not None]))
+    rows = [_flat(torch.autograd.grad(x, parameters, retain_graph=True)) for x in flat]
     jacobian = torch.stack(rows) / len(logits)  # [D, P]
     values, vectors = torch.linalg.eigh(jacobian @ jacobian.T)
     # What lies below the rounding of the largest is no direction of its own.

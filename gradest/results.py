@@ -13,6 +13,7 @@ import pandas as pd
 from gradest.errors import UsageError
 from gradest.journal import Record, read_records
 from gradest.measurement import Measurement
+from gradest.nested import Nested
 from gradest.parameters import SCALES
 
 # Names every row; the params are JSON with sorted keys.
@@ -54,6 +55,12 @@ COORDINATES = (
 ADAPTATION = (*COORDINATES[:6], "step", "variance", "variance_low", "variance_high")
 
 
+SOURCES = (
+    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
+    *("parameter", "source", "variance", "variance_low", "variance_high", "over", "values"),
+)
+
+
 def write_results(folder: Path, run: dict[str, Any]) -> None:
     """Derive run.json, measurements, coordinates and adaptation from the journal in the folder.
 
@@ -65,6 +72,7 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
     records = finished(folder / "journal.jsonl")
     rows, coordinates, adaptation = [], [], []
+    nested = Nested(run.get("nested") or ())
     for cell in run["cells"]:
         record = records.get(cell["key"])
         if record is None:
@@ -75,6 +83,7 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
         if measurement:
             names = _names(_identity(run["suite"], record, ""), ADAPTATION)
             adaptation.extend((*names, *look) for look in measurement.adaptation)
+            nested.add(record["cell"], measurement)
         for parameter in run["parameters"]:
             if measurement and parameter not in measurement.parameters:
                 continue
@@ -88,6 +97,8 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
         folder / "coordinates.parquet", pd.DataFrame(coordinates, columns=list(COORDINATES))
     )
     write_frame(folder / "adaptation.parquet", pd.DataFrame(adaptation, columns=list(ADAPTATION)))
+    sources = pd.DataFrame(nested.rows(run["suite"]), columns=list(SOURCES))
+    write_frame(folder / "sources.parquet", sources)
     write_json(folder / "run.json", run)
 
 

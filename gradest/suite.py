@@ -152,6 +152,7 @@ def load_suite(
     estimators = list(source.members("estimators", settings.estimators, registry.estimator))
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
+    source.check_nested(settings, tasks)
     core = digest_of(Path(module.__file__) for module in _MEASURING)
     cells = tuple(
         Cell(

@@ -43,6 +43,7 @@ class SuiteFile(BaseModel):
     seeds: Annotated[list[int], MinLen(1)] = [0]
     parameters: Annotated[list[str], MinLen(1)] = ["alpha", "log_alpha"]
     dtype: Dtypes = ["float64"]
+    nested: Annotated[list[str], MinLen(2)] | None = None  # task knobs, outermost level first
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
     adapt_steps: Annotated[int, Ge(0)] | None = None
@@ -128,6 +129,15 @@ class SuiteSource:
                     ("parameters", number),
                     f"no task of this suite has the parameter {name!r}; known: "
                     f"{', '.join(sorted(known))}",
+                )
+
+    def check_nested(self, settings: SuiteFile, tasks: Sequence[Task]) -> None:
+        known = {knob for task in tasks for knob in task.knobs}
+        for number, name in enumerate(settings.nested or ()):
+            if name not in known:
+                raise self.error(
+                    ("nested", number),
+                    f"no task of this suite has the knob {name!r}{suggestion(name, known)}",
                 )
 
     def _named(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:

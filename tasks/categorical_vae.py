@@ -8,7 +8,7 @@ both with tanh.  Off the vertices the decoder reads the relaxed code in place of
 
 Encoder and decoder are trained for `steps` steps before anything is measured, with a leave-one-out
 score function, which favours no relaxation; the trained state is kept in the cache folder.  What
-is measured is a fixed batch of `points` held-out digits.
+is measured is a fixed batch of `points` held-out digits, the first or the one of number `batch`.
 
 The architecture is that of Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax",
 2017, arXiv 1611.01144, at the size of these digits.
@@ -17,9 +17,10 @@ The architecture is that of Jang, Gu & Poole, "Categorical reparameterization wi
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils import skip_init
@@ -46,22 +47,30 @@ class CategoricalVAE(Task):
     hidden: AtLeast1 = 64
     steps: AtLeast1 = 200
     points: AtLeast1 = 4
+    batch: Annotated[int, Ge(0)] = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.points > HELD_OUT:
-            raise KnobError(f"{self.name}: points = {self.points}; {HELD_OUT} digits are held out")
+        if (self.batch + 1) * self.points > HELD_OUT:
+            raise KnobError(
+                f"{self.name}: points = {self.points} and batch = {self.batch}; "
+                f"{HELD_OUT} digits are held out"
+            )
 
     def problem(self, batch: Tensor | None = None) -> Problem:
         if not hasattr(self, "_networks"):
             identity = {**self.knobs, "source": source_digest(type(self))}
+            for measured_alone in ("points", "batch"):
+                del identity[measured_alone]
             state = cached_state(self.name, identity, lambda: self._trained().state_dict())
             self._networks = self._untrained()
             self._networks.load_state_dict(state)
             self._networks["decoder"].requires_grad_(False)
-        x = binarised_digits()[1][: self.points] if batch is None else batch  # [B, D]
-        return self._elbo(self._networks, x)
+        if batch is None:
+            start = self.batch * self.points
+            batch = binarised_digits()[1][start : start + self.points]  # [B, D]
+        return self._elbo(self._networks, batch)
 
     def group(self, name: str) -> Iterable[Tensor]:
         return self._networks[name].parameters()

@@ -1,0 +1,67 @@
+"""The cells of a run whose tasks differ in nested levels alone, brought together."""
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from gradest.measurement import Measurement
+from gradest.sources import Source, by_source
+
+_SHARED = ("task", "task_knobs", "estimator", "estimator_knobs", "seed", "dtype")
+Levels = tuple[Any, ...]  # the values of the nested knobs in one cell
+
+
+class Nested:
+    """Collects cells and gives a row for each source of their variance.
+
+    `levels` are names of task knobs, outermost first.  Cells without them, or of a grid that is not
+    complete, say nothing.
+    """
+
+    def __init__(self, levels: Sequence[str]) -> None:
+        self._levels = tuple(levels)
+        self._found: dict[str, dict[Levels, Measurement]] = defaultdict(dict)
+
+    def add(self, cell: Mapping[str, Any], measurement: Measurement) -> None:
+        knobs = cell["task_knobs"]
+        if self._levels and all(level in knobs for level in self._levels):
+            rest = {k: v for k, v in knobs.items() if k not in self._levels}
+            shared = {**cell, "task_knobs": rest}
+            family = json.dumps([shared[name] for name in _SHARED], sort_keys=True)
+            self._found[family][tuple(knobs[level] for level in self._levels)] = measurement
+
+    def rows(self, suite: str) -> Iterator[tuple[Any, ...]]:
+        """In the order of results.SOURCES."""
+        for family, members in self._found.items():
+            task, task_knobs, estimator, knobs, seed, dtype = json.loads(family)
+            params = (json.dumps(each, sort_keys=True) for each in (task_knobs, knobs))
+            task_params, estimator_params = params
+            identity = (suite, task, task_params, estimator, estimator_params, seed, dtype)
+            axes = [list(dict.fromkeys(values)) for values in zip(*members, strict=True)]
+            grid = [members.get(place) for place in itertools.product(*axes)]
+            outermost = (self._levels[0], len(axes[0]))
+            if None in grid or len(axes[0]) < 3 or min(map(len, axes)) < 2:
+                continue
+            shape = [len(axis) for axis in axes]
+            for name in grid[0].means:
+                for source, found in _decomposed(self._levels, name, grid, shape):
+                    ends = (found.estimate, found.low, found.high)
+                    yield (*identity, name, source, *ends, *outermost)
+
+
+def _decomposed(
+    levels: Sequence[str], name: str, grid: Sequence[Measurement], shape: Sequence[int]
+) -> list[Source]:
+    means = torch.stack([m.means[name] for m in grid])
+    variance = torch.tensor([m.row(name)["variance"] for m in grid]).double()
+    count = torch.tensor([m.replicates or torch.inf for m in grid]).double()
+    return by_source(
+        levels,
+        means.unflatten(0, tuple(shape)),
+        variance.reshape(tuple(shape)),
+        (variance / count).reshape(tuple(shape)),
+    )
