@@ -7,6 +7,7 @@ from pathlib import Path
 if not Path(__file__).with_name("estimators").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
+from gradest.comparison import Comparison, compare
 from gradest.contracts import LAWS, PATHWISE, Cost, Estimator, Problem, Task, Tuned
 from gradest.measurement import Measurement, measure
 from gradest.monte_carlo_truth import measure_reference
@@ -16,6 +17,7 @@ from gradest.registry import all_estimators, all_tasks, make_estimator, make_tas
 __all__ = [
     "LAWS",
     "PATHWISE",
+    "Comparison",
     "Cost",
     "Estimator",
     "Measurement",
@@ -25,6 +27,7 @@ __all__ = [
     "Tuned",
     "all_estimators",
     "all_tasks",
+    "compare",
     "make_estimator",
     "make_task",
     "measure",

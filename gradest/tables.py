@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gradest import multiplicity, ranking
+from gradest.schedule import BATCHES
+
 SYMBOLS = {"log_alpha": "log α", "alpha": "α"}
 
 # Sums over outcomes and replicates accumulate rounding of so many units in the last place, as in
@@ -21,11 +24,14 @@ _SQUARES = (
     *("variance", "variance_low", "variance_high"),
 )
 _PUBLISHED = (
-    *("rank", "label", "estimator", "estimator_params", "seed", "dtype", "replicates", "method"),
-    *("verdict", "gradient_norm", "relative_bias", "relative_bias_low", "relative_bias_high"),
-    *("max_z", "p_value", "variance", "variance_low", "variance_high", "mse", "mse_low"),
-    *("mse_high", "snr", "cosine", "cosine_se", "evaluations", "seconds", "seconds_low"),
-    *("seconds_high", "work_variance"),
+    *("rank", "detectable_ratio", "label", "estimator", "estimator_params", "seed", "dtype"),
+    *("replicates", "outcomes", "adapt_steps", "method", "reference", "precision", "verdict"),
+    *("gradient_norm", "relative_bias", "relative_bias_low", "relative_bias_high"),
+    *("bias_precision", "detectable_bias", "max_z", "p_value", "p_holm", "variance"),
+    *("variance_low", "variance_high", "variance_precision", "mse", "mse_low", "mse_high", "snr"),
+    *("cosine", "cosine_se", "zero", "nonfinite", "overflow", "drift", "drift_se"),
+    *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
+    "work_variance",
 )
 
 
@@ -33,8 +39,9 @@ def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with labels and with intervals of what is derived from the measured columns.
 
     Adds settings (the knobs that occur with more than one value, as a dict), label (the estimator
-    with those), task_label, and low and high ends of relative_bias and mse.  Numbers that the
-    dtype cannot tell from zero become zero.
+    with those), task_label, low and high ends of relative_bias and mse, and p_holm, the p-value
+    by Holm over the bias tests of all rows.  Numbers that the dtype cannot tell from zero become
+    zero.
 
     Raises ValueError when the params of a row are not a JSON object.
     """
@@ -48,30 +55,30 @@ def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     )
     frame["settings"] = pd.Series(settings, dtype=object)
     frame["task_label"] = _task_labels(frame)
+    frame["p_holm"] = multiplicity.adjusted(frame)
     return _with_intervals(frame)
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Annotated rows of one section, best first, with a column `rank`.
+    """Annotated rows of one section, best first, with columns `rank` and `detectable_ratio`.
 
-    By mse, or by variance where no row has an mse.  A row shares the rank of those above it
-    unless its interval lies wholly above that of the first row with that rank: compared with
-    the first, so that a chain of neighbours cannot tie its two ends.  A row without a number has
-    no rank.  A cell without randomness appears once, however often it was asked for.
+    By mse, or by variance where no row has an mse; those that no test tells apart share a rank
+    (`gradest.ranking`).  A row without a number has no rank.  An enumerated cell appears once,
+    however often it was asked for.
     """
     by = ranking_column(rows)
     rows = rows[~(rows["method"].eq("enumerated") & rows.duplicated("label"))]
     rows = rows.sort_values([by, "label"], kind="stable", na_position="last")
-    ranks, rank, reach = [], 0, -np.inf
-    for position, row in enumerate(rows[[by, f"{by}_low", f"{by}_high"]].itertuples(index=False)):
-        value, low, high = row
-        if np.isnan(value):
-            ranks.append(np.nan)
-            continue
-        if rank == 0 or (value if np.isnan(low) else low) > reach:
-            rank, reach = position + 1, value if np.isnan(high) else high
-        ranks.append(rank)
-    return rows.assign(rank=ranks)
+    found = rows[rows[by].notna()]
+    # As many batches as the intervals rest on.
+    freedom = (found["replicates"].fillna(0) // 8).clip(2, BATCHES) - 1
+    columns = (found[by], found[f"{by}_low"], found[f"{by}_high"], freedom)
+    rounding = float(_resolution(found).max()) if len(found) else 0.0
+    placed = ranking.ranks(*(c.to_numpy(dtype=float) for c in columns), rounding)
+    return rows.assign(
+        rank=pd.Series(placed.rank, found.index, dtype=float),
+        detectable_ratio=pd.Series(placed.detectable, found.index),
+    )
 
 
 def ranking_column(rows: pd.DataFrame) -> str:
@@ -132,9 +139,11 @@ def _differing(params: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """What of the protocol varies between measured rows.
 
-    An enumerated cell is one replicate whatever was asked for, so that says nothing.
+    How many replicates an enumerated cell was asked for says nothing, nor how many a precision
+    took.
     """
-    counts = frame["replicates"].where(frame["method"] != "enumerated")
+    planned = frame["precision"].notna() & frame["precision"].ne("")
+    counts = frame["replicates"].mask(planned | frame["method"].eq("enumerated"))
     columns = frame[["dtype", "seed"]].assign(replicates=counts).astype(object)
     return _differing(
         [
@@ -154,14 +163,19 @@ def _task_labels(frame: pd.DataFrame) -> pd.Series:
 
 def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
     """A copy in which what is below rounding, relative to ‖g‖, is zero."""
-    unit = frame["dtype"].map(lambda d: torch.finfo(getattr(torch, str(d), torch.float64)).eps)
-    relative = _ROUNDING * unit.astype(float)
+    relative = _resolution(frame)
     norm = relative * frame["gradient_norm"]
     floors = {c: norm**2 for c in _SQUARES} | {"bias_norm": norm, "relative_bias": relative}
     flushed = {c: frame[c].mask(frame[c].abs() <= floor, 0.0) for c, floor in floors.items()}
     return frame.assign(
         **flushed, work_variance=frame["work_variance"].mask(flushed["variance"] == 0, 0.0)
     )
+
+
+def _resolution(frame: pd.DataFrame) -> pd.Series:
+    """The relative rounding of what each row was measured in."""
+    unit = frame["dtype"].map(lambda d: torch.finfo(getattr(torch, str(d), torch.float64)).eps)
+    return _ROUNDING * unit.astype(float)
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:

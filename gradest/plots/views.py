@@ -29,8 +29,13 @@ def selected(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
     """Of a cell measured with several numbers of replicates, the most precise row."""
-    rows = rows.sort_values("replicates", kind="stable")
-    return rows.drop_duplicates(["task", "task_params", *_CELL], keep="last").sort_index()
+    exact = rows["method"].eq("enumerated")
+    rows = rows.assign(exact=exact).sort_values(["exact", "replicates"], kind="stable")
+    return (
+        rows.drop_duplicates(["task", "task_params", *_CELL], keep="last")
+        .sort_index()
+        .drop(columns="exact")
+    )
 
 
 def with_bias(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,270 @@
+"""Two estimators against each other, on the same draws.
+
+Noise that both share cancels in the comparison.  Where they share none nothing is lost, since
+every interval comes from the spread of what is compared over J independent batches:
+
+    log v_a/v_b:    delete-one jackknife over the batches
+    E ĝ_a − E ĝ_b:  the moments of ĝ_a − ĝ_b, replicate by replicate
+    ‖b_a‖ − ‖b_b‖:  from the intervals of both, with the correlation ρ of their noise along them
+
+Efron & Stein, "The jackknife estimate of variance", 1981;
+Zou & Donner, "Construction of confidence limits about effect measures: a general approach", 2008.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from scipy.optimize import brentq
+from torch import Tensor
+
+from gradest import truth
+from gradest.contracts import Estimator, Task
+from gradest.errors import UsageError
+from gradest.inference import CONFIDENCE, Interval, squared_bias, total_variance
+from gradest.markdown import interval, number
+from gradest.moments import Moments
+from gradest.pairing import Side, draw, length_of
+from gradest.parameters import LOG_ALPHA
+from gradest.schedule import FEWEST
+
+POWER = 0.8  # with which the smallest detectable effects would have been found
+
+_LARGEST = 700.0  # exp of more overflows
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Estimator `a` against `b`, with respect to log α; every interval is at 95 %.
+
+    `variance_ratio` is v_a/v_b, `work_ratio` that times the ratio of the evaluations of f: below
+    one, a is better at equal work.  `apart` is ‖E ĝ_a − E ĝ_b‖, and `bias_difference` is
+    ‖b_a‖ − ‖b_b‖ with the bias b = E ĝ − g, NaN where g is unknown.  What is `detectable` would
+    have been found with a probability of 80 %.  A `gain` is how much wider an interval would be
+    without pairing; NaN where nothing was paired.
+    """
+
+    a: str
+    b: str
+    task: str
+    method: str  # paired; half_enumerated where one side is exact, enumerated where both are
+    replicates: int  # of each side that is drawn
+    gradient_norm: float
+    variance_a: Interval
+    variance_b: Interval
+    evaluations_a: int
+    evaluations_b: int
+    variance_ratio: Interval  # its standard error is that of the logarithm
+    work_ratio: Interval
+    detectable_ratio: float
+    variance_gain: float
+    apart: Interval
+    detectable_distance: float
+    mean_gain: float
+    bias_difference: Interval
+
+    @property
+    def variances_differ(self) -> bool:
+        return not self.variance_ratio.low <= 1 <= self.variance_ratio.high
+
+    @property
+    def means_differ(self) -> bool:
+        return self.apart.low > 0
+
+    def row(self) -> dict[str, Any]:
+        """Plain columns; an interval becomes x, x_low and x_high."""
+        columns: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Interval):
+                ends = zip(("", "_low", "_high"), value[:3], strict=True)
+                columns |= {f"{name}{end}": part for end, part in ends}
+            else:
+                columns[name] = value
+        return columns
+
+    def __str__(self) -> str:
+        drawn = self.method != "enumerated"
+        how = f"{self.replicates:,} replicates" if drawn else "every outcome"
+        lines = {
+            "variance ratio": interval(*self.variance_ratio[:3])
+            + _unseen(self.variances_differ, self.variance_ratio, number(self.detectable_ratio)),
+            "at equal work": f"{interval(*self.work_ratio[:3])} "
+            f"({self.evaluations_a} against {self.evaluations_b} evaluations of f)",
+            "means apart": self._length(*self.apart[:3])
+            + _unseen(self.means_differ, self.apart, self._length(*[self.detectable_distance] * 3)),
+            "bias a − bias b": self._length(*self.bias_difference[:3]),
+        }
+        if self.method == "paired":
+            lines["pairing narrows"] = (
+                f"variance ratio {number(self.variance_gain)} times, "
+                f"means {number(self.mean_gain)} times"
+            )
+        title = f"{self.a} against {self.b} on {self.task}, {how}, in log α"
+        return "\n".join([title, *(f"  {what:<16} {said}" for what, said in lines.items())])
+
+    def _length(self, *parts: float) -> str:
+        """In percent of ‖g‖, where that is known and not zero."""
+        if self.gradient_norm > 0:
+            return f"{interval(*(100 * x / self.gradient_norm for x in parts))} % of ‖g‖"
+        return interval(*parts)
+
+
+def compare(
+    a: Estimator,
+    b: Estimator,
+    task: Task,
+    *,
+    replicates: int = 10_000,
+    enumerate_draws: bool | None = None,
+    seed: int = 0,
+    adapt_steps: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: str | torch.device = "cpu",
+) -> Comparison:
+    """Compare the variances and the means of two estimators on a task, on the same draws.
+
+    The arguments are those of `gradest.measure`.  An estimator whose draws can be enumerated is
+    known exactly, and the other one is drawn alone; `enumerate_draws` False pairs them.
+
+    Raises Inapplicable when one cannot run on the task, UsageError for fewer than 32 replicates or
+    draws that cannot be enumerated though they should, NonFiniteGradient when an estimate is NaN
+    or infinite.
+    """
+    made = ((a, Estimator, "estimator"), (b, Estimator, "estimator"), (task, Task, "task"))
+    for given, kind, name in made:
+        if not isinstance(given, kind):
+            raise UsageError(f"{given!r} is no {name}; gradest.make_{name}(name) makes one")
+    if replicates < FEWEST:
+        raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
+    sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
+    difference = draw(sides, replicates, seed)
+    exact = sum(side.exact is not None for side in sides)
+    known = truth.known(sides[0].replicator, {})
+    g = None if known is None else known.gradients[LOG_ALPHA]
+    variances = [side.variance() for side in sides]
+    ratio, detectable, gain = _ratio(sides, variances)
+    apart, distance = _apart(sides, difference)
+    cost = [side.evaluations for side in sides]
+    work = cost[0] / cost[1] if cost[1] else math.nan
+    return Comparison(
+        a=_called(a),
+        b=_called(b),
+        task=_called(task),
+        method=("paired", "half_enumerated", "enumerated")[exact],
+        replicates=0 if difference is None else replicates,
+        gradient_norm=math.nan if g is None else float(g.norm()),
+        variance_a=variances[0],
+        variance_b=variances[1],
+        evaluations_a=cost[0],
+        evaluations_b=cost[1],
+        variance_ratio=ratio,
+        work_ratio=Interval(*(work * end for end in ratio[:3]), ratio.standard_error),
+        detectable_ratio=detectable,
+        variance_gain=math.nan if exact else gain,
+        apart=apart,
+        detectable_distance=distance,
+        mean_gain=math.nan if exact else _mean_gain(variances, difference),
+        bias_difference=Interval(*[math.nan] * 4) if g is None else _bias_difference(sides, g),
+    )
+
+
+def _ratio(sides: Sequence[Side], variances: Sequence[Interval]) -> tuple[Interval, float, float]:
+    """v_a/v_b, the smallest detectable ratio, and what pairing gains.
+
+    Two variances of zero have the ratio one.
+    """
+    a, b = (v.estimate for v in variances)
+    if a == 0 or b == 0:
+        return Interval.exactly(1.0 if a == b else math.inf if b == 0 else 0.0), 1.0, math.nan
+    logs = [side.log_variances() for side in sides]
+    error, freedom = _jackknife(logs[0] - logs[1]), max(map(len, logs)) - 1
+    if error == 0:
+        return Interval.exactly(a / b), 1.0, math.inf
+    quantile, power = (stats.t.ppf(p, freedom) for p in ((1 + CONFIDENCE) / 2, POWER))
+    factor = math.exp(min(quantile * error, _LARGEST))
+    return (
+        Interval(a / b, a / b / factor, a / b * factor, error),
+        math.exp(min((quantile + power) * error, _LARGEST)),
+        math.hypot(*map(_jackknife, logs)) / error,
+    )
+
+
+def _jackknife(left_out: np.ndarray) -> float:
+    """The standard error of a statistic from its values without each of J batches."""
+    batches = len(left_out)
+    return float(((batches - 1) / batches * np.square(left_out - left_out.mean()).sum()) ** 0.5)
+
+
+def _apart(sides: Sequence[Side], difference: Moments | None) -> tuple[Interval, float]:
+    """‖E ĝ_a − E ĝ_b‖, and the smallest that would have been found."""
+    rounding = max(side.rounding() for side in sides)
+    gap = float((sides[0].mean() - sides[1].mean()).norm())
+    if difference is None:
+        return Interval.exactly(gap if gap > rounding else 0.0), 0.0
+    if total_variance(difference).estimate <= rounding**2:
+        return Interval.exactly(gap if gap > rounding else 0.0), 0.0
+    square = squared_bias(difference, torch.zeros_like(difference.mean[0]))
+    return length_of(square), _smallest_distance(difference)
+
+
+def _smallest_distance(difference: Moments) -> float:
+    """The ‖E ĝ_a − E ĝ_b‖ whose interval would exclude zero with a probability of 80 %.
+
+    In whichever direction: where the noise is largest.  With the laws of
+    `gradest.inference.squared_bias`, for the covariance S of the mean: x = ‖mean‖² is χ'²_ν(δ),
+    scaled by a, with a = (tr S² + 2 κ β)/(tr S + 2 β), ν = tr S/a, δ = β/a, and κ = ‖S‖.
+    """
+    batches = len(difference.mean)
+    scatter = difference.mean - difference.pooled().mean
+    gram = scatter @ scatter.T / (batches * (batches - 1))  # the eigenvalues of S
+    t1, kappa = float(gram.trace()), float(torch.linalg.matrix_norm(gram, 2))
+    t2 = float(gram.square().sum())
+    tail = stats.norm.cdf(-stats.t.ppf((1 + CONFIDENCE) / 2, batches - 1))
+    bar = stats.chi2.isf(tail, t1**2 / t2) * t2 / t1  # what x exceeds by chance
+
+    def missed(beta: float) -> float:
+        a = (t2 + 2 * kappa * beta) / (t1 + 2 * beta)
+        return float(stats.ncx2.cdf(bar / a, t1 / a, beta / a)) - (1 - POWER)
+
+    return brentq(missed, 1e-9 * bar, 100 * bar, rtol=1e-6) ** 0.5
+
+
+def _mean_gain(variances: Sequence[Interval], difference: Moments) -> float:
+    """√(v_a + v_b) over the spread of ĝ_a − ĝ_b."""
+    spread = total_variance(difference).estimate
+    alone = sum(v.estimate for v in variances)
+    return (alone / spread) ** 0.5 if spread > 0 else math.inf if alone > 0 else math.nan
+
+
+def _bias_difference(sides: Sequence[Side], g: Tensor) -> Interval:
+    """‖b_a‖ − ‖b_b‖: the distances to facing ends add like vectors at the angle arccos ρ."""
+    (a, noise_a), (b, noise_b) = (side.bias(g) for side in sides)
+    rho = 0.0
+    if noise_a.std() > 0 and noise_b.std() > 0:
+        rho = float(np.corrcoef(noise_a, noise_b)[0, 1])
+
+    def away(x: float, y: float) -> float:
+        return max(x**2 + y**2 - 2 * rho * x * y, 0.0) ** 0.5
+
+    value = a.estimate - b.estimate
+    below = away(a.estimate - a.low, b.high - b.estimate)
+    above = away(a.high - a.estimate, b.estimate - b.low)
+    return Interval(value, value - below, value + above, math.nan)
+
+
+def _unseen(found: bool, where: Interval, detectable: str) -> str:
+    if found:
+        return ""
+    if where.low == where.high:
+        return ": no difference"
+    return f": no difference found; {detectable} would have been"
+
+
+def _called(what: Estimator | Task) -> str:
+    said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in what.knobs.items())
+    return f"{what.name} ({', '.join(said)})" if what.knobs else what.name
