@@ -75,6 +75,11 @@ def count(value: float) -> str:
     return f"{int(value):,}" if math.isfinite(value) and value == int(value) else number(value)
 
 
+def share(value: float) -> str:
+    """`12 %`; three significant digits."""
+    return f"{number(100 * value)} %"
+
+
 def _precision(values: Sequence[float], width: float) -> tuple[int, int]:
     """Decimals, and the power of ten taken out of very large and very small numbers."""
     top = math.floor(math.log10(max(abs(x) for x in values) or width))

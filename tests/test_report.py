@@ -255,9 +255,9 @@ def test_zero_and_missing_numbers_are_said_as_they_are(write):
     zero, missing = (
         cells(line) for line in text.splitlines() if line.startswith(("| 1 ", "|      1 "))
     )
-    assert zero[1] == "exact" and zero[3:6] == ["0", "0", "0"] and zero[9] == "0"
-    assert missing[3] == missing[5] == missing[6] == missing[8] == "n/a"
-    assert missing[4] == "1.00 [0.95, 1.05]" and missing[9] == "1.00"
+    assert zero[1] == "exact" and zero[4:7] == ["0", "0", "0"] and zero[11] == "0"
+    assert missing[4] == missing[6] == missing[7] == missing[9] == missing[10] == "n/a"
+    assert missing[5] == "1.00 [0.95, 1.05]" and missing[11] == "1.00"
     assert "ranking is by variance" in text
 
 
@@ -319,7 +319,7 @@ def test_every_figure_is_embedded_with_alternative_text(write, tmp_path):
         assert f"](figures/{name}.png)" in text
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (tmp_path / "figures" / f"{name}.svg").read_bytes()
-    assert text.count("![") == len(FIGURES) == 4 and "![]" not in text
+    assert text.count("![") == len(FIGURES) == 5 and "![]" not in text
 
 
 def test_the_references_of_what_was_measured_come_last(write, tmp_path):

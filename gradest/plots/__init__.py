@@ -21,6 +21,7 @@ from gradest.plots.looks import Look
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _CROWDED = 20  # points in a panel that need a larger one
+_APART = 20  # points of a curve between places for its label
 
 Part = tuple[Axes, pd.DataFrame, str, str]  # what was drawn where: rows and the columns x and y
 
@@ -115,6 +116,34 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
             _curves(ax, part, look, size, column)
             ax.set(xlabel=f"{size} {views.SIZES[size]}", ylabel=what)
             parts.append((ax, part, size, column))
+    _label_curves(figure, parts, look)
+    return figure
+
+
+@looks.style()
+def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
+    """The mse of a mean of estimates against what they cost, one panel a task."""
+    rows, symbol = views.selected(frame)
+    rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
+    if rows.empty:
+        return None
+    title = f"What a budget buys: the mse of a mean of estimates of the gradient in {symbol}"
+    look = _looks(frame)
+    figure, panels = _one_a_task(rows, look, title, looks.verdict_keys() | looks.best_keys())
+    parts = []
+    for ax, part in panels:
+        drawn = views.budgets(part)
+        canvas.logarithmic(ax, "x", drawn["budget"])
+        canvas.logarithmic(ax, "y", drawn["mse"])
+        low, high = ax.get_xlim()
+        ax.set_xlim(low, high * (high / low) ** 0.15)  # room for names behind the ends
+        ax.plot(drawn.groupby("budget")["mse"].min(), **looks.BEST)
+        ends = []
+        for _, curve in drawn.groupby("curve"):
+            canvas.banded(ax, curve, look[str(curve["estimator"].iloc[0])], "budget", "mse")
+            ends.append(curve.iloc[[0, *range(-1, -len(curve), -_APART)]])
+        ax.set(xlabel="budget: passes through f, forward and backward", ylabel="mse of the mean")
+        parts.append((ax, pd.concat(ends).sort_values("best", ascending=False), "budget", "mse"))
     _label_curves(figure, parts, look)
     return figure
 
@@ -217,6 +246,6 @@ def _label_curves(figure: Figure, parts: list[Part], look: Mapping[str, Look]) -
     canvas.lay_out(figure)
     for ax, rows, x, y in parts:
         labels = canvas.Labels(ax, rows, x, y)
-        for (name, tag), curve in rows.groupby(["estimator", "tag"]):
+        for (name, tag), curve in rows.groupby(["estimator", "tag"], sort=False):
             curve = curve.sort_values(x, ascending=False)
             labels.write(f"{name} {tag}".strip(), curve, look[str(name)])

@@ -134,6 +134,21 @@ def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | N
             ax.annotate("", at, (0, -15), textcoords="offset points", arrowprops=arrow)
 
 
+def banded(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str) -> None:
+    """A line through the rows in a band from y_low to y_high, with a marker where it begins.
+
+    Strong where the rows are `best`, else faint.
+    """
+    ax.fill_between(
+        rows[x], rows[f"{y}_low"], rows[f"{y}_high"], color=look.colour, alpha=0.12, linewidth=0
+    )
+    ax.plot(rows[x], rows[y], color=look.colour, linewidth=0.9, alpha=0.6)
+    ax.plot(rows[x], rows[y].where(rows["best"]), color=look.colour, linewidth=1.8, zorder=3)
+    first = rows.iloc[0]
+    mark = {"color": look.colour, "markerfacecolor": look.face(first["verdict"])}
+    ax.plot(first[x], first[y], look.marker, markeredgewidth=1.1, zorder=4, **mark)
+
+
 def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
     if f"{column}_low" not in rows:
         return None

@@ -23,6 +23,7 @@ _SALT = 4629130
 _GREY = (0.35, 0.35, 0.35)
 _PALENESS = {"unbiased": 0.0, "biased": 1.0, "inconclusive": 0.6}
 GUIDE = {"color": "0.6", "linewidth": 0.8}
+BEST = {"color": "0.8", "linewidth": 6, "solid_capstyle": "butt", "zorder": 1}
 
 _RC = {
     **{"font.family": "DejaVu Sans", "font.size": 8, "text.usetex": False},
@@ -98,6 +99,10 @@ def bias_keys() -> dict[str, Line2D]:
 
 def work_keys() -> dict[str, Line2D]:
     return {"equal variance × evaluations": Line2D([], [], linestyle=":", **GUIDE)}
+
+
+def best_keys() -> dict[str, Line2D]:
+    return {"the least mse for a budget": Line2D([], [], **BEST)}
 
 
 def _point(look: Look) -> dict[str, object]:

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradest import tables
+from gradest import budget, tables
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
 _CURVE = 3  # temperatures that make a curve
+_STEPS = 160  # of a budget's axis
+_LONGEST = 1e4  # times what an axis has anyway, so that a late crossover does not squeeze all else
 _CELL = ["estimator", "estimator_params", "seed", "dtype"]
 
 
@@ -94,6 +96,25 @@ def slices(rows: pd.DataFrame) -> Iterator[Slice]:
             shown = part[near & part[size].notna()]
             shown = shown.drop_duplicates(["task_params", *_CELL, size], keep="last")
             yield Slice(f"{task} at {fixed}", size, shown)
+
+
+def budgets(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mse that each row of a section reaches as the budget grows: a row each budget.
+
+    From one estimate on, as far as ten times what the last change of the best takes, and a
+    hundred times what one estimate of the dearest does.  Adds `curve`, `budget`, the ends of the
+    mse, and `best`: whether no other row has less.
+    """
+    rows = rows.assign(passes=budget.passes(rows), curve=range(len(rows)))
+    changes = budget.crossovers(rows)["budget"].replace(np.inf, np.nan)
+    least, most = rows["passes"].min(), 100 * rows["passes"].max()
+    last = min(10 * changes.max(), _LONGEST * most) if changes.notna().any() else most
+    grid = np.geomspace(least, max(most, last), _STEPS)
+    grid = pd.DataFrame({"budget": np.union1d(grid, rows["passes"])})
+    drawn = rows.drop(columns=["mse", "mse_low", "mse_high"]).merge(grid, how="cross")
+    drawn = drawn[drawn["budget"] >= drawn["passes"]]
+    drawn = drawn.join(budget.mean_of(drawn, drawn["budget"] / drawn["passes"]))
+    return drawn.assign(best=drawn["mse"].eq(drawn.groupby("budget")["mse"].transform("min")))
 
 
 def _tag(settings: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from gradest import plots, references, tables
+from gradest import budget, plots, references, tables
 from gradest.errors import UsageError
 from gradest.report import prose
 from gradest.results import COLUMNS, read_run, write_atomically, write_frame
@@ -17,11 +17,13 @@ from gradest.results import COLUMNS, read_run, write_atomically, write_frame
 _FIGURES = {
     "bias_against_variance": plots.bias_against_variance,
     "variance_against_evaluations": plots.variance_against_evaluations,
+    "mse_against_budget": plots.mse_against_budget,
     "temperature_tradeoff": plots.temperature_tradeoff,
     "cost_growth": plots.cost_growth,
 }
+_OWN = ("summary", "crossovers")  # names in tables/ that no task can take
 _SUFFIXES = (".png", ".svg")
-_SUMMARY = "summary.csv"
+_SUMMARY, _CROSSOVERS = (f"{name}.csv" for name in _OWN)
 _BIBTEX = "references.bib"
 
 
@@ -35,14 +37,17 @@ def write_report(folder: Path) -> Path:
     frame, run = _read(folder)
     controls = run.get("controls") or {}
     sections = _sections(frame)
-    _write_tables(folder / "tables", sections)
+    crossovers = _crossovers(sections)
+    _write_tables(folder / "tables", sections, crossovers)
     drawn = _write_figures(folder / "figures", frame)
     cited = _cited(frame, run.get("references"))
     _write_bibtex(folder / _BIBTEX, cited)
     parts = [
         prose.controls(control_failures(frame, controls), controls),
         *prose.about(frame, run),
+        prose.multiplicity(frame),
         *map(prose.section, sections),
+        *prose.budgets(crossovers, _CROSSOVERS),
         *prose.figures(drawn),
         *prose.unmeasured(frame),
         prose.FILES,
@@ -116,7 +121,7 @@ def _sections(frame: pd.DataFrame) -> list[prose.Section]:
     for label, rows in tables.sections(frame):
         found = []
         for parameter in tables.parameters(rows):
-            names.append(_unused(f"{label}-{parameter}", names))
+            names.append(_unused(f"{label}-{parameter}", [*names, *_OWN]))
             ranked = tables.ranked(tables.measured(rows, parameter))
             found.append(prose.Table(parameter, ranked, f"{names[-1]}.csv"))
         sections.append(prose.Section(label, rows, found))
@@ -131,7 +136,30 @@ def _unused(label: str, taken: Sequence[str]) -> str:
     return next(each for each in candidates if each.lower() not in lower)
 
 
-def _write_tables(folder: Path, sections: Sequence[prose.Section]) -> None:
+def _crossovers(sections: Sequence[prose.Section]) -> pd.DataFrame:
+    """Where biased rows are overtaken, of every section and parameter; log α comes first."""
+    found = [
+        budget.crossovers(each.rows).assign(
+            task=section.rows["task"].iloc[0],
+            task_params=section.rows["task_params"].iloc[0],
+            task_label=section.label,
+            parameter=each.parameter,
+        )
+        for section in sections
+        for each in section.tables
+    ]
+    columns = ["task", "task_params", "task_label", "parameter", *budget.COLUMNS]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    order = {name: n for n, name in enumerate(tables.SYMBOLS)}
+    every = pd.concat([each for each in found if not each.empty] or found[:1])
+    by = every["parameter"].map(lambda p: order.get(p, len(order)))
+    return every[columns].iloc[by.argsort(kind="stable")]
+
+
+def _write_tables(
+    folder: Path, sections: Sequence[prose.Section], crossovers: pd.DataFrame
+) -> None:
     written = [each for section in sections for each in section.tables]
     for each in written:
         write_frame(folder / each.file, tables.published(each.rows))
@@ -139,6 +167,9 @@ def _write_tables(folder: Path, sections: Sequence[prose.Section]) -> None:
         summary = pd.concat([tables.published(each.rows, summary=True) for each in written])
         write_frame(folder / _SUMMARY, summary)
     kept = {each.file for each in written} | ({_SUMMARY} if written else set())
+    if not crossovers.empty:
+        write_frame(folder / _CROSSOVERS, crossovers.drop(columns="task_label"))
+        kept.add(_CROSSOVERS)
     _remove_others(folder, kept, {".csv"})
 
 

@@ -10,12 +10,11 @@ import pandas as pd
 
 from gradest import references, tables
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.markdown import code_block, count, escape, interval, number, plus_minus, table
+from gradest.markdown import code_block, count, escape, interval, number, table
+from gradest.multiplicity import bias_tests
+from gradest.ranking import LEVEL, POWER
+from gradest.report import cells
 
-_HEADERS = (
-    *("rank", "estimator", "verdict", "relative bias, %", "variance", "mse", "cosine with g"),
-    *("evaluations of f", "µs per estimate", "variance × evaluations"),
-)
 _READING = f"""\
 **How to read it.** Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed \
 parameters: not over training steps and not over coordinates. Bias is the distance of E ĝ from \
@@ -23,12 +22,21 @@ the exact gradient g, debiased (the noise of the mean is taken off) and relative
 pair in brackets is a 95 % interval, but for the time, where it is the range of the timing rounds. \
 A verdict is *biased* where the family-wise test rejects at {100 * BIASED_BELOW:g} %, *unbiased* \
 where the upper end of the relative bias is below {100 * UNBIASED_WITHIN:g} %, and *inconclusive* \
-otherwise. Headings say with respect to what the gradient is taken; figures show log α where it \
-was measured.
+otherwise; in brackets behind it is the relative bias that would have been found with a \
+probability of {100 * POWER:g} %, where that is known. Headings say with respect to what the \
+gradient is taken; figures show log α where it was measured.
 
 Rows are ranked by mse, the squared bias plus the variance of one estimate. A row shares the rank \
-of those above it unless its interval lies wholly above that of the first row with that rank. \
-What the dtype cannot tell from zero is written as 0."""
+of those above it unless a test tells it apart from the first row with that rank, at \
+{100 * LEVEL:g} % for all pairs of a table together (Holm). In brackets behind a shared rank is \
+the smallest ratio to that first row that would have been told apart with a probability of \
+{100 * POWER:g} %; (=) is exact equality. What the dtype cannot tell from zero is written as 0.
+
+*exact* instead of a number of replicates: all the outcomes of the draws, as many as the brackets \
+say, were enumerated, and nothing is left to chance. *Evaluations of f* are those of one estimate; \
+behind a plus is through how many of them a backward pass goes as well. *Bytes* are what one \
+estimate holds at its peak."""
+_LONGEST = 40  # rows of the table of budgets
 _POINTS = (
     "Filled points are unbiased, hollow ones biased, pale ones inconclusive; "
     "bars are 95 % intervals"
@@ -43,6 +51,14 @@ _CAPTIONS = {
     "variance_against_evaluations": (
         "Variance of one estimate against its evaluations of f, one panel a task",
         f"{_POINTS}; {_ZERO}. Along a dotted line equal work buys equal variance.",
+    ),
+    "mse_against_budget": (
+        "Mse of the mean of m estimates, squared bias plus variance over m, against its budget",
+        "The budget is m times the passes through f that one estimate takes: its evaluations and "
+        "its backward passes, each counted as one evaluation, the least it can cost since it "
+        "repeats every operation of f. A curve begins at one estimate; a biased method ends on "
+        "its bias. A bias that was not found is drawn as none, but is part of the band, which is "
+        "the 95 % interval. Over grey lies the least mse that a budget buys.",
     ),
     "temperature_tradeoff": (
         "Relative bias, variance and mse of one estimate against temperature",
@@ -117,7 +133,8 @@ def section(of: Section) -> str:
                 "The exact gradient is not known: nor are bias and mse, every verdict is "
                 "inconclusive, and the ranking is by variance."
             )
-        parts.append(table(_HEADERS, [_cells_of(row) for _, row in ranked.iterrows()], left=3))
+        parts.append(cells.ranking(ranked))
+        parts += cells.notes(ranked)
         parts.append(f"Unrounded: [{escape(file)}](tables/{file})")
     return "\n\n".join(parts)
 
@@ -129,6 +146,48 @@ def figures(names: Sequence[str]) -> Iterator[str]:
         alt, caption = _CAPTIONS[name]
         yield f"![{alt}](figures/{name}.png)"
         yield f"{alt}. {caption} ([SVG](figures/{name}.svg))"
+
+
+def multiplicity(frame: pd.DataFrame) -> str:
+    """How many tests of bias there were, and what is left of them all together."""
+    tests = bias_tests(frame)
+    if tests.empty:
+        return ""
+    found, expected = tests["p_value"] < BIASED_BELOW, BIASED_BELOW * len(tests)
+    return (
+        f"**Many tests.** The run made {len(tests):,} random tests of bias at "
+        f"{100 * BIASED_BELOW:g} %, one for each cell that was not enumerated (α and log α share "
+        f"theirs). Were all those estimators unbiased, at most {number(expected)} false alarms "
+        f"would be expected; {found.sum():,} of the tests reject, and "
+        f"{(tests['p_holm'] < BIASED_BELOW).sum():,} of them still do so for the whole run "
+        "together (Holm; `p_holm` in `tables/`)."
+    )
+
+
+def budgets(found: pd.DataFrame, file: str) -> Iterator[str]:
+    """Where biased methods are overtaken, of the parameter that comes first."""
+    if found.empty:
+        return
+    found = found[found["parameter"] == found["parameter"].iloc[0]]
+    yield "## What a budget buys"
+    yield (
+        "The mean of m estimates has the mse bias² + variance/m, so that any bias is overtaken by "
+        "an unbiased method at some budget B* = (v_u c_u − v_b c_b)/bias²: here by the first of "
+        "those called unbiased, in passes through f (evaluations and backward passes). *always*: "
+        "as soon as one estimate of it can be paid for, which B* is then; *never*: at no budget. "
+        f"Gradient in {escape(tables.SYMBOLS.get(found['parameter'].iloc[0], 'parameters'))}."
+    )
+    rows = [
+        [
+            *(escape(row[c]) for c in ("task_label", "label", "overtaken_by")),
+            interval(*(row[f"budget{end}"] for end in ("", "_low", "_high"))),
+            row["when"],
+        ]
+        for _, row in found.head(_LONGEST).iterrows()
+    ]
+    yield table(("task", "biased", "overtaken by", "B*", ""), rows, left=3)
+    more = f"; {len(found) - _LONGEST} more rows are there" if len(found) > _LONGEST else ""
+    yield f"Unrounded, and for every parameter: [{file}](tables/{file}){more}"
 
 
 def unmeasured(frame: pd.DataFrame) -> Iterator[str]:
@@ -151,24 +210,6 @@ def cited(citations: Mapping[str, str], file: str) -> Iterator[str]:
         yield "## References"
         yield f"As BibTeX: [{file}]({file})"
         yield "\n".join(f"- {', '.join(n)}: {references.markdown(t)}" for t, n in names.items())
-
-
-def _cells_of(row: pd.Series) -> list[str]:
-    bias = [100 * row[f"relative_bias{end}"] for end in ("", "_low", "_high")]
-    micro = [1e6 * row[f"seconds{end}"] for end in ("", "_low", "_high")]
-    work = [row[f"variance{end}"] * row["evaluations"] for end in ("", "_low", "_high")]
-    return [
-        count(row["rank"]),
-        escape(row["label"]),
-        escape(row["verdict"]),
-        interval(*bias),
-        interval(*(row[f"variance{end}"] for end in ("", "_low", "_high"))),
-        interval(*(row[f"mse{end}"] for end in ("", "_low", "_high"))),
-        plus_minus(row["cosine"], row["cosine_se"]),
-        count(row["evaluations"]),
-        interval(*micro),
-        interval(*work, ends=False),
-    ]
 
 
 def _task(rows: pd.DataFrame) -> str:

@@ -1,0 +1,96 @@
+"""The rows of a ranking as Markdown: one cell a number and its uncertainty."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradest.markdown import count, escape, interval, number, plus_minus, share, table
+
+_HEADERS = (
+    *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
+    *("cosine with g", "evaluations of f", "bytes", "µs per estimate", "variance × evaluations"),
+)
+_ODD = {
+    "zero": "zero throughout",
+    "nonfinite": "not finite",
+    "overflow": "infinite",
+}
+_MISSED = "‡"
+
+
+def ranking(rows: pd.DataFrame) -> str:
+    """Ranked rows as a table."""
+    return table(_HEADERS, [_cells(row) for _, row in rows.iterrows()], left=4)
+
+
+def _cells(row: pd.Series) -> list[str]:
+    bias = [100 * row[f"relative_bias{end}"] for end in ("", "_low", "_high")]
+    micro = [1e6 * row[f"seconds{end}"] for end in ("", "_low", "_high")]
+    work = [row[f"variance{end}"] * row["evaluations"] for end in ("", "_low", "_high")]
+    return [
+        _rank(row),
+        escape(row["label"]),
+        _verdict(row),
+        _replicates(row),
+        interval(*bias),
+        interval(*(row[f"variance{end}"] for end in ("", "_low", "_high"))),
+        interval(*(row[f"mse{end}"] for end in ("", "_low", "_high"))),
+        plus_minus(row["cosine"], row["cosine_se"]),
+        _evaluations(row),
+        count(np.round(row["memory"])),
+        interval(*micro),
+        interval(*work, ends=False),
+    ]
+
+
+def _rank(row: pd.Series) -> str:
+    ratio = row["detectable_ratio"]
+    behind = "" if np.isnan(ratio) else " (=)" if ratio == 1 else f" (×{number(ratio)})"
+    return count(row["rank"]) + behind
+
+
+def _verdict(row: pd.Series) -> str:
+    found = row["verdict"] == "biased" or np.isnan(row["detectable_bias"])
+    return escape(row["verdict"]) + ("" if found else f" ({share(row['detectable_bias'])})")
+
+
+def _replicates(row: pd.Series) -> str:
+    if row["method"] == "enumerated":
+        return "exact" if np.isnan(row["outcomes"]) else f"exact ({count(row['outcomes'])})"
+    return count(row["replicates"]) + (f" {_MISSED}" if _missed(row["precision"]) else "")
+
+
+def _missed(precision: Any) -> bool:
+    return isinstance(precision, str) and precision not in ("", "reached")
+
+
+def _evaluations(row: pd.Series) -> str:
+    backward = row["gradient_evaluations"]
+    return count(row["evaluations"]) + (f" + {count(backward)}" if backward > 0 else "")
+
+
+def notes(rows: pd.DataFrame) -> Iterator[str]:
+    """What must be said of some rows of a ranking only."""
+    missed = rows[rows["precision"].map(_missed)]
+    if not missed.empty:
+        named = [f"{label}: {said}" for label, said in missed[["label", "precision"]].to_numpy()]
+        yield f"{_MISSED} The precision asked for was not reached: {escape('; '.join(named))}."
+    if rows["reference"].eq("monte_carlo").any():
+        yield (
+            "The exact gradient is not known here: a mean of many estimates of an unbiased "
+            "estimator stands for it, and its own noise is part of every interval."
+        )
+    for column, what in _ODD.items():
+        some = rows[rows[column] > 0]
+        if not some.empty:
+            named = [f"{row['label']} {_percent(row, column)}" for _, row in some.iterrows()]
+            yield f"Estimates that are {what}: {escape(', '.join(named))}."
+
+
+def _percent(row: pd.Series, column: str) -> str:
+    """A share of the estimates, with its binomial standard error where they were drawn."""
+    part, drawn = row[column], row["replicates"]
+    error = 0.0 if row["method"] == "enumerated" else (part * (1 - part) / drawn) ** 0.5
+    return f"{plus_minus(100 * part, 100 * error)} %"
