@@ -25,7 +25,8 @@ _SQUARES = (
 )
 _PUBLISHED = (
     *("rank", "detectable_ratio", "label", "estimator", "estimator_params", "seed", "dtype"),
-    *("replicates", "outcomes", "adapt_steps", "method", "reference", "precision", "verdict"),
+    *("replicates", "outcomes", "adapt_steps", "method", "precision", "verdict"),
+    *("reference", "reference_by", "reference_se"),
     *("gradient_norm", "relative_bias", "relative_bias_low", "relative_bias_high"),
     *("bias_precision", "detectable_bias", "max_z", "p_value", "p_holm", "variance"),
     *("variance_low", "variance_high", "variance_precision", "mse", "mse_low", "mse_high", "snr"),

@@ -77,10 +77,12 @@ def notes(rows: pd.DataFrame) -> Iterator[str]:
     if not missed.empty:
         named = [f"{label}: {said}" for label, said in missed[["label", "precision"]].to_numpy()]
         yield f"{_MISSED} The precision asked for was not reached: {escape('; '.join(named))}."
-    if rows["reference"].eq("monte_carlo").any():
+    estimated = rows[rows["reference"].eq("monte_carlo")]
+    if not estimated.empty:
+        by = estimated["reference_by"].fillna("an unbiased estimator").iloc[0]
         yield (
-            "The exact gradient is not known here: a mean of many estimates of an unbiased "
-            "estimator stands for it, and its own noise is part of every interval."
+            f"The exact gradient is not known here: the mean of many estimates of {escape(by)} "
+            "stands for it, and its own noise is part of every interval."
         )
     for column, what in _ODD.items():
         some = rows[rows[column] > 0]
