@@ -13,7 +13,7 @@ from gradest.errors import UsageError
 from gradest.markdown import escape, interval, number, plus_minus
 from gradest.plots import looks
 from gradest.report import control_failures, write_report
-from gradest.results import measurements_frame, write_frame, write_json
+from gradest.results import COLUMNS, measurements_frame, write_frame, write_json
 
 FIGURES = report._FIGURES
 CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
@@ -199,6 +199,13 @@ def test_labels_show_the_knobs_that_tell_rows_apart():
     assert twice.is_unique and "rloo (samples=2, seed=1)" in set(twice)
 
 
+def test_replicates_that_a_precision_took_are_no_label():
+    frame = [row("a", replicates=100, precision="reached"), row("b", replicates=200)]
+    assert tables.annotate(measurements_frame(frame))["label"].tolist() == ["a", "b"]
+    frame[0]["precision"] = ""
+    assert "replicates=100" in tables.annotate(measurements_frame(frame))["label"][0]
+
+
 def test_params_of_one_task_are_sections_of_their_own(write, tmp_path):
     text = write(rows())
     for latents in (2, 4, 8):
@@ -259,6 +266,108 @@ def test_zero_and_missing_numbers_are_said_as_they_are(write):
     assert missing[4] == missing[6] == missing[7] == missing[9] == missing[10] == "n/a"
     assert missing[5] == "1.00 [0.95, 1.05]" and missing[11] == "1.00"
     assert "ranking is by variance" in text
+
+
+def test_tables_stay_readable_and_files_have_every_column(write, tmp_path):
+    text = write(rows())
+    widths = {len(cells(line)) for line in text.splitlines() if line.startswith("|")}
+    assert max(widths) <= 12
+    summary = pd.read_csv(tmp_path / "tables" / "summary.csv")
+    derived = {"bias_sq", "bias_norm", "value", "batch", "latents", "categories", "coordinates"}
+    told_once = {"suite", "status", "reason"}
+    left_out = {c for c in COLUMNS if not any(c.startswith(d) for d in derived | told_once)}
+    assert left_out - set(summary) == {"exact_value"}
+    assert {"p_holm", "detectable_ratio", "mse_low"} <= set(summary)
+
+
+def test_what_was_exact_missed_estimated_or_odd_is_said(write):
+    missed = "variance to 0.03 instead of 0.02"
+    found = [
+        row("sampled", precision="reached", replicates=20_000, detectable_bias=0.0123),
+        row("noisy|", precision=missed, variance=9.0, detectable_bias=0.5, verdict="biased"),
+        row("listed", variance=3.0, method="enumerated", outcomes=64, replicates=0)
+        | {"variance_low": 3.0, "variance_high": 3.0, "bias_sq_high": 0.0, "zero": 0.25},
+        row("dear", variance=0.1, evaluations=3, gradient_evaluations=2, memory=1234.4, zero=0.5),
+    ]
+    text = write(found)
+    lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    table = {line[1]: line for line in lines if len(line) == 12}
+    assert table["sampled"][2:4] == ["unbiased (1.23 %)", "20,000"]
+    assert table["noisy|"][2:4] == ["biased", "1,000 ‡"]
+    assert table["listed"][3] == "exact (64)" and table["listed"][5:7] == ["3.00", "3.00"]
+    assert table["dear"][8:10] == ["3 + 2", "1,234"] and table["sampled"][8] == "1"
+    assert f"‡ The precision asked for was not reached: noisy\\|: {missed}." in text
+    assert "zero throughout: dear 50.0 ± 1.6 %, " in text
+    assert "listed 25.0 %" in text and "not finite" not in text and "stands for it" not in text
+    plain = write([row("a"), row("b", variance=2.0)])
+    assert "zero throughout" not in plain and "The precision asked for" not in plain
+    estimated = write([row("a", reference="monte_carlo", reference_by="rloo")])
+    assert "the mean of many estimates of rloo stands for it" in estimated
+
+
+def test_a_shared_rank_says_what_would_have_been_told_apart(write):
+    exact = {"method": "enumerated", "outcomes": 9} | dict.fromkeys(
+        ("variance_low", "variance_high"), 5.0
+    )
+    text = write(
+        [row("a"), row("b", variance=1.02)]
+        + [row(name, variance=5.0, bias_sq_high=0.0) | exact for name in "cd"]
+    )
+    lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    found = {line[1]: line[0] for line in lines if len(line) == 12}
+    assert found["a"] == "1" and found["c"] == "3" and found["d"] == "3 (=)"
+    ratio = float(found["b"].removeprefix("1 (×").removesuffix(")"))
+    assert 1.05 < ratio < 1.2
+
+
+def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
+    def cell(name, p, **columns):
+        both = {"p_value": p, "verdict": "biased" if p < 0.01 else "inconclusive"} | columns
+        return [row(name, **both, parameter=each) for each in ("alpha", "log_alpha")]
+
+    found = [
+        *cell("certain", 0.0, method="enumerated"),
+        *cell("lucky", 0.004),
+        *cell("wrong", 1e-9),
+        *(each for n in range(198) for each in cell(f"fair{n}", 0.5)),
+    ]
+    text = write(found)
+    assert "made 200 random tests of bias at 1 %" in text
+    assert "at most 2.00 false alarms would be expected; 2 of the tests reject, and 1 of" in text
+    summary = pd.read_csv(tmp_path / "tables" / "summary.csv").set_index("estimator")
+    p_holm = summary["p_holm"].groupby("estimator").agg(["min", "max"])
+    assert (p_holm["min"] == p_holm["max"]).all()
+    assert p_holm["min"]["wrong"] == pytest.approx(200e-9)
+    assert p_holm["min"]["lucky"] == pytest.approx(199 * 0.004)
+    assert p_holm["min"]["certain"] == 0
+    noisy = cell("certain", 0.5, method="enumerated", reference="monte_carlo")
+    assert "made 1 random tests" in write(noisy)
+    groups = [*cell("a", 0.5), row("a", p_value=0.5, parameter="encoder")]
+    assert "made 2 random tests" in write(groups)  # that of a group is another one
+    assert "Many tests" not in write(cell("certain", 0.0, method="enumerated"))
+
+
+def test_where_the_biased_are_overtaken_is_a_table(write, tmp_path):
+    found = [
+        row("fair", variance=9.0),
+        row("cheap", bias_sq=0.5, verdict="biased"),
+        row("fair", variance=9.0, parameter="alpha"),
+        row("cheap", bias_sq=2.0, verdict="biased", parameter="alpha"),
+    ]
+    text = write(found)
+    (line,) = [cells(x) for x in text.splitlines() if x.startswith("|") and "cheap" in x
+               and "fair" in x]  # fmt: skip
+    assert line[:3] == ["toy", "cheap", "fair"] and line[3].startswith("16.0 [")
+    table = pd.read_csv(tmp_path / "tables" / "crossovers.csv").set_index("parameter")
+    assert table["budget"].to_dict() == {"log_alpha": 16, "alpha": 4}
+    many = [row(f"cheap{n}", bias_sq=0.5, verdict="biased") for n in range(50)]
+    long = write([found[0], *many])
+    assert sum("| fair" in x for x in long.splitlines() if len(cells(x)) == 5) == 40
+    assert "10 more rows are there" in long
+    assert "What a budget buys" not in write(found[:1])
+    assert not (tmp_path / "tables" / "crossovers.csv").exists()
+    write([row("fair", task=name) for name in ("crossovers", "summary")] + found)
+    assert len(list((tmp_path / "tables").iterdir())) == 6
 
 
 def test_a_run_without_a_measured_row_is_reported(write, tmp_path):
@@ -412,6 +521,27 @@ def test_every_point_is_drawn_zeros_and_limits_included():
         assert heights[1] == pytest.approx(limit)  # the upper end, not the estimate, which is 0
 
 
+def test_budget_curves_begin_at_one_estimate_and_the_least_lies_below():
+    cost = {"evaluations": 3, "gradient_evaluations": 1}
+    found = [
+        row("fair", variance=9.0, **cost),
+        row("cheap", bias_sq=0.5, verdict="biased", evaluations=2),
+        row("listed", variance=4.0, method="enumerated", spread=0.0, evaluations=1),
+        row("exact", variance=0.0, evaluations=27),
+    ]
+    figure = plots.mse_against_budget(measurements_frame(found))
+    figure.draw_without_rendering()
+    (((ax, points),),) = drawn(figure).values()
+    starts = {tuple(p.get_xydata()[0].round(9)) for p in points}
+    assert starts == {(4, 9), (2, 1.5), (1, 4), (27, 0)}
+    (best,) = [line for line in ax.lines if line.get_linewidth() == 6]
+    budgets, least = best.get_xydata().T
+    assert (np.diff(budgets) > 0).all() and budgets[0] == 1 and least[0] == 4
+    for budget, mse in zip(budgets, least, strict=True):
+        expected = {1: 4 / budget, 2: 0.5 + 2 / budget, 4: 36 / budget, 27: 0.0}
+        assert mse == pytest.approx(min(v for c, v in expected.items() if budget >= c))
+
+
 def test_labels_keep_off_points_and_each_other():
     crowd = [row(f"estimator{n}", variance=1.1**n, bias_sq=1.05**n) for n in range(25)]
     figure = plots.bias_against_variance(measurements_frame(crowd))
@@ -435,6 +565,7 @@ def test_a_figure_without_its_rows_is_none():
     unknown = frame.assign(bias_sq_high=np.nan)
     assert plots.bias_against_variance(unknown) is None
     assert plots.variance_against_evaluations(unknown) is not None
+    assert plots.mse_against_budget(frame.assign(mse=np.nan)) is None
     assert plots.variance_against_evaluations(measurements_frame([])) is None
 
 
@@ -454,6 +585,15 @@ def test_cost_grows_along_one_size_while_the_others_stay():
     ]
     counts = {title: len(points) for title, ((_, points), *_) in titles.items()}
     assert list(counts.values()) == [2, 6, 4]  # an exact cell has no number of replicates
+
+
+def test_an_exact_row_is_shown_rather_than_a_sampled_one():
+    exact = row(variance=3.0, method="enumerated", replicates=0)
+    sampled = row(variance=2.0)
+    for order in ((exact, sampled), (sampled, exact)):
+        figure = plots.bias_against_variance(measurements_frame(list(order)))
+        (((_, (point,)),),) = drawn(figure).values()
+        assert point.get_xdata()[0] == 3
 
 
 def test_a_name_is_drawn_as_it_is_written():
