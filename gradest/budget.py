@@ -39,9 +39,11 @@ def passes(rows: pd.DataFrame) -> pd.Series:
 def mean_of(rows: pd.DataFrame, estimates: pd.Series) -> pd.DataFrame:
     """mse, mse_low and mse_high of the mean of so many estimates, for each of annotated rows.
 
-    The mse takes a bias that was not found for none; its interval does not.
+    What is called unbiased has none in the mse, rather than the noise of its mean; the interval
+    keeps what it may have.
     """
-    found = rows["bias_sq"].where(rows["verdict"].eq("biased"), 0.0).clip(lower=0)
+    taken = rows["verdict"].ne("unbiased") | rows["bias_sq_low"].eq(rows["bias_sq_high"])
+    found = rows["bias_sq"].where(taken, 0.0).clip(lower=0)
     variance = {end: rows[f"variance{end}"] / estimates for end in _ENDS}
     below = np.hypot(
         found - rows["bias_sq_low"].clip(lower=0, upper=found), variance[""] - variance["_low"]

@@ -79,11 +79,24 @@ def test_the_interval_covers(noise):
     assert stats.binomtest(above, 400, 0.025).pvalue > 1e-4
 
 
-def test_a_bias_that_was_not_found_is_in_the_interval_alone():
-    rows = pd.DataFrame([row("u", "inconclusive", (0.1, 0.0, 0.4), (8.0, 7.0, 9.0))])
+def test_the_ends_of_the_interval_are_those_that_face_each_other():
+    b, u = row("b", "biased", 0.5, (2.0, 1.0, 8.0)), unbiased((30.0, 29.0, 40.0))
+    exact = row("b", "biased", 0.5, 2.0), unbiased(30.0)
+    ends = ["budget_low", "budget_high"]
+    assert found(b, exact[1]).loc["b", ends].tolist() == pytest.approx([44, 58])
+    assert found(exact[0], u).loc["b", ends].tolist() == pytest.approx([54, 76])
+    steep = row("b", "biased", (0.5, 0.4, 1.0), 2.0)
+    assert found(steep, exact[1]).loc["b", ends].tolist() == pytest.approx([28, 70])
+
+
+def test_what_is_called_unbiased_may_have_a_bias_in_the_interval_alone():
+    rows = pd.DataFrame([row("u", "unbiased", (0.1, 0.0, 0.4), (8.0, 7.0, 9.0))])
     mean = mean_of(rows, pd.Series([4.0])).iloc[0]
     assert mean["mse"] == 2 and mean["mse_low"] == 1.75
     assert mean["mse_high"] == pytest.approx(2 + math.hypot(0.4, 0.25))
-    rows["verdict"] = "biased"
-    mean = mean_of(rows, pd.Series([4.0])).iloc[0]
-    assert mean["mse"] == 2.1 and mean["mse_low"] == pytest.approx(2.1 - math.hypot(0.1, 0.25))
+    for verdict in ("biased", "inconclusive"):
+        rows["verdict"] = verdict
+        mean = mean_of(rows, pd.Series([4.0])).iloc[0]
+        assert mean["mse"] == 2.1 and mean["mse_low"] == pytest.approx(2.1 - math.hypot(0.1, 0.25))
+    exact = pd.DataFrame([row("u", "unbiased", (0.1, 0.1, 0.1), 8.0)])
+    assert mean_of(exact, pd.Series([4.0]))["mse"][0] == 2.1

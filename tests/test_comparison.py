@@ -62,6 +62,10 @@ def test_intervals_cover_where_pairing_helps(task):
     for run in runs:
         assert run.variance_gain > 5 and run.mean_gain > 5
         assert run.variances_differ and run.means_differ
+    # Against a constant no noise is shared: a bias is known less well than the difference.
+    alone = compare(pair[0], make_estimator("exact"), task, replicates=2000).bias_difference
+    shared = runs[0].bias_difference
+    assert shared.high - shared.low < (alone.high - alone.low) / 4
     # The gain is real: runs on draws of their own differ by that much more.
     alone = [
         measure(pair[0], task, replicates=2000, seed=s).row()["variance"]

@@ -89,6 +89,12 @@ def notes(rows: pd.DataFrame) -> Iterator[str]:
         if not some.empty:
             named = [f"{row['label']} {_percent(row, column)}" for _, row in some.iterrows()]
             yield f"Estimates that are {what}: {escape(', '.join(named))}."
+    for dtype, some in rows[rows["drift"] > 0].groupby("dtype"):
+        named = [
+            f"{row['label']} {plus_minus(100 * row['drift'], 100 * row['drift_se'])} %"
+            for _, row in some.iterrows()
+        ]
+        yield f"Estimates in {dtype} are off those in float64 by: {escape(', '.join(named))}."
 
 
 def _percent(row: pd.Series, column: str) -> str:

@@ -57,8 +57,8 @@ _CAPTIONS = {
         "The budget is m times the passes through f that one estimate takes: its evaluations and "
         "its backward passes, each counted as one evaluation, the least it can cost since it "
         "repeats every operation of f. A curve begins at one estimate; a biased method ends on "
-        "its bias. A bias that was not found is drawn as none, but is part of the band, which is "
-        "the 95 % interval. Over grey lies the least mse that a budget buys.",
+        "its bias. What is called unbiased is drawn without; its band, the 95 % interval, keeps "
+        "what bias it may have. Over grey lies the least mse that a budget buys.",
     ),
     "temperature_tradeoff": (
         "Relative bias, variance and mse of one estimate against temperature",
