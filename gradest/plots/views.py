@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradest import budget, tables
+from gradest import budget, sweeps, tables
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
 _CURVE = 3  # temperatures that make a curve
@@ -17,13 +17,15 @@ _LONGEST = 1e4  # times what an axis has anyway, so that a late crossover does n
 _CELL = ["estimator", "estimator_params", "seed", "dtype"]
 
 
-def selected(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, str]:
     """The measured rows of one parameter, log α where it was measured, and its symbol.
 
+    Sweeps of α, which have figures of their own, are left out unless they are asked for, `swept`.
     Adds `tag`, the values of the knobs that vary.
     """
     frame = tables.annotate(frame)
     parameter = next(iter(tables.parameters(frame)), "log_alpha")
+    frame = frame if swept else sweeps.apart(frame)
     rows = tables.measured(frame, parameter).replace([np.inf, -np.inf], np.nan)
     rows = rows.assign(tag=[_tag(settings) for settings in rows["settings"]])
     return rows, tables.SYMBOLS.get(parameter, parameter)

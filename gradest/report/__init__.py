@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from gradest import budget, plots, references, tables
+from gradest import budget, plots, references, sweeps, tables
 from gradest.errors import UsageError
-from gradest.report import prose
+from gradest.plots import landscape
+from gradest.report import prose, swept
 from gradest.results import COLUMNS, read_run, write_atomically, write_frame
 
 _FIGURES = {
@@ -20,6 +21,8 @@ _FIGURES = {
     "mse_against_budget": plots.mse_against_budget,
     "temperature_tradeoff": plots.temperature_tradeoff,
     "cost_growth": plots.cost_growth,
+    "landscape_binary": landscape.binary,
+    "landscape_simplex": landscape.simplex,
 }
 _OWN = ("summary", "crossovers")  # names in tables/ that no task can take
 _SUFFIXES = (".png", ".svg")
@@ -36,9 +39,10 @@ def write_report(folder: Path) -> Path:
     folder = Path(folder)
     frame, run = _read(folder)
     controls = run.get("controls") or {}
-    sections = _sections(frame)
+    sections = _sections(sweeps.apart(frame))
+    collapsed = swept.sections(frame, _SUMMARY)
     crossovers = _crossovers(sections)
-    _write_tables(folder / "tables", sections, crossovers)
+    _write_tables(folder / "tables", [*sections, *collapsed], crossovers)
     drawn = _write_figures(folder / "figures", frame)
     cited = _cited(frame, run.get("references"))
     _write_bibtex(folder / _BIBTEX, cited)
@@ -48,8 +52,9 @@ def write_report(folder: Path) -> Path:
         prose.multiplicity(frame),
         *map(prose.section, sections),
         *prose.budgets(crossovers, _CROSSOVERS),
+        *map(swept.section, collapsed),
         *prose.figures(drawn),
-        *prose.unmeasured(frame),
+        *prose.unmeasured(sweeps.merged(frame)),
         prose.FILES,
         *prose.cited(cited, _BIBTEX),
     ]
@@ -162,7 +167,8 @@ def _write_tables(
 ) -> None:
     written = [each for section in sections for each in section.tables]
     for each in written:
-        write_frame(folder / each.file, tables.published(each.rows))
+        if each.file != _SUMMARY:
+            write_frame(folder / each.file, tables.published(each.rows))
     if written:
         summary = pd.concat([tables.published(each.rows, summary=True) for each in written])
         write_frame(folder / _SUMMARY, summary)

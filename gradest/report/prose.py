@@ -68,6 +68,19 @@ _CAPTIONS = {
         "Microseconds and evaluations of f per estimate as replicates, latents and categories grow",
         "Bars span the timing rounds; the other sizes are as the title of a panel says.",
     ),
+    "landscape_binary": (
+        "Norm of the bias, and variance, against the probability θ of the second category",
+        "Dotted, for comparison, is ‖g‖, and ‖g‖² beside the variance. Bands are 95 % intervals; "
+        "where one has no line the bias may be zero, and its top is an upper limit. "
+        f"{_ZERO.capitalize()}; what is zero for every θ is named below a panel.",
+    ),
+    "landscape_simplex": (
+        "Norm of the bias, and variance, over the probabilities of three categories",
+        "A cell is a measured α, a corner the vertex where that category is certain. All triangles "
+        "of a quantity share a colour scale, that of the bias with ‖g‖, the first triangle. "
+        "Hatched cells are exactly zero; a dot marks a bias that may be zero, whose colour is its "
+        "upper limit. Estimators are in the order of their median bias, then of their variance.",
+    ),
 }
 FILES = (
     "Full data, unrounded: `measurements.parquet` and `measurements.csv` hold every row, "
