@@ -70,9 +70,9 @@ _CAPTIONS = {
     ),
     "landscape_binary": (
         "Norm of the bias, and variance, against the probability θ of the second category",
-        "Dotted, for comparison, is ‖g‖, and ‖g‖² beside the variance. Bands are 95 % intervals; "
-        "where one has no line the bias may be zero, and its top is an upper limit. "
-        f"{_ZERO.capitalize()}; what is zero for every θ is named below a panel.",
+        "Dotted, for comparison, is ‖g‖, and ‖g‖² beside the variance. Bands are 95 % intervals, "
+        "one in twenty misses; where one has no line the bias may be zero, and its top is an upper "
+        f"limit. {_ZERO.capitalize()}; what is zero for every θ is named below a panel.",
     ),
     "landscape_simplex": (
         "Norm of the bias, and variance, over the probabilities of three categories",
