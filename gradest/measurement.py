@@ -275,7 +275,8 @@ def measure(
         tally = Tally(title, replicator.logits, known, maps, tolerant)
         chunk = replicator.pilot(source)
         weighed = min(_WEIGHED, chunk)
-        memory = peak_bytes(lambda: replicator(weighed)) / weighed
+        with drawing_from(Draws.seeded(seed, device)):  # what is weighed hangs on the chunk
+            memory = peak_bytes(lambda: replicator(weighed)) / weighed
         looks = adapted(replicator, steps, chunk)
         start = time.perf_counter()
         limit = 1 if enumerate_draws is False else LIMIT

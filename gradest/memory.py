@@ -1,5 +1,6 @@
 """The memory that a computation holds at its peak."""
 
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,14 @@ def peak_bytes(call: Callable[[], object]) -> int:
     Every tensor that an operation returns is counted, the backward pass's too, by its storage, so
     that views count once, until the last of them is gone.  A kernel's own scratch is not seen.
     """
-    watch = _Watch()
-    with watch:
-        result = call()
-    del result
+    watch, collecting = _Watch(), gc.isenabled()
+    gc.disable()  # what it frees, and when, hangs on everything else in the process
+    try:
+        with watch:
+            call()
+    finally:
+        if collecting:
+            gc.enable()
     return watch.peak
 
 
