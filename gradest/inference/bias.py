@@ -1,0 +1,121 @@
+"""The squared bias ‖E ĝ − g‖² and its interval.
+
+For a mean that is normal, by the central limit theorem, and a bias of square β, x = ‖mean − g‖² has
+the mean t₁ + β and the variance 2 t₂ + 4 κ β, where Σ is the covariance of mean − g, t₁ = tr Σ,
+t₂ = tr Σ² and κ is the variance along the bias.  The law of x is taken to be that of a χ'²_ν(δ),
+a scaled noncentral χ² with these two moments:
+
+    a = (t₂ + 2 κ β) / (t₁ + 2 β),    ν = t₁/a,    δ = β/a
+
+which is exact for equal variances, and where β = 0 is the approximation of
+
+Satterthwaite, "An approximate distribution of estimates of variance components", 1946.
+
+The interval inverts tests of β, whose acceptance regions are those of
+
+Mandelkern & Schultz, "The statistical analysis of Gaussian and Poisson signals near physical
+boundaries", 2000, arXiv hep-ex/9910041.
+
+As with Feldman & Cousins (1998) every β is missed by 5 % alike, whether none or far above the noise,
+and no interval is empty; but luck does not shorten it either: to find less than the noise alone
+would leave, x < t₁, says no more than x = t₁.  So no β up to β*, the upper end at x = t₁, is ever too
+large to be accepted, and all 5 % are for such x as are too large for it; above, half of them.
+"""
+
+from typing import NamedTuple
+
+from scipy import optimize, special, stats
+from torch import Tensor
+
+from gradest.inference.intervals import MISSED, Interval
+from gradest.inference.noise import Noise
+from gradest.moments import Moments
+
+_LARGE = 1e6  # from here on a noncentral χ² is normal to a thousandth of its standard deviation
+
+
+class Law(NamedTuple):
+    """Of ‖mean − g‖², as far as it is not the bias's."""
+
+    t1: float
+    t2: float
+    kappa: float  # at the lower end of the interval
+    kappa_above: float  # at the upper end
+    freedom: float  # of the estimates of all these
+
+    @classmethod
+    def of(cls, noise: Noise, deviation: Tensor) -> "Law":
+        """κ is taken along the deviation, for want of the bias.
+
+        At the upper end that would be luck again: noise that shortens the deviation also turns it
+        away from where the noise is.  There κ is taken where the deviation would be with as much
+        bad luck instead: moved along Σ · deviation by the quantile's standard errors.
+
+        Levels are widened to those of a t distribution.  An error of t̂₁ shifts x − t̂₁, and for
+        normal replicates x is R − 1 times as noisy; so its degrees of freedom are how many times
+        it is, which are fewer where tails are heavy.
+        """
+        fewest, most = noise.batches - 1, noise.replicates - 1
+        freedom = min(max(2 * noise.t2 / max(noise.error**2, 1e-300), fewest), most)
+        luck = float(stats.t.isf(MISSED / 2, freedom))
+        further = deviation + luck * noise.luck(deviation)
+        here, there = (_kappa(noise, direction) for direction in (deviation, further))
+        return cls(noise.t1, noise.t2, here, there, freedom)
+
+    def interval(self, x: float) -> Interval:
+        above = self.upper(max(x, self.t1))
+        low = max(
+            self.lower(x, MISSED / 2),
+            min(self.lower(x, MISSED), self.upper(self.t1)),
+        )
+        error = (2 * self.t2 + 4 * self.kappa * max(x - self.t1, 0.0)) ** 0.5
+        return Interval(x - self.t1, low, above, error)
+
+    def upper(self, x: float) -> float:
+        """β under which so small an x has a probability of 2.5 %."""
+        return self._inverse(x, self.kappa_above, self._tail(MISSED / 2))
+
+    def lower(self, x: float, missed: float) -> float:
+        """β under which so large an x has this probability; 0 where it always has more."""
+        return self._inverse(x, self.kappa, 1 - self._tail(missed))
+
+    def _tail(self, missed: float) -> float:
+        return float(special.ndtr(-stats.t.isf(missed, self.freedom)))
+
+    def _inverse(self, x: float, kappa: float, level: float) -> float:
+        def excess(beta: float) -> float:
+            return self._probability(x, beta, kappa) - level
+
+        if excess(0.0) <= 0:
+            return 0.0
+        top = max(x, self.t1)
+        while excess(top) > 0:
+            top *= 2
+        return float(optimize.brentq(excess, 0.0, top, rtol=1e-10))
+
+    def _probability(self, x: float, beta: float, kappa: float) -> float:
+        a = (self.t2 + 2 * kappa * beta) / (self.t1 + 2 * beta)
+        if (x + beta) / a > _LARGE:
+            spread = (2 * self.t2 + 4 * kappa * beta) ** 0.5
+            return float(special.ndtr((x - self.t1 - beta) / spread))
+        return float(special.chndtr(x / a, self.t1 / a, beta / a))
+
+
+def squared_bias(moments: Moments, exact: Tensor, reference: Moments | None = None) -> Interval:
+    """‖E ĝ − g‖² for the true gradient g [D], or for an estimate of it with these moments.
+
+    The estimate is debiased, x − t₁: unbiased, and therefore negative half of the time where
+    there is no bias.
+    """
+    deviation = moments.pooled().mean[0] - exact  # [D]
+    x = float(deviation.square().sum())
+    noise = Noise.of(moments, reference)
+    if noise is None or noise.t1 == 0:
+        return Interval.exactly(x)
+    return Law.of(noise, deviation).interval(x)
+
+
+def _kappa(noise: Noise, direction: Tensor) -> float:
+    length = float(direction.square().sum())
+    # Without a direction the noisiest stands for it: tr Σ² ≤ κ tr Σ.
+    return noise.along(direction) / length if length > 0 else noise.t2 / noise.t1

@@ -1,0 +1,64 @@
+"""An estimate with its interval: of a mean, and of the variance of one estimate."""
+
+import math
+from typing import NamedTuple
+
+from scipy import stats
+
+from gradest.moments import Moments
+
+CONFIDENCE = 0.95
+MISSED = 1 - CONFIDENCE
+
+
+class Interval(NamedTuple):
+    """An estimate, its 95 % interval and its standard error."""
+
+    estimate: float
+    low: float
+    high: float
+    standard_error: float
+
+    @classmethod
+    def exactly(cls, value: float) -> "Interval":
+        return cls(value, value, value, 0.0)
+
+
+def mean_interval(moments: Moments) -> Interval:
+    """The mean of one coordinate, by the central limit theorem over all replicates."""
+    pooled = moments.pooled()
+    replicates, mean = float(pooled.count[0]), float(pooled.mean[0, 0])
+    if replicates == 1:
+        return Interval.exactly(mean)
+    error = float(pooled.m2[0, 0] / (replicates - 1) / replicates) ** 0.5
+    half = stats.t.isf(MISSED / 2, replicates - 1) * error
+    return Interval(mean, mean - half, mean + half, error)
+
+
+def total_variance(moments: Moments) -> Interval:
+    """tr Cov(ĝ) of one estimate.
+
+    The estimate v is the unbiased one over all replicates.  The interval is a t interval over the
+    batches' own unbiased estimates, which are independent and identically distributed, taken on
+    the logarithm, because they are positive and skewed to the right:
+
+        v exp(−u)  to  v exp(u + u²/2),    u = t_{J−1} s / (v √J),    s² = variance of the J
+
+    The square is for what a logarithm does not mend: a tail that the replicates did not show leaves
+    v too small and s with it, so that most misses would be above the upper end.  With it that end is
+    to second order the one on the scale of 1/v, where such misses are as rare as those below, but it
+    never is infinite.
+
+    A total count of one says that the moments are exact, and m2 is the variance.
+    """
+    pooled = moments.pooled()
+    replicates, batches = float(pooled.count[0]), len(moments.count)
+    if replicates == 1:
+        return Interval.exactly(float(pooled.m2.sum()))
+    variance = float(pooled.m2.sum() / (replicates - 1))
+    if variance == 0:
+        return Interval.exactly(0.0)
+    each = moments.m2.sum(1) / (moments.count - 1)  # [J]
+    error = float(each.std()) / batches**0.5
+    u = float(stats.t.isf(MISSED / 2, batches - 1)) * error / variance
+    return Interval(variance, variance * math.exp(-u), variance * math.exp(u + u**2 / 2), error)

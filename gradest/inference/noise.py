@@ -1,0 +1,100 @@
+"""The covariance Σ of a mean, as far as tests and intervals ask for it, without a D × D matrix."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradest.inference.intervals import total_variance
+from gradest.moments import Moments
+
+
+class Noise:
+    """What is left to chance in a difference of independent means.
+
+    Each of them has a scatter S [J, D], whose Gram matrix SᵀS is the covariance of the mean; Σ is
+    their sum.  Variances come from all replicates; batch means, of which there are few, say only
+    how the coordinates are correlated.
+    """
+
+    def __init__(self, parts: Sequence[Moments]) -> None:
+        self._parts = parts
+        self._counts = [float(part.count.sum()) for part in parts]
+        self.batches = min(len(part.count) for part in parts)  # the fewest of a part
+        self.replicates = min(self._counts)
+
+    @classmethod
+    def of(cls, *means: Moments | None) -> "Noise | None":
+        """None where nothing is left to chance: a total count of one is exact."""
+        parts = [part for part in means if part is not None and part.count.sum() > 1]
+        return cls(parts) if parts else None
+
+    @cached_property
+    def variances(self) -> list[Tensor]:
+        """Of the parts' means: [D] each."""
+        pairs = zip(self._parts, self._counts, strict=True)
+        return [part.pooled().m2[0] / (count - 1) / count for part, count in pairs]
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """The diagonal of Σ: [D]."""
+        return torch.stack(self.variances).sum(0)
+
+    @property
+    def t1(self) -> float:
+        """tr Σ."""
+        return float(self.variance.sum())
+
+    @property
+    def error(self) -> float:
+        """The standard error of t1."""
+        pairs = zip(self._parts, self._counts, strict=True)
+        errors = (total_variance(part).standard_error / count for part, count in pairs)
+        return sum(error**2 for error in errors) ** 0.5
+
+    @cached_property
+    def t2(self) -> float:
+        """tr Σ², which is at least what the diagonal alone gives.
+
+        From f + 1 batches the square of a correlation ρ has the mean ρ² + (1 − ρ²)/f, but for
+        higher orders; that of a coordinate with itself is one.  So ‖SSᵀ‖² is too large by
+        (tr² Σ − tr Σ²)/f.  Parts know nothing of each other: tr Σ₁Σ₂ needs no correction.
+        """
+        total = 0.0
+        for number, scatter in enumerate(self.scatters):
+            freedom = len(scatter) - 1
+            gram = scatter @ scatter.T  # [J, J]
+            total += float(freedom * gram.square().sum() - gram.trace().square()) / (freedom - 1)
+            for other in self.scatters[:number]:
+                total += 2 * float((scatter @ other.T).square().sum())
+        return max(total, float(self.variance.square().sum()))
+
+    @cached_property
+    def scatters(self) -> list[Tensor]:
+        return [_scatter(part, v) for part, v in zip(self._parts, self.variances, strict=True)]
+
+    def along(self, direction: Tensor) -> float:
+        """dᵀ Σ d."""
+        return sum(float((scatter @ direction).square().sum()) for scatter in self.scatters)
+
+    def luck(self, direction: Tensor) -> Tensor:
+        """Σ d / √(dᵀ Σ d), what one standard error of luck along d adds to the difference: [D]."""
+        error = self.along(direction) ** 0.5
+        if error == 0:
+            return torch.zeros_like(direction)
+        parts = [(scatter @ direction) @ scatter for scatter in self.scatters]
+        return torch.stack(parts).sum(0) / error
+
+
+def _scatter(moments: Moments, variance: Tensor) -> Tensor:
+    """[J, D]: the batch means, centred, and scaled to the variances of the mean.
+
+    A coordinate whose batch means are all alike has unknown correlations.  Its column is the one
+    that is orthogonal to all centred ones.
+    """
+    share = (moments.count / moments.count.sum()).sqrt().unsqueeze(1)  # [J, 1]
+    centred = share * (moments.mean - moments.pooled().mean)  # [J, D], orthogonal to share
+    length = centred.norm(dim=0)
+    deviation = variance.sqrt()
+    return torch.where(length > 1e-12 * deviation, centred / length, share) * deviation

@@ -1,0 +1,115 @@
+"""How many replicates a measurement needs: from a pilot, on draws of its own.
+
+Two stages as those of
+
+Stein, "A two-sample test for a linear hypothesis whose power is independent of the variance", 1945,
+
+but the pilot only fixes the number.  What is then measured are fresh draws, so that intervals and
+tests stay valid; a rule that stopped once an interval is narrow would favour those that are so by
+luck (Glynn & Whitt, "The asymptotic validity of sequential stopping rules for stochastic
+simulations", 1992).
+"""
+
+from scipy import stats
+from torch import Tensor
+
+from gradest.errors import UsageError
+from gradest.inference.bias import squared_bias
+from gradest.inference.intervals import Interval, total_variance
+from gradest.inference.noise import Noise
+from gradest.moments import Moments
+
+_BATCHES = 64  # of the measurement that is planned
+_REACHED = 0.95  # share of the measurements that reach the targets
+_EVENTS = 20  # outcomes of the largest size, below which a mean is not close to normal
+_MOST = 2**50
+
+
+def variance_precision(variance: Interval) -> float:
+    """How far the upper end is from the estimate, relative to it."""
+    return variance.high / variance.estimate - 1 if variance.high > variance.low else 0.0
+
+
+def bias_precision(bias: Interval, gradient_norm: float) -> float:
+    """How far ‖bias‖ may be from its estimate, relative to it or to ‖g‖, whichever is larger."""
+    low, norm, high = (max(b, 0.0) ** 0.5 for b in (bias.low, bias.estimate, bias.high))
+    size = max(gradient_norm, norm)
+    if bias.high == bias.low:
+        return 0.0
+    return max(high - norm, norm - low) / size if size > 0 else float("inf")
+
+
+def replicates_needed(
+    pilot: Moments,
+    exact: Tensor | None,
+    weight: Tensor,
+    peak: float,
+    variance: float | None = None,
+    bias: float | None = None,
+    reference: Moments | None = None,
+) -> int:
+    """R with which `variance_precision` and `bias_precision` are likely to be below these targets.
+
+    The pilot's spread is that of J − 1 batches and the measurement's own of 63: the ratio of their
+    squares follows an F law, and the pilot's is taken times the quantile that 95 % of the
+    measurements do not exceed.  A pilot whose draws show fewer than twenty outcomes of the largest
+    size knows little of its own spread, so the measurement will show as many.
+
+    Raises UsageError where no number is enough.
+    """
+    replicates = float(pilot.count.sum())
+    if replicates == 1:
+        return 1
+    scaled = pilot.scaled(weight)
+    margin = float(stats.f.ppf(_REACHED, _BATCHES - 1, len(pilot.count) - 1))
+    if reference is not None:
+        reference = reference.scaled(weight)
+
+    def reached(number: int) -> bool:
+        seen = _repeated(scaled, number / replicates / margin)
+        if variance is not None and variance_precision(total_variance(seen)) > variance:
+            return False
+        if bias is None:
+            return True
+        return _bias_precision(scaled, seen, exact * weight, reference) <= bias
+
+    most = int(replicates)
+    while not reached(most):
+        most *= 2
+        if most > _MOST:
+            raise UsageError("no number of replicates is enough for these targets")
+    least = 1
+    while least < most:
+        middle = (least + most) // 2
+        least, most = (least, middle) if reached(middle) else (middle + 1, most)
+    noisiest = float((pilot.pooled().m2 / (replicates - 1)).max())
+    return max(most, int(_EVENTS * peak**2 / noisiest) if noisiest > 0 else 1)
+
+
+def _repeated(moments: Moments, times: float) -> Moments:
+    """What so many times the replicates are likely to show: the same, but less spread."""
+    shrunk = times**-0.5
+    total = moments.m2.sum(0) * (moments.count / moments.count.sum()).unsqueeze(1)  # [J, D]
+    centre = moments.pooled().mean
+    return Moments(
+        moments.count * times,
+        centre + (moments.mean - centre) * shrunk,
+        (total + (moments.m2 - total) * shrunk) * times,
+    )
+
+
+def _bias_precision(
+    pilot: Moments, seen: Moments, exact: Tensor, reference: Moments | None
+) -> float:
+    """At either end of what the bias may be, with a deviation that is neither lucky nor not."""
+    noise = Noise.of(seen, reference)
+    deviation = pilot.pooled().mean[0] - exact
+    length = float(deviation.norm())
+    towards = deviation / length if length > 0 else exact.new_full(exact.shape, len(exact) ** -0.5)
+    interval = squared_bias(pilot, exact, reference)
+    worst = 0.0
+    for beta in (interval.low, interval.high):
+        truth = seen.pooled().mean[0] - towards * (beta + noise.t1) ** 0.5
+        found = squared_bias(seen, truth, reference)
+        worst = max(worst, bias_precision(found, float(exact.norm())))
+    return worst
