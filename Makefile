@@ -3,7 +3,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all lint format readme mutants wheel bench cost
+.PHONY: help install benchmark test test-all lint format readme mutants wheel bench cost coverage
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -15,6 +15,7 @@ help:
 	@echo "make mutants    wrong estimators, and the law that rejects each"
 	@echo "make bench      speed, as ratios measured in one run"
 	@echo "make cost       evaluations and time of each estimator against leave-one-out"
+	@echo "make coverage   how often intervals cover and verdicts are right, on known answers"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -53,6 +54,9 @@ bench: install
 
 cost: install
 	$(PYTHON) tests/cost.py
+
+coverage: install
+	$(PYTHON) tests/coverage.py
 
 wheel: install
 	rm -rf dist build

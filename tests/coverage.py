@@ -12,8 +12,8 @@ A rate is out of bounds where so many or so few hits had a chance below 10⁻³ 
 binomial) if the rate were on its bound; the row says so, and the exit status is 1.  An interval
 without noise has no rate: it is exact, and has to cover always.
 
-A bias is given in units of the noise √(tr Σ/R) of the mean, and the true gradient is then fifty times
-as long, so that the relative bias is exactly 2 %; without bias it is a thousand times the noise.
+A bias is given in units of the noise √(tr Σ/R) of the mean, and the true gradient is then fifty
+times as long: the relative bias is exactly 2 %.  Without bias it is a thousand times the noise.
 
 Where draws are finite, a batch's moments follow from multinomial counts of their outcomes, so that
 any number of replicates costs the same.
@@ -181,7 +181,7 @@ def lognormal(coordinates: int, sigma: float) -> Law:
     return sampled(draw, variance * ones(coordinates), ones(coordinates))
 
 
-def rare(theta: float) -> Law:
+def coin(theta: float) -> Law:
     """A bit that is on with probability θ, and its complement, as in a softmax."""
     x = torch.tensor([[1.0, -1.0], [0.0, 0.0]], dtype=torch.float64)
     return finite(x, torch.tensor([theta, 1 - theta], dtype=torch.float64), x[0])
@@ -349,8 +349,8 @@ SKEWED = [
         ("exponential, bias down", exponential, (1, -1.0), 512),
         ("lognormal σ = ½", lognormal, (3, 0.5), 1024),
         ("lognormal σ = 1", lognormal, (2, 1.0), 32768),
-        ("θ = 0.001, 20 events", rare, (0.001,), 20_480),
-        ("θ = 0.001, 100 events", rare, (0.001,), 102_400),
+        ("θ = 0.001, 20 events", coin, (0.001,), 20_480),
+        ("θ = 0.001, 100 events", coin, (0.001,), 102_400),
     )
     for bias in (0.0, 1.0, 10.0)
 ]

@@ -16,10 +16,10 @@ The interval inverts tests of β, whose acceptance regions are those of
 Mandelkern & Schultz, "The statistical analysis of Gaussian and Poisson signals near physical
 boundaries", 2000, arXiv hep-ex/9910041.
 
-As with Feldman & Cousins (1998) every β is missed by 5 % alike, whether none or far above the noise,
-and no interval is empty; but luck does not shorten it either: to find less than the noise alone
-would leave, x < t₁, says no more than x = t₁.  So no β up to β*, the upper end at x = t₁, is ever too
-large to be accepted, and all 5 % are for such x as are too large for it; above, half of them.
+As with Feldman & Cousins (1998) every β is missed by 5 % alike, none or far above the noise, and no
+interval is empty.  But luck does not shorten it either: to find less than the noise alone would
+leave, x < t₁, says no more than x = t₁.  So a β up to β*, the upper end at x = t₁, is never missed
+from above, and all 5 % are for an x that is too large for it; beyond β* each side has half.
 """
 
 from typing import NamedTuple
@@ -53,21 +53,23 @@ class Law(NamedTuple):
 
         Levels are widened to those of a t distribution.  An error of t̂₁ shifts x − t̂₁, and for
         normal replicates x is R − 1 times as noisy; so its degrees of freedom are how many times
-        it is, which are fewer where tails are heavy.
+        it is, which are fewer where tails are heavy.  For κ̂ they are those of the batches, as far
+        as it rests on correlations; it counts as far as the variance of x is due to the bias.
         """
-        fewest, most = noise.batches - 1, noise.replicates - 1
-        freedom = min(max(2 * noise.t2 / max(noise.error**2, 1e-300), fewest), most)
-        luck = float(stats.t.isf(MISSED / 2, freedom))
+        luck = float(stats.t.isf(MISSED / 2, noise.batches - 1))
         further = deviation + luck * noise.luck(deviation)
         here, there = (_kappa(noise, direction) for direction in (deviation, further))
+        fewest, most = noise.batches - 1, noise.replicates - 1
+        beta = max(float(deviation.square().sum()) - noise.t1, 0.0)
+        due = 4 * here * beta / (2 * noise.t2 + 4 * here * beta)
+        share = due * noise.correlated(deviation)
+        times = 2 * noise.t2 / noise.error**2 if noise.error > 0 else most
+        freedom = 1 / ((1 - share) / min(max(times, fewest), most) + share / fewest)
         return cls(noise.t1, noise.t2, here, there, freedom)
 
     def interval(self, x: float) -> Interval:
         above = self.upper(max(x, self.t1))
-        low = max(
-            self.lower(x, MISSED / 2),
-            min(self.lower(x, MISSED), self.upper(self.t1)),
-        )
+        low = max(self.lower(x, MISSED / 2), min(self.lower(x, MISSED), self.upper(self.t1)))
         error = (2 * self.t2 + 4 * self.kappa * max(x - self.t1, 0.0)) ** 0.5
         return Interval(x - self.t1, low, above, error)
 

@@ -38,16 +38,19 @@ def mean_interval(moments: Moments) -> Interval:
 def total_variance(moments: Moments) -> Interval:
     """tr Cov(ĝ) of one estimate.
 
-    The estimate v is the unbiased one over all replicates.  The interval is a t interval over the
-    batches' own unbiased estimates, which are independent and identically distributed, taken on
-    the logarithm, because they are positive and skewed to the right:
+    The estimate v is the unbiased one over all replicates.  To first order it is the mean over the
+    batches of their squares about the common mean, which are independent and identically
+    distributed.  The interval is a t interval over these, taken on the logarithm, because a
+    variance is positive and skewed to the right:
 
-        v exp(−u)  to  v exp(u + u²/2),    u = t_{J−1} s / (v √J),    s² = variance of the J
+        v exp(−u)  to  v exp(u + u²/2),    u = t_{J−1} s/v,    s² = (their variance)/J + 2 Σ v_d²/R²
 
-    The square is for what a logarithm does not mend: a tail that the replicates did not show leaves
-    v too small and s with it, so that most misses would be above the upper end.  With it that end is
-    to second order the one on the scale of 1/v, where such misses are as rare as those below, but it
-    never is infinite.
+    with v_d that of a coordinate.  This term is of second order; it matters where all squares about
+    the mean are alike, as those of a fair coin, so that they have no variance.
+
+    u²/2 is for what a logarithm does not mend: a tail that the replicates did not show leaves v too
+    small and s with it, so that most misses would be above the upper end.  That end is now to
+    second order the one on the scale of 1/v, but never infinite.
 
     A total count of one says that the moments are exact, and m2 is the variance.
     """
@@ -58,7 +61,11 @@ def total_variance(moments: Moments) -> Interval:
     variance = float(pooled.m2.sum() / (replicates - 1))
     if variance == 0:
         return Interval.exactly(0.0)
-    each = moments.m2.sum(1) / (moments.count - 1)  # [J]
-    error = float(each.std()) / batches**0.5
+    batch = (
+        moments.m2 + moments.count.unsqueeze(1) * (moments.mean - pooled.mean).square()
+    )  # [J, D]
+    each = batch.sum(1) / moments.count  # [J]
+    second_order = 2 * float(pooled.m2.square().sum()) / (replicates - 1) ** 2 / replicates**2
+    error = (float(each.var()) / batches + second_order) ** 0.5
     u = float(stats.t.isf(MISSED / 2, batches - 1)) * error / variance
     return Interval(variance, variance * math.exp(-u), variance * math.exp(u + u**2 / 2), error)

@@ -55,20 +55,32 @@ class Noise:
 
     @cached_property
     def t2(self) -> float:
-        """tr Σ², which is at least what the diagonal alone gives.
+        """tr Σ²."""
+        return self._squared(torch.ones_like(self.variance))
+
+    def _squared(self, weight: Tensor) -> float:
+        """tr (W Σ W)², which is at least what the diagonal alone gives.
 
         From f + 1 batches the square of a correlation ρ has the mean ρ² + (1 − ρ²)/f, but for
         higher orders; that of a coordinate with itself is one.  So ‖SSᵀ‖² is too large by
         (tr² Σ − tr Σ²)/f.  Parts know nothing of each other: tr Σ₁Σ₂ needs no correction.
         """
-        total = 0.0
-        for number, scatter in enumerate(self.scatters):
+        total, weighted = 0.0, [scatter * weight for scatter in self.scatters]
+        for number, scatter in enumerate(weighted):
             freedom = len(scatter) - 1
             gram = scatter @ scatter.T  # [J, J]
             total += float(freedom * gram.square().sum() - gram.trace().square()) / (freedom - 1)
-            for other in self.scatters[:number]:
+            for other in weighted[:number]:
                 total += 2 * float((scatter @ other.T).square().sum())
-        return max(total, float(self.variance.square().sum()))
+        return max(total, float((self.variance * weight.square()).square().sum()))
+
+    def correlated(self, direction: Tensor) -> float:
+        """How much of dᵀ Σ d rests on correlations that the batches have to tell: 0 to 1.
+
+        None does for one coordinate, nor for several that are the same up to a factor.
+        """
+        total = float((self.variance * direction.square()).sum())
+        return max(1 - self._squared(direction) / total**2, 0.0) if total > 0 else 0.0
 
     @cached_property
     def scatters(self) -> list[Tensor]:
