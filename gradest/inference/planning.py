@@ -20,7 +20,7 @@ from gradest.inference.noise import Noise
 from gradest.moments import Moments
 
 _BATCHES = 64  # of the measurement that is planned
-_REACHED = 0.95  # share of the measurements that reach the targets
+_REACHED = 0.975  # by normal batches; 95 % of the measurements are promised, whatever their tails
 _EVENTS = 20  # outcomes of the largest size, below which a mean is not close to normal
 _MOST = 2**50
 
@@ -51,9 +51,9 @@ def replicates_needed(
     """R with which `variance_precision` and `bias_precision` are likely to be below these targets.
 
     The pilot's spread is that of J − 1 batches and the measurement's own of 63: the ratio of their
-    squares follows an F law, and the pilot's is taken times the quantile that 95 % of the
-    measurements do not exceed.  A pilot whose draws show fewer than twenty outcomes of the largest
-    size knows little of its own spread, so the measurement will show as many.
+    squares follows an F law.  The pilot's is taken times the 97.5 % quantile, so that 95 % of the
+    measurements reach the targets.  A pilot that drew fewer than twenty outcomes of the largest
+    size knows little of its own spread, so the measurement is to draw as many.
 
     Raises UsageError where no number is enough.
     """
