@@ -21,6 +21,7 @@ from gradest.inference import (
     total_variance,
     verdict,
 )
+from gradest.inference.bias import Law
 from gradest.inference.noise import Noise
 from gradest.moments import Moments
 
@@ -505,6 +506,32 @@ def test_unequal_batches_count_by_their_size():
     assert torch.nn.functional.cosine_similarity(scatter, centred, 0).min() > 1 - 1e-12
 
 
+def test_the_trace_of_the_squared_covariance_is_at_least_that_of_the_diagonal():
+    means = torch.tensor([[1, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
+    m = Moments(torch.full((4,), 8.0).double(), means, torch.ones(4, 2).double())
+    noise = Noise.of(m)  # without any correlation, where one would be expected by chance
+    assert noise.t2 == pytest.approx(float(noise.variance.square().sum()), rel=1e-12)
+
+
+def freedom(x: Tensor, direction: Tensor) -> float:
+    """Of the levels, for a deviation of so many standard deviations of all replicates."""
+    return Law.of(Noise.of(moments_of(x)), direction * float(x.var(0).sum()) ** 0.5).freedom
+
+
+def test_the_degrees_of_freedom_are_those_of_what_is_uncertain():
+    """Of 32 replicates in four batches."""
+    x = draws((8, 50)).repeat(4, 1)  # batches agree: variances are known as well as can be
+    noise = draws((4, 1, 50), 1)
+    x = (x.unflatten(0, (4, 8)) + 1e-3 * (noise - noise.mean(0))).flatten(0, 1)
+    assert freedom(x, axis(50)) == pytest.approx(31, rel=1e-3)
+    assert freedom(x, 1e-3 * diagonal(50)) == pytest.approx(31, rel=1e-3)
+    assert 3 <= freedom(x, diagonal(50)) < 3.5
+    alike = x[:, :1].expand(-1, 50)
+    assert freedom(alike, diagonal(50)) == pytest.approx(31, rel=1e-3)
+    tails = draws((32, 1)) ** 9
+    assert freedom(tails, axis(1)) == 3.0
+
+
 def test_how_much_rests_on_correlations():
     x = draws((512, 50))
     noise = Noise.of(moments_of(x))
@@ -514,6 +541,7 @@ def test_how_much_rests_on_correlations():
     assert alike.correlated(diagonal(50)) < 1e-9
 
 
+@pytest.mark.slow
 def test_few_batches_widen_an_interval_that_rests_on_correlations():
     bias = 10 * (50 / 32) ** 0.5 * diagonal(50)
     zero = torch.zeros(50, dtype=torch.float64)
