@@ -51,10 +51,9 @@ class Law(NamedTuple):
         away from where the noise is.  There κ is taken where the deviation would be with as much
         bad luck instead: moved along Σ · deviation by the quantile's standard errors.
 
-        Levels are widened to those of a t distribution.  An error of t̂₁ shifts x − t̂₁, and for
-        normal replicates x is R − 1 times as noisy; so its degrees of freedom are how many times
-        it is, which are fewer where tails are heavy.  For κ̂ they are those of the batches, as far
-        as it rests on correlations; it counts as far as the variance of x is due to the bias.
+        Levels are widened to those of a t distribution with R − 1 degrees of freedom.  For κ̂ they
+        are those of the batches, as far as it rests on correlations; it counts as far as the
+        variance of x is due to the bias.
         """
         luck = float(stats.t.isf(MISSED / 2, noise.batches - 1))
         further = deviation + luck * noise.luck(deviation)
@@ -63,8 +62,7 @@ class Law(NamedTuple):
         beta = max(float(deviation.square().sum()) - noise.t1, 0.0)
         due = 4 * here * beta / (2 * noise.t2 + 4 * here * beta)
         share = due * noise.correlated(deviation)
-        times = 2 * noise.t2 / noise.error**2 if noise.error > 0 else most
-        freedom = 1 / ((1 - share) / min(max(times, fewest), most) + share / fewest)
+        freedom = 1 / ((1 - share) / most + share / fewest)
         return cls(noise.t1, noise.t2, here, there, freedom)
 
     def interval(self, x: float) -> Interval:

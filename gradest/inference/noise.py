@@ -6,7 +6,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gradest.inference.intervals import total_variance
 from gradest.moments import Moments
 
 
@@ -45,13 +44,6 @@ class Noise:
     def t1(self) -> float:
         """tr Σ."""
         return float(self.variance.sum())
-
-    @property
-    def error(self) -> float:
-        """The standard error of t1."""
-        pairs = zip(self._parts, self._counts, strict=True)
-        errors = (total_variance(part).standard_error / count for part, count in pairs)
-        return sum(error**2 for error in errors) ** 0.5
 
     @cached_property
     def t2(self) -> float:
