@@ -467,15 +467,15 @@ def test_the_trace_of_the_squared_covariance_has_hardly_a_bias(replicates, asser
 
 
 def test_the_trace_of_the_squared_covariance_of_two_parts():
-    a, b = (draws((4096, 3), n) @ spread(3).T for n in (1, 2))
+    a, b = (draws((4096, 1), n) * torch.tensor([1.0, -2.0, 2.0]) for n in (1, 2))
     both = Noise.of(moments_of(a), moments_of(b))
     covariance = (torch.cov(a.T) + torch.cov(b.T)) / 4096
     assert both.t1 == pytest.approx(float(covariance.trace()), rel=1e-9)
-    assert both.t2 == pytest.approx(float(covariance.square().sum()), rel=0.3)
+    # The two parts have their one direction in common.
+    assert both.t2 == pytest.approx(both.t1**2, rel=1e-9)
     direction = diagonal(3)
-    assert both.along(direction) == pytest.approx(
-        float(direction @ covariance @ direction), rel=0.3
-    )
+    along = float(direction @ covariance @ direction)
+    assert both.along(direction) == pytest.approx(along, rel=1e-9)
 
 
 def test_variances_come_from_all_replicates_and_correlations_from_batches():
@@ -710,6 +710,27 @@ def test_the_largest_z_by_hand():
     assert p == pytest.approx(1 - (1 - poisson) ** 2, rel=1e-6)
 
 
+def test_the_joint_p_value_and_the_detectable_bias_by_hand():
+    x, weight = draws((512, 2)), torch.tensor([1.0, 3.0], dtype=torch.float64)
+    m, exact = moments_of(x), torch.tensor([0.12, -0.12], dtype=torch.float64)
+    found = describe(m, exact, weight, 0.0, 0.0)
+    along = abs(float((x.mean(0) - exact) @ exact)) / Noise.of(m).along(exact) ** 0.5
+    p = min(largest_z(m, exact, 0.0, 0.0)[1], 2 * stats.t.sf(along, 63))
+    assert found["p_value"] == pytest.approx(2 * p, rel=1e-9)
+    assert 2 * stats.t.sf(along, 63) < largest_z(m, exact, 0.0, 0.0)[1]  # it is the projection's
+    each = 1 - (1 - BIASED_BELOW / 2) ** 0.5
+    factor = stats.t.isf(each / 2, 511) + stats.norm.isf(0.2)
+    noise = float((x.std(0) * weight).norm()) / 512**0.5
+    length = float((exact * weight).norm())
+    assert found["detectable_bias"] == pytest.approx(factor * noise / length, rel=1e-9)
+
+
+def test_a_negative_estimate_of_the_bias_takes_nothing_off_the_error():
+    x, _ = gradient(512, 1.0)
+    found = row(x, x.mean(0))
+    assert found["bias_sq"] < 0 and found["mse"] == found["variance"]
+
+
 # a truth that is itself estimated
 
 
@@ -804,6 +825,34 @@ def test_a_pilot_plans_a_measurement_that_is_as_tight_as_asked(draw, variance, b
         and (bias is None or found["bias_precision"] <= bias)
         for found in short
     )
+
+
+def test_planned_replicates_by_hand():
+    """All ends move as 1/√R, and the squared spread is taken times a quantile of its F law."""
+    x = draws((512, 2)) + 1
+    pilot, one = moments_of(x), torch.ones(2, dtype=torch.float64)
+    margin = stats.f.ppf(0.975, 63, 63)
+    variance = total_variance(pilot)
+    u = stats.t.isf(0.025, 63) * variance.standard_error / variance.estimate
+    wanted = (1 + 2 * math.log(1.02)) ** 0.5 - 1
+    number = replicates_needed(pilot, one, one, 4.0, variance=0.02)
+    assert number == pytest.approx(512 * margin * (u / wanted) ** 2, rel=0.01)
+    bias = squared_bias(pilot, x.mean(0))  # nothing could be seen: the upper end alone
+    number = replicates_needed(pilot, x.mean(0), one, 4.0, bias=0.01)
+    wanted = 0.01 * float(x.mean(0).norm())
+    assert number == pytest.approx(512 * margin * bias.high / wanted**2, rel=0.3)
+
+
+def test_replicates_for_a_bias_that_may_be_none():
+    """Its lower end counts, where an interval is the widest."""
+    x = draws((512, 1)) + 1
+    pilot, one = moments_of(x), torch.ones(1, dtype=torch.float64)
+    error = float(x.std()) / 512**0.5
+    numbers = [
+        replicates_needed(pilot, x.mean(0) - k * error, one, 4.0, bias=0.01) for k in (0.0, 1.9)
+    ]
+    assert numbers[1] == pytest.approx(numbers[0], rel=0.3)
+    assert replicates_needed(pilot, x.mean(0) - 5 * error, one, 4.0, bias=0.01) < 0.85 * numbers[0]
 
 
 def test_replicates_show_enough_of_the_largest_outcomes():

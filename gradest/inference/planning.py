@@ -87,15 +87,18 @@ def replicates_needed(
 
 
 def _repeated(moments: Moments, times: float) -> Moments:
-    """What so many times the replicates are likely to show: the same, but less spread."""
+    """What so many times the replicates are likely to show: the same, but less spread.
+
+    Means, and squares about the common mean, are as many times nearer to each other.
+    """
     shrunk = times**-0.5
-    total = moments.m2.sum(0) * (moments.count / moments.count.sum()).unsqueeze(1)  # [J, D]
-    centre = moments.pooled().mean
-    return Moments(
-        moments.count * times,
-        centre + (moments.mean - centre) * shrunk,
-        (total + (moments.m2 - total) * shrunk) * times,
-    )
+    centre, count = moments.pooled().mean, moments.count.unsqueeze(1)  # [1, D], [J, 1]
+    apart = count * (moments.mean - centre).square()
+    squares = moments.m2 + apart  # [J, D]
+    usual = squares.sum(0) * count / count.sum()
+    m2 = times * (usual + (squares - usual) * shrunk) - apart
+    mean = centre + (moments.mean - centre) * shrunk
+    return Moments(moments.count * times, mean, m2.clamp(min=0))
 
 
 def _bias_precision(
