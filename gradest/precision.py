@@ -16,9 +16,11 @@ from annotated_types import Ge, Gt
 from pydantic import BaseModel, ConfigDict
 
 from gradest.inference import replicates_needed
+from gradest.moments import Moments
 from gradest.parameters import LOG_ALPHA
 from gradest.replicator import Replicator
 from gradest.schedule import FEWEST
+from gradest.tally import Tally
 from gradest.truth import Truth
 
 _PILOT = 4096  # replicates from which the number is planned
@@ -42,23 +44,31 @@ class Precision(BaseModel):
 
 
 def planned(asked: Precision, replicator: Replicator, chunk: int, truth: Truth | None) -> int:
-    """How many replicates give the gradient in log α the precision asked for, within the budget."""
+    """How many replicates give the gradient in log α the precision asked for, within the budget.
+
+    The bias counts where there is a truth to compare with.
+    """
     start = time.perf_counter()
     replicates = min(_PILOT, asked.max_replicates)
-    pilot = replicator.moments(replicates, chunk)
+    pilot = Tally("pilot", replicator.logits, None, {}, tolerant=True)
+    for piece in replicator.pieces(replicates, chunk):
+        pilot.add(*piece)
     seconds = (time.perf_counter() - start) / replicates
-    needed = replicates_needed(
-        pilot,
-        None if truth is None else truth.gradients[LOG_ALPHA],
-        torch.ones_like(pilot.mean[0]),
-        0.0 if truth is None else truth.spread,
-        variance=asked.variance,
-        bias=asked.bias,
-        reference=None if truth is None else truth.noise.get(LOG_ALPHA),
-    )
     affordable = asked.max_replicates
     if asked.max_seconds is not None:
         affordable = min(affordable, int(asked.max_seconds / seconds))
+    needed = affordable
+    if not pilot.nonfinite:
+        moments = Moments.stacked(pilot.gradients[LOG_ALPHA])
+        needed = replicates_needed(
+            moments,
+            None if truth is None else truth.gradients[LOG_ALPHA],
+            torch.ones_like(moments.mean[0]),
+            pilot.peaks[LOG_ALPHA],
+            variance=asked.variance,
+            bias=None if truth is None else asked.bias,
+            reference=None if truth is None else truth.noise.get(LOG_ALPHA),
+        )
     return max(FEWEST, min(needed, affordable))
 
 

@@ -39,7 +39,7 @@ from gradest.suite_file import SuiteFile, SuiteSource
 
 SUITES = Path(__file__).with_name("suites")
 _MEASURING = (
-    *(adaptation, categorical, contracts, drift, enumeration, inference, measurement),
+    *(adaptation, categorical, contracts, drift, enumeration, measurement),
     *(moments, outcomes, parameters, precision, randomness, replicator, schedule, tally, truth),
 )
 
@@ -153,7 +153,8 @@ def load_suite(
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
-    core = digest_of(Path(module.__file__) for module in _MEASURING)
+    inferring = Path(inference.__file__).parent.glob("*.py")
+    core = digest_of([*(Path(module.__file__) for module in _MEASURING), *sorted(inferring)])
     cells = tuple(
         Cell(
             task=task.name,

@@ -13,7 +13,6 @@ simulations", 1992).
 from scipy import stats
 from torch import Tensor
 
-from gradest.errors import UsageError
 from gradest.inference.bias import squared_bias
 from gradest.inference.intervals import Interval, total_variance
 from gradest.inference.noise import Noise
@@ -55,7 +54,7 @@ def replicates_needed(
     measurements reach the targets.  A pilot that drew fewer than twenty outcomes of the largest
     size knows little of its own spread, so the measurement is to draw as many.
 
-    Raises UsageError where no number is enough.
+    Where no number is enough, as for a bias where ‖g‖ = 0, it is 2⁵⁰.
     """
     replicates = float(pilot.count.sum())
     if replicates == 1:
@@ -77,7 +76,7 @@ def replicates_needed(
     while not reached(most):
         most *= 2
         if most > _MOST:
-            raise UsageError("no number of replicates is enough for these targets")
+            return _MOST
     least = 1
     while least < most:
         middle = (least + most) // 2
