@@ -20,13 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
-from scipy.optimize import brentq
 from torch import Tensor
 
 from gradest import truth
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
-from gradest.inference import CONFIDENCE, Interval, squared_bias, total_variance
+from gradest.inference import (
+    CONFIDENCE,
+    Interval,
+    detectable_length,
+    squared_bias,
+    total_variance,
+)
 from gradest.markdown import interval, number
 from gradest.moments import Moments
 from gradest.pairing import Side, draw, length_of
@@ -209,29 +214,7 @@ def _apart(sides: Sequence[Side], difference: Moments | None) -> tuple[Interval,
     if total_variance(difference).estimate <= rounding**2:
         return Interval.exactly(gap if gap > rounding else 0.0), 0.0
     square = squared_bias(difference, torch.zeros_like(difference.mean[0]))
-    return length_of(square), _smallest_distance(difference)
-
-
-def _smallest_distance(difference: Moments) -> float:
-    """The ‖E ĝ_a − E ĝ_b‖ whose interval would exclude zero with a probability of 80 %.
-
-    In whichever direction: where the noise is largest.  With the laws of
-    `gradest.inference.squared_bias`, for the covariance S of the mean: x = ‖mean‖² is χ'²_ν(δ),
-    scaled by a, with a = (tr S² + 2 κ β)/(tr S + 2 β), ν = tr S/a, δ = β/a, and κ = ‖S‖.
-    """
-    batches = len(difference.mean)
-    scatter = difference.mean - difference.pooled().mean
-    gram = scatter @ scatter.T / (batches * (batches - 1))  # the eigenvalues of S
-    t1, kappa = float(gram.trace()), float(torch.linalg.matrix_norm(gram, 2))
-    t2 = float(gram.square().sum())
-    tail = stats.norm.cdf(-stats.t.ppf((1 + CONFIDENCE) / 2, batches - 1))
-    bar = stats.chi2.isf(tail, t1**2 / t2) * t2 / t1  # what x exceeds by chance
-
-    def missed(beta: float) -> float:
-        a = (t2 + 2 * kappa * beta) / (t1 + 2 * beta)
-        return float(stats.ncx2.cdf(bar / a, t1 / a, beta / a)) - (1 - POWER)
-
-    return brentq(missed, 1e-9 * bar, 100 * bar, rtol=1e-6) ** 0.5
+    return length_of(square), detectable_length(difference, POWER)
 
 
 def _mean_gain(variances: Sequence[Interval], difference: Moments) -> float:

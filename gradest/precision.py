@@ -81,7 +81,7 @@ def shortfall(asked: Precision | None, row: Mapping[str, Any]) -> str:
         return ""
     wanted = {"variance": asked.variance, "bias": asked.bias}
     missed = [
-        f"{name} to {row[f'{name}_precision']:.2g} instead of {limit:g}"
+        f"{name} to {row[f'{name}_precision']:.3g} instead of {limit:g}"
         for name, limit in wanted.items()
         if limit is not None and row[f"{name}_precision"] > limit
     ]

@@ -9,9 +9,9 @@ import torch
 from scipy import stats
 
 from gradest import Comparison, compare, make_estimator, make_task, measure
-from gradest.comparison import POWER, _ratio, _smallest_distance
+from gradest.comparison import POWER, _ratio
 from gradest.errors import Inapplicable, UsageError
-from gradest.inference import Interval, squared_bias, total_variance
+from gradest.inference import Interval, detectable_length, squared_bias, total_variance
 from gradest.moments import Moments
 from gradest.pairing import Side
 
@@ -126,7 +126,7 @@ def test_the_detectable_distance_is_found_with_its_power(scales):
         noise = torch.randn(64, 16, len(scales), generator=generator, dtype=torch.float64)
         return noise * scale
 
-    size = median([_smallest_distance(Moments.of(moments())) for _ in range(50)])
+    size = median([detectable_length(Moments.of(moments()), POWER) for _ in range(50)])
     shift = torch.zeros(len(scales)).double()
     shift[0] = size  # the noisiest coordinate
     origin = torch.zeros_like(shift)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gradest.inference.bias import squared_bias
+from gradest.inference.bias import detectable_length, squared_bias
 from gradest.inference.intervals import CONFIDENCE, Interval, mean_interval, total_variance
 from gradest.inference.joint import joint_test, largest_z
 from gradest.inference.planning import bias_precision, replicates_needed, variance_precision
@@ -22,6 +22,7 @@ __all__ = [
     "UNBIASED_WITHIN",
     "Interval",
     "describe",
+    "detectable_length",
     "largest_z",
     "mean_interval",
     "replicates_needed",

@@ -24,6 +24,7 @@ from above, and all 5 % are for an x that is too large for it; beyond β* each s
 
 from typing import NamedTuple
 
+import torch
 from scipy import optimize, special, stats
 from torch import Tensor
 
@@ -73,18 +74,19 @@ class Law(NamedTuple):
 
     def upper(self, x: float) -> float:
         """β under which so small an x has a probability of 2.5 %."""
-        return self._inverse(x, self.kappa_above, self._tail(MISSED / 2))
+        return self._inverse(x, self.kappa_above, self.tail(MISSED / 2))
 
     def lower(self, x: float, missed: float) -> float:
         """β under which so large an x has this probability; 0 where it always has more."""
-        return self._inverse(x, self.kappa, 1 - self._tail(missed))
+        return self._inverse(x, self.kappa, 1 - self.tail(missed))
 
-    def _tail(self, missed: float) -> float:
+    def tail(self, missed: float) -> float:
+        """The level of a normal law that stands for this one of Student's."""
         return float(special.ndtr(-stats.t.isf(missed, self.freedom)))
 
     def _inverse(self, x: float, kappa: float, level: float) -> float:
         def excess(beta: float) -> float:
-            return self._probability(x, beta, kappa) - level
+            return self.probability(x, beta, kappa) - level
 
         if excess(0.0) <= 0:
             return 0.0
@@ -93,7 +95,8 @@ class Law(NamedTuple):
             top *= 2
         return float(optimize.brentq(excess, 0.0, top, rtol=1e-10))
 
-    def _probability(self, x: float, beta: float, kappa: float) -> float:
+    def probability(self, x: float, beta: float, kappa: float) -> float:
+        """That ‖mean − g‖² ≤ x where the squared bias is β."""
         a = (self.t2 + 2 * kappa * beta) / (self.t1 + 2 * beta)
         if (x + beta) / a > _LARGE:
             spread = (2 * self.t2 + 4 * kappa * beta) ** 0.5
@@ -113,6 +116,26 @@ def squared_bias(moments: Moments, exact: Tensor, reference: Moments | None = No
     if noise is None or noise.t1 == 0:
         return Interval.exactly(x)
     return Law.of(noise, deviation).interval(x)
+
+
+def detectable_length(moments: Moments, power: float) -> float:
+    """The ‖E x‖ whose interval would exclude zero with this probability, in any direction.
+
+    The direction with most noise is taken, where most is needed.
+    """
+    noise = Noise.of(moments)
+    if noise is None or noise.t1 == 0:
+        return 0.0
+    kappa = max(float(torch.linalg.matrix_norm(s, 2)) ** 2 for s in noise.scatters)
+    law = Law(noise.t1, noise.t2, kappa, kappa, noise.replicates - 1)
+    freedom = noise.t1**2 / noise.t2
+    # Zero is excluded beyond this, since all of the 5 % are on that side.
+    bar = float(stats.chi2.isf(law.tail(MISSED), freedom)) * noise.t2 / noise.t1
+
+    def missed(beta: float) -> float:
+        return law.probability(bar, beta, kappa) - (1 - power)
+
+    return float(optimize.brentq(missed, 1e-9 * bar, 100 * bar, rtol=1e-6)) ** 0.5
 
 
 def _kappa(noise: Noise, direction: Tensor) -> float:
