@@ -14,6 +14,7 @@ from gradest.contracts import Estimator, Task
 from gradest.drift import Drift, drift
 from gradest.errors import UsageError
 from gradest.inference import describe, mean_interval
+from gradest.markdown import interval
 from gradest.memory import peak_bytes
 from gradest.moments import Moments, decode, encode
 from gradest.outcomes import LIMIT, enumerated
@@ -66,6 +67,18 @@ class Measurement:
     seconds: float  # per estimate
     adapt_steps: int
     adaptation: tuple[Look, ...]
+
+    def __repr__(self) -> str:
+        row = self.row()
+        if self.nonfinite:
+            return f"<Measurement: {100 * self.nonfinite:.3g} % of the estimates are not finite>"
+        bias = [max(row[f"bias_sq{end}"], 0.0) ** 0.5 for end in ("", "_low", "_high")]
+        variance = [row[f"variance{end}"] for end in ("", "_low", "_high")]
+        drawn = f"{self.outcomes} outcomes" if self.outcomes else f"{self.replicates} replicates"
+        return (
+            f"<Measurement in log α: {row['verdict']}, bias {interval(*bias)} for a gradient of "
+            f"{row['gradient_norm']:.4g}, variance {interval(*variance)}, {drawn}>"
+        )
 
     @property
     def gradient(self) -> Moments:
