@@ -332,7 +332,7 @@ SIZES = [
         (1000, "all", ones),
     )
     for bias in (0.0, 0.1, 1.0, 3.0, 10.0, 100.0)
-    if d < 1000 or bias in (0.0, 1.0, 10.0)
+    if d < 100 or bias in (0.0, 1.0, 10.0)
 ]
 CORRELATED = [
     Case(name, law, arguments, 512, bias)
