@@ -136,7 +136,7 @@ def compare(
     The arguments are those of `gradest.measure`.  An estimator whose draws can be enumerated is
     known exactly, and the other one is drawn alone; `enumerate_draws` False pairs them.
 
-    Raises Inapplicable when one cannot run on the task, UsageError for fewer than 32 replicates or
+    Raises Inapplicable when one cannot run on the task, UsageError for fewer than 64 replicates or
     draws that cannot be enumerated though they should, NonFiniteGradient when an estimate is NaN
     or infinite.
     """

@@ -265,7 +265,7 @@ def measure(
     `tolerant` counts estimates that are not finite instead of raising.  The global random state is
     neither read nor changed.
 
-    Raises Inapplicable when the estimator cannot run on the task, UsageError for fewer than 32
+    Raises Inapplicable when the estimator cannot run on the task, UsageError for fewer than 64
     replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
     estimate is NaN or infinite.
     """

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 BATCHES = 64  # independent batches of replicates, from which the intervals come
 FEWER = 16  # where the moments of all batches would take more memory than they are worth
 _WIDE = 2**14  # coordinates from which on they would
-FEWEST = 32  # replicates: four batches of eight
+FEWEST = 64  # replicates: eight batches of eight; of fewer, skewed ones are not covered
 
 
 def schedule(replicates: int, chunk: int, coordinates: int = 1) -> Iterator[tuple[int, int, bool]]:

@@ -319,7 +319,7 @@ FEW = [
         ("exponential, one coordinate", exponential, (1,)),
         ("exponential, five", exponential, (5,)),
     )
-    for replicates in (32, 64)
+    for replicates in (64, 128)
     for bias in (0.0, 10.0)
 ]
 SIZES = [

@@ -287,7 +287,7 @@ EVALUATIONS = {  # for N = 3 and K = 4, or two where binary
 def test_the_cost_is_what_the_docstring_says(name):
     task = Network(3, 2 if name == "bitflip" else 4)
     estimator = prepared(name, task)
-    assert gradest.measure(estimator, task, replicates=32).evaluations == EVALUATIONS[name]
+    assert gradest.measure(estimator, task, replicates=64).evaluations == EVALUATIONS[name]
 
 
 @pytest.mark.parametrize("name", ["local_expectation", "indecater", "measure_valued", "bitflip"])

@@ -104,8 +104,8 @@ def test_cells_are_plain_data(load):
 
 
 def test_overrides_of_the_command_line(load):
-    suite = load(BASE + "seeds: [3, 4]\n", replicates=50, seed=9)
-    assert {cell.replicates for cell in suite.cells} == {50}
+    suite = load(BASE + "seeds: [3, 4]\n", replicates=70, seed=9)
+    assert {cell.replicates for cell in suite.cells} == {70}
     assert {cell.seed for cell in suite.cells} == {9}
 
 
