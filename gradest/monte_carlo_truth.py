@@ -86,4 +86,8 @@ def _work(estimator: Estimator, task: Task, seed: int, device: str | torch.devic
 def _sampled(
     estimator: Estimator, task: Task, replicates: int, seed: int, device: str | torch.device
 ) -> Measurement:
-    return measure(estimator, task, replicates=replicates, seed=seed, device=device)
+    # Replicates also where all draws could be listed: noise needs their number, and the listing is
+    # of more outcomes than the truth was to be summed over.
+    return measure(
+        estimator, task, replicates=replicates, enumerate_draws=False, seed=seed, device=device
+    )
