@@ -133,7 +133,9 @@ class TwoGroups(Task):
         super().__init__()
         draws = torch.Generator().manual_seed(3)
         normal = {"generator": draws, "dtype": torch.float64}
-        self.a = torch.randn(12, 5, **normal) @ torch.randn(5, 20, **normal)  # of rank 5
+        # Of rank 5, with singular values from 1 to 10⁻³.
+        size = torch.logspace(0, -3, 5, dtype=torch.float64)
+        self.a = torch.randn(12, 5, **normal) * size @ torch.randn(5, 20, **normal)
         self.b = torch.zeros(12, 1, dtype=torch.float64)
         self.b[:3] = torch.randn(3, 1, **normal)
         self.phi = (0.1 * torch.randn(4, 5, **normal)).requires_grad_()
