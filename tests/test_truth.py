@@ -1,0 +1,476 @@
+"""What estimates are compared with where enumeration does not reach."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+from conftest import LEVEL
+from scipy import stats
+from torch import Tensor
+
+import gradest
+from gradest import Cost, Estimator, Problem, Task, enumeration, monte_carlo_truth
+from gradest.categorical import log_prob, nabla, sample
+from gradest.errors import UsageError
+from gradest.journal import read_records
+from gradest.monte_carlo_truth import ReferencePrecision, measure_reference, needed
+from gradest.parameters import LOG_ALPHA, projections
+from gradest.registry import catalogue_estimators
+from gradest.replicator import Replicator
+from gradest.truth import Reference, Truth, estimated, known
+
+EXACT = 1e-10
+K = stats.norm.isf(LEVEL / 2)
+
+
+class Closed(Task):
+    """Two data points, a penalty and a closed form."""
+
+    name = "closed"
+    wrong = 0.0  # added to the closed form
+    logits = torch.tensor(
+        [[[0.5, -0.7, 0.2], [-0.3, 0.9, 0.0]], [[-0.8, 0.4, 0.3], [0.6, 0.0, -0.7]]],
+        dtype=torch.float64,
+    )
+    values = torch.tensor([[1.0, -0.5, 2.0], [0.3, 1.1, -1.2]], dtype=torch.float64)
+
+    def problem(self, batch=None) -> Problem:
+        return Problem(self.logits, Cost(lambda z: (z * self.values.to(z)).sum((-2, -1)).square()))
+
+    def expectation(self, logits: Tensor) -> Tensor | None:
+        """The square of the mean and the variance of a sum of independent latents."""
+        pi = logits.softmax(-1)
+        mean, square = (pi * self.values).sum(-1), (pi * self.values.square()).sum(-1)
+        return mean.sum(-1).square() + (square - mean.square()).sum(-1) + self.wrong
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        return logits.square().sum((-2, -1))
+
+
+class Unknown(Closed):
+    """The same without a closed form."""
+
+    name = "unknown"
+
+    def expectation(self, logits: Tensor) -> None:
+        return None
+
+
+@pytest.fixture
+def blind(monkeypatch):
+    """No truth is enumerated, nor does the estimator apply that is one enumeration."""
+    monkeypatch.setattr(enumeration, "LIMIT", 1)
+    monkeypatch.setattr(catalogue_estimators()["exact"], "outcomes", 1)
+
+
+def closed_forms() -> list[str]:
+    found = []
+    for name in sorted(gradest.all_tasks()):
+        task = gradest.make_task(name)
+        if task.expectation(task.problem().logits.detach()) is not None:
+            found.append(name)
+    return found
+
+
+def test_some_tasks_have_a_closed_form():
+    assert {"bernoulli", "quadratic"} <= set(closed_forms())
+
+
+@pytest.mark.parametrize("name", closed_forms())
+def test_a_closed_form_is_the_sum_over_all_outcomes_and_so_is_its_gradient(name):
+    """At the task's own logits, at others, and at a batch of them."""
+    task = gradest.make_task(name)
+    problem = task.problem()
+    draws = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, *problem.logits.shape[1:], generator=draws, dtype=torch.float64)
+    cases = [problem.logits.detach().double()]
+    if len(problem.logits) == 1:
+        cases.append(cases[0] + noise)
+    for logits in cases:
+        logits = logits.clone().requires_grad_()
+        closed = task.expectation(logits)
+        assert closed.shape == logits.shape[:1]
+        (gradient,) = torch.autograd.grad(closed.sum(), logits)
+        truth = enumeration.exact(Problem(logits, problem.f))
+        scale = float(truth.gradient.abs().max())
+        assert torch.allclose(closed, truth.value, rtol=EXACT, atol=EXACT)
+        assert torch.allclose(gradient, truth.gradient, rtol=0, atol=EXACT * max(scale, 1))
+
+
+@pytest.mark.parametrize("name", closed_forms())
+def test_past_the_limit_the_row_is_held_against_the_closed_form(name, monkeypatch):
+    task, estimator = gradest.make_task(name), gradest.make_estimator("local_expectation")
+    with_sum = gradest.measure(estimator, task, replicates=2000)
+    size = with_sum.logits.shape
+    monkeypatch.setattr(enumeration, "LIMIT", size[2] ** size[1] - 1)
+    found = gradest.measure(estimator, task, replicates=2000)
+    row = found.row()
+    assert (row["reference"], row["reference_by"], row["reference_se"]) == ("closed_form", "", 0.0)
+    assert torch.allclose(found.exact, with_sum.exact, rtol=0, atol=EXACT)
+    assert found.exact_value == pytest.approx(with_sum.exact_value, rel=EXACT)
+    z = (found.mean - found.exact).abs() - EXACT
+    assert (z <= K * 1.5 * found.standard_error).all()
+    assert row["gradient_norm"] == pytest.approx(with_sum.row()["gradient_norm"], rel=EXACT)
+    monkeypatch.setattr(enumeration, "LIMIT", size[2] ** size[1])
+    assert gradest.measure(estimator, task, replicates=64).row()["reference"] == "exact"
+
+
+def test_the_closed_form_has_the_penalty_added_to_value_and_gradient(blind):
+    task = Closed()
+    replicator = Replicator(gradest.make_estimator("reinforce"), task)
+    found = known(replicator, {})
+    logits = task.logits.clone().requires_grad_()
+    whole = task.expectation(logits) + task.penalty(logits)
+    (gradient,) = torch.autograd.grad(whole.sum(), logits)
+    assert found.source == "closed_form" and found.spread == 0
+    assert torch.allclose(found.value, whole.detach(), rtol=0, atol=EXACT)
+    assert torch.allclose(found.gradients[LOG_ALPHA], gradient.flatten(), rtol=0, atol=EXACT)
+    row = gradest.measure(gradest.make_estimator("reinforce"), task).row()
+    assert row["exact_value"] == pytest.approx(float(whole.detach().mean()), abs=EXACT)
+    assert row["bias_sq"] == pytest.approx(0, abs=EXACT)
+
+
+def test_enumeration_goes_before_the_closed_form():
+    class Wrong(Closed):
+        wrong = 7.0
+
+    right, wrong = (
+        gradest.measure(gradest.make_estimator("exact"), task) for task in (Closed(), Wrong())
+    )
+    assert right.exact_value == wrong.exact_value
+    assert wrong.row()["reference"] == "exact"
+
+
+def test_the_truth_and_a_reference_survive_json():
+    task = Unknown()
+    reference = measure_reference(task, ReferencePrecision(standard_error=0.1))
+    back = Reference.from_json(json.loads(json.dumps(reference.to_json())))
+    truth = estimated(back)
+    again = Truth.from_json(json.loads(json.dumps(truth.to_json())))
+    before = estimated(reference)
+    for each in (truth, again):
+        assert (each.source, each.by) == ("monte_carlo", reference.estimator)
+        assert torch.equal(each.gradients[LOG_ALPHA], before.gradients[LOG_ALPHA])
+        assert torch.equal(each.noise[LOG_ALPHA].m2, before.noise[LOG_ALPHA].m2)
+
+
+# references
+
+
+def test_a_reference_is_needed_where_nothing_else_gives_the_truth(monkeypatch):
+    assert not needed(Closed()) and not needed(Unknown())
+    monkeypatch.setattr(enumeration, "LIMIT", 3**2 - 1)
+    assert not needed(Closed()) and needed(Unknown())
+    monkeypatch.setattr(enumeration, "LIMIT", 3**2)
+    assert not needed(Unknown())
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Every measurement that is made for a reference: [(estimator, replicates, seed)]."""
+    seen = []
+
+    def watched(estimator, task, *, replicates, seed, **rest):
+        seen.append((estimator, replicates, seed))
+        return gradest.measure(estimator, task, replicates=replicates, seed=seed, **rest)
+
+    monkeypatch.setattr(monte_carlo_truth, "measure", watched)
+    return seen
+
+
+def test_the_choice_is_the_unbiased_one_with_the_least_work_times_variance(blind, asked):
+    found = measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=3)
+    by_name = catalogue_estimators()
+    candidates = {e.name for e, replicates, _ in asked if replicates == 512}
+    assert all(by_name[name].unbiased for name in candidates)
+    assert all(by_name[name].adapt_steps == 0 for name in candidates)
+    assert len(candidates) >= 8
+    assert "straight_through" in by_name and "straight_through" not in candidates
+    work = {}
+    for name in candidates:
+        try:
+            pilot = gradest.measure(
+                by_name[name](), Unknown(), replicates=512, seed=3, enumerate_draws=False
+            )
+        except UsageError:
+            continue
+        passes = pilot.evaluations + pilot.gradient_evaluations
+        work[name] = float(pilot.variance.sum()) * passes
+    assert found.estimator == min(work, key=work.get)
+
+
+def test_the_last_measurement_has_draws_of_its_own(blind, asked):
+    found = measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=3)
+    *pilots, last = asked
+    assert last[0].name == found.estimator
+    assert last[2] not in {seed for _, _, seed in pilots}
+    counted = float(found.gradients[LOG_ALPHA].count.sum())
+    assert counted == last[1]  # no pilot among them
+    alone = gradest.measure(
+        type(last[0])(), Unknown(), replicates=last[1], seed=last[2], enumerate_draws=False
+    )
+    assert torch.equal(alone.gradient.mean, found.gradients[LOG_ALPHA].mean)
+
+
+def relative_error(reference: Reference) -> float:
+    pooled = reference.gradients[LOG_ALPHA].pooled()
+    replicates = float(pooled.count)
+    variance = float(pooled.m2.sum()) / (replicates - 1)
+    return (variance / replicates) ** 0.5 / float(pooled.mean.norm())
+
+
+@pytest.mark.parametrize("wanted", [0.01, 0.003])
+def test_a_reference_is_as_precise_as_asked(blind, wanted):
+    found = measure_reference(Unknown(), ReferencePrecision(standard_error=wanted))
+    # Planned from a pilot of 512: its variance is known to a few per cent.
+    assert relative_error(found) == pytest.approx(wanted, rel=0.1)
+
+
+def test_a_reference_is_unbiased(blind):
+    """Its noise is what it says: z over twelve coordinates, for ten seeds."""
+    logits = Closed.logits.clone().requires_grad_()
+    whole = Closed().expectation(logits) + Closed().penalty(logits)
+    (gradient,) = torch.autograd.grad(whole.sum(), logits)
+    within = []
+    for seed in range(10):
+        found = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02), seed=seed)
+        pooled = found.gradients[LOG_ALPHA].pooled()
+        error = (pooled.m2[0] / (pooled.count - 1) / pooled.count).sqrt()
+        z = (pooled.mean[0] - gradient.flatten()) / error
+        assert z.abs().max() <= stats.norm.isf(LEVEL / (2 * 12))
+        value = found.value.pooled()
+        off = abs(float(value.mean) - float(whole.detach().mean()))
+        assert off <= K * float((value.m2 / (value.count - 1) / value.count).sqrt())
+        within.append(float((z.abs() < 1).double().mean()))
+    assert 0.5 <= sum(within) / 10 <= 0.85  # 68 % of normal deviates
+
+
+def test_the_budget_goes_before_the_precision(blind):
+    asked_for = ReferencePrecision(standard_error=1e-9, max_evaluations=5000)
+    found = measure_reference(Unknown(), asked_for)
+    estimator = catalogue_estimators()[found.estimator]()
+    one = gradest.measure(estimator, Unknown(), replicates=64, enumerate_draws=False)
+    affordable = 5000 // (one.evaluations + one.gradient_evaluations)
+    assert float(found.gradients[LOG_ALPHA].count.sum()) == affordable
+    least = measure_reference(Unknown(), ReferencePrecision(max_evaluations=1))
+    assert float(least.gradients[LOG_ALPHA].count.sum()) == 32
+
+
+def test_another_seed_makes_another_reference(blind):
+    first, again, other = (
+        measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=seed)
+        for seed in (0, 0, 1)
+    )
+    a, b, c = (r.gradients[LOG_ALPHA].pooled().mean for r in (first, again, other))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_a_reference_whose_draws_could_be_listed_still_has_noise(blind):
+    """Between the two limits the best estimator may be one whose draws are enumerated."""
+    reference = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02))
+    assert float(reference.gradients[LOG_ALPHA].count.sum()) >= 32
+    row = gradest.measure(gradest.make_estimator("rloo"), Unknown(), reference=reference).row()
+    assert 0 < row["reference_se"] < 0.05
+
+
+def test_without_a_candidate_there_is_one_clear_line(blind, monkeypatch):
+    monkeypatch.setattr(
+        monte_carlo_truth,
+        "catalogue_estimators",
+        lambda: {"straight_through": catalogue_estimators()["straight_through"]},
+    )
+    with pytest.raises(UsageError, match="unknown: no unbiased estimator of the catalogue"):
+        measure_reference(Unknown())
+
+
+def test_a_reference_covers_the_groups_of_parameters(blind):
+    task = gradest.make_task("categorical_vae", latents=2, categories=3, steps=5, points=2)
+    reference = measure_reference(task, ReferencePrecision(standard_error=0.02))
+    assert set(reference.gradients) == {LOG_ALPHA, "encoder"}
+    maps = projections(task, task.problem().logits)
+    mean = reference.gradients[LOG_ALPHA].pooled().mean[0]
+    projected = reference.gradients["encoder"].pooled().mean[0]
+    assert torch.allclose(mean @ maps["encoder"], projected, rtol=0, atol=1e-8)
+    found = gradest.measure(
+        gradest.make_estimator("straight_through"), task, replicates=256, reference=reference
+    )
+    row = found.row("encoder")
+    assert row["reference"] == "monte_carlo" and row["reference_se"] > 0
+    assert not math.isnan(row["cosine"])
+
+
+def test_the_reference_error_is_relative_to_the_gradient_in_each_scale(blind):
+    reference = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02))
+    found = gradest.measure(gradest.make_estimator("rloo"), Unknown(), reference=reference)
+    pooled = reference.gradients[LOG_ALPHA].pooled()
+    variance = pooled.m2[0] / (float(pooled.count) - 1) / float(pooled.count)
+    for parameter in ("log_alpha", "alpha"):
+        weight = found.weight(parameter).flatten()
+        norm = float((pooled.mean[0] * weight).norm())
+        expected = float((variance * weight.square()).sum()) ** 0.5 / norm
+        assert found.row(parameter)["reference_se"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_what_is_known_needs_no_reference():
+    reference = measure_reference(Unknown(), ReferencePrecision(standard_error=0.1))
+    off = Reference(
+        reference.estimator,
+        {name: m.scaled(torch.tensor(9.0)) for name, m in reference.gradients.items()},
+        reference.value,
+    )
+    found = gradest.measure(gradest.make_estimator("rloo"), Closed(), reference=off)
+    assert found.row()["reference"] == "exact"
+    assert found.row()["gradient_norm"] < 5
+
+
+# runs
+
+
+TASK = '''
+"""A task of unknown truth: 2¹⁸ outcomes, and no closed form."""
+from dataclasses import dataclass
+import torch
+from gradest import Cost, Problem, Task
+
+@dataclass(eq=False)
+class Vast(Task):
+    target: float = 0.45
+
+    def problem(self, batch=None):
+        logits = torch.linspace(-9, 9, 36, dtype=torch.float64).sin().reshape(1, 18, 2)
+
+        def cost(z):
+            return (z[..., 0].mean(-1) - self.target).square()
+
+        return Problem(logits, Cost(cost))
+'''
+
+SUITE = """\
+replicates: 100
+enumerate_draws: false
+timed: false
+reference: {standard_error: 0.2, max_evaluations: 20000}
+parameters: [log_alpha]
+tasks: [vast, bernoulli]
+estimators: [rloo, straight_through]
+"""
+
+
+@pytest.fixture
+def ran(tmp_path, plugin):
+    """Runs a suite in one process; returns its rows and the records of its journal."""
+    from datetime import UTC, datetime
+
+    from gradest.provenance import describe_run
+    from gradest.registry import Registry, Shipment
+    from gradest.results import write_results
+    from gradest.runner import run
+    from gradest.suite import load_suite
+    from gradest.workers import Workers
+
+    vast = plugin("vast.py", TASK)
+
+    def ran(text: str = SUITE, **options):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        registry = Registry.load([vast])
+        suite = load_suite(str(path), registry)
+        folder = tmp_path / "out"
+        run(
+            suite.name,
+            suite.cells,
+            folder,
+            registry,
+            Shipment.of([vast]),
+            Workers(jobs=1),
+            suite.settings.reference,
+            timed=suite.settings.timed,
+            **options,
+        )
+        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+        rows = pd.read_parquet(folder / "measurements.parquet")
+        return rows, list(read_records(folder / "journal.jsonl"))
+
+    return ran
+
+
+def kinds(records: list[dict]) -> list[tuple[str, str]]:
+    return [(r["kind"], r["cell"]["task"]) for r in records if r["kind"] in ("cell", "reference")]
+
+
+def test_a_run_measures_a_reference_once_for_the_task_that_needs_it(ran):
+    rows, records = ran()
+    assert (rows.status == "ok").all()
+    assert kinds(records).count(("reference", "vast")) == 1
+    assert kinds(records).count(("reference", "bernoulli")) == 0
+    assert kinds(records)[0] == ("reference", "vast")
+    (reference,) = [r for r in records if r["kind"] == "reference"]
+    vast, known = rows[rows.task == "vast"], rows[rows.task == "bernoulli"]
+    assert set(vast.reference) == {"monte_carlo"}
+    assert set(vast.reference_by) == {reference["reference"]["estimator"]}
+    assert vast.reference_se.between(0.02, 0.4).all()
+    assert vast.gradient_norm.nunique() == 1  # one reference for all
+    assert set(known.reference) == {"exact"}
+    assert known.reference_se.eq(0).all()
+
+
+def test_a_resumed_run_keeps_its_reference(ran, tmp_path):
+    rows, records = ran()
+    again, more = ran()
+    assert len(more) == len(records)
+    pd.testing.assert_frame_equal(rows, again)
+    _, grown = ran(SUITE.replace("[rloo, ", "[rloo, reinforce, "))
+    assert kinds(grown).count(("reference", "vast")) == 1
+    assert kinds(grown).count(("cell", "vast")) == 3
+
+
+def test_another_precision_of_the_reference_measures_its_cells_again(ran):
+    rows, before = ran()
+    other, after = ran(SUITE.replace("standard_error: 0.2", "standard_error: 0.1"))
+    assert kinds(after).count(("reference", "vast")) == 2
+    assert kinds(after).count(("cell", "vast")) == 4
+    assert kinds(after).count(("cell", "bernoulli")) == 2
+    first, then = (frame[frame.task == "vast"] for frame in (rows, other))
+    assert (then.reference_se < first.reference_se).all()
+    assert then.variance.tolist() == first.variance.tolist()  # by the same draws
+    back, last = ran()
+    assert kinds(last).count(("reference", "vast")) == 2  # the first is in the journal still
+    assert kinds(last).count(("cell", "vast")) == 6
+    assert back.reference_se.tolist() == rows.reference_se.tolist()
+
+
+def test_tasks_with_other_knobs_have_references_of_their_own(ran):
+    _, records = ran(SUITE.replace("[vast, ", "[{vast: {target: [0.2, 0.45]}}, "))
+    assert kinds(records).count(("reference", "vast")) == 2
+
+
+def test_fresh_measures_the_reference_again_to_the_same_numbers(ran):
+    rows, _ = ran()
+    again, records = ran(fresh=True)
+    assert kinds(records).count(("reference", "vast")) == 1
+    assert again.gradient_norm.tolist() == rows.gradient_norm.tolist()
+
+
+class Exaggerated(Estimator):
+    """Twice the score function."""
+
+    name = "exaggerated"
+    unbiased = False
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return f(z) + 2 * f(z) * nabla(log_prob(logits, z))
+
+
+def test_a_bias_is_seen_against_a_reference_too(blind):
+    reference = measure_reference(Unknown(), ReferencePrecision(standard_error=0.005))
+    found = gradest.measure(
+        Exaggerated(), Unknown(), replicates=20_000, reference=reference, enumerate_draws=False
+    )
+    row = found.row()
+    assert row["verdict"] == "biased"
+    logits = Closed.logits.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(Closed().expectation(logits).sum(), logits)
+    assert row["bias_sq"] == pytest.approx(float(slope.square().sum()), rel=0.1)
