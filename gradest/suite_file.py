@@ -83,7 +83,8 @@ class SuiteSource:
         except ValidationError as error:
             problem = error.errors()[0]
             place = tuple(problem["loc"])
-            name = ".".join(str(part) for part in place if part in self.data or part == place[0])
+            named = [place[: i + 1] for i, part in enumerate(place) if isinstance(part, str)]
+            name = ".".join(path[-1] for path in named if path in self._lines or len(path) == 1)
             if problem["type"] == "extra_forbidden":
                 message = (
                     f"unknown key {place[-1]!r}{suggestion(place[-1], SuiteFile.model_fields)}"
