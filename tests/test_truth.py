@@ -167,6 +167,39 @@ def test_a_reference_is_needed_where_nothing_else_gives_the_truth(monkeypatch):
     assert not needed(Unknown())
 
 
+class Centred(Estimator):
+    """A constant baseline, and a backward pass through f that adds nothing."""
+
+    name = "centred"
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits) + 0 * logits
+        return f(z) + (f(z).detach() - 0.5) * nabla(log_prob(logits, z.detach()))
+
+
+class Plain(Estimator):
+    name = "plain"
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return f(z) + f(z).detach() * nabla(log_prob(logits, z))
+
+
+def test_work_counts_backward_passes_through_f(blind, monkeypatch):
+    found = {}
+    for cls in (Plain, Centred):
+        seen = gradest.measure(cls(), Unknown(), replicates=512, enumerate_draws=False)
+        found[cls.name] = seen
+    plain, centred = found["plain"], found["centred"]
+    assert plain.evaluations == centred.evaluations == 2
+    assert (plain.gradient_evaluations, centred.gradient_evaluations) == (0, 1)
+    gain = float(plain.variance.sum() / centred.variance.sum())
+    assert 1.05 < gain < 1.45  # less than half as much again, which the backward pass costs
+    candidates = {"centred": Centred, "plain": Plain}
+    monkeypatch.setattr(monte_carlo_truth, "catalogue_estimators", lambda: candidates)
+    assert measure_reference(Unknown()).estimator == "plain"
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """Every measurement that is made for a reference: [(estimator, replicates, seed)]."""
