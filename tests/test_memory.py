@@ -28,7 +28,13 @@ def test_a_tensor_counts_as_long_as_it_is_held():
             a = vector()
             del a
 
+    def where_another_was() -> tuple[Tensor, Tensor]:
+        a = vector()
+        del a  # the allocator gives the same address again
+        return vector(), vector()
+
     assert peak_bytes(together) == 3 * BYTES
+    assert peak_bytes(where_another_was) == 2 * BYTES
     assert peak_bytes(one_after_the_other) == BYTES
     assert peak_bytes(lambda: None) == 0
 
@@ -140,7 +146,8 @@ def test_more_samples_take_more_memory_for_an_estimate():
         )
         for samples in (2, 8)
     )
-    assert few.row()["memory"] == few.memory > 8 * 4 * 5  # its own gradient at least
+    # Of a single estimate: its own gradient at least, and not that of 64.
+    assert 8 * 20 < few.row()["memory"] == few.memory < 64 * 8 * 20
     assert 2 < many.memory / few.memory < 5
 
 
