@@ -18,8 +18,8 @@ Levels = tuple[Any, ...]  # the values of the nested knobs in one cell
 class Nested:
     """Collects cells and gives a row for each source of their variance.
 
-    `levels` are names of task knobs, outermost first.  Cells without them, or of a grid that is not
-    complete, say nothing.
+    `levels` are names of task knobs, outermost first.  Cells without them, with an estimate that is
+    not finite, or of a grid that is not complete, say nothing.
     """
 
     def __init__(self, levels: Sequence[str]) -> None:
@@ -28,6 +28,8 @@ class Nested:
 
     def add(self, cell: Mapping[str, Any], measurement: Measurement) -> None:
         knobs = cell["task_knobs"]
+        if measurement.nonfinite:  # has no variance
+            return
         if self._levels and all(level in knobs for level in self._levels):
             rest = {k: v for k, v in knobs.items() if k not in self._levels}
             shared = {**cell, "task_knobs": rest}
@@ -47,7 +49,7 @@ class Nested:
             if None in grid or len(axes[0]) < 3 or min(map(len, axes)) < 2:
                 continue
             shape = [len(axis) for axis in axes]
-            for name in grid[0].means:
+            for name in (n for n in grid[0].parameters if n in grid[0].means):
                 for source, found in _decomposed(self._levels, name, grid, shape):
                     ends = (found.estimate, found.low, found.high)
                     yield (*identity, name, source, *ends, *outermost)
@@ -57,8 +59,8 @@ def _decomposed(
     levels: Sequence[str], name: str, grid: Sequence[Measurement], shape: Sequence[int]
 ) -> list[Source]:
     means = torch.stack([m.means[name] for m in grid])
-    variance = torch.tensor([m.row(name)["variance"] for m in grid]).double()
-    count = torch.tensor([m.replicates or torch.inf for m in grid]).double()
+    variance = torch.tensor([m.row(name)["variance"] for m in grid], dtype=torch.float64)
+    count = torch.tensor([m.replicates or torch.inf for m in grid], dtype=torch.float64)
     return by_source(
         levels,
         means.unflatten(0, tuple(shape)),
