@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -17,9 +18,14 @@ from gradest.errors import UsageError
 from gradest.journal import read_records
 from gradest.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.parameters import LOG_ALPHA, projections
-from gradest.registry import catalogue_estimators
+from gradest.provenance import describe_run
+from gradest.registry import Registry, Shipment, catalogue_estimators
 from gradest.replicator import Replicator
+from gradest.results import write_results
+from gradest.runner import run
+from gradest.suite import load_suite
 from gradest.truth import Reference, Truth, estimated, known
+from gradest.workers import Workers
 
 EXACT = 1e-10
 K = stats.norm.isf(LEVEL / 2)
@@ -394,15 +400,6 @@ estimators: [rloo, straight_through]
 @pytest.fixture
 def ran(tmp_path, plugin):
     """Runs a suite in one process; returns its rows and the records of its journal."""
-    from datetime import UTC, datetime
-
-    from gradest.provenance import describe_run
-    from gradest.registry import Registry, Shipment
-    from gradest.results import write_results
-    from gradest.runner import run
-    from gradest.suite import load_suite
-    from gradest.workers import Workers
-
     vast = plugin("vast.py", TASK)
 
     def ran(text: str = SUITE, **options):

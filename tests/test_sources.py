@@ -1,0 +1,315 @@
+"""Where variance comes from: components against simulations and sums by hand; the table of a run."""
+
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import LEVEL
+from scipy import stats
+from torch import Tensor
+
+from gradest.journal import read_records
+from gradest.measurement import Measurement
+from gradest.provenance import describe_run
+from gradest.registry import Registry, Shipment
+from gradest.results import SOURCES, read_run, write_results
+from gradest.runner import run
+from gradest.sources import DRAWS, by_source
+from gradest.suite import load_suite
+from gradest.workers import Workers
+
+K = stats.norm.isf(LEVEL / 2)
+LEVELS = ("seed", "steps", "batch")
+
+
+def nested(
+    draws: torch.Generator, shape: tuple[int, ...], sigma: tuple[float, ...], p: int, noise: float
+) -> Tensor:
+    """Means [n₁, ..., n_L, P] with independent effects of each level, σ_l² over all P together."""
+    total = torch.zeros(*shape, p, dtype=torch.float64)
+    for depth, size in enumerate(sigma, 1):
+        effect = torch.randn(*shape[:depth], p, generator=draws, dtype=torch.float64)
+        effect = effect * (size / p) ** 0.5
+        total = total + effect.reshape(*shape[:depth], *[1] * (len(shape) - depth), p)
+    own = torch.randn(*shape, p, generator=draws, dtype=torch.float64) * (noise / p) ** 0.5
+    return total + own
+
+
+@pytest.mark.parametrize(
+    ("shape", "sigma"),
+    [((4,), (2.0,)), ((5, 3), (2.0, 0.7)), ((4, 3, 5), (1.5, 0.0, 3.0)), ((3, 2, 2), (0.0,) * 3)],
+)
+def test_the_components_are_unbiased(shape, sigma):
+    """Over 1500 simulations, with noise of the means whose variance differs from place to place."""
+    draws = torch.Generator().manual_seed(1)
+    variance = 4 + torch.rand(shape, generator=draws, dtype=torch.float64)  # of one estimate
+    replicates = 8
+    found = []
+    for _ in range(1500):
+        means = nested(draws, shape, sigma, 6, 0.0)
+        scale = (variance / replicates / 6).sqrt().unsqueeze(-1)
+        means = means + scale * torch.randn(*shape, 6, generator=draws, dtype=torch.float64)
+        told = by_source(LEVELS[: len(shape)], means, variance, variance / replicates)
+        found.append([s.variance.estimate for s in told])
+    found = np.array(found)
+    expected = np.array([float(variance.mean()), *reversed(sigma)])
+    error = found.std(0) / 1500**0.5
+    assert found[:, 0] == pytest.approx(expected[0], rel=1e-12)
+    assert (error[1:] <= 0.1).all(), "inconclusive"
+    k = stats.norm.isf(LEVEL / (2 * len(sigma)))
+    assert (abs(found.mean(0) - expected)[1:] <= k * error[1:]).all()
+
+
+def test_the_names_go_from_the_draws_outwards():
+    means = torch.arange(3 * 2 * 2 * 1, dtype=torch.float64).reshape(3, 2, 2, 1)
+    found = by_source(LEVELS, means, torch.ones(3, 2, 2), torch.ones(3, 2, 2))
+    assert [s.name for s in found] == [DRAWS, "batch", "steps", "seed"]
+
+
+def test_components_of_numbers_made_by_hand():
+    """Two levels: a of 3, b of 2 within each; P = 1; noise ½.
+
+    Means (1, 3), (2, 2), (9, 7): centres 2, 2, 8 about 4.
+    MS_b = (2 + 0 + 2)/3 = 4/3, σ_b² = 4/3 − 1/2.  MS_a = 2 · (4 + 4 + 16)/2 = 24,
+    σ_a² = (24 − 4/3)/2.
+    """
+    means = torch.tensor([[1.0, 3.0], [2.0, 2.0], [9.0, 7.0]], dtype=torch.float64).unsqueeze(-1)
+    variance = torch.tensor([[5.0, 7.0], [6.0, 6.0], [4.0, 8.0]], dtype=torch.float64)
+    found = by_source(("a", "b"), means, variance, torch.full((3, 2), 0.5).double())
+    values = {s.name: s.variance.estimate for s in found}
+    assert values == pytest.approx({"draws": 6, "b": 4 / 3 - 1 / 2, "a": (24 - 4 / 3) / 2})
+    # Of the draws: Student's interval over 6, 6, 6.
+    assert found[0].variance.low == found[0].variance.high == pytest.approx(6)
+
+
+def test_coordinates_add_up():
+    draws = torch.Generator().manual_seed(0)
+    means = torch.randn(4, 3, 5, generator=draws, dtype=torch.float64)
+    noise = torch.rand(4, 3, generator=draws, dtype=torch.float64)
+    whole = by_source(("a", "b"), means, noise, 0 * noise)
+    each = [by_source(("a", "b"), means[..., i : i + 1], noise, 0 * noise) for i in range(5)]
+    for level in (1, 2):
+        total = sum(one[level].variance.estimate for one in each)
+        assert whole[level].variance.estimate == pytest.approx(total, rel=1e-12)
+
+
+def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values():
+    """With R = 1 the noise is the variance itself, and one level leaves the plain sample variance;
+    with more levels the sum is unbiased for the variance of one estimate in all."""
+    draws = torch.Generator().manual_seed(2)
+    x = torch.randn(7, 3, generator=draws, dtype=torch.float64)
+    variance = torch.full((7,), 0.3, dtype=torch.float64)
+    found = by_source(("a",), x, variance, variance)
+    total = sum(s.variance.estimate for s in found)
+    assert total == pytest.approx(float(x.var(0).sum()), rel=1e-12)
+    sums = []
+    for _ in range(1000):
+        means = nested(draws, (4, 3), (2.0, 1.0), 3, 0.5)
+        # 20 replicates of variance 10: 0.5 of their mean.
+        ten = torch.full((4, 3), 10.0, dtype=torch.float64)
+        sums.append(sum(s.variance.estimate for s in by_source(("a", "b"), means, ten, ten / 20)))
+    error = np.std(sums) / 1000**0.5
+    assert error < 0.1 and abs(np.mean(sums) - 13) <= K * error
+
+
+def test_intervals_cover():
+    """1000 simulations, five values of the outermost level: at 95 % nominal, 90 % and more."""
+    draws = torch.Generator().manual_seed(3)
+    sigma, hits = (2.0, 1.0), np.zeros(3)
+    for _ in range(1000):
+        means = nested(draws, (5, 4), sigma, 20, 0.5)
+        # The variance is itself measured, with noise of its own.
+        variance = 10 + torch.randn(5, 4, generator=draws, dtype=torch.float64)
+        found = by_source(("a", "b"), means, variance, variance / 20)
+        truth = (10.0, sigma[1], sigma[0])
+        hits += [s.variance.low <= t <= s.variance.high for s, t in zip(found, truth, strict=True)]
+    assert (hits / 1000 >= 0.9).all(), hits / 1000
+    assert hits[0] / 1000 <= 0.975  # not by being far too wide
+
+
+def test_an_interval_is_symmetric_about_its_estimate_and_of_its_error():
+    draws = torch.Generator().manual_seed(4)
+    means = nested(draws, (6, 2), (1.0, 1.0), 3, 0.1)
+    for source in by_source(("a", "b"), means, torch.ones(6, 2), torch.full((6, 2), 0.1)):
+        found = source.variance
+        half = stats.t.ppf(0.975, 5) * found.standard_error
+        assert found.high - found.estimate == pytest.approx(half, abs=1e-9)
+        assert found.estimate - found.low == pytest.approx(half, abs=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), (2, 4), (5, 2, 1)])
+def test_too_few_values_are_refused(shape):
+    means = torch.randn(*shape, 2)
+    with pytest.raises(ValueError, match="two values to vary over, the outermost three"):
+        by_source(LEVELS[: len(shape)], means, torch.ones(shape), torch.ones(shape))
+
+
+# runs
+
+
+TASK = '''
+"""Two logits that a weight makes of knobs: one network, several seeds, steps and batches."""
+from dataclasses import dataclass
+import torch
+from gradest import Cost, Problem, Task
+
+@dataclass(eq=False)
+class Layered(Task):
+    parameters = ("weights",)
+    seed: int = 0
+    steps: int = 0
+    batch: int = 0
+    odd: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        draws = torch.Generator().manual_seed(100 * self.seed + self.steps)
+        self.w = torch.randn(3, 2, generator=draws, dtype=torch.float64).requires_grad_()
+
+    def problem(self, batch=None):
+        draws = torch.Generator().manual_seed(7 + self.batch)
+        x = torch.randn(2, 2, generator=draws, dtype=torch.float64)
+        logits = (x @ self.w.T).unsqueeze(1)  # [2, 1, 3]
+
+        def cost(z):
+            worst = torch.inf if self.odd and self.seed == 1 and self.batch == 0 else 1.0
+            value = torch.tensor([0.0, worst, 3.0], dtype=torch.float64).to(z)
+            return torch.where(z > 0, z * value, 0.0).sum((-2, -1))
+
+        return Problem(logits, Cost(cost))
+
+    def group(self, name):
+        return [self.w]
+'''
+
+SUITE = """\
+timed: false
+replicates: 64
+enumerate_draws: false
+parameters: [weights, log_alpha]
+nested: [seed, steps, batch]
+tasks: [{layered: {seed: [0, 1, 2], steps: [1, 2], batch: [0, 1]}}]
+estimators: [exact, reinforce]
+"""
+
+
+@pytest.fixture
+def ran(tmp_path, plugin):
+    """Runs a suite in one process: its tables of sources and measurements, and its folder."""
+    layered = plugin("layered.py", TASK)
+
+    def ran(text: str = SUITE):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        registry = Registry.load([layered])
+        suite = load_suite(str(path), registry)
+        folder = tmp_path / "out"
+        shipment = Shipment.of([layered])
+        run(suite.name, suite.cells, folder, registry, shipment, Workers(jobs=1), timed=False)
+        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+        names = ("sources", "measurements")
+        return *(pd.read_parquet(folder / f"{name}.parquet") for name in names), folder
+
+    return ran
+
+
+def by_hand(folder, estimator: str) -> dict[str, float]:
+    """The components from the journal, by loops: seeds 0, 1, 2, steps 1, 2, batches 0, 1."""
+    m, variance, noise = {}, {}, {}
+    for record in read_records(folder / "journal.jsonl"):
+        if record["kind"] != "cell" or record["cell"]["estimator"] != estimator:
+            continue
+        knobs = record["cell"]["task_knobs"]
+        place = (knobs["seed"], knobs["steps"], knobs["batch"])
+        found = Measurement.from_json(record["measurement"])
+        m[place] = found.means["weights"].numpy()
+        variance[place] = found.row("weights")["variance"]
+        noise[place] = variance[place] / found.replicates if found.replicates else 0.0
+    assert len(m) == 12
+    middle = {(a, b): (m[a, b, 0] + m[a, b, 1]) / 2 for a in range(3) for b in (1, 2)}
+    outer = {a: (middle[a, 1] + middle[a, 2]) / 2 for a in range(3)}
+    whole = sum(outer.values()) / 3
+    ms_batch = sum(((m[a, b, c] - middle[a, b]) ** 2).sum() for a, b, c in m) / 6
+    ms_steps = 2 * sum(((middle[a, b] - outer[a]) ** 2).sum() for a, b in middle) / 3
+    ms_seed = 4 * sum(((outer[a] - whole) ** 2).sum() for a in outer) / 2
+    return {
+        "draws": sum(variance.values()) / 12,
+        "batch": ms_batch - sum(noise.values()) / 12,
+        "steps": (ms_steps - ms_batch) / 2,
+        "seed": (ms_seed - ms_steps) / 4,
+    }
+
+
+def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(ran):
+    sources, _, folder = ran()
+    assert list(sources.columns) == list(SOURCES)
+    assert len(sources) == 2 * 4
+    assert set(sources.parameter) == {"weights"}
+    assert set(sources.over) == {"seed"} and set(sources["values"]) == {3}
+    for estimator in ("exact", "reinforce"):
+        rows = sources[sources.estimator == estimator]
+        assert rows.source.tolist() == ["draws", "batch", "steps", "seed"]
+        found = dict(zip(rows.source, rows.variance, strict=True))
+        assert found == pytest.approx(by_hand(folder, estimator), rel=1e-9, abs=1e-12)
+        assert (rows.variance_low <= rows.variance).all()
+        assert (rows.variance <= rows.variance_high).all()
+        for params in rows.task_params:
+            assert json.loads(params).keys() == {"odd"}
+    exact = sources[sources.estimator == "exact"].set_index("source").variance
+    assert exact["draws"] == 0 and exact["batch"] > 0
+    assert sources[sources.estimator == "reinforce"].set_index("source").variance["draws"] > 0.1
+
+
+def test_enumerated_cells_have_no_noise_in_their_means(ran):
+    sources, rows, folder = ran(SUITE.replace("enumerate_draws: false\n", ""))
+    assert set(rows.method) == {"enumerated"}
+    found = sources[sources.estimator == "reinforce"].set_index("source").variance
+    assert dict(found) == pytest.approx(by_hand(folder, "reinforce"), rel=1e-9, abs=1e-12)
+    assert found["draws"] > 0.1
+    # REINFORCE is unbiased, so that its means are the exact ones.
+    exact = sources[sources.estimator == "exact"].set_index("source").variance
+    for level in ("batch", "steps", "seed"):
+        assert found[level] == pytest.approx(exact[level], abs=1e-10)
+
+
+def test_grids_that_are_not_complete_say_nothing(ran, tmp_path):
+    sources, _, folder = ran()
+    described = read_run(folder)
+    dropped = [c for c in described["cells"][:1]]
+    described["cells"] = [c for c in described["cells"] if c not in dropped]
+    write_results(folder, described)
+    left = pd.read_parquet(folder / "sources.parquet")
+    assert len(left) == 4 and len(sources) == 8
+    two, _, _ = ran(SUITE.replace("seed: [0, 1, 2]", "seed: [0, 1]"))
+    assert len(two) == 0 and list(two.columns) == list(SOURCES)
+
+
+def test_runs_that_are_not_nested_have_an_empty_table(ran):
+    sources, _, _ = ran(SUITE.replace("nested: [seed, steps, batch]\n", ""))
+    assert len(sources) == 0 and list(sources.columns) == list(SOURCES)
+
+
+def test_other_settings_are_families_of_their_own(ran):
+    sources, _, _ = ran(SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
+    assert len(sources) == 16
+    assert sources.groupby(["estimator", "seed"]).size().tolist() == [4] * 4
+
+
+def test_a_cell_without_a_finite_mean_leaves_its_family_out(ran):
+    """The table is written all the same."""
+    text = SUITE.replace("layered: {", "layered: {odd: true, ") + "nonfinite: count\n"
+    sources, rows, _ = ran(text.replace("[exact, reinforce]", "[reinforce]"))
+    assert (rows.status == "ok").all()
+    assert rows[rows.parameter == "weights"].nonfinite.gt(0).sum() == 2
+    assert len(sources) == 0
+
+
+def test_a_group_that_has_no_rows_has_no_sources(ran, monkeypatch):
+    """Where the map of a group would be too large its mean is known, its variance is not."""
+    monkeypatch.setattr("gradest.parameters.LARGEST", 5)
+    sources, rows, _ = ran()
+    assert set(rows.parameter) == {"log_alpha"}
+    assert len(sources) == 0
