@@ -52,7 +52,7 @@ COORDINATES = (
 )
 
 
-ADAPTATION = (*COORDINATES[:6], "step", "variance", "variance_low", "variance_high")
+ADAPTATION = (*IDENTITY[:7], "step", "variance", "variance_low", "variance_high")
 
 
 SOURCES = (
