@@ -50,7 +50,7 @@ def found(frame: pd.DataFrame) -> list[Sweep]:
         rows = rows.assign(point=rows["task_params"].map(points))
         count = rows["point"].nunique()
         if count >= _FEWEST[categories]:
-            name = tables.label(task, _telling(json.loads(rest), frame[frame["task"] == task]))
+            name = tables.label(task, telling(json.loads(rest), frame[frame["task"] == task]))
             sweeps.append(Sweep(f"{name} over {count} values of {knob}", knob, rows))
             left = left.drop(rows.index)  # a setting is in one sweep
     return sweeps
@@ -69,7 +69,7 @@ def merged(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(task_label=labels)
 
 
-def _telling(rest: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+def telling(rest: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """Of a sweep's other knobs those that tell it from the task's other settings."""
     others = [tables.knobs(params) for params in rows["task_params"].unique()]
     return {k: v for k, v in rest.items() if any(each.get(k) != v for each in others)}
