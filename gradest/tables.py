@@ -173,10 +173,14 @@ def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def resolution(dtype: object) -> float:
+    """What is rounding in a dtype, relative to the size of what was summed."""
+    return _ROUNDING * torch.finfo(getattr(torch, str(dtype), torch.float64)).eps
+
+
 def _resolution(frame: pd.DataFrame) -> pd.Series:
-    """The relative rounding of what each row was measured in."""
-    unit = frame["dtype"].map(lambda d: torch.finfo(getattr(torch, str(d), torch.float64)).eps)
-    return _ROUNDING * unit.astype(float)
+    """That of what each row was measured in."""
+    return frame["dtype"].map(resolution).astype(float)
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
