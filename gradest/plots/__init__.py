@@ -17,13 +17,12 @@ from gradest import tables
 from gradest.inference import UNBIASED_WITHIN
 from gradest.markdown import number
 from gradest.plots import canvas, looks, views
+from gradest.plots.canvas import Part
 from gradest.plots.looks import Look
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _CROWDED = 20  # points in a panel that need a larger one
 _APART = 20  # points of a curve between places for its label
-
-Part = tuple[Axes, pd.DataFrame, str, str]  # what was drawn where: rows and the columns x and y
 
 
 @looks.style()
@@ -79,7 +78,7 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
     look, keys = _looks(frame), looks.verdict_keys() | looks.bias_keys()
     title = f"What the temperature trades, for one estimate of the gradient in {symbol}"
     columns = {"bias": _BIAS, "variance": _VARIANCE, "mse": "mse of one estimate"}
-    figure, grid = canvas.panels(len(sections), 3, (3.6, 2.7), title, keys, _names(rows, look))
+    figure, grid = canvas.panels(len(sections), 3, (3.6, 2.7), title, keys, looks.names(rows, look))
     parts = []
     for axes, (name, part) in zip(grid, sections, strict=True):
         axes[0].set_title(looks.text(name))
@@ -90,7 +89,7 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
             _curves(ax, known, look, "temperature", column)
             ax.set(xlabel="temperature", ylabel=what)
             parts.append((ax, known, "temperature", column))
-    _label_curves(figure, parts, look)
+    canvas.label_curves(figure, parts, look)
     return figure
 
 
@@ -103,7 +102,10 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
     slices = list(views.slices(rows.drop(columns="verdict")))
     if not slices:
         return None
-    look, names = _looks(frame), _names(pd.concat([each.rows for each in slices]), _looks(frame))
+    look, names = (
+        _looks(frame),
+        looks.names(pd.concat([each.rows for each in slices]), _looks(frame)),
+    )
     columns = {"µs": "µs per estimate", "evaluations": "evaluations of f per estimate"}
     title = "What one estimate costs as the problem grows"
     figure, grid = canvas.panels(len(slices), 2, (4.8, 3.0), title, {}, names)
@@ -116,7 +118,7 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
             _curves(ax, part, look, size, column)
             ax.set(xlabel=f"{size} {views.SIZES[size]}", ylabel=what)
             parts.append((ax, part, size, column))
-    _label_curves(figure, parts, look)
+    canvas.label_curves(figure, parts, look)
     return figure
 
 
@@ -144,7 +146,7 @@ def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
             ends.append(curve.iloc[[0, *range(-1, -len(curve), -_APART)]])
         ax.set(xlabel="budget: passes through f, forward and backward", ylabel="mse of the mean")
         parts.append((ax, pd.concat(ends).sort_values("best", ascending=False), "budget", "mse"))
-    _label_curves(figure, parts, look)
+    canvas.label_curves(figure, parts, look)
     return figure
 
 
@@ -161,22 +163,13 @@ def _one_a_task(
     columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
     lines = math.ceil(len(sections) / columns)
     size = (6.6, 4.9) if crowded else (4.8, 3.6)
-    figure, grid = canvas.panels(lines, columns, size, title, keys, _names(rows, look))
+    figure, grid = canvas.panels(lines, columns, size, title, keys, looks.names(rows, look))
     for ax in grid.flat[len(sections) :]:
         ax.remove()
     for ax, (name, part) in zip(grid.flat, sections, strict=False):
         norm = part["gradient_norm"].iloc[0]
         ax.set_title(looks.text(name) + ("" if np.isnan(norm) else f"   ‖g‖ = {number(norm)}"))
     return figure, [(ax, part) for ax, (_, part) in zip(grid.flat, sections, strict=False)]
-
-
-def _names(rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Line2D]:
-    """A handle for each estimator, with the knobs whose values its labels show."""
-    names = {}
-    for name, settings in rows["settings"].groupby(rows["estimator"], sort=True):
-        knobs = ", ".join(dict.fromkeys(k for each in settings for k in each))
-        names[f"{name} ({knobs})" if knobs else str(name)] = look[str(name)].key()
-    return names
 
 
 def _logarithmic(ax: Axes, name: str, rows: pd.DataFrame, column: str, plain: bool = False) -> None:
@@ -239,13 +232,3 @@ def _label_points(figure: Figure, parts: list[Part], look: Mapping[str, Look]) -
         for (name, tag), part in groups.items():
             if name not in unnamed and tag:
                 labels.write(tag, part, look[name])
-
-
-def _label_curves(figure: Figure, parts: list[Part], look: Mapping[str, Look]) -> None:
-    """Every curve's name at its last point, or elsewhere on it."""
-    canvas.lay_out(figure)
-    for ax, rows, x, y in parts:
-        labels = canvas.Labels(ax, rows, x, y)
-        for (name, tag), curve in rows.groupby(["estimator", "tag"], sort=False):
-            curve = curve.sort_values(x, ascending=False)
-            labels.write(f"{name} {tag}".strip(), curve, look[str(name)])

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,10 @@ _LEGEND_LINE = 0.19
 _CHARACTER = 0.068
 _TICKS = 7  # at most, on an axis with chosen ticks
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_LIMITED = ("bias", "part")  # columns of which rows say whether they are upper limits
 _OWN = 4.5  # points from the centre of a marker that labels keep clear of
+
+Part = tuple[Axes, pd.DataFrame, str, str]  # what was drawn where: rows and the columns x and y
 
 
 def panels(
@@ -116,8 +119,8 @@ def ticks_at(ax: Axes, values: pd.Series) -> None:
 def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | None = None) -> None:
     """A point a row at columns x and y, with bars to x_low, x_high, y_low and y_high.
 
-    Filled by the verdict where rows have one; with an arrow where y is `bias` and the row says
-    `limit`; joined in the order of `by`.
+    Filled by the verdict where rows have one; with an arrow where y is `bias` or `part` and the row
+    says `limit`; joined in the order of `by`.
     """
     if by is not None:
         rows = rows.sort_values(by)
@@ -128,7 +131,7 @@ def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | N
     for at_x, at_y, verdict in zip(rows[x], rows[y], verdicts, strict=True):
         mark = {"color": look.colour, "markerfacecolor": look.face(verdict)}
         ax.plot(at_x, at_y, look.marker, markeredgewidth=1.1, zorder=3, clip_on=False, **mark)
-    if y == "bias":
+    if y in _LIMITED:
         arrow = {"arrowstyle": "<-", "color": look.colour, "shrinkA": 0, "shrinkB": 3}
         for at in rows.loc[rows["limit"], [x, y]].itertuples(index=False):
             ax.annotate("", at, (0, -15), textcoords="offset points", arrowprops=arrow)
@@ -162,6 +165,16 @@ def lay_out(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
+def label_curves(figure: Figure, parts: Iterable[Part], look: Mapping[str, Look]) -> None:
+    """Every curve's name at its last point, or elsewhere on it."""
+    lay_out(figure)
+    for ax, rows, x, y in parts:
+        labels = Labels(ax, rows, x, y)
+        for (name, tag), curve in rows.groupby(["estimator", "tag"], sort=False):
+            curve = curve.sort_values(x, ascending=False)
+            labels.write(f"{name} {tag}".strip(), curve, look[str(name)])
+
+
 class Labels:
     """Text beside the points (x, y) of rows, in an axes that is laid out, where there is room.
 
@@ -175,7 +188,7 @@ class Labels:
         self._renderer = ax.figure.canvas.get_renderer()
         self._frame = ax.get_window_extent(self._renderer).extents
         centres = ax.transData.transform(rows[[x, y]].to_numpy())
-        arrows = centres[rows["limit"]] if y == "bias" else centres[:0]
+        arrows = centres[rows["limit"]] if y in _LIMITED else centres[:0]
         self._taken = np.vstack(
             [self._around(centres, -_OWN, -_OWN, _OWN), self._around(arrows, -2, -16, 2)]
         )

@@ -1,10 +1,11 @@
 """How figures look: one colour and marker for each estimator, one meaning for each filling."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
@@ -68,6 +69,15 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return chosen
 
 
+def names(rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Line2D]:
+    """A handle for each estimator, with the knobs whose values its labels show."""
+    found = {}
+    for name, settings in rows["settings"].groupby(rows["estimator"], sort=True):
+        knobs = ", ".join(dict.fromkeys(k for each in settings for k in each))
+        found[f"{name} ({knobs})" if knobs else str(name)] = look[str(name)].key()
+    return found
+
+
 def _slot(name: str, slots: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{_SALT}{name}".encode()).digest()[:8], "big") % slots
 
@@ -103,6 +113,18 @@ def work_keys() -> dict[str, Line2D]:
 
 def best_keys() -> dict[str, Line2D]:
     return {"the least mse for a budget": Line2D([], [], **BEST)}
+
+
+def part_keys() -> dict[str, Line2D]:
+    """What the points and the arrows of a part of the variance mean."""
+    grey = Look(_GREY, "o")
+    return {
+        "above zero, at 95 %": Line2D([], [], **_point(grey)),
+        "may be zero": Line2D([], [], **_point(grey), markerfacecolor=grey.face("inconclusive")),
+        "upper limit: the part is below, at 95 %": Line2D(
+            [], [], **_point(Look(_GREY, r"$\downarrow$"))
+        ),
+    }
 
 
 def _point(look: Look) -> dict[str, object]:

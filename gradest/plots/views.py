@@ -20,7 +20,9 @@ _CELL = ["estimator", "estimator_params", "seed", "dtype"]
 def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, str]:
     """The measured rows of one parameter, log α where it was measured, and its symbol.
 
-    Sweeps of α, which have figures of their own, are left out unless they are asked for, `swept`.
+    Of several dtypes the finest alone, which the symbol then names: in coarser ones bias is
+    rounding, and what is equal would lie on top of each other.  Sweeps of α, which have figures of
+    their own, are left out unless they are asked for, `swept`.
     Adds `tag`, the values of the knobs that vary.
     """
     frame = tables.annotate(frame)
@@ -28,7 +30,11 @@ def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, st
     frame = frame if swept else sweeps.apart(frame)
     rows = tables.measured(frame, parameter).replace([np.inf, -np.inf], np.nan)
     rows = rows.assign(tag=[_tag(settings) for settings in rows["settings"]])
-    return rows, tables.SYMBOLS.get(parameter, parameter)
+    symbol = tables.SYMBOLS.get(parameter, parameter)
+    if (dtypes := rows["dtype"]).nunique() > 1:
+        finest = min(dtypes.unique(), key=tables.resolution)
+        return rows[dtypes == finest], f"{symbol} in {finest}"
+    return rows, symbol
 
 
 def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
