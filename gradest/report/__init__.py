@@ -9,10 +9,13 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from gradest import budget, plots, references, sweeps, tables
+from gradest import budget, further, levels, plots, references, sweeps, tables
 from gradest.errors import UsageError
+from gradest.levels import Family
 from gradest.plots import landscape
-from gradest.report import prose, swept
+from gradest.plots.adaptation import adaptation as draw_adaptation
+from gradest.plots.sources import variance_by_source
+from gradest.report import adaptation, nested, numerics, prose, sources, swept
 from gradest.results import COLUMNS, read_run, write_atomically, write_frame
 
 _FIGURES = {
@@ -39,11 +42,22 @@ def write_report(folder: Path) -> Path:
     folder = Path(folder)
     frame, run = _read(folder)
     controls = run.get("controls") or {}
-    sections = _sections(sweeps.apart(frame))
-    collapsed = swept.sections(frame, _SUMMARY)
+    knobs = run.get("nested") or []
+    families = levels.found(frame, knobs)
+    looks, parts_of = _read_further(folder, frame, families, knobs)
+    single = levels.apart(frame, knobs)
+    sections = _sections(sweeps.apart(single))
+    collapsed = swept.sections(single, _SUMMARY)
+    brought = nested.sections(families, _SUMMARY)
     crossovers = _crossovers(sections)
-    _write_tables(folder / "tables", [*sections, *collapsed], crossovers)
-    drawn = _write_figures(folder / "figures", frame)
+    _write_tables(folder / "tables", [*sections, *collapsed, *brought], crossovers)
+    merged = levels.merged(frame, knobs)
+    everyone = frame["estimator"].astype(str)
+    figures = {name: draw(single) for name, draw in _FIGURES.items()} | {
+        "adaptation": draw_adaptation(looks, everyone),
+        "variance_by_source": variance_by_source(parts_of, everyone, knobs),
+    }
+    drawn = _write_figures(folder / "figures", figures)
     cited = _cited(frame, run.get("references"))
     _write_bibtex(folder / _BIBTEX, cited)
     parts = [
@@ -53,8 +67,12 @@ def write_report(folder: Path) -> Path:
         *map(prose.section, sections),
         *prose.budgets(crossovers, _CROSSOVERS),
         *map(swept.section, collapsed),
+        *map(nested.section, families, brought),
+        *sources.section(parts_of, knobs),
+        *adaptation.section(looks),
+        *numerics.section(merged),
         *prose.figures(drawn),
-        *prose.unmeasured(sweeps.merged(frame)),
+        *prose.unmeasured(merged),
         prose.FILES,
         *prose.cited(cited, _BIBTEX),
     ]
@@ -112,6 +130,18 @@ def _read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise UsageError(f"{folder}: holds no readable run: {reason}") from error
 
 
+def _read_further(
+    folder: Path, frame: pd.DataFrame, families: list[Family], knobs: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The looks of adaptive estimators and the sources of variance; none in runs of old."""
+    try:
+        looks = further.looks(folder, frame, knobs)
+        return looks, further.sources(folder, frame, families)
+    except (OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{folder}: holds no readable run: {reason}") from error
+
+
 def _cited(frame: pd.DataFrame, known: Any) -> dict[str, str]:
     """estimator -> what it cites, of those that were measured; runs of old keep nothing."""
     known = known if isinstance(known, Mapping) else {}
@@ -127,7 +157,8 @@ def _sections(frame: pd.DataFrame) -> list[prose.Section]:
         found = []
         for parameter in tables.parameters(rows):
             names.append(_unused(f"{label}-{parameter}", [*names, *_OWN]))
-            ranked = tables.ranked(tables.measured(rows, parameter))
+            parts = tables.measured(rows, parameter).groupby("dtype", sort=False)
+            ranked = pd.concat([tables.ranked(part) for _, part in parts])
             found.append(prose.Table(parameter, ranked, f"{names[-1]}.csv"))
         sections.append(prose.Section(label, rows, found))
     return sections
@@ -144,7 +175,7 @@ def _unused(label: str, taken: Sequence[str]) -> str:
 def _crossovers(sections: Sequence[prose.Section]) -> pd.DataFrame:
     """Where biased rows are overtaken, of every section and parameter; log α comes first."""
     found = [
-        budget.crossovers(each.rows).assign(
+        budget.crossovers(part).assign(
             task=section.rows["task"].iloc[0],
             task_params=section.rows["task_params"].iloc[0],
             task_label=section.label,
@@ -152,6 +183,7 @@ def _crossovers(sections: Sequence[prose.Section]) -> pd.DataFrame:
         )
         for section in sections
         for each in section.tables
+        for _, part in each.rows.groupby("dtype", sort=False)
     ]
     columns = ["task", "task_params", "task_label", "parameter", *budget.COLUMNS]
     if not found:
@@ -179,9 +211,9 @@ def _write_tables(
     _remove_others(folder, kept, {".csv"})
 
 
-def _write_figures(folder: Path, frame: pd.DataFrame) -> list[str]:
+def _write_figures(folder: Path, figures: Mapping[str, Figure | None]) -> list[str]:
     """As PNG and SVG; returns the names of those that the rows have something for."""
-    drawn = {name: figure for name, draw in _FIGURES.items() if (figure := draw(frame))}
+    drawn = {name: figure for name, figure in figures.items() if figure}
     for name, figure in drawn.items():
         for suffix in _SUFFIXES:
             write_atomically(folder / f"{name}{suffix}", lambda path, f=figure: _save(f, path))

@@ -12,11 +12,6 @@ _HEADERS = (
     *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
     *("cosine with g", "evaluations of f", "bytes", "µs per estimate", "variance × evaluations"),
 )
-_ODD = {
-    "zero": "zero throughout",
-    "nonfinite": "not finite",
-    "overflow": "infinite",
-}
 _MISSED = "‡"
 
 
@@ -84,21 +79,7 @@ def notes(rows: pd.DataFrame) -> Iterator[str]:
             f"The exact gradient is not known here: the mean of many estimates of {escape(by)} "
             "stands for it, and its own noise is part of every interval."
         )
-    for column, what in _ODD.items():
-        some = rows[rows[column] > 0]
-        if not some.empty:
-            named = [f"{row['label']} {_percent(row, column)}" for _, row in some.iterrows()]
-            yield f"Estimates that are {what}: {escape(', '.join(named))}."
-    for dtype, some in rows[rows["drift"] > 0].groupby("dtype"):
-        named = [
-            f"{row['label']} {plus_minus(100 * row['drift'], 100 * row['drift_se'])} %"
-            for _, row in some.iterrows()
-        ]
-        yield f"Estimates in {dtype} are off those in float64 by: {escape(', '.join(named))}."
-
-
-def _percent(row: pd.Series, column: str) -> str:
-    """A share of the estimates, with its binomial standard error where they were drawn."""
-    part, drawn = row[column], row["replicates"]
-    error = 0.0 if row["method"] == "enumerated" else (part * (1 - part) / drawn) ** 0.5
-    return f"{plus_minus(100 * part, 100 * error)} %"
+    some = rows[rows["nonfinite"] > 0]
+    if not some.empty:
+        named = ", ".join(some["label"])
+        yield f"Not all estimates are finite: {escape(named)}. See [Numerics](#numerics)."

@@ -13,7 +13,7 @@ from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
 from gradest.markdown import code_block, count, escape, interval, number, table
 from gradest.multiplicity import bias_tests
 from gradest.ranking import LEVEL, POWER
-from gradest.report import cells
+from gradest.report import cells, numerics
 
 _READING = f"""\
 **How to read it.** Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed \
@@ -67,6 +67,19 @@ _CAPTIONS = {
     "cost_growth": (
         "Microseconds and evaluations of f per estimate as replicates, latents and categories grow",
         "Bars span the timing rounds; the other sizes are as the title of a panel says.",
+    ),
+    "adaptation": (
+        "Variance of one estimate in log α against the steps of adapt, one panel a task",
+        "The leftmost point of a line is before any step. Bars are 95 % intervals, each of draws "
+        "of its own, at the state that these steps led to. Of many settings that share a panel, "
+        f"medians of the numbers and of the ends of their intervals. {_ZERO.capitalize()}.",
+    ),
+    "variance_by_source": (
+        "Variance of one estimate by its source, draws and each nested level, one panel a task",
+        "The parts of an estimator add up to its variance at random values of all levels. Bars are "
+        "95 % intervals over the values of the outermost level; a pale point may be zero, its "
+        "interval reaching there, and an arrow hangs from the upper limit of a part that was "
+        f"estimated as zero or less. {_ZERO.capitalize()}.",
     ),
     "landscape_binary": (
         "Norm of the bias, and variance, against the probability θ of the second category",
@@ -123,7 +136,8 @@ def about(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
         yield code_block(shlex.join(map(str, words)))
     facts = {
         "cells": _cells(frame),
-        **{name: _listed(run.get(name)) for name in ("seeds", "replicates", "dtype")},
+        **{name: _listed(run.get(name)) for name in ("seeds", "replicates", "precision", "dtype")},
+        "nested levels, outermost first": _listed(run.get("nested")),
         "versions": _listed(run.get("versions")),
         "commit": _listed(run.get("commit")),
         "machine": _listed(run.get("machine")),
@@ -146,10 +160,24 @@ def section(of: Section) -> str:
                 "The exact gradient is not known: nor are bias and mse, every verdict is "
                 "inconclusive, and the ranking is by variance."
             )
-        parts.append(cells.ranking(ranked))
-        parts += cells.notes(ranked)
+        parts += _rankings(ranked)
         parts.append(f"Unrounded: [{escape(file)}](tables/{file})")
     return "\n\n".join(parts)
+
+
+def _rankings(rows: pd.DataFrame) -> Iterator[str]:
+    """One for each dtype, where its rounding leaves something to rank."""
+    dtypes = list(rows["dtype"].unique())
+    fine = [d for d in dtypes if numerics.resolved(d)] or dtypes
+    for dtype in fine:
+        if len(dtypes) > 1:
+            yield f"In {escape(dtype)}:"
+        part = rows[rows["dtype"] == dtype]
+        yield cells.ranking(part)
+        yield from cells.notes(part)
+    if coarse := [d for d in dtypes if d not in fine]:
+        named = " and ".join(map(escape, coarse))
+        yield f"Rankings in {named}, which would be of rounding, are in the file alone."
 
 
 def figures(names: Sequence[str]) -> Iterator[str]:

@@ -21,7 +21,7 @@ def sections(frame: pd.DataFrame, file: str) -> list[Section]:
     """Every sweep, with the rankings of its settings one below the other, as `file` has them."""
     found = []
     for sweep in sweeps.found(frame):
-        known = [Table(p, _rankings(sweep.rows, p), file) for p in tables.parameters(sweep.rows)]
+        known = [Table(p, rankings(sweep.rows, p), file) for p in tables.parameters(sweep.rows)]
         found.append(Section(sweep.label, sweep.rows, known))
     return found
 
@@ -43,7 +43,7 @@ def section(of: Section) -> str:
     return "\n\n".join(parts)
 
 
-def _rankings(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
+def rankings(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
     parts = [part for _, part in tables.sections(tables.measured(rows, parameter))]
     return pd.concat([tables.ranked(part) for part in parts])
 
