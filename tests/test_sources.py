@@ -1,4 +1,4 @@
-"""Where variance comes from: components against simulations and sums by hand; the table of a run."""
+"""Where variance comes from: components against simulations and by hand; the table of a run."""
 
 import json
 from datetime import UTC, datetime

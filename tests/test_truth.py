@@ -457,7 +457,7 @@ def test_a_resumed_run_keeps_its_reference(ran, tmp_path):
 
 
 def test_another_precision_of_the_reference_measures_its_cells_again(ran):
-    rows, before = ran()
+    rows, _ = ran()
     other, after = ran(SUITE.replace("standard_error: 0.2", "standard_error: 0.1"))
     assert kinds(after).count(("reference", "vast")) == 2
     assert kinds(after).count(("cell", "vast")) == 4
