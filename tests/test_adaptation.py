@@ -76,7 +76,7 @@ def test_a_look_sees_the_state_after_just_so_many_steps():
     """The variance is that of the scale after the step, not one before or after."""
     for look in looks_of(Halving(), 5):
         expected = VARIANCE * (8 / 2**look.step) ** 2
-        assert look.low <= look.variance <= look.high
+        assert look.low < look.variance < look.high
         assert look.high <= 1.25 * look.low
         assert 0.9 * expected < look.variance < 1.1 * expected
 
