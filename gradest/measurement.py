@@ -287,28 +287,20 @@ def measure(
             known = truth.estimated(reference)
         tally = Tally(title, replicator.logits, known, maps, tolerant)
         chunk = replicator.pilot(source)
-        weighed = min(_WEIGHED, chunk)
         with drawing_from(Draws.seeded(seed, device)):  # what is weighed hangs on the chunk
-            memory = peak_bytes(lambda: replicator(weighed)) / weighed
+            memory = _weighed(replicator, min(_WEIGHED, chunk))
         looks = adapted(replicator, steps, chunk)
         start = time.perf_counter()
-        limit = 1 if enumerate_draws is False else LIMIT
-        found = enumerated(replicator, limit, tally.columns, chunk)
-        if found:
-            tally.settle(found)
-            if len(replicator.logits) > 1:  # it takes all their draws to tell the cosine
-                for piece in replicator.pieces(COSINES if found.outcomes > 1 else 1, chunk):
-                    tally.add_cosines(piece[0])
-        elif enumerate_draws:
-            raise UsageError(f"{title}: the draws have no outcomes, or more than {LIMIT:,}")
-        else:
+        outcomes = _enumerate(replicator, tally, chunk, 1 if enumerate_draws is False else LIMIT)
+        if outcomes is None:
+            if enumerate_draws:
+                raise UsageError(f"{title}: the draws have no outcomes, or more than {LIMIT:,}")
             if precision is not None:
                 replicates = planned(precision, replicator, chunk, known)
             start = time.perf_counter()
             for piece in replicator.pieces(replicates, chunk):
                 tally.add(*piece)
-        estimates = found.outcomes if found else replicates
-        seconds = (time.perf_counter() - start) / estimates
+        seconds = (time.perf_counter() - start) / (outcomes or replicates)
     gradients = {name: Moments.stacked(parts) for name, parts in tally.gradients.items()}
     logits = replicator.problem.logits
     mean = gradients[LOG_ALPHA].pooled().mean.reshape(logits.shape)
@@ -321,8 +313,8 @@ def measure(
         means=pulled_back(task, logits, mean),
         peaks=tally.peaks,
         resolution=_ROUNDING * torch.finfo(dtype).eps,
-        method=ENUMERATED if found else "monte_carlo",
-        outcomes=found.outcomes if found else None,
+        method="monte_carlo" if outcomes is None else ENUMERATED,
+        outcomes=outcomes,
         asked=precision,
         zero=tally.zero / tally.replicates,
         nonfinite=tally.nonfinite / tally.replicates,
@@ -335,3 +327,20 @@ def measure(
         adapt_steps=steps,
         adaptation=tuple(looks),
     )
+
+
+def _enumerate(replicator: Replicator, tally: Tally, chunk: int, limit: int) -> int | None:
+    """Settle the tally by all outcomes of the draws; how many, None where they cannot be listed."""
+    found = enumerated(replicator, limit, tally.columns, chunk)
+    if found is None:
+        return None
+    tally.settle(found)
+    if len(replicator.logits) > 1:  # it takes the draws of all data points to tell the cosine
+        for gradient, *_ in replicator.pieces(COSINES if found.outcomes > 1 else 1, chunk):
+            tally.add_cosines(gradient)
+    return found.outcomes
+
+
+def _weighed(replicator: Replicator, rows: int) -> float:
+    """Bytes at the peak, per estimate."""
+    return peak_bytes(lambda: replicator(rows)) / rows

@@ -19,7 +19,7 @@ from gradest.inference import replicates_needed
 from gradest.moments import Moments
 from gradest.parameters import LOG_ALPHA
 from gradest.replicator import Replicator
-from gradest.schedule import FEWEST
+from gradest.schedule import BATCHES, FEWEST, PER_BATCH
 from gradest.tally import Tally
 from gradest.truth import Truth
 
@@ -69,7 +69,8 @@ def planned(asked: Precision, replicator: Replicator, chunk: int, truth: Truth |
             bias=None if truth is None else asked.bias,
             reference=None if truth is None else truth.noise.get(LOG_ALPHA),
         )
-    return max(FEWEST, min(needed, affordable))
+    # With fewer there would be fewer batches than the plan reckons with.
+    return max(FEWEST, min(max(needed, PER_BATCH * BATCHES), affordable))
 
 
 def shortfall(asked: Precision | None, row: Mapping[str, Any]) -> str:

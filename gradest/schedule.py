@@ -5,6 +5,7 @@ from collections.abc import Iterator
 BATCHES = 64  # independent batches of replicates, from which the intervals come
 FEWER = 16  # where the moments of all batches would take more memory than they are worth
 _WIDE = 2**14  # coordinates from which on they would
+PER_BATCH = 8  # replicates, at least
 FEWEST = 64  # replicates: eight batches of eight; of fewer, skewed ones are not covered
 
 
@@ -14,7 +15,7 @@ def schedule(replicates: int, chunk: int, coordinates: int = 1) -> Iterator[tupl
     Batches are as equal as they can be and the same for every chunk size.
     """
     most = BATCHES if coordinates <= _WIDE else FEWER
-    batches = max(1, min(most, replicates // 8))
+    batches = max(1, min(most, replicates // PER_BATCH))
     short, longer = divmod(replicates, batches)
     for count, size in ((longer, short + 1), (batches - longer, short)):
         together = max(1, chunk // size)

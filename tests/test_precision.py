@@ -54,12 +54,12 @@ def asked_for(monkeypatch):
     ("needed", "limits", "replicates"),
     [
         (5000, {}, 5000),
-        (40, {}, 40),
-        (3, {}, 32),  # never fewer than give intervals
+        (700, {}, 700),
+        (3, {}, 512),  # never fewer than give as many batches as were planned with
         (5000, {"max_replicates": 700}, 700),
-        (5000, {"max_replicates": 32}, 32),
-        (5000, {"max_replicates": 10**9, "max_seconds": 1e-9}, 32),
-        (300, {"max_seconds": 1e6}, 300),
+        (5000, {"max_replicates": 64}, 64),
+        (5000, {"max_replicates": 10**9, "max_seconds": 1e-9}, 64),
+        (600, {"max_seconds": 1e6}, 600),
     ],
 )
 def test_as_many_as_are_needed_within_the_budget(needed, limits, replicates, asked_for):
@@ -76,7 +76,7 @@ def test_the_plan_knows_the_pilot_and_the_truth_alone(asked_for):
     assert float(call["pilot"].count.sum()) == PILOT
     assert torch.equal(call["exact"], found.exact.flatten())
     assert torch.equal(call["weight"], torch.ones(6, dtype=torch.float64))
-    assert call["peak"] == found.truth.spread > 0
+    assert 0 < call["peak"] <= found.truth.spread  # of the estimates that the pilot saw
 
 
 def test_a_small_budget_makes_a_small_pilot(asked_for):
@@ -150,7 +150,7 @@ def test_the_precision_asked_for_is_reached_most_of_the_time():
     rows = [drawn(asked, name, enumerate_draws=False, seed=s).row() for s in range(10)]
     assert all(row["replicates"] < 200_000 for row in rows)
     reached = sum(row["variance_high"] / row["variance"] - 1 <= 0.1 for row in rows)
-    assert reached >= 5
+    assert reached >= 8
     assert all(row["variance_high"] / row["variance"] - 1 <= 0.15 for row in rows)
 
 
@@ -189,7 +189,7 @@ def test_the_plan_counts_the_noise_of_a_reference(asked_for):
     assert asked_for.calls[0]["reference"] is noise
     with drawing_from(Draws.seeded(0)):
         planned(Precision(variance=0.1), replicator, 64, None)
-    assert asked_for.calls[1]["exact"] is None and asked_for.calls[1]["peak"] == 0
+    assert asked_for.calls[1]["exact"] is None and asked_for.calls[1]["bias"] is None
 
 
 # what is told
@@ -200,7 +200,7 @@ def test_the_plan_counts_the_noise_of_a_reference(asked_for):
     [
         (None, {}, ""),
         ({"variance": 0.1}, {"variance_precision": 0.1}, "reached"),
-        ({"variance": 0.1}, {"variance_precision": 0.1234}, "variance to 0.12 instead of 0.1"),
+        ({"variance": 0.1}, {"variance_precision": 0.1234}, "variance to 0.123 instead of 0.1"),
         ({"bias": 0.005}, {"bias_precision": 0.004, "variance_precision": 9}, "reached"),
         (
             {"variance": 0.02, "bias": 0.005},
@@ -272,7 +272,7 @@ def load(tmp_path):
         ("precision: {variance: 0}", r"precision.variance = 0: .*greater than 0"),
         ("precision: {variance: x}", r"precision.variance = 'x'"),
         ("precision: {varience: 0.1}", "unknown key 'varience'"),
-        ("precision: {max_replicates: 31}", r"max_replicates = 31: .*32"),
+        ("precision: {max_replicates: 63}", r"max_replicates = 63: .*64"),
         ("precision: {max_seconds: -1}", "max_seconds = -1"),
         ("precision: 0.1", r"precision = 0.1"),
         ("reference: {standard_error: 0}", "reference.standard_error = 0"),
@@ -346,7 +346,7 @@ def call(capsys, tmp_path, monkeypatch):
         ("variance=0", "variance: input should be greater than 0"),
         ("variance=-1,bias=0.1", "variance: input should be greater than 0"),
         ("varience=0.1", "varience: extra inputs"),
-        ("max_replicates=3", "max_replicates: input should be greater than or equal to 32"),
+        ("max_replicates=3", "max_replicates: input should be greater than or equal to 64"),
         ("variance", "variance: input should be a valid number"),
         ("", "known: variance, bias, max_replicates, max_seconds"),
         ("0.1", "known: variance, bias, max_replicates, max_seconds"),
@@ -377,7 +377,7 @@ def test_the_command_line_plans_and_tells(call, tmp_path, monkeypatch):
     assert status == 0
     rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
     assert set(rows.replicates) == {400}
-    call(*options, "--replicates", 50)
+    call(*options, "--replicates", 70)
     rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
-    assert set(rows.replicates) == {50}
+    assert set(rows.replicates) == {70}
     assert rows.precision.eq("").all() or rows.precision.isna().all()
