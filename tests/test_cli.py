@@ -282,7 +282,7 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--suite", "none.yaml"], "none.yaml: no such suite file"),
         (["--suite", "smoke", "--jobs", "0"], "argument --jobs: 0 is less than 1"),
         (["--suite", "smoke", "--jobs", "two"], "argument --jobs: 'two' is no whole number"),
-        (["--suite", "smoke", "--replicates", "3"], "--replicates 3: at least 32"),
+        (["--suite", "smoke", "--replicates", "3"], "--replicates 3: at least 64"),
         (["--suite", "smoke", "--only-tasks", "x"], "no task of the suite smoke matches 'x'"),
         (["--suite", "smoke", "--scheduler", "a:1"], "--scheduler goes with --backend dask"),
         (["--suite", "smoke", "--backend", "ray"], "invalid choice: 'ray'"),

@@ -194,7 +194,7 @@ def test_what_cannot_be_compared_is_refused(task):
         compare("rloo", rloo, task)
     with pytest.raises(UsageError, match="is no task"):
         compare(rloo, rloo, rloo)
-    with pytest.raises(UsageError, match="at least 32"):
+    with pytest.raises(UsageError, match="at least 64"):
         compare(rloo, rloo, task, replicates=63)
     with pytest.raises(UsageError, match="concrete on categorical: the draws have no outcomes"):
         compare(rloo, relaxed(0.5), task, enumerate_draws=True)

@@ -25,7 +25,7 @@ def applicable(task: Task) -> list[str]:
     found = []
     for name, cls in sorted(gradest.all_estimators().items()):
         try:
-            gradest.measure(cls(), task, replicates=32, adapt_steps=0)
+            gradest.measure(cls(), task, replicates=64, adapt_steps=0)
         except Inapplicable:
             continue
         found.append(name)

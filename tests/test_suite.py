@@ -144,7 +144,7 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         (BASE + "adapt_steps: -1\n", 6, "adapt_steps"),
         (BASE + "controls: {biased: [concrete]}\n", 6, "the control 'concrete' is no estimator"),
         (BASE + "controls: {best: [rloo]}\n", 6, "controls"),
-        (BASE.replace("100", "3"), 1, "replicates.*32"),
+        (BASE.replace("100", "3"), 1, "replicates.*64"),
         (BASE.replace("100", "many"), 1, "replicates.*'many'"),
         (BASE.replace("- categorical", "- categoricl"), 3, "unknown task 'categoricl'; did you"),
         (BASE.replace("rloo", "rlo"), 5, "unknown estimator 'rlo'; did you mean 'rloo'"),

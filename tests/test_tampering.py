@@ -60,7 +60,7 @@ def verdict(estimator: Estimator, task: gradest.Task, seed: int, enumerate_draws
 def test_tampering_is_seen_and_soundness_too(name, knobs, task, enumerate_draws):
     task, inner = gradest.make_task(task), gradest.make_estimator(name, **knobs)
     norm = float(gradest.measure(gradest.make_estimator("exact"), task).exact.norm())
-    for seed in range(2):
+    for seed in range(1 if enumerate_draws is None else 2):
         assert verdict(inner, task, seed, enumerate_draws) == "unbiased"
         assert verdict(Tampered(inner, factor=1.01), task, seed, enumerate_draws) == "biased"
         shifted = Tampered(inner, shift=0.01 * norm)

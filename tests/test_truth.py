@@ -294,7 +294,7 @@ def test_the_budget_goes_before_the_precision(blind):
     affordable = 5000 // (one.evaluations + one.gradient_evaluations)
     assert float(found.gradients[LOG_ALPHA].count.sum()) == affordable
     least = measure_reference(Unknown(), ReferencePrecision(max_evaluations=1))
-    assert float(least.gradients[LOG_ALPHA].count.sum()) == 32
+    assert float(least.gradients[LOG_ALPHA].count.sum()) == 64
 
 
 def test_another_seed_makes_another_reference(blind):
