@@ -98,7 +98,7 @@ COUNTS = {  # name: (evaluations, gradient evaluations) on three bits
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
-@pytest.mark.parametrize("replicates", [32, 500])
+@pytest.mark.parametrize("replicates", [64, 500])
 def test_a_measurement_counts_both_for_one_estimate(name, replicates):
     if name not in gradest.all_estimators():
         pytest.fail(f"{name} has left the catalogue")
@@ -118,7 +118,7 @@ def test_what_neither_relaxes_nor_differentiates_has_no_backward_pass_through_f(
     estimator = gradest.make_estimator(name)
     try:
         found = gradest.measure(
-            estimator, gradest.make_task("bernoulli"), replicates=32, adapt_steps=0
+            estimator, gradest.make_task("bernoulli"), replicates=64, adapt_steps=0
         )
     except Inapplicable:
         return
