@@ -272,6 +272,16 @@ def measure(
     for given, kind, made in ((estimator, Estimator, "estimator"), (task, Task, "task")):
         if not isinstance(given, kind):
             raise UsageError(f"{given!r} is no {made}; gradest.make_{made}(name) makes one")
+    for given, kind, name in (
+        (precision, Precision, "precision"),
+        (reference, Reference, "reference"),
+    ):
+        if given is not None and not isinstance(given, kind):
+            raise UsageError(f"{name} = {given!r} is no gradest {kind.__name__}")
+    if not isinstance(dtype, torch.dtype):
+        raise UsageError(f"dtype = {dtype!r} is no torch.dtype, such as torch.float32")
+    if not isinstance(replicates, int):
+        raise UsageError(f"replicates = {replicates!r} is no whole number")
     if replicates < FEWEST:
         raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
@@ -294,7 +304,10 @@ def measure(
         outcomes = _enumerate(replicator, tally, chunk, 1 if enumerate_draws is False else LIMIT)
         if outcomes is None:
             if enumerate_draws:
-                raise UsageError(f"{title}: the draws have no outcomes, or more than {LIMIT:,}")
+                raise UsageError(
+                    f"{title}: the draws cannot be listed: they are continuous, or have more than "
+                    f"{LIMIT:,} outcomes"
+                )
             if precision is not None:
                 replicates = planned(precision, replicator, chunk, known)
             start = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Gt
-from pydantic import BaseModel, ConfigDict
+from pydantic import AllowInfNan, BaseModel, ConfigDict
 
 from gradest import enumeration
 from gradest.contracts import Estimator, Task
@@ -27,7 +27,7 @@ class ReferencePrecision(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    standard_error: Annotated[float, Gt(0)] = 0.002
+    standard_error: Annotated[float, Gt(0), AllowInfNan(False)] = 0.002
     max_evaluations: Annotated[int, Gt(0)] = 2_000_000  # of f, at each data point
 
 

@@ -8,10 +8,7 @@ import pandas as pd
 
 from gradest.parameters import SCALES
 
-_CELL = (
-    *("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"),
-    "precision",
-)
+_CELL = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates")
 
 
 def holm(p: np.ndarray) -> np.ndarray:

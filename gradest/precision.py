@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
-from pydantic import BaseModel, ConfigDict
+from pydantic import AllowInfNan, BaseModel, ConfigDict
 
 from gradest.inference import replicates_needed
 from gradest.moments import Moments
@@ -25,11 +25,11 @@ from gradest.truth import Truth
 
 _PILOT = 4096  # replicates from which the number is planned
 
-Fraction = Annotated[float, Gt(0)]
+Fraction = Annotated[float, Gt(0), AllowInfNan(False)]
 
 
 class Precision(BaseModel):
-    """The widest half-intervals that are wanted, and the budget for them.
+    """The widest half-intervals that are wanted for the gradient in log α, and the budget.
 
     `variance` is relative to the variance, `bias` to the larger of ‖g‖ and the bias.  A limit in
     seconds makes the numbers depend on the speed of the machine; one in replicates does not.

@@ -47,8 +47,8 @@ TEXT = (
 _RUN = ("suite", "parameters", "cells")  # what run.json must say for tables to be derived
 
 COORDINATES = (
-    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "parameter"),
-    *("point", "latent", "category", "mean", "exact", "standard_error", "variance"),
+    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
+    *("parameter", "point", "latent", "category", "mean", "exact", "standard_error", "variance"),
 )
 
 

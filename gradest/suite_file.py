@@ -5,7 +5,7 @@ its file and line.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,6 +52,12 @@ class SuiteFile(BaseModel):
     estimators: Annotated[Entries, MinLen(1)]
 
 
+def _keys(place: Place) -> Iterable[str]:
+    """The keys that are known in a mapping of the file."""
+    within = {"precision": Precision, "reference": ReferencePrecision}
+    return within.get(place[0], SuiteFile).model_fields if place else SuiteFile.model_fields
+
+
 class SuiteSource:
     """A suite file with the line of everything in it."""
 
@@ -86,9 +92,7 @@ class SuiteSource:
             named = [place[: i + 1] for i, part in enumerate(place) if isinstance(part, str)]
             name = ".".join(path[-1] for path in named if path in self._lines or len(path) == 1)
             if problem["type"] == "extra_forbidden":
-                message = (
-                    f"unknown key {place[-1]!r}{suggestion(place[-1], SuiteFile.model_fields)}"
-                )
+                message = f"unknown key {place[-1]!r}{suggestion(place[-1], _keys(place[:-1]))}"
             elif problem["type"] == "missing":
                 message = f"the key {name!r} is missing"
             else:

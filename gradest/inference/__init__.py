@@ -91,12 +91,15 @@ def verdict(p_value: float, bias: Interval, gradient_norm: float, rounding: floa
     """biased, unbiased or inconclusive.
 
     Unbiased is an equivalence test, the upper end of the interval against 2 % of ‖g‖ and what the
-    arithmetic cannot resolve: a noisy estimator does not pass by being noisy.
+    arithmetic cannot resolve: a noisy estimator does not pass by being noisy, nor where the
+    arithmetic resolves less than that margin.
     """
+    margin = UNBIASED_WITHIN * gradient_norm
     if p_value < BIASED_BELOW:
         return "biased"
-    within = bias.high <= (UNBIASED_WITHIN * gradient_norm + rounding) ** 2
-    return "unbiased" if within else "inconclusive"
+    resolved = rounding <= margin or gradient_norm == 0
+    within = bias.high <= (margin + rounding) ** 2
+    return "unbiased" if within and resolved else "inconclusive"
 
 
 def _ratio(a: float, b: float) -> float:

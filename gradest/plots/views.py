@@ -87,10 +87,11 @@ class Slice(NamedTuple):
 def slices(rows: pd.DataFrame) -> Iterator[Slice]:
     """A slice for every task and every size that varies.
 
-    The other sizes are held where this one has most values, the largest of such places.  An
-    enumerated row stands for every number of replicates.  Adds `curve`.
+    The other sizes are held where this one has most values, the largest of such places.  A row
+    whose replicates nobody chose, enumerated or planned, stands for every number.  Adds `curve`.
     """
-    sampled = rows["replicates"].where(rows["method"] != "enumerated")
+    fixed = rows["method"].ne("enumerated") & rows["precision"].fillna("").eq("")
+    sampled = rows["replicates"].where(fixed)
     rows = rows.assign(replicates=sampled, curve=rows["estimator_params"].fillna(""))
     for task, part in rows.groupby("task", sort=False):
         for size in SIZES:

@@ -268,8 +268,9 @@ def _task(rows: pd.DataFrame) -> str:
 
 
 def _cells(frame: pd.DataFrame) -> str:
-    """How many; each has a row for every parameter."""
-    found = frame.loc[frame["parameter"].eq(frame["parameter"].min()), "status"].value_counts()
+    """How many; each has a row for every parameter that its task has."""
+    cell = ["task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"]
+    found = frame.drop_duplicates(cell)["status"].value_counts()
     names = {"ok": "measured", "skipped": "skipped", "failed": "failed"}
     return ", ".join(f"{found.get(status, 0):,} {name}" for status, name in names.items())
 
