@@ -51,10 +51,10 @@ def exact(problem: Problem) -> Truth:
     value = logits.new_zeros(points)  # E f
     joint = torch.zeros_like(logits)  # E[f z]
     least, most = value + torch.inf, value - torch.inf
-    likeliest = problem.f(one_hot(logits.argmax(-1), logits))  # [B]
+    likeliest = problem.f(one_hot(logits.argmax(-1), logits).unsqueeze(1))  # [B, 1]
     for z in _blocks(logits):
         p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [B, C]
-        cost = problem.f(z.expand(points, *z.shape)) - likeliest.unsqueeze(1)  # [B, C]
+        cost = problem.f(z.expand(points, *z.shape)) - likeliest  # [B, C]
         # An outcome of probability zero adds nothing, whatever its cost.
         weighted = torch.where(p > 0, p * cost, 0.0)
         value += weighted.sum(1)
@@ -63,7 +63,7 @@ def exact(problem: Problem) -> Truth:
         most = torch.maximum(most, torch.where(seen, cost, -torch.inf).amax(1))
         joint += torch.einsum("bc,cnk->bnk", weighted, z)
     gradient = joint - logits.softmax(-1) * value[:, None, None]
-    return Truth(value + likeliest, gradient, float((most - least).max()))
+    return Truth(value + likeliest.squeeze(1), gradient, float((most - least).max()))
 
 
 def _blocks(logits: Tensor) -> Iterator[Tensor]:

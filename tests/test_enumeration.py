@@ -54,7 +54,7 @@ def test_the_size_of_a_block_changes_nothing(chunk, monkeypatch):
     counting = problem._replace(f=lambda z: calls.append(z.shape[1]) or problem.f(z))
     monkeypatch.setattr(enumeration, "_CHUNK", chunk)
     pieces = exact(counting)
-    assert sum(calls) == 3**2 and max(calls) <= max(1, chunk // problem.logits.numel())
+    assert sum(calls) == 1 + 3**2 and max(calls) <= max(1, chunk // problem.logits.numel())
     assert torch.allclose(pieces.value, whole.value, rtol=1e-12, atol=0)
     assert torch.allclose(pieces.gradient, whole.gradient, rtol=0, atol=EXACT)
 
@@ -104,6 +104,18 @@ def test_an_outcome_of_probability_zero_adds_nothing_whatever_its_cost(cost):
     expected = torch.zeros(1, 2, 3, dtype=torch.float64)
     expected[0, 0] = p[0] * (torch.tensor([1.0, 0.0, 0.0]) - p)
     assert torch.allclose(truth.gradient, expected, rtol=0, atol=EXACT)
+
+
+def test_the_truth_keeps_its_digits_where_one_outcome_is_nearly_certain():
+    """π = (e⁻¹⁰⁰, e⁻⁵⁰, 1) to rounding: g₁ = π₁ (f₁ − f₂), and g₂ its opposite."""
+    logits = torch.tensor([[[-50.0, 0.0, 50.0]]], dtype=torch.float64)
+    costs = torch.tensor([1.0, 0.3, 0.7], dtype=torch.float64)
+    truth = exact(Problem(logits, Cost(lambda z: (z @ costs).squeeze(-1))))
+    g = math.exp(-50) * (0.3 - 0.7)
+    assert math.isclose(float(truth.gradient[0, 0, 1]), g, rel_tol=1e-12)
+    assert math.isclose(float(truth.gradient[0, 0, 2]), -g, rel_tol=1e-12)
+    flat = exact(Problem(logits, Cost(lambda z: 0.1 + 0 * (z @ costs).squeeze(-1))))
+    assert not flat.gradient.any()
 
 
 def test_the_spread_is_the_widest_range_of_possible_costs(monkeypatch):
