@@ -24,7 +24,6 @@ from torch import Tensor
 
 from gradest import truth
 from gradest.contracts import Estimator, Task
-from gradest.errors import UsageError
 from gradest.inference import (
     CONFIDENCE,
     Interval,
@@ -33,10 +32,10 @@ from gradest.inference import (
     total_variance,
 )
 from gradest.markdown import interval, number
+from gradest.measurement import check_subjects
 from gradest.moments import Moments
 from gradest.pairing import Side, draw, length_of
 from gradest.parameters import LOG_ALPHA
-from gradest.schedule import FEWEST
 
 POWER = 0.8  # with which the smallest detectable effects would have been found
 
@@ -140,12 +139,7 @@ def compare(
     draws that cannot be enumerated though they should, NonFiniteGradient when an estimate is NaN
     or infinite.
     """
-    made = ((a, Estimator, "estimator"), (b, Estimator, "estimator"), (task, Task, "task"))
-    for given, kind, name in made:
-        if not isinstance(given, kind):
-            raise UsageError(f"{given!r} is no {name}; gradest.make_{name}(name) makes one")
-    if replicates < FEWEST:
-        raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
+    check_subjects([a, b], task, replicates)
     sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
     difference = draw(sides, replicates, seed)
     exact = sum(side.exact is not None for side in sides)

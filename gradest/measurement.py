@@ -1,7 +1,7 @@
 """One estimator on one task: replicates of the gradient, or all its outcomes, as moments."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +50,7 @@ class Measurement:
     logits: Tensor  # [B, N, K]
     truth: Truth | None
     means: Mapping[str, Tensor]  # [P], with respect to each group's own coordinates
-    peaks: Mapping[
-        str, float
-    ]  # the largest size of a coordinate seen, or that an unseen cost gives
+    peaks: Mapping[str, float]  # largest coordinate that was seen, or that an unseen cost gives
     resolution: float  # relative rounding of the dtype that was measured in
     method: str  # monte_carlo or enumerated
     outcomes: int | None  # that were enumerated
@@ -269,9 +267,7 @@ def measure(
     replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
     estimate is NaN or infinite.
     """
-    for given, kind, made in ((estimator, Estimator, "estimator"), (task, Task, "task")):
-        if not isinstance(given, kind):
-            raise UsageError(f"{given!r} is no {made}; gradest.make_{made}(name) makes one")
+    check_subjects([estimator], task, replicates)
     for given, kind, name in (
         (precision, Precision, "precision"),
         (reference, Reference, "reference"),
@@ -280,10 +276,6 @@ def measure(
             raise UsageError(f"{name} = {given!r} is no gradest {kind.__name__}")
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"dtype = {dtype!r} is no torch.dtype, such as torch.float32")
-    if not isinstance(replicates, int):
-        raise UsageError(f"replicates = {replicates!r} is no whole number")
-    if replicates < FEWEST:
-        raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
     title = f"{estimator.name} on {task.name}"
     moved = Drift(0.0, 0.0)
@@ -340,6 +332,21 @@ def measure(
         adapt_steps=steps,
         adaptation=tuple(looks),
     )
+
+
+def check_subjects(estimators: Sequence[Estimator], task: Task, replicates: int) -> None:
+    """Raises UsageError for what is no estimator or no task, and for too few replicates."""
+    made = [
+        *((estimator, Estimator, "estimator") for estimator in estimators),
+        (task, Task, "task"),
+    ]
+    for given, kind, name in made:
+        if not isinstance(given, kind):
+            raise UsageError(f"{given!r} is no {name}; gradest.make_{name}(name) makes one")
+    if not isinstance(replicates, int):
+        raise UsageError(f"replicates = {replicates!r} is no whole number")
+    if replicates < FEWEST:
+        raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
 
 
 def _enumerate(replicator: Replicator, tally: Tally, chunk: int, limit: int) -> int | None:

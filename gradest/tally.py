@@ -33,8 +33,8 @@ class Tally:
         self._maps = {name: map_.to(logits.device) for name, map_ in projections.items()}
         weight = torch.stack([w(logits.double()).flatten() for w in SCALES.values()], 1)
         self._square = weight.square()  # [D, scales]
-        self._truth = {} if truth is None else truth.gradients
-        self._directions = {n: g.to(logits.device) for n, g in self._truth.items()}
+        known = {} if truth is None else truth.gradients
+        self._directions = {name: g.to(logits.device) for name, g in known.items()}
         if truth is not None:
             along = self._directions[LOG_ALPHA].unsqueeze(1)  # [D, 1]
             self._along = along * self._square / (along * weight).norm(dim=0)

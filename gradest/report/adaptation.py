@@ -51,7 +51,9 @@ def _change(rows: pd.DataFrame) -> dict[str, float]:
     first, last = (rows.iloc[at] for at in (0, -1))
     before, after = ([float(row[f"variance{end}"]) for end in _ENDS] for row in (first, last))
     named = {"before": before, "after": after, "ratio": ratio(after, before)}
-    ends = {f"{what}{end}": x for what, xs in named.items() for end, x in zip(_ENDS, xs)}  # noqa: B905
+    ends = {
+        f"{what}{end}": x for what, xs in named.items() for end, x in zip(_ENDS, xs, strict=True)
+    }
     return {"steps": float(last["step"]), **ends}
 
 
