@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradest import LAWS, PATHWISE, Cost, Estimator
 from gradest.categorical import log_prob
-from gradest.enumeration import LIMIT, all_codes
+from gradest.measuring.enumeration import LIMIT, all_codes
 
 
 @dataclass(eq=False)

@@ -7,11 +7,11 @@ from pathlib import Path
 if not Path(__file__).with_name("estimators").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from gradest.comparison import Comparison, compare
 from gradest.contracts import LAWS, PATHWISE, Cost, Estimator, Problem, Task, Tuned
-from gradest.measurement import Measurement, measure
-from gradest.monte_carlo_truth import measure_reference
-from gradest.precision import Precision
+from gradest.measuring.comparison import Comparison, compare
+from gradest.measuring.measurement import Measurement, measure
+from gradest.measuring.monte_carlo_truth import measure_reference
+from gradest.measuring.precision import Precision
 from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
 
 __all__ = [

@@ -10,7 +10,7 @@ from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.markdown import escape, table
 from gradest.registry import Registry
-from gradest.suite import suite_names
+from gradest.running.suite import suite_names
 
 _WIDTH = 100
 # What a biased method is right for; in each latent, the others being given.

@@ -20,16 +20,16 @@ from pydantic import ValidationError
 from gradest import catalogue, checks
 from gradest.contracts import Estimator, Task
 from gradest.errors import Inapplicable, UsageError
-from gradest.precision import Precision
-from gradest.provenance import describe_run
+from gradest.measuring.precision import Precision
+from gradest.measuring.schedule import FEWEST
 from gradest.registry import Registry, Shipment, load_plugin
 from gradest.report import write_report
-from gradest.results import finished, read_run, write_results
-from gradest.runner import run as run_cells
-from gradest.schedule import FEWEST
-from gradest.suite import Cell, labels, load_suite
-from gradest.timing import expected_seconds
-from gradest.workers import BACKENDS, Workers
+from gradest.running.provenance import describe_run
+from gradest.running.results import finished, read_run, write_results
+from gradest.running.runner import run as run_cells
+from gradest.running.suite import Cell, labels, load_suite
+from gradest.running.timing import expected_seconds
+from gradest.running.workers import BACKENDS, Workers
 
 
 def run() -> NoReturn:

@@ -30,8 +30,8 @@ from gradest.errors import Inapplicable
 from gradest.markdown import count, interval, number, table
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
-from gradest.suite import Cell
-from gradest.timing import bound, time_cells
+from gradest.running.suite import Cell
+from gradest.running.timing import bound, time_cells
 
 REFERENCE = "rloo"
 LIMIT = 5.0

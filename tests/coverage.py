@@ -30,12 +30,12 @@ from scipy import stats
 from torch import Tensor
 
 import gradest
-from gradest import outcomes
 from gradest.inference import UNBIASED_WITHIN, describe
 from gradest.markdown import table
+from gradest.measuring import outcomes
+from gradest.measuring.replicator import Replicator
 from gradest.moments import Moments
 from gradest.randomness import drawing_from
-from gradest.replicator import Replicator
 
 REPETITIONS = 2000
 CHANCE = 1e-3

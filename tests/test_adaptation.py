@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, adaptation
-from gradest.adaptation import Look, adapted
+from gradest import Cost, Estimator
 from gradest.categorical import log_prob, nabla, sample
-from gradest.provenance import describe_run
+from gradest.measuring import adaptation
+from gradest.measuring.adaptation import Look, adapted
+from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry, Shipment
-from gradest.replicator import Replicator
-from gradest.results import ADAPTATION, write_results
-from gradest.runner import run
-from gradest.suite import load_suite
-from gradest.workers import Workers
+from gradest.running.provenance import describe_run
+from gradest.running.results import ADAPTATION, write_results
+from gradest.running.runner import run
+from gradest.running.suite import load_suite
+from gradest.running.workers import Workers
 
 
 class Halving(Estimator):

@@ -28,8 +28,8 @@ from gradest.categorical import (
 )
 from gradest.checks import Finding, check_estimator, check_task, passed
 from gradest.checks.symmetry_laws import _compared
-from gradest.enumeration import all_codes
 from gradest.knobs import AtLeast2
+from gradest.measuring.enumeration import all_codes
 from gradest.moments import Moments
 from gradest.randomness import draws
 

@@ -12,7 +12,7 @@ import readme
 
 from gradest import all_estimators, all_tasks
 from gradest.cli import main
-from gradest.suite import suite_names
+from gradest.running.suite import suite_names
 
 ROOT = Path(__file__).parent.parent
 

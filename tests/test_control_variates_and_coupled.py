@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, Problem, Task, enumeration
+from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, nabla
 from gradest.checks.problems import Polynomial
+from gradest.measuring import enumeration
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one

@@ -10,8 +10,8 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import gumbel, log_prob, nabla, sample
-from gradest.drift import Drift, drift
 from gradest.errors import Inapplicable
+from gradest.measuring.drift import Drift, drift
 from gradest.randomness import draws
 
 DOUBLE, SINGLE, HALF = torch.float64, torch.float32, torch.float16

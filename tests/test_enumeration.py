@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Problem, enumeration
-from gradest.enumeration import all_codes, codes, exact
+from gradest import Cost, Problem
+from gradest.measuring import enumeration
+from gradest.measuring.enumeration import all_codes, codes, exact
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 

@@ -17,8 +17,8 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Task
 from gradest.categorical import log_prob, nabla, sample
-from gradest.enumeration import all_codes, exact
 from gradest.inference import squared_bias, total_variance
+from gradest.measuring.enumeration import all_codes, exact
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one

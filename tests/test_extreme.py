@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import gradest
-from gradest.enumeration import exact
 from gradest.errors import KnobError, NonFiniteGradient
-from gradest.provenance import describe_run
+from gradest.measuring.enumeration import exact
 from gradest.registry import Registry, Shipment
-from gradest.results import write_results
-from gradest.runner import run
-from gradest.suite import load_suite
-from gradest.workers import Workers
+from gradest.running.provenance import describe_run
+from gradest.running.results import write_results
+from gradest.running.runner import run
+from gradest.running.suite import load_suite
+from gradest.running.workers import Workers
 
 EXACT = 1e-10
 

@@ -8,8 +8,8 @@ from gradest.checks.problems import battery
 from gradest.contracts import inapplicable
 from gradest.errors import KnobError, PluginError
 from gradest.knobs import build, knob_defaults
+from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
 
 SIZES = {"N": 3, "K": 4, "samples": 5}
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from gradest.errors import UsageError
-from gradest.journal import Journal, append_if_shared, append_record, read_records
+from gradest.running.journal import Journal, append_if_shared, append_record, read_records
 
 
 def test_records_come_back_in_order(tmp_path):

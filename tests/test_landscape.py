@@ -10,10 +10,10 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 
-from gradest import sweeps, tables
+from gradest.analysis import sweeps, tables
 from gradest.cli import main
 from gradest.plots import landscape
-from gradest.results import measurements_frame
+from gradest.running.results import measurements_frame
 
 TARGET = 0.45
 THETA = (0.1, 0.25, 0.5, 0.8, 0.95)

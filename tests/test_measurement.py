@@ -13,14 +13,15 @@ from hypothesis import given
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, Problem, Task, Tuned, enumeration
+from gradest import Cost, Estimator, Problem, Task, Tuned
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import NonFiniteGradient, UsageError
 from gradest.inference import total_variance
-from gradest.parameters import SCALES
+from gradest.measuring import enumeration
+from gradest.measuring.parameters import SCALES
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import BATCHES, FEWEST, schedule
 from gradest.randomness import draws
-from gradest.replicator import Replicator
-from gradest.schedule import BATCHES, FEWEST, schedule
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 

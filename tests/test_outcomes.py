@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, Problem, Task, outcomes
+from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
-from gradest.enumeration import exact
-from gradest.outcomes import enumerated
+from gradest.measuring import outcomes
+from gradest.measuring.enumeration import exact
+from gradest.measuring.outcomes import enumerated
+from gradest.measuring.replicator import Replicator
 from gradest.randomness import draws
-from gradest.replicator import Replicator
 
 EXACT = 1e-10
 

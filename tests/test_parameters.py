@@ -7,12 +7,13 @@ from scipy import stats
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, Problem, Task, parameters
+from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob
 from gradest.errors import UsageError
 from gradest.inference import squared_bias, total_variance
+from gradest.measuring import parameters
+from gradest.measuring.parameters import LOG_ALPHA, SCALES, projections, pulled_back
 from gradest.moments import Moments
-from gradest.parameters import LOG_ALPHA, SCALES, projections, pulled_back
 
 EXACT = 1e-10
 SMALL = {"latents": 2, "categories": 3, "steps": 5, "points": 3}

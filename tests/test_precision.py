@@ -9,16 +9,17 @@ from scipy import stats
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, Precision, measurement, precision
+from gradest import Cost, Estimator, Precision
 from gradest.categorical import gumbel_max
 from gradest.cli import main
 from gradest.errors import SuiteError
-from gradest.precision import planned, shortfall
+from gradest.measuring import measurement, precision
+from gradest.measuring.precision import planned, shortfall
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.truth import known
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
-from gradest.replicator import Replicator
-from gradest.suite import load_suite
-from gradest.truth import known
+from gradest.running.suite import load_suite
 
 PILOT = 4096
 

@@ -21,11 +21,11 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, log_prob, nabla, sample, softmax
-from gradest.enumeration import all_codes, exact
 from gradest.errors import KnobError
-from gradest.outcomes import enumerated
+from gradest.measuring.enumeration import all_codes, exact
+from gradest.measuring.outcomes import enumerated
+from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 BITS = [(0.3, 0.45), (0.8, 0.45), (0.5, 0.499), (0.1, 0.1)]  # θ and t of the published figures

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from gradest import plots, report, tables
+from gradest import plots, report
+from gradest.analysis import tables
 from gradest.errors import UsageError
 from gradest.markdown import escape, interval, number, plus_minus
 from gradest.plots import looks
 from gradest.report import control_failures, write_report
-from gradest.results import COLUMNS, measurements_frame, write_frame, write_json
+from gradest.running.results import COLUMNS, measurements_frame, write_frame, write_json
 
 # Those of sweeps have tests of their own.
 FIGURES = {n: draw for n, draw in report._FIGURES.items() if not n.startswith("landscape")}

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from gradest.errors import PluginError, UsageError
-from gradest.journal import read_records
-from gradest.provenance import describe_run
 from gradest.registry import Registry, Shipment
-from gradest.results import finished, write_results
-from gradest.runner import run
-from gradest.suite import load_suite
-from gradest.workers import Workers
+from gradest.running.journal import read_records
+from gradest.running.provenance import describe_run
+from gradest.running.results import finished, write_results
+from gradest.running.runner import run
+from gradest.running.suite import load_suite
+from gradest.running.workers import Workers
 
 ROOT = Path(__file__).parent.parent
 ALONE = Workers(jobs=1)

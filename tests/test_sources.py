@@ -11,15 +11,15 @@ from conftest import LEVEL
 from scipy import stats
 from torch import Tensor
 
-from gradest.journal import read_records
-from gradest.measurement import Measurement
-from gradest.provenance import describe_run
+from gradest.inference.sources import DRAWS, by_source
+from gradest.measuring.measurement import Measurement
 from gradest.registry import Registry, Shipment
-from gradest.results import SOURCES, read_run, write_results
-from gradest.runner import run
-from gradest.sources import DRAWS, by_source
-from gradest.suite import load_suite
-from gradest.workers import Workers
+from gradest.running.journal import read_records
+from gradest.running.provenance import describe_run
+from gradest.running.results import SOURCES, read_run, write_results
+from gradest.running.runner import run
+from gradest.running.suite import load_suite
+from gradest.running.workers import Workers
 
 K = stats.norm.isf(LEVEL / 2)
 LEVELS = ("seed", "steps", "batch")
@@ -309,7 +309,7 @@ def test_a_cell_without_a_finite_mean_leaves_its_family_out(ran):
 
 def test_a_group_that_has_no_rows_has_no_sources(ran, monkeypatch):
     """Where the map of a group would be too large its mean is known, its variance is not."""
-    monkeypatch.setattr("gradest.parameters.LARGEST", 5)
+    monkeypatch.setattr("gradest.measuring.parameters.LARGEST", 5)
     sources, rows, _ = ran()
     assert set(rows.parameter) == {"log_alpha"}
     assert len(sources) == 0

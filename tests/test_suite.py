@@ -6,7 +6,7 @@ import pytest
 
 from gradest.errors import SuiteError, UsageError
 from gradest.registry import Registry
-from gradest.suite import Cell, labels, load_suite, suite_names
+from gradest.running.suite import Cell, labels, load_suite, suite_names
 
 BASE = """\
 replicates: 100

@@ -8,13 +8,13 @@ from torch import Tensor
 
 import gradest
 from gradest import Cost, Problem, Task
-from gradest.enumeration import exact
 from gradest.inference import squared_bias, total_variance
+from gradest.measuring.enumeration import exact
+from gradest.measuring.parameters import LOG_ALPHA
+from gradest.measuring.schedule import BATCHES, FEWER, schedule
+from gradest.measuring.tally import COSINES, Tally
+from gradest.measuring.truth import Truth
 from gradest.moments import Moments
-from gradest.parameters import LOG_ALPHA
-from gradest.schedule import BATCHES, FEWER, schedule
-from gradest.tally import COSINES, Tally
-from gradest.truth import Truth
 
 SAME = 1e-12  # relative: a few thousand additions in float64
 ROOT = 1e-9  # the ends of an interval for a bias are roots, found to 10⁻¹⁰

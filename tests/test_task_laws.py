@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Problem, Task, enumeration
+from gradest import Cost, Problem, Task
 from gradest.checks import Finding, check_task, passed
+from gradest.measuring import enumeration
 
 
 class Good(Task):

@@ -10,8 +10,9 @@ from scipy import stats
 from torch import Tensor
 
 import gradest
-from gradest import Task, enumeration
+from gradest import Task
 from gradest.errors import KnobError
+from gradest.measuring import enumeration
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 cache = importlib.import_module("gradest.tasks._cache")

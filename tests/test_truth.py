@@ -12,20 +12,21 @@ from scipy import stats
 from torch import Tensor
 
 import gradest
-from gradest import Cost, Estimator, Problem, Task, enumeration, monte_carlo_truth
+from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
-from gradest.journal import read_records
-from gradest.monte_carlo_truth import ReferencePrecision, measure_reference, needed
-from gradest.parameters import LOG_ALPHA, projections
-from gradest.provenance import describe_run
+from gradest.measuring import enumeration, monte_carlo_truth
+from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
+from gradest.measuring.parameters import LOG_ALPHA, projections
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.truth import Reference, Truth, estimated, known
 from gradest.registry import Registry, Shipment, catalogue_estimators
-from gradest.replicator import Replicator
-from gradest.results import write_results
-from gradest.runner import run
-from gradest.suite import load_suite
-from gradest.truth import Reference, Truth, estimated, known
-from gradest.workers import Workers
+from gradest.running.journal import read_records
+from gradest.running.provenance import describe_run
+from gradest.running.results import write_results
+from gradest.running.runner import run
+from gradest.running.suite import load_suite
+from gradest.running.workers import Workers
 
 EXACT = 1e-10
 K = stats.norm.isf(LEVEL / 2)

@@ -5,7 +5,7 @@ import pytest
 from joblib.parallel import get_active_backend
 
 from gradest.errors import UsageError
-from gradest.workers import Workers, running_on
+from gradest.running.workers import Workers, running_on
 
 
 def active() -> tuple[str, int]:
@@ -37,7 +37,7 @@ def test_an_error_inside_gives_the_old_workers_back():
 
 
 def test_without_dask_there_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr("gradest.workers.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("gradest.running.workers.importlib.util.find_spec", lambda name: None)
     with (
         pytest.raises(UsageError, match="needs Dask: pip install"),
         running_on(Workers(backend="dask")),

@@ -21,9 +21,9 @@ from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, esti
 from gradest.contracts import Cost, Task
 from gradest.inference import largest_z, mean_interval
 from gradest.knobs import knob_defaults
+from gradest.measuring.replicator import Replicator
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
 
 _PAIRS = 4096  # rows in which two ways to the same thing are held against each other
 

@@ -19,9 +19,9 @@ from gradest.checks.rare_laws import rare_bias
 from gradest.checks.settings import told, variations
 from gradest.checks.subject import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.contracts import Estimator, Task
-from gradest.enumeration import Truth, exact
 from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval, total_variance
-from gradest.outcomes import Enumerated
+from gradest.measuring.enumeration import Truth, exact
+from gradest.measuring.outcomes import Enumerated
 
 
 class _Deviation(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradest.contracts import Cost, Problem, Task
-from gradest.enumeration import all_codes
+from gradest.measuring.enumeration import all_codes
 
 Change = Callable[[Tensor], Tensor]
 

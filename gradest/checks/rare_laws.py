@@ -9,8 +9,8 @@ from gradest.checks.problems import rare
 from gradest.checks.rigged import Uneven
 from gradest.checks.subject import Subject
 from gradest.contracts import Task
-from gradest.enumeration import exact
-from gradest.outcomes import Enumerated
+from gradest.measuring.enumeration import exact
+from gradest.measuring.outcomes import Enumerated
 
 # Logits that make categories rare, and what rounding may do there: 1 − π has a relative error of
 # 10⁻¹⁶/(1 − π), and enters squared.

@@ -13,12 +13,12 @@ from gradest.checks.problems import Changed, battery
 from gradest.checks.rigged import Tilted, Uniforms
 from gradest.contracts import Cost, Estimator, Task, inapplicable
 from gradest.knobs import build
-from gradest.measurement import Measurement, measure
+from gradest.measuring.measurement import Measurement, measure
+from gradest.measuring.outcomes import Enumerated, enumerated
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import BATCHES
 from gradest.moments import Moments
-from gradest.outcomes import Enumerated, enumerated
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
-from gradest.schedule import BATCHES
 
 LOOKS = (40_000, 400_000)  # replicates; the second look is for what the first leaves open
 FALSE_ALARM = 1e-4  # the chance that a statistical law rejects an estimator that keeps it

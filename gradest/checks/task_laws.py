@@ -9,8 +9,8 @@ from torch import Tensor
 from gradest.categorical import leave_one_out_mean, one_hot, sample
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, outcome, relative_gap
 from gradest.contracts import Problem, Task
-from gradest.enumeration import LIMIT, exact
 from gradest.knobs import build
+from gradest.measuring.enumeration import LIMIT, exact
 from gradest.randomness import Draws, drawing_from
 
 _DRAWS = 20_000  # by which a closed form is tested that cannot be enumerated

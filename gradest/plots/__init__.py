@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradest import tables
+from gradest.analysis import tables
 from gradest.inference import UNBIASED_WITHIN
 from gradest.markdown import number
 from gradest.plots import canvas, looks, views

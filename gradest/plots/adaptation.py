@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gradest import tables
+from gradest.analysis import tables
 from gradest.plots import canvas, looks
 
 _CLOSEST = 1.6  # between two ticks

@@ -23,10 +23,10 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.ticker import LogLocator
 from scipy.spatial.distance import pdist
 
-from gradest import sweeps, tables
+from gradest.analysis import sweeps, tables
+from gradest.analysis.sweeps import Sweep
 from gradest.plots import canvas, looks, views
 from gradest.plots.looks import Look
-from gradest.sweeps import Sweep
 
 _QUANTITIES = {"bias": "norm of the bias, ‖E ĝ − g‖", "variance": "variance tr Cov(ĝ)"}
 _POWER = {"bias": 1, "variance": 2}  # of ‖g‖, for the same units

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradest import tables
+from gradest.analysis import tables
+from gradest.inference.sources import DRAWS
 from gradest.plots import canvas, looks
-from gradest.sources import DRAWS
 
 _WIDTH = 0.7  # of the points of one source, where sources are 1 apart
 

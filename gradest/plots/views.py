@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradest import budget, sweeps, tables
+from gradest.analysis import budget, sweeps, tables
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
 _CURVE = 3  # temperatures that make a curve

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from gradest import tables
-from gradest.levels import Family
+from gradest.analysis import tables
+from gradest.analysis.levels import Family
 from gradest.markdown import count, escape, interval, number, table
 from gradest.report.prose import Section, Table
 from gradest.report.swept import rankings

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from gradest import tables
+from gradest.analysis import tables
 from gradest.inference import UNBIASED_WITHIN
 from gradest.markdown import escape, number, plus_minus, table
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradest import references, tables
+from gradest import references
+from gradest.analysis import tables
+from gradest.analysis.multiplicity import bias_tests
+from gradest.analysis.ranking import LEVEL, POWER
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
 from gradest.markdown import code_block, count, escape, interval, number, table
-from gradest.multiplicity import bias_tests
-from gradest.ranking import LEVEL, POWER
 from gradest.report import cells, numerics
 
 _READING = f"""\

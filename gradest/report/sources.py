@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from gradest import tables
+from gradest.analysis import tables
 from gradest.markdown import escape, interval, table
 from gradest.plots.sources import ordered
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from gradest import sweeps, tables
+from gradest.analysis import sweeps, tables
 from gradest.markdown import count, escape, interval, number, table
 from gradest.report.prose import Section, Table
 

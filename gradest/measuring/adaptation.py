@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from gradest.inference import total_variance
-from gradest.replicator import Replicator
+from gradest.measuring.replicator import Replicator
 
 _REPLICATES = 2048  # of a look at the variance
 

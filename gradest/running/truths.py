@@ -11,13 +11,13 @@ from typing import Any
 import joblib
 import torch
 
-from gradest.journal import Journal, Record
 from gradest.knobs import build
-from gradest.monte_carlo_truth import ReferencePrecision, measure_reference, needed
-from gradest.progress import display
+from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.registry import Registry, Shipment, catalogue_estimators, digest_of
-from gradest.suite import Cell, canonical
-from gradest.workers import Workers, running_on
+from gradest.running.journal import Journal, Record
+from gradest.running.progress import display
+from gradest.running.suite import Cell, canonical
+from gradest.running.workers import Workers, running_on
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from gradest.errors import NonFiniteGradient
+from gradest.measuring.outcomes import Enumerated
+from gradest.measuring.parameters import LOG_ALPHA, SCALES
+from gradest.measuring.truth import Truth
 from gradest.moments import Moments
-from gradest.outcomes import Enumerated
-from gradest.parameters import LOG_ALPHA, SCALES
-from gradest.truth import Truth
 
 # A mean cosine is known to ± 0.016 after so many replicates, whatever the estimator.
 COSINES = 2**14

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.journal import Record, read_records
-from gradest.measurement import Measurement
-from gradest.nested import Nested
-from gradest.parameters import SCALES
+from gradest.measuring.measurement import Measurement
+from gradest.measuring.parameters import SCALES
+from gradest.running.journal import Record, read_records
+from gradest.running.nested import Nested
 
 # Names every row; the params are JSON with sorted keys.
 IDENTITY = (

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.inference import mean_interval
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
-from gradest.schedule import schedule
 
 _REPLICATES = 256
 

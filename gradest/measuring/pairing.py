@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradest.adaptation import adapted
 from gradest.contracts import Estimator, Task
 from gradest.errors import NonFiniteGradient, UsageError
 from gradest.inference import Interval, squared_bias, total_variance
+from gradest.measuring.adaptation import adapted
+from gradest.measuring.outcomes import LIMIT, enumerated
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
-from gradest.outcomes import LIMIT, enumerated
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
-from gradest.schedule import schedule
 
 _ROUNDING = 1024  # units in the last place, as in a measurement
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
 
 LIMIT = 1_000_000  # joint outcomes of the draws of one estimate
 _ROWS = 2**14  # at once

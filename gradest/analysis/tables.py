@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gradest import multiplicity, ranking
-from gradest.schedule import BATCHES
+from gradest.analysis import multiplicity, ranking
+from gradest.measuring.schedule import BATCHES
 
 SYMBOLS = {"log_alpha": "log α", "alpha": "α"}
 
@@ -64,8 +64,8 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Annotated rows of one section, best first, with columns `rank` and `detectable_ratio`.
 
     By mse, or by variance where no row has an mse; those that no test tells apart share a rank
-    (`gradest.ranking`).  A row without a number has no rank.  An enumerated cell appears once,
-    however often it was asked for.
+    (`gradest.analysis.ranking`).  A row without a number has no rank.  An enumerated cell appears
+    once, however often it was asked for.
     """
     by = ranking_column(rows)
     rows = rows[~(rows["method"].eq("enumerated") & rows.duplicated("label"))]

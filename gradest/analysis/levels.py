@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradest import sweeps, tables
+from gradest.analysis import sweeps, tables
 
 
 class Family(NamedTuple):

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from gradest.analysis.multiplicity import holm
 from gradest.inference import CONFIDENCE
-from gradest.multiplicity import holm
 
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8

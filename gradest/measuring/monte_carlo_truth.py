@@ -11,13 +11,13 @@ import torch
 from annotated_types import Gt
 from pydantic import AllowInfNan, BaseModel, ConfigDict
 
-from gradest import enumeration
 from gradest.contracts import Estimator, Task
 from gradest.errors import Inapplicable, UsageError
-from gradest.measurement import Measurement, measure
+from gradest.measuring import enumeration
+from gradest.measuring.measurement import Measurement, measure
+from gradest.measuring.schedule import FEWEST
+from gradest.measuring.truth import Reference
 from gradest.registry import catalogue_estimators
-from gradest.schedule import FEWEST
-from gradest.truth import Reference
 
 _PILOT = 512  # replicates by which the candidates are compared
 

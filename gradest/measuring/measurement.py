@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest import truth
-from gradest.adaptation import Look, adapted
 from gradest.contracts import Estimator, Task
-from gradest.drift import Drift, drift
 from gradest.errors import UsageError
 from gradest.inference import describe, mean_interval
 from gradest.markdown import interval
-from gradest.memory import peak_bytes
+from gradest.measuring import truth
+from gradest.measuring.adaptation import Look, adapted
+from gradest.measuring.drift import Drift, drift
+from gradest.measuring.memory import peak_bytes
+from gradest.measuring.outcomes import LIMIT, enumerated
+from gradest.measuring.parameters import LOG_ALPHA, SCALES, projections, pulled_back
+from gradest.measuring.precision import Precision, planned, shortfall
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import FEWEST
+from gradest.measuring.tally import COSINES, Tally
+from gradest.measuring.truth import Reference, Truth
 from gradest.moments import Moments, decode, encode
-from gradest.outcomes import LIMIT, enumerated
-from gradest.parameters import LOG_ALPHA, SCALES, projections, pulled_back
-from gradest.precision import Precision, planned, shortfall
 from gradest.randomness import Draws, drawing_from
-from gradest.replicator import Replicator
-from gradest.schedule import FEWEST
-from gradest.tally import COSINES, Tally
-from gradest.truth import Reference, Truth
 
 # Differences of so many units in the last place are rounding: sums over all outcomes and over the
 # replicates accumulate that much.

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradest.docstrings import citation
 from gradest.registry import Registry
-from gradest.suite import Suite
+from gradest.running.suite import Suite
 
 _PACKAGES = ("gradest", "torch", "numpy", "scipy", "pandas", "joblib")
 
@@ -67,7 +67,7 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """The commit of the clone that this code runs from, None where it is no clone."""
-    folder = Path(__file__).parent.parent
+    folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]

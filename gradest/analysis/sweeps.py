@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradest import tables
+from gradest.analysis import tables
 
 Point = tuple[float, ...]  # the probability of each category
 

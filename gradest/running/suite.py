@@ -12,36 +12,18 @@ from typing import Any
 
 import torch
 
-from gradest import (
-    adaptation,
-    categorical,
-    contracts,
-    drift,
-    enumeration,
-    inference,
-    measurement,
-    moments,
-    outcomes,
-    parameters,
-    precision,
-    randomness,
-    replicator,
-    schedule,
-    tally,
-    truth,
-)
+from gradest import categorical, contracts, inference, measuring, moments, randomness
 from gradest.contracts import Estimator
 from gradest.errors import UsageError
 from gradest.knobs import suggestion
-from gradest.precision import Precision
+from gradest.measuring.precision import Precision
 from gradest.registry import Registry, digest_of, source_digest
-from gradest.suite_file import SuiteFile, SuiteSource
+from gradest.running.suite_file import SuiteFile, SuiteSource
 
-SUITES = Path(__file__).with_name("suites")
-_MEASURING = (
-    *(adaptation, categorical, contracts, drift, enumeration, measurement),
-    *(moments, outcomes, parameters, precision, randomness, replicator, schedule, tally, truth),
-)
+SUITES = Path(inference.__file__).parents[1] / "suites"
+# What a measured number depends on beside its plugins.
+_MODULES = (categorical, contracts, moments, randomness)
+_PACKAGES = (inference, measuring)
 
 
 @dataclass(frozen=True)
@@ -153,8 +135,7 @@ def load_suite(
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
-    inferring = Path(inference.__file__).parent.glob("*.py")
-    core = digest_of([*(Path(module.__file__) for module in _MEASURING), *sorted(inferring)])
+    core = _core_digest()
     cells = tuple(
         Cell(
             task=task.name,
@@ -186,6 +167,12 @@ def load_suite(
     )
     _refuse_twins(source, cells)
     return Suite(path.stem, settings, cells)
+
+
+def _core_digest() -> str:
+    own = [Path(module.__file__) for module in _MODULES]
+    folders = [Path(package.__file__).parent for package in _PACKAGES]
+    return digest_of([*own, *(file for folder in folders for file in sorted(folder.glob("*.py")))])
 
 
 def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:

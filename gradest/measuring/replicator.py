@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.errors import Inapplicable
+from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
 from gradest.randomness import Draws
-from gradest.schedule import schedule
 
 _ADAPT_ROWS = 64  # fresh draws a step of adapt looks at, for each data point
 _PILOT_ROWS = 4

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradest import levels, tables
-from gradest.levels import Family
-from gradest.results import ADAPTATION, SOURCES
+from gradest.analysis import levels, tables
+from gradest.analysis.levels import Family
+from gradest.running.results import ADAPTATION, SOURCES
 
 
 def looks(folder: Path, frame: pd.DataFrame, nested: Sequence[str] = ()) -> pd.DataFrame:

@@ -22,7 +22,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradest import truth
 from gradest.contracts import Estimator, Task
 from gradest.inference import (
     CONFIDENCE,
@@ -32,10 +31,11 @@ from gradest.inference import (
     total_variance,
 )
 from gradest.markdown import interval, number
-from gradest.measurement import check_subjects
+from gradest.measuring import truth
+from gradest.measuring.measurement import check_subjects
+from gradest.measuring.pairing import Side, draw, length_of
+from gradest.measuring.parameters import LOG_ALPHA
 from gradest.moments import Moments
-from gradest.pairing import Side, draw, length_of
-from gradest.parameters import LOG_ALPHA
 
 POWER = 0.8  # with which the smallest detectable effects would have been found
 

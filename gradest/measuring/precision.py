@@ -16,12 +16,12 @@ from annotated_types import Ge, Gt
 from pydantic import AllowInfNan, BaseModel, ConfigDict
 
 from gradest.inference import replicates_needed
+from gradest.measuring.parameters import LOG_ALPHA
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import BATCHES, FEWEST, PER_BATCH
+from gradest.measuring.tally import Tally
+from gradest.measuring.truth import Truth
 from gradest.moments import Moments
-from gradest.parameters import LOG_ALPHA
-from gradest.replicator import Replicator
-from gradest.schedule import BATCHES, FEWEST, PER_BATCH
-from gradest.tally import Tally
-from gradest.truth import Truth
 
 _PILOT = 4096  # replicates from which the number is planned
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from gradest.measurement import Measurement
-from gradest.sources import Source, by_source
+from gradest.inference.sources import Source, by_source
+from gradest.measuring.measurement import Measurement
 
 _SHARED = ("task", "task_knobs", "estimator", "estimator_knobs", "seed", "dtype")
 Levels = tuple[Any, ...]  # the values of the nested knobs in one cell

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gradest import enumeration
+from gradest.measuring import enumeration
+from gradest.measuring.parameters import LOG_ALPHA
+from gradest.measuring.replicator import Replicator
 from gradest.moments import Moments, decode, encode
-from gradest.parameters import LOG_ALPHA
-from gradest.replicator import Replicator
 
 
 class Reference(NamedTuple):

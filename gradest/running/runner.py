@@ -16,21 +16,21 @@ from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 
 from gradest.errors import Inapplicable, UsageError
-from gradest.journal import Journal, Record, append_if_shared
 from gradest.knobs import build
-from gradest.measurement import measure
-from gradest.monte_carlo_truth import DEFAULT, ReferencePrecision
-from gradest.precision import Precision
-from gradest.progress import display
+from gradest.measuring.measurement import measure
+from gradest.measuring.monte_carlo_truth import DEFAULT, ReferencePrecision
+from gradest.measuring.precision import Precision
+from gradest.measuring.schedule import FEWEST
+from gradest.measuring.truth import Reference
 from gradest.registry import Registry, Shipment
-from gradest.results import finished
-from gradest.schedule import FEWEST
-from gradest.suite import Cell, labels
+from gradest.running.journal import Journal, Record, append_if_shared
+from gradest.running.progress import display
+from gradest.running.results import finished
+from gradest.running.suite import Cell, labels
+from gradest.running.timing import ROUNDS, time_cells
+from gradest.running.truths import references
+from gradest.running.workers import Workers, running_on
 from gradest.threads import one_thread
-from gradest.timing import ROUNDS, time_cells
-from gradest.truth import Reference
-from gradest.truths import references
-from gradest.workers import Workers, running_on
 
 
 def run(

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from gradest.knobs import build
-from gradest.outcomes import outcomes
-from gradest.precision import Precision, planned
+from gradest.measuring.outcomes import outcomes
+from gradest.measuring.precision import Precision, planned
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.truth import known
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
-from gradest.replicator import Replicator
-from gradest.suite import Cell
+from gradest.running.suite import Cell
 from gradest.threads import one_thread
-from gradest.truth import known
 
 # The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
 ROUNDS = 7

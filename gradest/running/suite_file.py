@@ -16,10 +16,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from gradest.contracts import Task
 from gradest.errors import KnobError, SuiteError, UsageError
 from gradest.knobs import build, grid, suggestion
-from gradest.monte_carlo_truth import ReferencePrecision
-from gradest.parameters import SCALES
-from gradest.precision import Precision
-from gradest.schedule import FEWEST
+from gradest.measuring.monte_carlo_truth import ReferencePrecision
+from gradest.measuring.parameters import SCALES
+from gradest.measuring.precision import Precision
+from gradest.measuring.schedule import FEWEST
 
 Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
 Entries = list[Any]

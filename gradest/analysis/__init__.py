@@ -1,0 +1,1 @@
+"""What rows say: tables, ranks, sweeps, levels and budgets, as frames."""
