@@ -57,6 +57,14 @@ def log_prob(logits: Tensor, z: Tensor) -> Tensor:
     return (chosen - logits.logsumexp(-1)).sum(-1)
 
 
+def kl_divergence(logits: Tensor, prior: Tensor) -> Tensor:
+    """KL(Cat(logits) ‖ Cat(prior)), latent by latent: [..., K] and [..., K] -> [...]."""
+    log_q = logits.log_softmax(-1)
+    # A masked category has q = 0 and log q = −∞, whose product is 0, in the gradient too.
+    finite = torch.where(log_q > -torch.inf, log_q - prior.log_softmax(-1), 0.0)
+    return (log_q.exp() * finite).sum(-1)
+
+
 def gumbel(like: Tensor) -> Tensor:
     """Standard Gumbel noise G = −log E, E ~ Exp(1), in the shape of `like`.
 

@@ -6,8 +6,9 @@ D observed dimensions.  `logits` are log α, unnormalised.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ LAWS = frozenset(
 # makes it unbiased for the mean of that value.
 PATHWISE = "pathwise"
 
+KL = Literal["exact", "sampled", "relaxed"]
+
 
 class Cost:
     """The function f whose expectation is differentiated; counts its evaluations.
@@ -37,53 +40,105 @@ class Cost:
     that one task serves every dtype and device.  A task with parameters of its own passes their
     `module`; fn is then called as `fn(z, module)`, with parameters that follow z, live or frozen.
 
+    A latent-variable model has a `prior`, logits [N, K] of p(z), besides the `logits` of q that
+    the problem has too, and one of three objectives:
+
+        kl = "exact"    E f(z) + KL(q ‖ p), the KL in closed form, beside every estimate
+        kl = "sampled"  E [f(z) + log q(z) − log p(z)]: f itself adds the logarithms
+        kl = "relaxed"  as exact, but an estimator that `owns_kl` puts densities of its own samples
+                        in the KL's place, and none is added for it
+
+    `samples` = m > 1 asks for a multi-sample bound: f(zᵢ) is −log wᵢ, with log q − log p where
+    there is a prior, and the objective is E −log 1/m Σᵢ wᵢ over m codes (`gradest.objectives`).
+
     `evaluations` counts forward evaluations for each row, and `gradient_evaluations` those of them
     that a backward pass went through to z.  Calls raise ValueError when fn returns another shape
     than the contract's.
     """
 
     def __init__(
-        self, fn: Callable[..., Tensor], module: nn.Module | None = None, points: int | None = None
+        self,
+        fn: Callable[..., Tensor],
+        module: nn.Module | None = None,
+        points: int | None = None,
+        *,
+        prior: Tensor | None = None,
+        kl: KL | None = None,
+        samples: int = 1,
+        logits: Tensor | None = None,
     ) -> None:
         self.fn = fn
         self.module = module
         self.points = points
+        self.prior = prior
+        self.kl = kl
+        self.samples = samples
         self.evaluations = 0
         self.gradient_evaluations = 0
+        self._logits = logits
 
     def __call__(self, z: Tensor) -> Tensor:
         """f(z), with gradients to z and to the task's parameters."""
-        return self._evaluate(z, self._parameters())
+        return self._evaluate(z, frozen=False)
 
     def frozen(self, z: Tensor) -> Tensor:
         """f(z) with the task's parameters held constant, for control variates.
 
         A control variate has mean zero in the logits, not in the task's parameters.
         """
-        return self._evaluate(z, {name: p.detach() for name, p in self._parameters().items()})
+        return self._evaluate(z, frozen=True)
 
-    def replicated(self, points: int) -> "Cost":
+    def replicated(self, points: int | None, logits: Tensor | None = None) -> "Cost":
         """The same f over rows that are `points` data points, each repeated R times in a block.
 
-        A task never hears of replicates: to it they are one more middle axis.
+        A task never hears of replicates: to it they are one more middle axis.  `logits` [R, N, K]
+        are those of the rows, for a cost that depends on q itself.
         """
-        return Cost(self.fn, self.module, points)
+        return self._with(points=points, _logits=logits)
 
-    def _parameters(self) -> dict[str, Tensor]:
-        return {} if self.module is None else dict(self.module.named_parameters())
+    def changed(self, fn: Callable[..., Tensor]) -> "Cost":
+        """The same but for fn."""
+        return self._with(fn=fn)
 
-    def _evaluate(self, z: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    def bounded(self, samples: int) -> "Cost":
+        """−log w of the same model, for a bound of so many samples."""
+        return self._with(kl="sampled", samples=samples)
+
+    def _with(self, **changes: Any) -> "Cost":
+        """A copy that counts for itself."""
+        same = copy(self)
+        vars(same).update(changes, evaluations=0, gradient_evaluations=0)
+        return same
+
+    @property
+    def depends(self) -> bool:
+        """Whether E ∂f/∂ log α is not zero: f depends on the logits beside z.
+
+        With one sample it is E ∂ log q = 0, noise that is left out.
+        """
+        return self._adds_logarithms and self.samples > 1
+
+    @property
+    def _adds_logarithms(self) -> bool:
+        return self.kl == "sampled" and self.prior is not None
+
+    def _evaluate(self, z: Tensor, frozen: bool) -> Tensor:
         evaluations = z.shape[1:-2].numel()
         self.evaluations += evaluations
         if z.requires_grad and torch.is_grad_enabled():
             z = z.view_as(z)  # f's own, so that no other use of z counts
             z.register_hook(lambda _: self._passed(evaluations))
+        value = self._task_cost(z, frozen)
+        return value + self._logarithms(z, frozen) if self._adds_logarithms else value
+
+    def _task_cost(self, z: Tensor, frozen: bool) -> Tensor:
         if self.points is not None:
             z = z.unflatten(0, (self.points, -1))  # [B, R, ..., N, K]
         if self.module is None:
             value = self.fn(z)
         else:
-            following = {name: p.to(z) for name, p in parameters.items()}
+            named = self.module.named_parameters()
+            following = {name: _held(p, frozen).to(z) for name, p in named}
             value = self.fn(z, lambda x: functional_call(self.module, following, x))
         if value.shape != z.shape[:-2]:
             raise ValueError(
@@ -92,8 +147,23 @@ class Cost:
             )
         return value if self.points is None else value.flatten(0, 1)
 
+    def _logarithms(self, z: Tensor, frozen: bool) -> Tensor:
+        """log q(z) − log p(z), linear in each latent: [R, ..., N, K] -> [R, ...]."""
+        if self._logits is None:
+            raise ValueError("a cost with log q(z) needs the logits of q: Cost(..., logits=logits)")
+        log_q = _held(self._logits, frozen or not self.depends).log_softmax(-1)
+        ratio = log_q - _held(self.prior, frozen).to(z).log_softmax(-1)  # [R, N, K]
+        # A masked category, with q = 0, has weight 0; 0 · −∞ would be NaN.
+        ratio = torch.where(log_q > -torch.inf, ratio, 0.0)
+        middle = (slice(None), *(None,) * (z.ndim - 3))
+        return (z * ratio[middle]).sum((-2, -1))
+
     def _passed(self, evaluations: int) -> None:
         self.gradient_evaluations += evaluations
+
+
+def _held(x: Tensor, frozen: bool) -> Tensor:
+    return x.detach() if frozen else x
 
 
 class Problem(NamedTuple):
@@ -118,7 +188,7 @@ class Task(Knobs, ABC):
         raise NotImplementedError(f"{self.name} has no parameters {name!r}")
 
     def penalty(self, logits: Tensor) -> Tensor:
-        """Closed-form terms beside E f, such as a KL divergence: [B, N, K] -> [B]."""
+        """Closed-form terms beside E f and the divergence from a prior: [B, N, K] -> [B]."""
         return logits.new_zeros(logits.shape[0])
 
     def expectation(self, logits: Tensor) -> Tensor | None:
@@ -141,6 +211,8 @@ class Estimator(Knobs, ABC):
     differentiates: ClassVar[bool] = False  # uses the derivative of f
     categories: ClassVar[int | None] = None  # 2 for binary-only methods
     outcomes: ClassVar[int | None] = None  # the largest K^N for methods that visit all of them
+    owns_kl: ClassVar[bool] = False  # where f.kl is "relaxed" the value includes a KL of its own
+    bounds: ClassVar[bool] = False  # takes a multi-sample bound as it is, and nothing else
     evaluations: ClassVar[str] = ""  # of f for one estimate: a formula in N, K and the knobs
     adapt_steps: ClassVar[int] = 0  # how many steps of adapt its state needs by default
     laws: ClassVar[frozenset[str]] = frozenset()  # of LAWS and PATHWISE, those that it obeys
@@ -206,15 +278,18 @@ class Tuned(Estimator):
             parameter.requires_grad_(wanted)
 
 
-def inapplicable(estimator: Estimator, task: Task, logits: Tensor) -> str | None:
+def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | None:
     """Why the estimator cannot run on the task, or None when it can."""
-    _, latents, categories = logits.shape
+    _, latents, categories = problem.logits.shape
+    latents *= problem.f.samples
     if estimator.categories not in (None, categories):
         return (
             f"{estimator.name} needs K = {estimator.categories}, {task.name} has K = {categories}"
         )
     if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
         return f"{estimator.name} needs f' and {task.name} defines f on the vertices alone"
+    if estimator.bounds and problem.f.samples == 1:
+        return f"{estimator.name} needs a multi-sample bound, {task.name} has one sample"
     if estimator.outcomes is not None and categories**latents > estimator.outcomes:
         return (
             f"{estimator.name} visits all K^N outcomes: {categories}^{latents} is more than "

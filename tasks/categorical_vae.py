@@ -1,10 +1,11 @@
 """A variational autoencoder with categorical latents, on binarised handwritten digits.
 
-    f(z) = −log p(x | z),    z ~ q(z | x) = Πₙ Cat(αₙ(x)),    penalty = KL(q(z | x) ‖ uniform)
+    f(z) = −log p(x | z),    z ~ q(z | x) = Πₙ Cat(αₙ(x)),    prior uniform
 
-so that E f + penalty is the negative ELBO of a data point and every gradient is the discrete
-ELBO's.  log α comes from an encoder 64-H-(N × K), the pixels' logits from a decoder (N × K)-H-64,
-both with tanh.  Off the vertices the decoder reads the relaxed code in place of the one-hot one.
+so that E f + KL(q(z | x) ‖ uniform) is the negative ELBO of a data point and every gradient is the
+discrete ELBO's.  log α comes from an encoder 64-H-(N × K), the pixels' logits from a decoder
+(N × K)-H-64, both with tanh.  Off the vertices the decoder reads the relaxed code in place of the
+one-hot one.
 
 Encoder and decoder are trained for `steps` steps before anything is measured, with a leave-one-out
 score function, which favours no relaxation; the trained state is kept in the cache folder.  What
@@ -14,7 +15,6 @@ The architecture is that of Jang, Gu & Poole, "Categorical reparameterization wi
 2017, arXiv 1611.01144, at the size of these digits.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -29,6 +29,7 @@ from gradest import Cost, Problem, Task
 from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, AtLeast2
+from gradest.objectives import beside
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import source_digest
 from gradest.threads import one_thread
@@ -75,12 +76,6 @@ class CategoricalVAE(Task):
     def group(self, name: str) -> Iterable[Tensor]:
         return self._networks[name].parameters()
 
-    def penalty(self, logits: Tensor) -> Tensor:
-        log_q = logits.log_softmax(-1)
-        # A masked category has q = 0 and log q = −∞, whose product is 0, in the gradient too.
-        kl = (log_q.exp() * torch.where(log_q > -math.inf, log_q, 0.0)).sum((-2, -1))
-        return kl + logits.shape[-2] * math.log(logits.shape[-1])
-
     def _elbo(self, networks: nn.ModuleDict, x: Tensor) -> Problem:
         logits = networks["encoder"](x).unflatten(-1, (self.latents, self.categories))
 
@@ -89,7 +84,8 @@ class CategoricalVAE(Task):
             target = x.to(z).reshape(len(x), *(1,) * (pixels.ndim - 2), -1)  # [B, 1, ..., D]
             return (softplus(pixels) - target * pixels).sum(-1)  # [B, ...]
 
-        return Problem(logits, Cost(cost, networks["decoder"]))
+        prior = logits.new_zeros(logits.shape[1:])
+        return Problem(logits, Cost(cost, networks["decoder"], prior=prior, kl="exact"))
 
     def _untrained(self) -> nn.ModuleDict:
         draws = torch.Generator().manual_seed(self.seed)
@@ -115,7 +111,7 @@ class CategoricalVAE(Task):
                 cost = f(z)  # [B, S]
                 advantage = cost - leave_one_out_mean(cost, dim=1)
                 score = nabla(log_prob(logits.unsqueeze(1), z))
-                objective = (cost + advantage * score).mean(1) + self.penalty(logits)  # [B]
+                objective = (cost + advantage * score).mean(1) + beside(self, logits, f)  # [B]
                 optimiser.zero_grad()
                 objective.mean().backward()
                 optimiser.step()

@@ -107,12 +107,13 @@ def test_the_claimed_evaluations_follow_the_knobs(name):
             except KnobError:
                 continue
             for task in battery():
-                logits = task.problem().logits
-                if inapplicable(estimator, task, logits):
+                problem = task.problem()
+                if inapplicable(estimator, task, problem):
                     continue
                 with drawing_from(Draws.seeded(0)):
                     replicator = Replicator(estimator, task)
                     replicator(2)
-                sizes = {"N": logits.shape[1], "K": logits.shape[2]}
+                _, latents, categories = problem.logits.shape
+                sizes = {"N": latents, "K": categories}
                 claimed = formula.value(cls.evaluations, estimator.knobs | sizes, name)
                 assert claimed == replicator.evaluations, (task.name, knob, step)

@@ -21,6 +21,7 @@ from gradest.measuring import enumeration
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import BATCHES, FEWEST, schedule
+from gradest.objectives import beside
 from gradest.randomness import draws
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
@@ -533,7 +534,7 @@ def test_the_truth_of_the_vae_is_the_gradient_of_its_whole_objective():
     logits = logits.detach().requires_grad_()
     z = enumeration.all_codes(logits)  # [K^N, N, K]
     p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [B, K^N]
-    objective = (p * f(z.expand(len(logits), *z.shape))).sum(1) + task.penalty(logits)  # [B]
+    objective = (p * f(z.expand(len(logits), *z.shape))).sum(1) + beside(task, logits, f)  # [B]
     (gradient,) = torch.autograd.grad(objective.sum(), logits)
     found = gradest.measure(gradest.make_estimator("exact"), task)
     assert torch.allclose(found.exact, gradient, rtol=0, atol=EXACT)

@@ -14,6 +14,7 @@ from gradest.inference import squared_bias, total_variance
 from gradest.measuring import parameters
 from gradest.measuring.parameters import LOG_ALPHA, SCALES, projections, pulled_back
 from gradest.moments import Moments
+from gradest.objectives import beside
 
 EXACT = 1e-10
 SMALL = {"latents": 2, "categories": 3, "steps": 5, "points": 3}
@@ -56,7 +57,7 @@ def recorded(name: str, task: Task, replicates: int) -> tuple[Tensor, gradest.Me
     points = len(found.logits)
     blocks = [g.flatten(1).unflatten(0, (points, -1)).transpose(0, 1) for g in estimator.seen]
     logits = found.logits.clone().requires_grad_()
-    (penalty,) = torch.autograd.grad(task.penalty(logits).sum(), logits)
+    (penalty,) = torch.autograd.grad(beside(task, logits, task.problem().f).sum(), logits)
     return torch.cat(blocks).flatten(1)[-replicates:] + penalty.flatten(), found
 
 
@@ -185,7 +186,7 @@ def test_the_truth_of_the_encoder_is_the_derivative_of_the_mean_objective():
     logits, f = task.problem()
     z = torch.eye(3, dtype=torch.float64)[:, None].expand(len(logits), 3, 1, 3)
     p = log_prob(logits.unsqueeze(1), z).exp()
-    objective = ((p * f(z)).sum(1) + task.penalty(logits)).mean()
+    objective = ((p * f(z)).sum(1) + beside(task, logits, f)).mean()
     gradients = torch.autograd.grad(objective, tuple(task.group("encoder")))
     expected = torch.cat([g.flatten() for g in gradients])
     found = gradest.measure(gradest.make_estimator("exact"), vae(latents=1))

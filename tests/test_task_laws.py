@@ -98,7 +98,7 @@ def test_a_wrong_closed_form_is_rejected(cls):
 
 
 def test_a_closed_form_beyond_enumeration_is_tested_by_draws(monkeypatch):
-    monkeypatch.setattr("gradest.checks.task_laws.LIMIT", 8)
+    monkeypatch.setattr("gradest.measuring.enumeration.LIMIT", 8)
     found = statuses(WithoutTheVariance)
     assert found["expectation"].status == "failed"
     assert "standard errors from draws" in found["expectation"].detail

@@ -13,6 +13,7 @@ import gradest
 from gradest import Task
 from gradest.errors import KnobError
 from gradest.measuring import enumeration
+from gradest.objectives import beside
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 cache = importlib.import_module("gradest.tasks._cache")
@@ -83,7 +84,7 @@ def test_the_default_problem_is_asymmetric_and_curved(name):
 def test_the_penalty_is_one_number_a_data_point(name):
     task = gradest.make_task(name)
     logits = task.problem().logits
-    assert task.penalty(logits).shape == (len(logits),)
+    assert beside(task, logits, task.problem().f).shape == (len(logits),)
 
 
 # the toys
@@ -298,7 +299,7 @@ def test_the_trained_state_does_not_depend_on_threads_or_global_seeds(tmp_path, 
 def negative_elbo(task: Task, networks: torch.nn.ModuleDict, x: Tensor) -> float:
     """Exact, averaged over the data points."""
     problem = task._elbo(networks, x)
-    value = enumeration.exact(problem).value + task.penalty(problem.logits).detach()
+    value = enumeration.exact(problem).value + beside(task, problem.logits, problem.f).detach()
     return float(value.mean())
 
 
@@ -320,12 +321,12 @@ def test_training_lowers_the_negative_elbo_of_held_out_digits():
 def test_the_default_state_uses_its_code():
     task = gradest.make_task("categorical_vae", latents=2)  # otherwise the default
     problem = task.problem(digits.binarised_digits()[1][:100])
-    value = enumeration.exact(problem).value + task.penalty(problem.logits)
+    value = enumeration.exact(problem).value + beside(task, problem.logits, problem.f)
     mean = digits.binarised_digits()[0].mean(0).clamp(0.001, 0.999)
     x = digits.binarised_digits()[1][:100]
     blind = -(x * mean.log() + (1 - x) * (1 - mean).log()).sum(1).mean()
     assert value.mean() < blind - 2
-    assert task.penalty(problem.logits).mean() > 0.5  # nats that the code carries
+    assert beside(task, problem.logits, problem.f).mean() > 0.5  # nats that the code carries
 
 
 def test_the_cost_of_the_vae_is_the_bernoulli_log_likelihood():
@@ -341,16 +342,17 @@ def test_the_cost_of_the_vae_is_the_bernoulli_log_likelihood():
 
 def test_the_penalty_of_the_vae_is_its_divergence_from_uniform():
     task = vae()
-    logits = task.problem().logits.detach()
+    logits, f = task.problem()
+    logits = logits.detach()
     q = torch.distributions.Categorical(logits=logits)
     p = torch.distributions.Categorical(logits=torch.zeros_like(logits))
     expected = torch.distributions.kl_divergence(q, p).sum(-1)
-    assert torch.allclose(task.penalty(logits), expected, rtol=0, atol=EXACT)
+    assert torch.allclose(beside(task, logits, f), expected, rtol=0, atol=EXACT)
 
 
 def test_the_penalty_of_a_masked_category_is_finite_in_value_and_gradient():
     logits = torch.tensor([[[0.0, -math.inf, 1.0]]], dtype=torch.float64, requires_grad=True)
-    penalty = vae(latents=1).penalty(logits)
+    penalty = beside(vae(latents=1), logits, vae(latents=1, categories=3).problem().f)
     (gradient,) = torch.autograd.grad(penalty.sum(), logits)
     q = logits.detach().softmax(-1)[0, 0, [0, 2]]
     assert penalty.item() == pytest.approx((q * q.log()).sum().item() + math.log(3), abs=EXACT)

@@ -94,7 +94,9 @@ class Changed(Task):
     def problem(self, batch: Any = None) -> Problem:
         task, logits, codes, costs = self._of
         problem = task.problem(batch)
-        return Problem(logits(problem.logits), Cost(lambda z: costs(problem.f.fn(codes(z)))))
+        return Problem(
+            logits(problem.logits), problem.f.changed(lambda z: costs(problem.f.fn(codes(z))))
+        )
 
 
 def extreme(size: float, categories: int) -> Task:

@@ -52,7 +52,7 @@ class Subject:
         return [task for task in tasks if not self._inapplicable(task)]
 
     def _inapplicable(self, task: Task) -> str | None:
-        return inapplicable(self.fresh(), task, task.problem().logits)
+        return inapplicable(self.fresh(), task, task.problem())
 
     def fresh(self, knobs: Mapping[str, Any] = DEFAULTS) -> Estimator:
         estimator = build(self.cls, knobs)

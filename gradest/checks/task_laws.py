@@ -10,7 +10,8 @@ from gradest.categorical import leave_one_out_mean, one_hot, sample
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, outcome, relative_gap
 from gradest.contracts import Problem, Task
 from gradest.knobs import build
-from gradest.measuring.enumeration import LIMIT, exact
+from gradest.measuring.enumeration import enumerable, exact
+from gradest.objectives import beside
 from gradest.randomness import Draws, drawing_from
 
 _DRAWS = 20_000  # by which a closed form is tested that cannot be enumerated
@@ -111,7 +112,7 @@ def _relaxable(task: Task, problem: Problem) -> Outcome:
 
 def _penalty(task: Task, problem: Problem) -> Outcome:
     logits = problem.logits.detach().double().requires_grad_()
-    penalty = task.penalty(logits)
+    penalty = beside(task, logits, problem.f)
     if penalty.shape != logits.shape[:1]:
         return "failed", f"shape {list(penalty.shape)} where [{len(logits)}] was expected"
     parts = [penalty]
@@ -127,8 +128,7 @@ def _expectation(task: Task, problem: Problem) -> Outcome:
     if closed is None:
         return "skipped", "no closed form of E f"
     (gradient,) = torch.autograd.grad(closed.sum(), logits)
-    latents, categories = logits.shape[1:]
-    if categories**latents > LIMIT:
+    if not enumerable(problem):
         return _sampled(problem, closed.detach(), gradient)
     truth = exact(problem)
     gap = max(relative_gap(closed.detach(), truth.value), relative_gap(gradient, truth.gradient))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gradest.categorical import log_prob, one_hot
 from gradest.contracts import Problem
+from gradest.objectives import joined
 
 LIMIT = 100_000  # outcomes up to which the truth is enumerated
 _RAREST = 1e-12  # an outcome below this probability says nothing of the costs that occur
@@ -36,17 +37,47 @@ def all_codes(logits: Tensor) -> Tensor:
     return codes(latents, categories, logits, 0, categories**latents)
 
 
-@torch.no_grad()
+def enumerable(problem: Problem) -> bool:
+    """Whether the outcomes, of all samples of a bound together, are few enough."""
+    latents, categories = problem.logits.shape[1:]
+    return categories ** (latents * problem.f.samples) <= LIMIT
+
+
 def exact(problem: Problem) -> Truth:
     """The exact expectation and its gradient, without a derivative of f.
 
         ∂ E f / ∂ log α_nk = Σ_z p(z) f(z) (z_nk − π_nk) = E[f z_nk] − π_nk E f
 
     in float64, with the cost of the likeliest outcome taken off f: where that is nearly certain,
-    what is left of the sums would else drown in its rounding.  Cost: K^N evaluations of f for each
-    data point.
+    what is left of the sums would else drown in its rounding.  Where f depends on the logits beside
+    z, as in a multi-sample bound, E ∂f/∂ log α is added.  Cost: K^N evaluations of f for each data
+    point, (K^N)^m for a bound of m samples.
     """
-    logits = problem.logits.detach().double()
+    own = problem.logits.detach().double().requires_grad_(problem.f.depends)  # [B, N, K]
+    f = problem.f.replicated(None, own)
+    logits, f = joined(own, f)  # [B, m · N, K]
+    value, gradient, spread = _summed(Problem(logits.detach(), f))
+    gradient = gradient.unflatten(1, (problem.f.samples, -1)).sum(1)
+    if problem.f.depends:
+        gradient = gradient + _direct(Problem(logits, f), own)
+    return Truth(value, gradient, spread)
+
+
+def _direct(problem: Problem, own: Tensor) -> Tensor:
+    """E ∂f/∂ log α at fixed z: [B, N, K]."""
+    total = torch.zeros_like(own)
+    logits = problem.logits.detach()
+    for z in _blocks(logits):
+        p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [B, C]
+        cost = problem.f(z.expand(len(logits), *z.shape))
+        total += torch.autograd.grad((p * cost).sum(), own)[0]
+    return total
+
+
+@torch.no_grad()
+def _summed(problem: Problem) -> Truth:
+    """E f and its score-function gradient, [B, N, K]."""
+    logits = problem.logits
     points = len(logits)
     value = logits.new_zeros(points)  # E f
     joint = torch.zeros_like(logits)  # E[f z]

@@ -36,10 +36,9 @@ DEFAULT = ReferencePrecision()
 
 def needed(task: Task) -> bool:
     """Whether the task's truth can be neither enumerated nor written down."""
-    logits = task.problem().logits.detach()
-    latents, categories = logits.shape[1:]
-    too_many = categories**latents > enumeration.LIMIT
-    return too_many and task.expectation(logits.double()) is None
+    problem = task.problem()
+    closed = task.expectation(problem.logits.detach().double())
+    return closed is None and not enumeration.enumerable(problem)
 
 
 def measure_reference(

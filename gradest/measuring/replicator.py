@@ -12,6 +12,7 @@ from gradest.contracts import Estimator, Task, inapplicable
 from gradest.errors import Inapplicable
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
+from gradest.objectives import beside, owns_kl, posed
 from gradest.randomness import Draws
 
 _ADAPT_ROWS = 64  # fresh draws a step of adapt looks at, for each data point
@@ -36,29 +37,31 @@ class Replicator:
         device: str | torch.device = "cpu",
     ) -> None:
         self.task, self.problem = task, task.problem()
-        if reason := inapplicable(estimator, task, self.problem.logits):
+        if reason := inapplicable(estimator, task, self.problem):
             raise Inapplicable(reason)
         self.estimator = estimator
         self.logits = self.problem.logits.detach().to(device, dtype)  # [B, N, K]
         self.evaluations = 0  # of f, per estimate
         self.gradient_evaluations = 0
-        # A penalty has no noise: it is added to every replicate, and to the truth.
+        # What is in closed form has no noise: it is added to every replicate, and to the truth.
         exact_logits = self.problem.logits.detach().double().requires_grad_()
-        self.penalty = task.penalty(exact_logits)  # [B]
+        self.penalty = beside(task, exact_logits, self.problem.f)  # [B]
         self.penalty_gradient = torch.zeros_like(exact_logits)
         if self.penalty.requires_grad:
             (self.penalty_gradient,) = torch.autograd.grad(self.penalty.sum(), exact_logits)
         self.penalty = self.penalty.detach()
         self._shift = self.penalty_gradient.flatten(1).unsqueeze(1).to(self.logits)  # [B, 1, N·K]
         self._shift_of_value = self.penalty.unsqueeze(1).to(self.logits)  # [B, 1]
-        self._shifted = bool(self._shift.any() or self.penalty.any())
-        estimator.reset(self.logits)
+        owned = owns_kl(estimator, self.problem.f)
+        self._shifted = not owned and bool(self._shift.any() or self.penalty.any())
+        estimator.reset(posed(estimator, self.logits, self.problem.f)[0])
 
     def adapt(self, steps: int) -> None:
         """Let the estimator look at fresh draws, `steps` times."""
         for _ in range(steps):
-            f = self.problem.f.replicated(len(self.logits))
-            self.estimator.adapt(self._rows(_ADAPT_ROWS), f)
+            logits = self._rows(_ADAPT_ROWS)
+            f = self.problem.f.replicated(len(self.logits), logits)
+            self.estimator.adapt(*posed(self.estimator, logits, f))
 
     def __call__(self, replicates: int) -> tuple[Tensor, Tensor]:
         """Gradients [R, B·N·K] and objective values [R], the mean over the data points.
@@ -90,8 +93,8 @@ class Replicator:
         """
         points = len(self.logits)
         logits = self._rows(replicates).requires_grad_()  # [B·R, N, K]
-        f = self.problem.f.replicated(points)
-        objective = self.estimator(logits, f)
+        f = self.problem.f.replicated(points, logits)
+        objective = self.estimator(*posed(self.estimator, logits, f))
         _examine(self.estimator, objective, logits)
         (gradient,) = torch.autograd.grad(objective.sum(), logits)
         gradient = gradient.flatten(1).unflatten(0, (points, replicates))

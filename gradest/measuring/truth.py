@@ -71,8 +71,7 @@ class Truth(NamedTuple):
 
 def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | None:
     """The truth by enumeration, else the task's closed form; None where neither gives it."""
-    latents, categories = replicator.logits.shape[1:]
-    if categories**latents <= enumeration.LIMIT:
+    if enumeration.enumerable(replicator.problem):
         source = "exact"
         value, gradient, spread = enumeration.exact(replicator.problem)
     else:

@@ -1,0 +1,67 @@
+"""The objectives that are made of a cost: with a divergence from the prior, or of several samples.
+
+A multi-sample bound is
+
+    L = E_{z₁…z_m ~ q} −log 1/m Σᵢ wᵢ,    −log wᵢ = f(zᵢ)
+
+An estimator that `bounds` takes it as it is.  To every other one the m codes of N latents are one
+code of m N latents, all of them with the same logits, and the bound is an ordinary cost of it: a
+gradient with respect to the logits adds up those of the copies and what f itself has.
+
+Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, arXiv 1509.00519.
+"""
+
+import math
+
+from torch import Tensor
+
+from gradest.categorical import kl_divergence
+from gradest.contracts import Cost, Estimator, Task
+
+
+def beside(task: Task, logits: Tensor, f: Cost) -> Tensor:
+    """What the objective has beside E f, in closed form: [B, N, K] -> [B]."""
+    penalty = task.penalty(logits)
+    if f.prior is None or f.kl == "sampled":
+        return penalty
+    return penalty + kl_divergence(logits, f.prior.to(logits)).sum(-1)
+
+
+def owns_kl(estimator: Estimator, f: Cost) -> bool:
+    """Whether the estimator's own divergence stands in the place of what is beside E f."""
+    return estimator.owns_kl and f.kl == "relaxed"
+
+
+def bound(cost: Tensor) -> Tensor:
+    """−log 1/m Σᵢ exp(−f(zᵢ)): [..., m] -> [...]."""
+    return math.log(cost.shape[-1]) - (-cost).logsumexp(-1)
+
+
+class Bound(Cost):
+    """The bound as a cost of one code of m · N latents: [R, ..., m · N, K] -> [R, ...]."""
+
+    def __init__(self, f: Cost) -> None:
+        super().__init__(f.fn)
+        self._f = f
+        self._m = f.samples
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return bound(self._f(self._apart(z)))
+
+    def frozen(self, z: Tensor) -> Tensor:
+        return bound(self._f.frozen(self._apart(z)))
+
+    def _apart(self, z: Tensor) -> Tensor:
+        return z.unflatten(-2, (self._m, -1))  # [R, ..., m, N, K]
+
+
+def posed(estimator: Estimator, logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
+    """The logits and the cost as the estimator sees them: [R, N, K], or [R, m · N, K]."""
+    return (logits, f) if estimator.bounds else joined(logits, f)
+
+
+def joined(logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
+    """A problem without a bound: the m codes are one."""
+    if f.samples == 1:
+        return logits, f
+    return logits.repeat(1, f.samples, 1), Bound(f)
