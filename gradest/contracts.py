@@ -183,6 +183,9 @@ class Task(Knobs, ABC):
     def problem(self, batch: Any = None) -> Problem:
         """The problem at `batch` (None: the fixed batch that is measured)."""
 
+    def prepare(self) -> None:
+        """Fetch what the task needs, once and before anything runs; raises UsageError."""
+
     def group(self, name: str) -> Iterable[Tensor]:
         """The tensors of one of `parameters`; the logits of `problem()` carry the graph to them."""
         raise NotImplementedError(f"{self.name} has no parameters {name!r}")
@@ -197,6 +200,30 @@ class Task(Knobs, ABC):
         It is the truth where K^N is too large to enumerate.
         """
         return None
+
+
+class Model(Task):
+    """A task whose networks are trained: a problem for each of their states and each batch."""
+
+    @abstractmethod
+    def networks(self, seed: int) -> nn.Module:
+        """All that is learnt, untrained; every parameter of it belongs to one optimiser."""
+
+    @abstractmethod
+    def posed(self, networks: nn.Module, x: Tensor) -> Problem:
+        """The problem of the observations x, [B, D], with the graph to the networks' parameters."""
+
+    @abstractmethod
+    def data(self, split: str) -> Tensor:
+        """Everything in "train", "valid" or "test", as it is stored: [B, D]."""
+
+    @abstractmethod
+    def observed(self, items: Tensor, dtype: torch.dtype) -> Tensor:
+        """Stored items as the networks see them, [B, D]; grey levels are drawn as bits anew."""
+
+    @abstractmethod
+    def pictures(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
+        """The mean of what is generated from codes z [B, ..., N, K], in [0, 1]: [B, ..., H, W]."""
 
 
 class Estimator(Knobs, ABC):
