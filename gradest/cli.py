@@ -24,10 +24,11 @@ from gradest.measuring.precision import Precision
 from gradest.measuring.schedule import FEWEST
 from gradest.registry import Registry, Shipment, load_plugin
 from gradest.report import write_report
+from gradest.running.cells import Cell, labels
 from gradest.running.provenance import describe_run
 from gradest.running.results import finished, read_run, write_results
 from gradest.running.runner import run as run_cells
-from gradest.running.suite import Cell, labels, load_suite
+from gradest.running.suite import load_suite
 from gradest.running.timing import expected_seconds
 from gradest.running.workers import BACKENDS, Workers
 

@@ -30,7 +30,7 @@ from gradest.errors import Inapplicable
 from gradest.markdown import count, interval, number, table
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
-from gradest.running.suite import Cell
+from gradest.running.cells import MeasuringCell
 from gradest.running.timing import bound, time_cells
 
 REFERENCE = "rloo"
@@ -123,8 +123,8 @@ def _timed(names: Sequence[str], task: str, registry: Registry) -> dict[str, Ent
     }
 
 
-def _cell(name: str, knobs: dict[str, Any], task: str, categories: int) -> Cell:
-    return Cell(
+def _cell(name: str, knobs: dict[str, Any], task: str, categories: int) -> MeasuringCell:
+    return MeasuringCell(
         task=task,
         task_knobs={"latents": LATENTS, "categories": categories},
         estimator=name,
@@ -138,7 +138,7 @@ def _cell(name: str, knobs: dict[str, Any], task: str, categories: int) -> Cell:
     )
 
 
-def _evaluations(cell: Cell, registry: Registry) -> int:
+def _evaluations(cell: MeasuringCell, registry: Registry) -> int:
     """Raises Inapplicable where the estimator does not apply to the task."""
     replicator = bound(cell, registry)
     with drawing_from(Draws.seeded(cell.draw_seed)) as source:

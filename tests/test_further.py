@@ -12,12 +12,13 @@ from gradest import report
 from gradest.analysis import levels, tables
 from gradest.cli import main
 from gradest.errors import UsageError
+from gradest.files import write_frame, write_json
 from gradest.plots import canvas
 from gradest.plots.adaptation import adaptation
 from gradest.plots.sources import variance_by_source
 from gradest.report import write_report
 from gradest.report.adaptation import ratio
-from gradest.running.results import ADAPTATION, SOURCES, measurements_frame, write_frame, write_json
+from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
 
 LEVELS = ["seed", "steps", "batch"]
 PLACES = list(itertools.product((0, 1, 2), (5, 10), (0, 1)))

@@ -11,10 +11,11 @@ from matplotlib.colors import to_hex
 from gradest import plots, report
 from gradest.analysis import tables
 from gradest.errors import UsageError
+from gradest.files import write_frame, write_json
 from gradest.markdown import escape, interval, number, plus_minus
 from gradest.plots import looks
 from gradest.report import control_failures, write_report
-from gradest.running.results import COLUMNS, measurements_frame, write_frame, write_json
+from gradest.running.results import COLUMNS, measurements_frame
 
 # Those of sweeps have tests of their own.
 FIGURES = {n: draw for n, draw in report._FIGURES.items() if not n.startswith("landscape")}

@@ -1,12 +1,14 @@
 """A suite file becomes cells, or one clear line that names file and line."""
 
+import dataclasses
 import json
 
 import pytest
 
 from gradest.errors import SuiteError, UsageError
 from gradest.registry import Registry
-from gradest.running.suite import Cell, labels, load_suite, suite_names
+from gradest.running.cells import MeasuringCell, labels
+from gradest.running.suite import load_suite, suite_names
 
 BASE = """\
 replicates: 100
@@ -75,7 +77,7 @@ def test_the_key_follows_meaning_not_spelling(load):
 
 def test_the_key_sees_everything_that_determines_the_numbers(load):
     cell = load(BASE).cells[0]
-    fields = {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
+    fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
     changes = {
         "task": "bernoulli",
         "task_knobs": {**cell.task_knobs, "target": -cell.task_knobs["target"]},
@@ -92,15 +94,19 @@ def test_the_key_sees_everything_that_determines_the_numbers(load):
         "sources": {**cell.sources, "core": "another"},
     }
     assert changes.keys() == fields.keys()
-    keys = {Cell(**{**fields, name: value}).key for name, value in changes.items()}
+    keys = {MeasuringCell(**{**fields, name: value}).key for name, value in changes.items()}
     assert len(keys | {cell.key}) == len(changes) + 1
-    assert Cell(**fields).draw_seed == cell.draw_seed != Cell(**{**fields, "seed": 1}).draw_seed
+    assert (
+        MeasuringCell(**fields).draw_seed
+        == cell.draw_seed
+        != MeasuringCell(**{**fields, "seed": 1}).draw_seed
+    )
 
 
 def test_cells_are_plain_data(load):
     cell = load(BASE).cells[0]
-    fields = {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
-    assert Cell(**json.loads(json.dumps(fields))).key == cell.key
+    fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
+    assert MeasuringCell(**json.loads(json.dumps(fields))).key == cell.key
 
 
 def test_overrides_of_the_command_line(load):

@@ -13,11 +13,12 @@ from gradest import plots, references
 from gradest.analysis import budget, further, levels, sweeps, tables
 from gradest.analysis.levels import Family
 from gradest.errors import UsageError
+from gradest.files import write_atomically, write_frame
 from gradest.plots import landscape
 from gradest.plots.adaptation import adaptation as draw_adaptation
 from gradest.plots.sources import variance_by_source
 from gradest.report import adaptation, nested, numerics, prose, sources, swept
-from gradest.running.results import COLUMNS, read_run, write_atomically, write_frame
+from gradest.running.results import COLUMNS, read_run
 
 _FIGURES = {
     "bias_against_variance": plots.bias_against_variance,

@@ -46,6 +46,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "parameters": settings.parameters,
         "controls": settings.controls,
         "references": {name: text for name, text in cited.items() if text},
+        "training": settings.training and settings.training.model_dump(),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
 

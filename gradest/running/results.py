@@ -1,20 +1,21 @@
 """What a run leaves behind: tables derived from the journal, in files that are whole or absent."""
 
 import json
-import os
 import statistics
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from gradest.errors import UsageError
+from gradest.files import write_frame, write_json
 from gradest.measuring.measurement import Measurement
 from gradest.measuring.parameters import SCALES
 from gradest.running.journal import Record, read_records
 from gradest.running.nested import Nested
+from gradest.training.tables import COLUMNS as TRAINING
+from gradest.training.tables import rows as training_rows
 
 # Names every row; the params are JSON with sorted keys.
 IDENTITY = (
@@ -62,7 +63,7 @@ SOURCES = (
 
 
 def write_results(folder: Path, run: dict[str, Any]) -> None:
-    """Derive run.json, measurements, coordinates and adaptation from the journal in the folder.
+    """Derive run.json and every table from the journal in the folder.
 
     `run` describes the run; its "cells" name the rows, in order, and its "parameters" what they
     are with respect to.  Cells that the journal does not hold yet are left out.  Raises UsageError
@@ -71,11 +72,14 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
     if missing := [key for key in _RUN if key not in run]:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
     records = finished(folder / "journal.jsonl")
-    rows, coordinates, adaptation = [], [], []
+    rows, coordinates, adaptation, curves = [], [], [], []
     nested = Nested(run.get("nested") or ())
     for cell in run["cells"]:
         record = records.get(cell["key"])
         if record is None:
+            continue
+        if record["of"] == "training":
+            curves.extend(training_rows(run["suite"], record))
             continue
         measurement = (
             Measurement.from_json(record["measurement"]) if record["status"] == "ok" else None
@@ -99,6 +103,10 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
     write_frame(folder / "adaptation.parquet", pd.DataFrame(adaptation, columns=list(ADAPTATION)))
     sources = pd.DataFrame(nested.rows(run["suite"]), columns=list(SOURCES))
     write_frame(folder / "sources.parquet", sources)
+    if curves:
+        frame = pd.DataFrame(curves, columns=list(TRAINING))
+        write_frame(folder / "training.parquet", frame)
+        write_frame(folder / "training.csv", frame)
     write_json(folder / "run.json", run)
 
 
@@ -191,30 +199,3 @@ def measurements_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     numbers = [c for c in COLUMNS if c not in TEXT]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)
     return frame.astype({c: "str" for c in TEXT}).where(frame.notna())
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path and move the result into place: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        write(partial)
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data: Any) -> None:
-    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """As Parquet or CSV, by the path's suffix."""
-    if path.suffix == ".parquet":
-        write_atomically(path, lambda partial: frame.to_parquet(partial, index=False))
-    else:
-        write_atomically(path, lambda partial: frame.to_csv(partial, index=False))

@@ -16,17 +16,13 @@ from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 
 from gradest.errors import Inapplicable, UsageError
-from gradest.knobs import build
-from gradest.measuring.measurement import measure
 from gradest.measuring.monte_carlo_truth import DEFAULT, ReferencePrecision
-from gradest.measuring.precision import Precision
-from gradest.measuring.schedule import FEWEST
 from gradest.measuring.truth import Reference
 from gradest.registry import Registry, Shipment
+from gradest.running.cells import Cell, MeasuringCell, labels
 from gradest.running.journal import Journal, Record, append_if_shared
 from gradest.running.progress import display
 from gradest.running.results import finished
-from gradest.running.suite import Cell, labels
 from gradest.running.timing import ROUNDS, time_cells
 from gradest.running.truths import references
 from gradest.running.workers import Workers, running_on
@@ -57,7 +53,8 @@ def run(
         if fresh:
             journal.path.unlink()
             journal = Journal(folder, suite)
-        truths = references(cells, precision, journal, registry, shipment, workers)
+        measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
+        truths = references(measuring, precision, journal, registry, shipment, workers)
         kept = finished(journal.path)
         missing = [c for c in cells if _lacks(kept.get(c.key), truths.get(c.key))]
         if missing:
@@ -68,7 +65,7 @@ def run(
                         journal.append(record)
                     shown.done(named[record["key"]], record["status"], record["reason"])
         if timed:
-            _time_all(cells, journal, registry)
+            _time_all(measuring, journal, registry)
 
 
 def measure_cell(
@@ -83,32 +80,21 @@ def measure_cell(
     start = time.perf_counter()
     record = {
         "kind": "cell",
+        "of": cell.kind,
         "key": cell.key,
         "cell": asdict(cell),
         "reference": truth and truth["key"],
-        **_outcome(cell, shipment, truth),
+        **_outcome(cell, shipment, Path(journal).parent, truth),
         "elapsed": time.perf_counter() - start,
     }
     return {**record, "written": append_if_shared(Path(journal), journal_id, record)}
 
 
-def _outcome(cell: Cell, shipment: Shipment, truth: Record | None) -> dict[str, Any]:
+def _outcome(cell: Cell, shipment: Shipment, folder: Path, truth: Record | None) -> dict[str, Any]:
     try:
-        registry = shipment.registry()
-        measurement = measure(
-            build(registry.estimator(cell.estimator), cell.estimator_knobs),
-            build(registry.task(cell.task), cell.task_knobs),
-            replicates=cell.replicates or FEWEST,
-            precision=None if cell.precision is None else Precision(**cell.precision),
-            enumerate_draws=cell.enumerate_draws,
-            tolerant=cell.tolerant,
-            seed=cell.draw_seed,
-            adapt_steps=cell.adapt_steps,
-            dtype=getattr(torch, cell.dtype),
-            device=cell.device,
-            reference=truth and Reference.from_json(truth["reference"]),
-        )
-        return {"status": "ok", "reason": "", "measurement": measurement.to_json()}
+        reference = truth and Reference.from_json(truth["reference"])
+        payload = cell.outcome(shipment.registry(), folder, reference)
+        return {"status": "ok", "reason": "", **payload}
     except Inapplicable as error:
         return {"status": "skipped", "reason": str(error)}
     except Exception as error:
@@ -151,7 +137,7 @@ def _alone(cell: Cell, shipment: Shipment, where: tuple[str, str], truth: Record
         return executor.submit(measure_cell, cell, shipment, *where, truth).result()
     except BrokenProcessPool as error:
         reason = f"its process died: {' '.join(str(error).split())}"
-        identity = {"kind": "cell", "key": cell.key, "cell": asdict(cell)}
+        identity = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
         return {**identity, "status": "failed", "reason": reason, "written": False}
 
 
@@ -162,7 +148,7 @@ def _lacks(record: Record | None, truth: Record | None) -> bool:
     return record["status"] == "ok" and record["reference"] != (truth and truth["key"])
 
 
-def _time_all(cells: Sequence[Cell], journal: Journal, registry: Registry) -> None:
+def _time_all(cells: Sequence[MeasuringCell], journal: Journal, registry: Registry) -> None:
     records = finished(journal.path)
     untimed = [
         cell

@@ -1,58 +1,36 @@
 """A suite and the cells that it stands for."""
 
-import hashlib
 import itertools
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 
-from gradest import categorical, contracts, inference, measuring, moments, randomness
-from gradest.contracts import Estimator
+from gradest import (
+    categorical,
+    contracts,
+    inference,
+    measuring,
+    moments,
+    objectives,
+    randomness,
+    training,
+)
+from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.knobs import suggestion
 from gradest.measuring.precision import Precision
 from gradest.registry import Registry, digest_of, source_digest
+from gradest.running.cells import EstimatorCell, MeasuringCell, TrainingCell
 from gradest.running.suite_file import SuiteFile, SuiteSource
 
 SUITES = Path(inference.__file__).parents[1] / "suites"
-# What a measured number depends on beside its plugins.
-_MODULES = (categorical, contracts, moments, randomness)
-_PACKAGES = (inference, measuring)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One measurement to make: plain data, so that it can travel to any worker."""
-
-    task: str
-    task_knobs: Mapping[str, Any]
-    estimator: str
-    estimator_knobs: Mapping[str, Any]
-    seed: int
-    replicates: int | None  # None where a precision is asked for
-    precision: Mapping[str, Any] | None
-    enumerate_draws: bool | None
-    adapt_steps: int
-    dtype: str
-    tolerant: bool
-    device: str
-    sources: Mapping[str, str]  # what the numbers were computed by
-
-    @cached_property
-    def key(self) -> str:
-        """SHA-256 of everything that determines the numbers."""
-        return hashlib.sha256(canonical(asdict(self)).encode()).hexdigest()
-
-    @property
-    def draw_seed(self) -> int:
-        """Depends on the cell alone, so that it gives the same numbers in any company."""
-        return int(hashlib.sha256(f"draws {self.key}".encode()).hexdigest()[:15], 16)
+# What a number depends on beside its plugins.
+_MODULES = (categorical, contracts, moments, objectives, randomness)
+_MEASURING = (inference, measuring)
 
 
 @dataclass(frozen=True)
@@ -61,9 +39,9 @@ class Suite:
 
     name: str
     settings: SuiteFile
-    cells: tuple[Cell, ...]
+    cells: tuple[EstimatorCell, ...]
 
-    def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[Cell]:
+    def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[EstimatorCell]:
         """The cells whose task and estimator match one of the globs (none given: all).
 
         Raises UsageError for a glob that matches nothing.
@@ -81,26 +59,6 @@ class Suite:
             for cell in self.cells
             if _matches(cell.task, tasks) and _matches(cell.estimator, estimators)
         ]
-
-
-def labels(cells: Sequence[Cell]) -> dict[str, str]:
-    """key -> a short name for each cell, with the knobs in which these cells differ."""
-    tasks = _varying([(cell.task, cell.task_knobs) for cell in cells])
-    estimators = _varying([(cell.estimator, cell.estimator_knobs) for cell in cells])
-    settings = [
-        k for k in ("seed", "replicates", "dtype") if len({getattr(c, k) for c in cells}) > 1
-    ]
-    return {
-        cell.key: " ".join(
-            [
-                _call(cell.task, cell.task_knobs, tasks[cell.task]),
-                "×",
-                _call(cell.estimator, cell.estimator_knobs, estimators[cell.estimator]),
-                *(f"{k}={getattr(cell, k)}" for k in settings),
-            ]
-        )
-        for cell in cells
-    }
 
 
 def suite_names() -> list[str]:
@@ -135,14 +93,30 @@ def load_suite(
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
-    core = _core_digest()
-    cells = tuple(
-        Cell(
+    source.check_training(settings, tasks, estimators)
+    make = _training_cells if settings.training else _measuring_cells
+    cells = tuple(make(settings, tasks, estimators, device))
+    _refuse_twins(source, cells)
+    return Suite(path.stem, settings, cells)
+
+
+def _measuring_cells(
+    settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
+) -> Iterator[MeasuringCell]:
+    core = _digest(_MODULES, _MEASURING)
+    for task, estimator, dtype, seed, count in itertools.product(
+        tasks,
+        estimators,
+        settings.dtype,
+        settings.seeds,
+        [None] if settings.precision else settings.replicates,
+    ):
+        yield MeasuringCell(
             task=task.name,
             task_knobs=task.knobs,
             estimator=estimator.name,
             estimator_knobs=estimator.knobs,
-            seed=run_seed,
+            seed=seed,
             replicates=count,
             precision=settings.precision and settings.precision.model_dump(),
             enumerate_draws=settings.enumerate_draws,
@@ -150,28 +124,42 @@ def load_suite(
             dtype=dtype,
             tolerant=settings.nonfinite == "count",
             device=device,
-            sources={
-                "task": source_digest(type(task)),
-                "estimator": source_digest(type(estimator)),
-                "core": core,
-                "torch": torch.__version__,
-            },
+            sources=_sources(task, estimator, core),
         )
-        for task, estimator, dtype, run_seed, count in itertools.product(
-            tasks,
-            estimators,
-            settings.dtype,
-            settings.seeds,
-            [None] if settings.precision else settings.replicates,
-        )
-    )
-    _refuse_twins(source, cells)
-    return Suite(path.stem, settings, cells)
 
 
-def _core_digest() -> str:
-    own = [Path(module.__file__) for module in _MODULES]
-    folders = [Path(package.__file__).parent for package in _PACKAGES]
+def _training_cells(
+    settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
+) -> Iterator[TrainingCell]:
+    core = _digest(_MODULES, (*_MEASURING, training))
+    for task, estimator, rate, seed in itertools.product(
+        tasks, estimators, settings.training.learning_rate, settings.seeds
+    ):
+        yield TrainingCell(
+            task=task.name,
+            task_knobs=task.knobs,
+            estimator=estimator.name,
+            estimator_knobs=estimator.knobs,
+            seed=seed,
+            learning_rate=rate,
+            training=settings.training.model_dump(exclude={"learning_rate"}),
+            device=device,
+            sources=_sources(task, estimator, core),
+        )
+
+
+def _sources(task: Task, estimator: Estimator, core: str) -> dict[str, str]:
+    return {
+        "task": source_digest(type(task)),
+        "estimator": source_digest(type(estimator)),
+        "core": core,
+        "torch": torch.__version__,
+    }
+
+
+def _digest(modules: Iterable[ModuleType], packages: Iterable[ModuleType]) -> str:
+    own = [Path(module.__file__) for module in modules]
+    folders = [Path(package.__file__).parent for package in packages]
     return digest_of([*own, *(file for folder in folders for file in sorted(folder.glob("*.py")))])
 
 
@@ -181,7 +169,7 @@ def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:
     return settings.adapt_steps
 
 
-def _refuse_twins(source: SuiteSource, cells: Sequence[Cell]) -> None:
+def _refuse_twins(source: SuiteSource, cells: Sequence[EstimatorCell]) -> None:
     seen: set[str] = set()
     for cell in cells:
         if cell.key in seen:
@@ -204,22 +192,3 @@ def _find(name: str) -> Path:
 
 def _matches(name: str, globs: Sequence[str]) -> bool:
     return not globs or any(fnmatchcase(name, glob) for glob in globs)
-
-
-def canonical(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _varying(members: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, set[str]]:
-    """name -> the knobs in which its occurrences differ."""
-    first: dict[str, Mapping[str, Any]] = {}
-    varying: dict[str, set[str]] = {}
-    for name, knobs in members:
-        reference = first.setdefault(name, knobs)
-        varying.setdefault(name, set()).update(k for k in knobs if knobs[k] != reference[k])
-    return varying
-
-
-def _call(name: str, knobs: Mapping[str, Any], shown: set[str]) -> str:
-    inner = ", ".join(f"{k}={v}" for k, v in knobs.items() if k in shown)
-    return f"{name}({inner})" if inner else name

@@ -13,13 +13,14 @@ import yaml
 from annotated_types import Ge, MinLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from gradest.contracts import Task
+from gradest.contracts import Estimator, Model, Task
 from gradest.errors import KnobError, SuiteError, UsageError
 from gradest.knobs import build, grid, suggestion
 from gradest.measuring.monte_carlo_truth import ReferencePrecision
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.precision import Precision
 from gradest.measuring.schedule import FEWEST
+from gradest.training.settings import Annealing, Evaluation, GradientLooks, TrainingSettings
 
 Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
 Entries = list[Any]
@@ -47,15 +48,25 @@ class SuiteFile(BaseModel):
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
     adapt_steps: Annotated[int, Ge(0)] | None = None
+    training: TrainingSettings | None = None  # train models instead of measuring gradients
     controls: dict[Literal["unbiased", "biased"], list[str]] = {}
     tasks: Annotated[Entries, MinLen(1)]
     estimators: Annotated[Entries, MinLen(1)]
 
 
+_WITHIN: dict[Place, type[BaseModel]] = {
+    ("precision",): Precision,
+    ("reference",): ReferencePrecision,
+    ("training",): TrainingSettings,
+    ("training", "evaluation"): Evaluation,
+    ("training", "gradient"): GradientLooks,
+}
+
+
 def _keys(place: Place) -> Iterable[str]:
     """The keys that are known in a mapping of the file."""
-    within = {"precision": Precision, "reference": ReferencePrecision}
-    return within.get(place[0], SuiteFile).model_fields if place else SuiteFile.model_fields
+    annealing = place[:2] == ("training", "anneal")
+    return (Annealing if annealing else _WITHIN.get(place, SuiteFile)).model_fields
 
 
 class SuiteSource:
@@ -143,6 +154,22 @@ class SuiteSource:
                 raise self.error(
                     ("nested", number),
                     f"no task of this suite has the knob {name!r}{suggestion(name, known)}",
+                )
+
+    def check_training(
+        self, settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator]
+    ) -> None:
+        if settings.training is None:
+            return
+        for task in tasks:
+            if not isinstance(task, Model):
+                raise self.error(("training",), f"{task.name} is no model that can be trained")
+        knobs = {knob for estimator in estimators for knob in estimator.knobs}
+        for knob in settings.training.anneal:
+            if knob not in knobs:
+                raise self.error(
+                    ("training", "anneal", knob),
+                    f"no estimator of this suite has the knob {knob!r}{suggestion(knob, knobs)}",
                 )
 
     def _named(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:

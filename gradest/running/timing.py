@@ -18,7 +18,7 @@ from gradest.measuring.replicator import Replicator
 from gradest.measuring.truth import known
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
-from gradest.running.suite import Cell
+from gradest.running.cells import MeasuringCell
 from gradest.threads import one_thread
 
 # The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
@@ -26,7 +26,7 @@ ROUNDS = 7
 _LEAST_SECONDS = 0.02  # a timed call lasts at least this long, well above the clock's noise
 
 
-def bound(cell: Cell, registry: Registry) -> Replicator:
+def bound(cell: MeasuringCell, registry: Registry) -> Replicator:
     """The cell's estimator on the cell's task.  Raises Inapplicable where it does not apply."""
     return Replicator(
         build(registry.estimator(cell.estimator), cell.estimator_knobs),
@@ -37,7 +37,7 @@ def bound(cell: Cell, registry: Registry) -> Replicator:
 
 
 def time_cells(
-    cells: Sequence[Cell], registry: Registry, advance: Callable[[], None]
+    cells: Sequence[MeasuringCell], registry: Registry, advance: Callable[[], None]
 ) -> list[list[float]]:
     """Seconds per estimate of each cell in each round; `advance` is called at every step.
 
@@ -53,7 +53,7 @@ def time_cells(
     return [times if all(map(math.isfinite, times)) else [] for times in samples]
 
 
-def expected_seconds(cell: Cell, registry: Registry) -> float:
+def expected_seconds(cell: MeasuringCell, registry: Registry) -> float:
     """How long the cell will take, from a short trial."""
     with one_thread(), drawing_from(Draws.seeded(0, cell.device)) as source:
         replicator = bound(cell, registry)
@@ -68,13 +68,13 @@ def expected_seconds(cell: Cell, registry: Registry) -> float:
         return adapting * cell.adapt_steps + _seconds(lambda: replicator(rows)) / rows * estimates
 
 
-def _replicates(cell: Cell, replicator: Replicator, chunk: int) -> int:
+def _replicates(cell: MeasuringCell, replicator: Replicator, chunk: int) -> int:
     if cell.precision is None:
         return cell.replicates
     return planned(Precision(**cell.precision), replicator, chunk, known(replicator, {}))
 
 
-def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
+def _prepared(cell: MeasuringCell, registry: Registry) -> Callable[[], float]:
     """A call that times some estimates of the cell: seconds per estimate, NaN if that fails."""
     try:
         with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
@@ -97,7 +97,7 @@ def _prepared(cell: Cell, registry: Registry) -> Callable[[], float]:
     return call
 
 
-def _untimed(cell: Cell, error: Exception) -> float:
+def _untimed(cell: MeasuringCell, error: Exception) -> float:
     warnings.warn(f"{cell.task} × {cell.estimator} cannot be timed: {error}", stacklevel=2)
     return math.nan
 

@@ -1,10 +1,9 @@
 """What stands for unknown truths in a run: measured once a task, kept in the journal."""
 
-import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,14 @@ import torch
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.registry import Registry, Shipment, catalogue_estimators, digest_of
+from gradest.running.cells import Keyed, MeasuringCell, canonical
 from gradest.running.journal import Journal, Record
 from gradest.running.progress import display
-from gradest.running.suite import Cell, canonical
 from gradest.running.workers import Workers, running_on
 
 
 @dataclass(frozen=True)
-class ReferenceCell:
+class ReferenceCell(Keyed):
     """The truth of a task, to be measured: plain data like a Cell."""
 
     task: str
@@ -30,16 +29,12 @@ class ReferenceCell:
     precision: Mapping[str, Any]
     sources: Mapping[str, str]
 
-    @cached_property
-    def key(self) -> str:
-        return hashlib.sha256(f"reference {canonical(asdict(self))}".encode()).hexdigest()
-
     @property
-    def draw_seed(self) -> int:
-        return int(self.key[:15], 16)
+    def _identity(self) -> str:
+        return f"reference {canonical(asdict(self))}"
 
 
-def _reference_cell(cell: Cell, precision: ReferencePrecision) -> ReferenceCell:
+def _reference_cell(cell: MeasuringCell, precision: ReferencePrecision) -> ReferenceCell:
     """What stands for the truth of the cell's task where that is unknown.
 
     Any estimator of the catalogue may be taken for it, so all their sources count.
@@ -60,7 +55,7 @@ def _catalogue_digest() -> str:
 
 
 def references(
-    cells: Sequence[Cell],
+    cells: Sequence[MeasuringCell],
     precision: ReferencePrecision,
     journal: Journal,
     registry: Registry,

@@ -1,0 +1,163 @@
+"""The course of one training: its steps, the looks at it, its checkpoints, and where it ends."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from gradest.randomness import Draws, drawing_from
+from gradest.training.checkpoint import keep, kept
+from gradest.training.evaluation import Estimate, negative_bound, negative_elbo, objective
+from gradest.training.pictures import Pictures, pictures
+from gradest.training.settings import TrainingSettings
+from gradest.training.snapshot import looked_at
+from gradest.training.trainer import Trainer
+
+
+class Point(NamedTuple):
+    """One number on a curve.  Costs are in nats for a data point; lower is better."""
+
+    step: int
+    seconds: float  # of training alone, up to here
+    split: str
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass
+class Course:
+    """What has been seen of a training, up to some step."""
+
+    points: list[Point]
+    seconds: float = 0.0  # of training steps
+    total: float = 0.0  # of the objectives since the last look
+    count: int = 0
+
+
+def trained(
+    trainer: Trainer, settings: TrainingSettings, seed: int, checkpoint: Path
+) -> tuple[list[Point], Pictures]:
+    """Train to the end, from the checkpoint if there is one: the curves and what they lead to.
+
+    An interrupted training that goes on gives the same curves as one that was not.
+    """
+    course = Course([])
+    if state := kept(checkpoint):
+        trainer.resume(state["trainer"])
+        course = Course(**{**state["course"], "points": [Point(*p) for p in state["points"]]})
+    looker = _Looker(trainer, settings, seed)
+    saved = time.monotonic()
+    if trainer.step == 0:
+        course.points += looker.at(0, course)
+    device = trainer.device
+    running = torch.zeros((), dtype=torch.float64, device=device)
+    start = time.perf_counter()
+    while trainer.step < settings.steps:
+        running += trainer.advance()
+        course.count += 1
+        step = trainer.step
+        if looker.wanted(step) or time.monotonic() - saved > settings.checkpoint_seconds:
+            course.total += float(running)  # waits for the device
+            running.zero_()
+            course.seconds += time.perf_counter() - start
+            if looker.wanted(step):
+                course.points += looker.at(step, course)
+                course.total, course.count = 0.0, 0
+            if time.monotonic() - saved > settings.checkpoint_seconds or step == settings.steps:
+                _save(checkpoint, trainer, course)
+                saved = time.monotonic()
+            start = time.perf_counter()
+    return course.points + looker.final(course), looker.pictures()
+
+
+def _save(path: Path, trainer: Trainer, course: Course) -> None:
+    plain = {k: v for k, v in asdict(course).items() if k != "points"}
+    points = [list(p) for p in course.points]
+    keep(path, {"trainer": trainer.state(), "course": plain, "points": points})
+
+
+class _Looker:
+    """What is evaluated, with draws of its own, so that looking changes nothing."""
+
+    def __init__(self, trainer: Trainer, settings: TrainingSettings, seed: int) -> None:
+        self._trainer, self._settings, self._seed = trainer, settings, seed
+        self._items = {
+            split: trainer.model.data(split).to(trainer.device)
+            for split in ("train", "valid", "test")
+        }
+
+    def wanted(self, step: int) -> bool:
+        gradient = self._settings.gradient
+        return (
+            step % self._settings.evaluation.every == 0
+            or step == self._settings.steps
+            or (gradient is not None and step in gradient.steps)
+        )
+
+    def at(self, step: int, course: Course) -> list[Point]:
+        """A look on the way."""
+        asked = self._settings.evaluation
+        found: list[Point] = []
+
+        def note(split: str, metric: str, value: float, low: float, high: float) -> None:
+            found.append(Point(step, course.seconds, split, metric, value, low, high))
+
+        if course.count:
+            note("train", "running_objective", course.total / course.count, *_UNKNOWN)
+        for split in ("train", "valid"):
+            items = self._items[split][: asked.points]
+            with self._draws(f"{split} {step}"):
+                trained_on = objective(self._trainer, items)
+                discrete = negative_elbo(self._trainer, items)
+                bound = negative_bound(self._trainer, items, asked.samples)
+            for metric, each in (
+                ("objective", trained_on),
+                ("negative_elbo", discrete),
+                ("gap", discrete - trained_on),  # paired: the same data points
+                ("negative_bound", bound),
+            ):
+                note(split, metric, *_interval(Estimate.of(each)))
+        gradient = self._settings.gradient
+        if gradient and step in gradient.steps:
+            with self._draws("observed"):
+                items = self._items["train"][: gradient.points]
+                x = self._trainer.model.observed(items, torch.float64)
+            for metric, ends in looked_at(self._trainer, x, gradient, self._seed):
+                note("train", metric, ends[""], ends["_low"], ends["_high"])
+        return found
+
+    def final(self, course: Course) -> list[Point]:
+        """The discrete objectives on the test data."""
+        asked = self._settings.evaluation
+        items = self._items["test"][: asked.test_points]
+        with self._draws("test"):
+            found = {
+                "negative_elbo": negative_elbo(self._trainer, items),
+                "negative_bound": negative_bound(self._trainer, items, asked.test_samples),
+            }
+        step = self._trainer.step
+        return [
+            Point(step, course.seconds, "test", metric, *_interval(Estimate.of(each)))
+            for metric, each in found.items()
+        ]
+
+    def pictures(self) -> Pictures:
+        with self._draws("pictures"):
+            return pictures(self._trainer, self._items["test"])
+
+    def _draws(self, what: str) -> Any:
+        seed = int.from_bytes(f"{what} {self._seed}".encode()[-7:], "big")
+        return drawing_from(Draws.seeded(seed, self._trainer.device))
+
+
+_UNKNOWN = (float("nan"), float("nan"))
+
+
+def _interval(found: Estimate) -> tuple[float, float, float]:
+    """At 95 %, over data points and draws: what another test set of that size would give."""
+    reach = 1.96 * found.standard_error
+    return found.value, found.value - reach, found.value + reach

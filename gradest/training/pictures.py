@@ -1,0 +1,54 @@
+"""What a trained model generates: data, their reconstructions, and samples of the prior."""
+
+import base64
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradest.categorical import sample
+from gradest.training.trainer import Trainer
+
+_SHOWN = 10  # data points, and samples
+
+
+class Pictures(NamedTuple):
+    """Grey images, 0 to 255: [how many, H, W] each."""
+
+    data: Tensor
+    reconstructions: Tensor
+    samples: Tensor  # of the prior, or other draws of the same data where there is none
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            name: {
+                "shape": list(images.shape),
+                "pixels": base64.b64encode(images.numpy().tobytes()).decode(),
+            }
+            for name, images in self._asdict().items()
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Pictures":
+        return cls(
+            *(
+                torch.frombuffer(
+                    bytearray(base64.b64decode(data[name]["pixels"])), dtype=torch.uint8
+                ).reshape(data[name]["shape"])
+                for name in cls._fields
+            )
+        )
+
+
+@torch.no_grad()
+def pictures(trainer: Trainer, items: Tensor) -> Pictures:
+    """Of the first data points, under the draws in force."""
+    model, networks = trainer.model, trainer.networks
+    x = model.observed(items[:_SHOWN], trainer.dtype)  # [B, D]
+    logits, f = model.posed(networks, x)
+    reconstructed = model.pictures(networks, x, sample(logits))  # [B, H, W]
+    law = logits if f.prior is None else f.prior.to(logits).expand_as(logits)
+    samples = model.pictures(networks, x, sample(law))
+    data = x.reshape_as(samples) if x.numel() == samples.numel() else x.unsqueeze(0)
+    return Pictures(*((255 * part).round().byte().cpu() for part in (data, reconstructed, samples)))

@@ -1,0 +1,60 @@
+"""What a training is asked for: the keys of `training` in a suite file."""
+
+import math
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, MinLen
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict
+
+_Finite = Annotated[float, Gt(0), AllowInfNan(False)]
+_Count = Annotated[int, Ge(1)]
+_Grid = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Annealing(_Settings):
+    """A knob that falls as training goes on: max(least, exp(−rate · t)), changed `every` so often.
+
+    Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
+    """
+
+    rate: _Finite = 1e-4
+    least: _Finite = 0.5
+    every: _Count = 500
+
+    def at(self, step: int) -> float:
+        return max(self.least, math.exp(-self.rate * (step - step % self.every)))
+
+
+class Evaluation(_Settings):
+    """How the discrete objectives are evaluated: on how many data points, with how many codes."""
+
+    every: _Count = 500  # steps
+    points: _Count = 500  # of the training and of the validation data
+    samples: _Count = 10  # of the bound on the way
+    test_points: _Count = 1_000_000  # at most all of them
+    test_samples: _Count = 1000  # of the bound in the end
+
+
+class GradientLooks(_Settings):
+    """When the gradient itself is measured on the way, at how many data points."""
+
+    steps: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
+    points: _Count = 4
+    replicates: Annotated[int, Ge(64)] = 2000
+
+
+class TrainingSettings(_Settings):
+    """A training: Adam on minibatches, with looks at the objectives on the way."""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    steps: _Count = 2000
+    batch: _Count = 100
+    learning_rate: Annotated[list[_Finite], MinLen(1), _Grid] = [1e-3]
+    anneal: dict[str, Annealing] = {}  # knob -> how it falls, for the estimators that have it
+    evaluation: Evaluation = Evaluation()
+    gradient: GradientLooks | None = None
+    checkpoint_seconds: Annotated[float, Ge(0), AllowInfNan(False)] = 60.0

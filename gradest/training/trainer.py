@@ -1,0 +1,114 @@
+"""One training: an estimator descends a model's objective, step by step, and can be interrupted.
+
+Nothing but the step itself is in here: no logging, no evaluation, no waiting for the device.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradest.contracts import Estimator, Model, Problem, inapplicable
+from gradest.errors import Inapplicable
+from gradest.objectives import beside, owns_kl, posed
+from gradest.randomness import Draws, drawing_from
+from gradest.training.settings import Annealing
+from gradest.training.state import restore, state_of
+
+
+class Trainer:
+    """A model's networks, an optimiser and an estimator, at some step.
+
+    Raises Inapplicable where the estimator does not apply to the model.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        model: Model,
+        *,
+        learning_rate: float,
+        batch: int,
+        seed: int,
+        anneal: Mapping[str, Annealing],
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.estimator, self.model, self.dtype = estimator, model, dtype
+        self.step = 0
+        self.device = torch.device(device)
+        self.networks: nn.Module = model.networks(seed).to(device, dtype)
+        # Fused, one kernel for all parameters: a step of a small network is mostly overhead.
+        self._optimiser = torch.optim.Adam(self.networks.parameters(), lr=learning_rate, fused=True)
+        self._items = model.data("train").to(device)
+        self._batch = min(batch, len(self._items))
+        self._seed = seed
+        self._anneal = {k: v for k, v in anneal.items() if k in estimator.knobs}
+        self._draws = Draws.seeded(seed, device)
+        self._epoch, self._order = -1, torch.empty(0)
+        with drawing_from(Draws.seeded(seed, device)), torch.no_grad():
+            problem = self.problem(self._items[: self._batch])
+            if reason := inapplicable(estimator, model, problem):
+                raise Inapplicable(reason)
+            estimator.reset(posed(estimator, problem.logits, problem.f)[0])
+
+    def problem(self, items: Tensor) -> Problem:
+        """The problem of stored items at the present networks."""
+        return self.model.posed(self.networks, self.model.observed(items, self.dtype))
+
+    def objective(self, problem: Problem) -> Tensor:
+        """What is descended, data point by data point: [B]."""
+        found = self.estimator(*posed(self.estimator, *problem))
+        if owns_kl(self.estimator, problem.f):
+            return found
+        return found + beside(self.model, problem.logits, problem.f)
+
+    def advance(self) -> Tensor:
+        """One step; returns the mean objective before it, which stays on the device."""
+        for knob, annealing in self._anneal.items():
+            setattr(self.estimator, knob, annealing.at(self.step))
+        with drawing_from(self._draws):
+            problem = self.problem(self._items[self._indices()])
+            if self.estimator.adapt_steps:
+                logits = problem.logits.detach()
+                f = problem.f.replicated(None, logits)
+                self.estimator.adapt(*posed(self.estimator, logits, f))
+            loss = self.objective(problem).mean()
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        self.step += 1
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next steps depend on."""
+        return {
+            "step": self.step,
+            "networks": self.networks.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "estimator": state_of(self.estimator),
+            "draws": self._draws.generator.get_state(),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.step = state["step"]
+        self.networks.load_state_dict(state["networks"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        restore(self.estimator, state["estimator"], self._items.device)
+        self._draws.generator.set_state(state["draws"])
+
+    def _indices(self) -> Tensor:
+        """Of the step's minibatch: every epoch in an order of its own, the last few left out."""
+        whole = len(self._items) // self._batch
+        epoch, number = divmod(self.step, whole)
+        if epoch != self._epoch:
+            # From seed and epoch alone, so that an interrupted epoch goes on in the same order.
+            sequence = np.random.SeedSequence([self._seed, epoch])
+            generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
+            self._order = torch.randperm(len(self._items), generator=generator)
+            self._order = self._order.to(self._items.device)
+            self._epoch = epoch
+        return self._order[number * self._batch : (number + 1) * self._batch]
