@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -78,8 +79,8 @@ def _download(file: Published, path: Path) -> None:
     Raises DataError, and OSError when `path` cannot be written.
     """
     try:
-        import pooch  # an optional extra, and only for this
-        from requests import HTTPError, RequestException
+        import pooch  # noqa: F401  an optional extra, and only for this
+        import requests
     except ImportError:
         raise DataError(
             f"{path} is missing; pip install 'gradest[data]' to have it downloaded, "
@@ -92,35 +93,50 @@ def _download(file: Published, path: Path) -> None:
         if path.exists():
             return
         try:
-            with _progress() as progress:
-                fetch = pooch.HTTPDownloader(
-                    progressbar=_Bar(progress, path.name),
-                    chunk_size=_CHUNK,
-                    timeout=_TIMEOUT,
-                    # As published: a body compressed for the journey has another length.
-                    headers={"Accept-Encoding": "identity"},
-                )
-                fetch(file.url, str(partial), None)
+            _fetch(file.url, partial, path.name)
             if wrong := _mismatch(partial.read_bytes(), file.checksum):
                 raise DataError(
                     f"{file.url} no longer holds {path.name}: {wrong}; nothing is kept, "
                     f"find the file elsewhere and save it as {path}"
                 )
             partial.replace(path)
-        except HTTPError as error:
+        except requests.HTTPError as error:
             status = f"{error.response.status_code} {error.response.reason}"
             raise DataError(
                 f"{path} is missing, and {file.url} answers {status}; "
                 "find the file elsewhere and save it there"
             ) from None
-        except RequestException as error:
-            host = urlsplit(file.url).netloc
+        except requests.RequestException as error:
             raise DataError(
-                f"{path} is missing, and {host} cannot be reached ({type(error).__name__}); "
-                f"save {file.url} there"
+                f"{path} is missing, and {urlsplit(file.url).netloc} does not deliver it "
+                f"({type(error).__name__}); save {file.url} there"
             ) from None
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _fetch(url: str, path: Path, name: str) -> None:
+    """Downloads to `path` and shows how far it is.
+
+    Raises requests.RequestException and OSError.
+    """
+    from pooch import HTTPDownloader
+    from requests import Response
+
+    with _progress() as progress, ExitStack() as opened:
+
+        def close_at_the_end(response: Response, **_: object) -> None:
+            opened.callback(response.close)  # pooch leaves it open where it fails
+
+        download = HTTPDownloader(
+            progressbar=_Bar(progress, name),
+            chunk_size=_CHUNK,
+            timeout=_TIMEOUT,
+            # As published: a body compressed for the journey has another length.
+            headers={"Accept-Encoding": "identity"},
+            hooks={"response": close_at_the_end},
+        )
+        download(url, str(path), None)
 
 
 def _progress() -> Progress:
