@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -50,14 +51,18 @@ def obtain(file: Published) -> Content:
     be read, or is missing and cannot be downloaded or written.
     """
     path = data_folder() / file.name
+    elsewhere = "$GRADEST_DATA can name another folder"
     try:
         if not path.exists():
             _download(file, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path} is missing and cannot be written: {reason}; {elsewhere}") from None
+    try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror or error}; $GRADEST_DATA names the folder"
-        ) from None
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be read: {reason}; {elsewhere}") from None
     if wrong := _mismatch(data, file.checksum):
         raise DataError(
             f"{path} is truncated or altered: {wrong}; delete it to have it downloaded again, "
@@ -79,8 +84,8 @@ def _download(file: Published, path: Path) -> None:
     Raises DataError, and OSError when `path` cannot be written.
     """
     try:
-        import pooch  # noqa: F401  an optional extra, and only for this
         import requests
+        from pooch import HTTPDownloader  # an optional extra, and only for this
     except ImportError:
         raise DataError(
             f"{path} is missing; pip install 'gradest[data]' to have it downloaded, "
@@ -93,7 +98,7 @@ def _download(file: Published, path: Path) -> None:
         if path.exists():
             return
         try:
-            _fetch(file.url, partial, path.name)
+            _fetch(HTTPDownloader, file.url, partial, path.name)
             if wrong := _mismatch(partial.read_bytes(), file.checksum):
                 raise DataError(
                     f"{file.url} no longer holds {path.name}: {wrong}; nothing is kept, "
@@ -115,20 +120,17 @@ def _download(file: Published, path: Path) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _fetch(url: str, path: Path, name: str) -> None:
+def _fetch(downloader: Callable[..., Any], url: str, path: Path, name: str) -> None:
     """Downloads to `path` and shows how far it is.
 
     Raises requests.RequestException and OSError.
     """
-    from pooch import HTTPDownloader
-    from requests import Response
-
     with _progress() as progress, ExitStack() as opened:
 
-        def close_at_the_end(response: Response, **_: object) -> None:
+        def close_at_the_end(response: Any, **_: object) -> None:
             opened.callback(response.close)  # pooch leaves it open where it fails
 
-        download = HTTPDownloader(
+        download = downloader(
             progressbar=_Bar(progress, name),
             chunk_size=_CHUNK,
             timeout=_TIMEOUT,

@@ -305,7 +305,9 @@ def test_a_file_that_cannot_be_read_is_refused(folder, monkeypatch):
     made(monkeypatch, NOWHERE, DATA)
     path = folder / "made" / "made.amat"
     path.mkdir(parents=True)
-    assert refusal(lambda: sets.images("made", "train")).startswith(f"{path}: Is a directory")
+    assert refusal(lambda: sets.images("made", "train")).startswith(
+        f"{path} cannot be read: Is a directory;"
+    )
 
 
 def test_the_folder_is_the_named_one_or_in_the_cache(monkeypatch):
@@ -461,7 +463,8 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(folder, server, monkey
     made(monkeypatch, server.url("made.amat"), DATA)
     path = folder / "made" / "made.amat"
     assert refusal(lambda: sets.prepare("made")) == (
-        f"{path}: No space left on device; $GRADEST_DATA names the folder"
+        f"{path} is missing and cannot be written: No space left on device; "
+        "$GRADEST_DATA can name another folder"
     )
     assert files_in(folder) == []
 
@@ -485,8 +488,8 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_line(tmp_path, server, monkey
     monkeypatch.setenv("GRADEST_DATA", str(tmp_path / "file"))
     made(monkeypatch, server.url("made.amat"), DATA)
     said = refusal(lambda: sets.prepare("made"))
-    assert said.startswith(f"{tmp_path / 'file' / 'made' / 'made.amat'}: ")
-    assert said.endswith("; $GRADEST_DATA names the folder")
+    path = tmp_path / "file" / "made" / "made.amat"
+    assert said.startswith(f"{path} is missing and cannot be written: Not a directory;")
 
 
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(folder, server, monkeypatch, capsys):
