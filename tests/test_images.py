@@ -54,16 +54,11 @@ def md5(data: bytes) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data folder."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty data folder, of which nothing is remembered before or after."""
     monkeypatch.setenv("GRADEST_DATA", str(tmp_path / "data"))
-    return tmp_path / "data"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_read_before() -> Iterator[None]:
     sets._images.cache_clear()
-    yield
+    yield tmp_path / "data"
     sets._images.cache_clear()
 
 
