@@ -357,7 +357,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield running
         running.shutdown()
         thread.join()
-    gc.collect()  # a connection that was left open is this test's failure, not a later one's
+    gc.collect(1)  # a connection that was left open is this test's failure, not a later one's
 
 
 def files_in(folder: Path) -> list[str]:
