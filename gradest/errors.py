@@ -17,6 +17,10 @@ class SuiteError(UsageError):
     """A suite that cannot be read; the message names file and line."""
 
 
+class DataError(UsageError):
+    """A data set that is unknown, damaged, or missing and not to be had."""
+
+
 class Inapplicable(UsageError):
     """An estimator that cannot run on a task by its nature: such a cell is skipped."""
 
