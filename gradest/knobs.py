@@ -5,10 +5,11 @@ for instance.  The same annotation validates a suite's YAML, a call from Python 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -103,14 +104,16 @@ def build(cls: type, knobs: Mapping[str, Any]) -> Any:
 def grid(cls: type, knob: str, value: Any) -> list[Any]:
     """The values that a suite's entry stands for.
 
-    A list is a grid for a scalar knob, and one value for a knob that is itself a sequence;
-    there a list of lists is the grid.  Raises KnobError for an empty list.
+    A list is a grid for a scalar knob, and one value for a knob that may be a sequence; there a
+    list of lists, and of words that the knob takes as well, is the grid.  Raises KnobError for an
+    empty list.
     """
     if value == []:
         raise KnobError(f"{cls.name}: {knob} is an empty list")
     hint = knob_types(cls).get(knob)
+    words = _words(hint)
     is_grid = isinstance(value, list) and (
-        not _is_sequence(hint) or all(isinstance(v, list) for v in value)
+        not _is_sequence(hint) or all(isinstance(v, list) or v in words for v in value)
     )
     return value if is_grid else [value]
 
@@ -125,12 +128,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _validate(cls: type, knob: str, hint: Any, value: Any) -> Any:
-    if _origin(hint) is tuple and isinstance(value, list):  # YAML knows no tuples
+    if isinstance(value, list) and tuple in map(_origin, _arms(hint)):  # YAML knows no tuples
         value = tuple(value)
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
-        problem = error.errors()[0]
+        # Of the arms of a union, the one that the value got furthest into.
+        problem = max(error.errors(), key=lambda e: len(e["loc"]))
         where = "".join(f"[{i}]" for i in problem["loc"] if isinstance(i, int))
         wrong = f"{cls.name or cls.__name__}: {knob}{where} = {problem['input']!r}"
         raise KnobError(f"{wrong}: {problem['msg'].lower()}") from None
@@ -142,12 +146,27 @@ def _adapter(hint: Any) -> TypeAdapter:
 
 
 def _is_sequence(hint: Any) -> bool:
-    return _origin(hint) in (tuple, list, Sequence)
+    return any(_origin(arm) in (tuple, list, Sequence) for arm in _arms(hint))
+
+
+def _words(hint: Any) -> list[Any]:
+    return [word for arm in _arms(hint) if get_origin(arm) is Literal for word in get_args(arm)]
+
+
+def _arms(hint: Any) -> Iterator[Any]:
+    """The types of a union, or the one type there is, without their constraints."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        yield from _arms(get_args(hint)[0])
+    elif origin in (Union, UnionType):
+        for arm in get_args(hint):
+            yield from _arms(arm)
+    else:
+        yield hint
 
 
 def _origin(hint: Any) -> Any:
-    origin = get_origin(hint)
-    return _origin(get_args(hint)[0]) if origin is Annotated else origin or hint
+    return get_origin(hint) or hint
 
 
 def _plain(value: Any) -> Any:

@@ -281,8 +281,8 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 def test_the_trained_state_does_not_depend_on_threads_or_global_seeds(tmp_path, monkeypatch):
     cls, threads, states, seen = type(vae()), torch.get_num_threads(), [], set()
-    elbo = cls._elbo
-    monkeypatch.setattr(cls, "_elbo", lambda *a: seen.add(torch.get_num_threads()) or elbo(*a))
+    posed = cls.posed
+    monkeypatch.setattr(cls, "posed", lambda *a: seen.add(torch.get_num_threads()) or posed(*a))
     try:
         for number in (2, 3):
             monkeypatch.setenv("GRADEST_CACHE", str(tmp_path / str(number)))
@@ -298,7 +298,7 @@ def test_the_trained_state_does_not_depend_on_threads_or_global_seeds(tmp_path, 
 
 def negative_elbo(task: Task, networks: torch.nn.ModuleDict, x: Tensor) -> float:
     """Exact, averaged over the data points."""
-    problem = task._elbo(networks, x)
+    problem = task.posed(networks, x)
     value = enumeration.exact(problem).value + beside(task, problem.logits, problem.f).detach()
     return float(value.mean())
 
@@ -307,7 +307,7 @@ def test_training_lowers_the_negative_elbo_of_held_out_digits():
     task = vae(latents=2, categories=4, hidden=32, steps=100)
     task.problem()
     x = digits.binarised_digits()[1][:100]
-    before = negative_elbo(task, task._untrained(), x)
+    before = negative_elbo(task, task.networks(task.seed), x)
     after = negative_elbo(task, task._networks, x)
     # 64 bits that ignore the data, each at its own mean, cost 64 · H: the bound of a decoder that
     # has not learnt to use its code.

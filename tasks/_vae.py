@@ -1,0 +1,96 @@
+"""Variational autoencoders of images, whatever their latents are.
+
+    f(z) = −log p(x | z),    z ~ q(z | x) = Πₙ Cat(αₙ(x)),    log p(z) = Σₙ log Cat(zₙ)
+
+so that E f + KL(q(z | x) ‖ p) is the negative ELBO of a data point.  log α comes from an encoder,
+the logits of the pixels from a decoder, which off the vertices reads the relaxed code in place of
+the one-hot one.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradest import Cost, Problem
+from gradest.contracts import KL
+from gradest.errors import KnobError
+from gradest.knobs import AtLeast1
+
+from ._models import ImageModel, surprise
+from ._networks import Activation, Layers, Logits, network, widths
+
+
+@dataclass(eq=False)
+class VAE(ImageModel):
+    """What autoencoders share; a subclass says how its code is written."""
+
+    measured_alone: ClassVar[tuple[str, ...]] = (*ImageModel.measured_alone, "kl")
+    latents: AtLeast1 = 4
+    decoder: Layers | Literal["mirrored"] = "mirrored"
+    activation: Activation = "tanh"
+    prior: Literal["uniform", "learned"] = "uniform"
+    kl: KL = "exact"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples > 1 and self.kl != "sampled":
+            raise KnobError(
+                f"{self.name}: samples = {self.samples} needs kl = 'sampled', not {self.kl!r}"
+            )
+
+    @property
+    @abstractmethod
+    def encoding(self) -> tuple[int, ...]:
+        """The widths of the encoder's hidden layers."""
+
+    @property
+    @abstractmethod
+    def units(self) -> int:
+        """How many numbers the encoder gives, and the decoder reads."""
+
+    @abstractmethod
+    def logits(self, output: Tensor) -> Tensor:
+        """log α from what the encoder gives: [B, units] -> [B, N, K]."""
+
+    @abstractmethod
+    def code(self, z: Tensor) -> Tensor:
+        """z as the decoder reads it: [..., N, K] -> [..., units]."""
+
+    def networks(self, seed: int) -> nn.ModuleDict:
+        generator = torch.Generator().manual_seed(seed)
+        pixels = self.side**2
+        encoding = self.encoding
+        decoding = encoding[::-1] if self.decoder == "mirrored" else widths(self.decoder)
+        parts: dict[str, nn.Module] = {
+            "encoder": network((pixels, *encoding, self.units), self.activation, generator),
+            "decoder": network((self.units, *decoding, pixels), self.activation, generator),
+        }
+        if self.prior == "learned":
+            parts["prior"] = Logits(*self.logits(torch.zeros(1, self.units)).shape[1:])
+        return nn.ModuleDict(parts)
+
+    def posed(self, networks: nn.ModuleDict, x: Tensor) -> Problem:
+        logits = self.logits(networks["encoder"](x))
+
+        def cost(z: Tensor, decoder: Callable[[Tensor], Tensor]) -> Tensor:
+            return surprise(decoder(self.code(z)), x)  # [B, ...]
+
+        learned = self.prior == "learned"
+        prior = networks["prior"]() if learned else logits.new_zeros(logits.shape[1:])
+        f = Cost(
+            cost,
+            networks["decoder"],
+            prior=prior,
+            kl=self.kl,
+            samples=self.samples,
+            logits=logits,
+        )
+        return Problem(logits, f)
+
+    def pictures(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
+        pixels = networks["decoder"](self.code(z))
+        return pixels.sigmoid().unflatten(-1, (self.side, self.side))
