@@ -27,9 +27,9 @@ from gradest.report import write_report
 from gradest.running.cells import Cell, labels
 from gradest.running.provenance import describe_run
 from gradest.running.results import finished, read_run, write_results
+from gradest.running.runner import prepare
 from gradest.running.runner import run as run_cells
 from gradest.running.suite import load_suite
-from gradest.running.timing import expected_seconds
 from gradest.running.workers import BACKENDS, Workers
 
 
@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_precision,
         help="half-widths to reach: variance=0.02,bias=0.005,max_replicates=1000000,max_seconds=60",
     )
+    parser.add_argument("--steps", metavar="N", type=_positive, help="of training, likewise")
     parser.add_argument("--fresh", action="store_true", help="measure every cell again")
     parser.add_argument("--dry-run", action="store_true", help="show the cells, run nothing")
     parser.add_argument("--backend", choices=BACKENDS, default="loky", help="of joblib")
@@ -192,6 +193,7 @@ def _suite(options: argparse.Namespace, registry: Registry) -> int:
         replicates=options.replicates,
         precision=options.precision,
         seed=options.seed,
+        steps=options.steps,
         device=options.device,
     )
     cells = suite.only(options.only_tasks, options.only_estimators)
@@ -199,6 +201,7 @@ def _suite(options: argparse.Namespace, registry: Registry) -> int:
     if options.dry_run:
         return _dry_run(cells, folder, registry, options)
     started = datetime.now(UTC)
+    prepare(cells, registry)
     run_cells(
         suite.name,
         cells,
@@ -226,7 +229,7 @@ def _dry_run(
             state = "cached"
         else:
             try:
-                seconds = expected_seconds(cell, registry)
+                seconds = cell.expected_seconds(registry)
                 total += seconds
                 state = f"{seconds:.1f} s"
             except Inapplicable as error:

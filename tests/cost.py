@@ -30,8 +30,8 @@ from gradest.errors import Inapplicable
 from gradest.markdown import count, interval, number, table
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
-from gradest.running.cells import MeasuringCell
-from gradest.running.timing import bound, time_cells
+from gradest.running.measuring_cell import MeasuringCell
+from gradest.running.timing import time_cells
 
 REFERENCE = "rloo"
 LIMIT = 5.0
@@ -140,7 +140,7 @@ def _cell(name: str, knobs: dict[str, Any], task: str, categories: int) -> Measu
 
 def _evaluations(cell: MeasuringCell, registry: Registry) -> int:
     """Raises Inapplicable where the estimator does not apply to the task."""
-    replicator = bound(cell, registry)
+    replicator = cell.replicator(registry)
     with drawing_from(Draws.seeded(cell.draw_seed)) as source:
         replicator.pilot(source)
     return replicator.evaluations

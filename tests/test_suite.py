@@ -7,7 +7,8 @@ import pytest
 
 from gradest.errors import SuiteError, UsageError
 from gradest.registry import Registry
-from gradest.running.cells import MeasuringCell, labels
+from gradest.running.cells import labels
+from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.suite import load_suite, suite_names
 
 BASE = """\

@@ -9,17 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
-from gradest.knobs import build
-from gradest.measuring.measurement import measure
-from gradest.measuring.precision import Precision
-from gradest.measuring.schedule import FEWEST
 from gradest.measuring.truth import Reference
 from gradest.registry import Registry
-from gradest.training.course import trained
-from gradest.training.settings import TrainingSettings
-from gradest.training.trainer import Trainer
 
 Payload = dict[str, Any]
 
@@ -58,6 +49,10 @@ class Cell(Keyed, ABC):
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         """What is recorded.  Raises Inapplicable where there is nothing to do."""
 
+    @abstractmethod
+    def expected_seconds(self, registry: Registry) -> float:
+        """How long that will take, from a short trial.  Raises Inapplicable."""
+
 
 @dataclass(frozen=True)
 class EstimatorCell(Cell):
@@ -72,72 +67,6 @@ class EstimatorCell(Cell):
     @property
     def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         return (self.task, self.task_knobs), (self.estimator, self.estimator_knobs)
-
-
-@dataclass(frozen=True)
-class MeasuringCell(EstimatorCell):
-    """One measurement."""
-
-    kind: ClassVar[str] = "measurement"
-    settings: ClassVar[tuple[str, ...]] = ("seed", "replicates", "dtype")
-
-    replicates: int | None  # None where a precision is asked for
-    precision: Mapping[str, Any] | None
-    enumerate_draws: bool | None
-    adapt_steps: int
-    dtype: str
-    tolerant: bool
-    device: str
-    sources: Mapping[str, str]  # what the numbers were computed by
-
-    def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
-        measurement = measure(
-            build(registry.estimator(self.estimator), self.estimator_knobs),
-            build(registry.task(self.task), self.task_knobs),
-            replicates=self.replicates or FEWEST,
-            precision=None if self.precision is None else Precision(**self.precision),
-            enumerate_draws=self.enumerate_draws,
-            tolerant=self.tolerant,
-            seed=self.draw_seed,
-            adapt_steps=self.adapt_steps,
-            dtype=getattr(torch, self.dtype),
-            device=self.device,
-            reference=reference,
-        )
-        return {"measurement": measurement.to_json()}
-
-
-@dataclass(frozen=True)
-class TrainingCell(EstimatorCell):
-    """One training."""
-
-    kind: ClassVar[str] = "training"
-    settings: ClassVar[tuple[str, ...]] = ("learning_rate", "seed")
-
-    learning_rate: float
-    training: Mapping[str, Any]
-    device: str
-    sources: Mapping[str, str]
-
-    def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
-        settings = TrainingSettings.model_validate(self.training)
-        checkpoint = folder / "checkpoints" / f"{self.key}.pt"
-        points, pictures = trained(self.trainer(registry), settings, self.draw_seed, checkpoint)
-        return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
-
-    def trainer(self, registry: Registry) -> Trainer:
-        """At its first step.  Raises Inapplicable."""
-        settings = TrainingSettings.model_validate(self.training)
-        return Trainer(
-            build(registry.estimator(self.estimator), self.estimator_knobs),
-            build(registry.task(self.task), self.task_knobs),
-            learning_rate=self.learning_rate,
-            batch=settings.batch,
-            seed=self.seed,
-            anneal=settings.anneal,
-            dtype=getattr(torch, settings.dtype),
-            device=self.device,
-        )
 
 
 def labels(cells: Sequence[Cell]) -> dict[str, str]:

@@ -16,11 +16,13 @@ from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 
 from gradest.errors import Inapplicable, UsageError
+from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import DEFAULT, ReferencePrecision
 from gradest.measuring.truth import Reference
 from gradest.registry import Registry, Shipment
-from gradest.running.cells import Cell, MeasuringCell, labels
+from gradest.running.cells import Cell, EstimatorCell, canonical, labels
 from gradest.running.journal import Journal, Record, append_if_shared
+from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.progress import display
 from gradest.running.results import finished
 from gradest.running.timing import ROUNDS, time_cells
@@ -66,6 +68,17 @@ def run(
                     shown.done(named[record["key"]], record["status"], record["reason"])
         if timed:
             _time_all(measuring, journal, registry)
+
+
+def prepare(cells: Sequence[Cell], registry: Registry) -> None:
+    """Let every task fetch what it needs.  Raises UsageError where that is not to be had."""
+    tasks = {
+        (cell.task, canonical(cell.task_knobs)): cell
+        for cell in cells
+        if isinstance(cell, EstimatorCell)
+    }
+    for cell in tasks.values():
+        build(registry.task(cell.task), cell.task_knobs).prepare()
 
 
 def measure_cell(

@@ -24,8 +24,10 @@ from gradest.errors import UsageError
 from gradest.knobs import suggestion
 from gradest.measuring.precision import Precision
 from gradest.registry import Registry, digest_of, source_digest
-from gradest.running.cells import EstimatorCell, MeasuringCell, TrainingCell
+from gradest.running.cells import EstimatorCell
+from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.suite_file import SuiteFile, SuiteSource
+from gradest.running.training_cell import TrainingCell
 
 SUITES = Path(inference.__file__).parents[1] / "suites"
 # What a number depends on beside its plugins.
@@ -73,6 +75,7 @@ def load_suite(
     replicates: int | None = None,
     precision: Precision | None = None,
     seed: int | None = None,
+    steps: int | None = None,
     device: str = "cpu",
 ) -> Suite:
     """The suite of that name or file, with the overrides of the command line.
@@ -88,6 +91,8 @@ def load_suite(
         settings = settings.model_copy(update={"precision": precision})
     if seed is not None:
         settings = settings.model_copy(update={"seeds": [seed]})
+    if steps is not None:
+        settings = _training_for(steps, settings, path)
     tasks = list(source.members("tasks", settings.tasks, registry.task))
     estimators = list(source.members("estimators", settings.estimators, registry.estimator))
     source.check_controls(settings, {e.name for e in estimators})
@@ -98,6 +103,13 @@ def load_suite(
     cells = tuple(make(settings, tasks, estimators, device))
     _refuse_twins(source, cells)
     return Suite(path.stem, settings, cells)
+
+
+def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
+    if settings.training is None:
+        raise UsageError(f"--steps {steps}: {path.stem} is no suite of trainings")
+    training = settings.training.model_copy(update={"steps": steps})
+    return settings.model_copy(update={"training": training})
 
 
 def _measuring_cells(

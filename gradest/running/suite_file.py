@@ -5,6 +5,7 @@ its file and line.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,15 @@ Entries = list[Any]
 _Grid = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
 Counts = Annotated[list[Annotated[int, Ge(FEWEST)]], MinLen(1), _Grid]
 Dtypes = Annotated[list[Literal["float64", "float32", "float16", "bfloat16"]], MinLen(1), _Grid]
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, to which 1e-3 is the number that it is to everybody else."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 class SuiteFile(BaseModel):
@@ -76,9 +86,9 @@ class SuiteSource:
         self.path = path
         try:
             text = path.read_text(encoding="utf-8")
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            node = yaml.compose(text, Loader=_Loader)
             self._lines = {place: line for place, line in self._walk(node, ())} if node else {}
-            self.data = yaml.safe_load(text)
+            self.data = yaml.load(text, Loader=_Loader)
         except (OSError, UnicodeDecodeError) as error:
             raise SuiteError(f"{path}: cannot be read: {error}") from None
         except yaml.MarkedYAMLError as error:

@@ -13,8 +13,9 @@ import torch
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.registry import Registry, Shipment, catalogue_estimators, digest_of
-from gradest.running.cells import Keyed, MeasuringCell, canonical
+from gradest.running.cells import Keyed, canonical
 from gradest.running.journal import Journal, Record
+from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.progress import display
 from gradest.running.workers import Workers, running_on
 

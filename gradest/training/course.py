@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from gradest.randomness import Draws, drawing_from
 from gradest.training.checkpoint import keep, kept
@@ -85,8 +86,9 @@ class _Looker:
 
     def __init__(self, trainer: Trainer, settings: TrainingSettings, seed: int) -> None:
         self._trainer, self._settings, self._seed = trainer, settings, seed
+        # In an order of chance: published sets are sorted, and their first items no sample.
         self._items = {
-            split: trainer.model.data(split).to(trainer.device)
+            split: _shuffled(trainer.model.data(split)).to(trainer.device)
             for split in ("train", "valid", "test")
         }
 
@@ -152,6 +154,11 @@ class _Looker:
     def _draws(self, what: str) -> Any:
         seed = int.from_bytes(f"{what} {self._seed}".encode()[-7:], "big")
         return drawing_from(Draws.seeded(seed, self._trainer.device))
+
+
+def _shuffled(items: Tensor) -> Tensor:
+    """In an order that is the same for every training."""
+    return items[torch.randperm(len(items), generator=torch.Generator().manual_seed(0))]
 
 
 _UNKNOWN = (float("nan"), float("nan"))

@@ -1,0 +1,82 @@
+"""Cells that measure an estimator's gradients."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from gradest.knobs import build
+from gradest.measuring.measurement import measure
+from gradest.measuring.outcomes import outcomes
+from gradest.measuring.precision import Precision, planned
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import FEWEST
+from gradest.measuring.truth import Reference, known
+from gradest.randomness import Draws, drawing_from
+from gradest.registry import Registry
+from gradest.running.cells import EstimatorCell, Payload
+from gradest.running.clock import seconds_of
+from gradest.threads import one_thread
+
+
+@dataclass(frozen=True)
+class MeasuringCell(EstimatorCell):
+    """One measurement."""
+
+    kind: ClassVar[str] = "measurement"
+    settings: ClassVar[tuple[str, ...]] = ("seed", "replicates", "dtype")
+
+    replicates: int | None  # None where a precision is asked for
+    precision: Mapping[str, Any] | None
+    enumerate_draws: bool | None
+    adapt_steps: int
+    dtype: str
+    tolerant: bool
+    device: str
+    sources: Mapping[str, str]  # what the numbers were computed by
+
+    def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
+        measurement = measure(
+            build(registry.estimator(self.estimator), self.estimator_knobs),
+            build(registry.task(self.task), self.task_knobs),
+            replicates=self.replicates or FEWEST,
+            precision=None if self.precision is None else Precision(**self.precision),
+            enumerate_draws=self.enumerate_draws,
+            tolerant=self.tolerant,
+            seed=self.draw_seed,
+            adapt_steps=self.adapt_steps,
+            dtype=getattr(torch, self.dtype),
+            device=self.device,
+            reference=reference,
+        )
+        return {"measurement": measurement.to_json()}
+
+    def expected_seconds(self, registry: Registry) -> float:
+        with one_thread(), drawing_from(Draws.seeded(0, self.device)) as source:
+            replicator = self.replicator(registry)
+            adapting = seconds_of(lambda: replicator.adapt(min(self.adapt_steps, 1)))
+            chunk = replicator.pilot(source)
+            estimates = None
+            if self.enumerate_draws is not False:
+                estimates = outcomes(replicator)
+            if estimates is None:
+                estimates = self._replicates(replicator, chunk)
+            rows = min(estimates, chunk)
+            one = seconds_of(lambda: replicator(rows)) / rows
+            return adapting * self.adapt_steps + one * estimates
+
+    def replicator(self, registry: Registry) -> Replicator:
+        """The estimator on the task.  Raises Inapplicable where it does not apply."""
+        return Replicator(
+            build(registry.estimator(self.estimator), self.estimator_knobs),
+            build(registry.task(self.task), self.task_knobs),
+            getattr(torch, self.dtype),
+            self.device,
+        )
+
+    def _replicates(self, replicator: Replicator, chunk: int) -> int:
+        if self.precision is None:
+            return self.replicates
+        return planned(Precision(**self.precision), replicator, chunk, known(replicator, {}))

@@ -1,0 +1,60 @@
+"""Cells that train a model with an estimator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from gradest.knobs import build
+from gradest.measuring.truth import Reference
+from gradest.registry import Registry
+from gradest.running.cells import EstimatorCell, Payload
+from gradest.running.clock import seconds_of
+from gradest.threads import one_thread
+from gradest.training.course import trained
+from gradest.training.settings import TrainingSettings
+from gradest.training.trainer import Trainer
+
+_TRIED = 5  # steps by which a training is timed
+
+
+@dataclass(frozen=True)
+class TrainingCell(EstimatorCell):
+    """One training."""
+
+    kind: ClassVar[str] = "training"
+    settings: ClassVar[tuple[str, ...]] = ("learning_rate", "seed")
+
+    learning_rate: float
+    training: Mapping[str, Any]
+    device: str
+    sources: Mapping[str, str]
+
+    def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
+        settings = TrainingSettings.model_validate(self.training)
+        checkpoint = folder / "checkpoints" / f"{self.key}.pt"
+        points, pictures = trained(self.trainer(registry), settings, self.draw_seed, checkpoint)
+        return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
+
+    def expected_seconds(self, registry: Registry) -> float:
+        with one_thread():
+            trainer = self.trainer(registry)
+            trainer.advance()  # what is made once is no part of a step
+            some = seconds_of(lambda: [trainer.advance() for _ in range(_TRIED)])
+        return some / _TRIED * self.training["steps"]
+
+    def trainer(self, registry: Registry) -> Trainer:
+        """At its first step.  Raises Inapplicable."""
+        settings = TrainingSettings.model_validate(self.training)
+        return Trainer(
+            build(registry.estimator(self.estimator), self.estimator_knobs),
+            build(registry.task(self.task), self.task_knobs),
+            learning_rate=self.learning_rate,
+            batch=settings.batch,
+            seed=self.seed,
+            anneal=settings.anneal,
+            dtype=getattr(torch, settings.dtype),
+            device=self.device,
+        )
