@@ -49,15 +49,24 @@ def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     if "label" in frame:
         return frame
     frame = _flushed(frame.reset_index(drop=True))
-    settings = _differing([knobs(text) for text in frame["estimator_params"]])
-    named = zip(frame["estimator"], settings, _protocol(frame), strict=True)
-    frame["label"] = pd.Series(
-        [label(str(name), each | extra) for name, each, extra in named], dtype="str"
-    )
-    frame["settings"] = pd.Series(settings, dtype=object)
-    frame["task_label"] = _task_labels(frame)
+    frame = labelled(frame, _protocol(frame))
     frame["p_holm"] = multiplicity.adjusted(frame)
     return _with_intervals(frame)
+
+
+def labelled(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows, numbered from 0, with settings, label and task_label; `extra` goes into labels.
+
+    Raises ValueError when the params of a row are not a JSON object.
+    """
+    settings = _differing([knobs(text) for text in frame["estimator_params"]])
+    named = zip(frame["estimator"], settings, extra, strict=True)
+    labels = [label(str(name), each | more) for name, each, more in named]
+    return frame.assign(
+        label=pd.Series(labels, frame.index, dtype="str"),
+        settings=pd.Series(settings, frame.index, dtype=object),
+        task_label=_task_labels(frame),
+    )
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:

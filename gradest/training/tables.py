@@ -6,6 +6,7 @@ from typing import Any
 
 COLUMNS = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "learning_rate", "seed"),
+    "key",
     *("status", "reason", "step", "seconds", "split", "metric", "value", "low", "high"),
 )
 
@@ -21,6 +22,7 @@ def rows(suite: str, record: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         json.dumps(cell["estimator_knobs"], sort_keys=True),
         cell["learning_rate"],
         cell["seed"],
+        record["key"],
         record["status"],
         record["reason"],
     )

@@ -1,0 +1,57 @@
+"""The section of a report on what becomes of models that are trained with each estimator."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from gradest.analysis.curves import final
+from gradest.markdown import count, escape, interval, number, table
+
+_HEADERS = (
+    *("rank", "estimator", "learning rate", "seeds", "test −log p(x), m codes", "test −ELBO"),
+    *("steps", "seconds of training"),
+)
+_READING = (
+    "Costs in nats for a data point, lower is better, with hard codes whatever the estimator "
+    "relaxed in training. *−log p(x)* is the bound −log 1/m Σ p(x, zᵢ)/q(zᵢ | x) of the test data. "
+    "Brackets are 95 % intervals: over seeds, at this test set, where there are several; of one "
+    "seed over test data, at this training. A row shares the rank of those above it unless a test "
+    "tells it apart from the first row with that rank, at 5 % for all pairs of a table (Holm)."
+)
+_CHOSEN = (
+    " Of several learning rates the one is shown whose negative ELBO of the validation data was "
+    "lowest at the end."
+)
+
+
+def section(points: pd.DataFrame) -> Iterator[str]:
+    """One table a task, and what was not trained."""
+    if points.empty:
+        return
+    yield "## Training"
+    yield _READING + (_CHOSEN if points["rates"].gt(1).any() else "")
+    for task, rows in final(points[points["status"] == "ok"]):
+        yield f"### {escape(task)}"
+        yield table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
+    lost = points[points["status"] != "ok"]
+    if not lost.empty:
+        yield "### Not trained"
+        yield "\n".join(
+            f"- {escape(row['label'])} on {escape(row['task_label'])}, seed {row['seed']}: "
+            f"{row['status']}: {escape(row['reason'])}"
+            for row in lost.to_dict("records")
+        )
+    yield "All points of all curves, unrounded: `training.parquet` and `training.csv`"
+
+
+def _line(row: dict) -> list[str]:
+    ends = ("value", "low", "high")
+    return [
+        "" if pd.isna(row["rank"]) else count(row["rank"]),
+        escape(row["label"]),
+        number(row["learning_rate"]),
+        count(row["seeds"]),
+        *(interval(*(row[f"{end}_{metric}"] for end in ends)) for metric in ("bound", "elbo")),
+        count(row["step"]),
+        number(row["seconds"]),
+    ]
