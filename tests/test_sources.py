@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradest.errors import SuiteError
 from gradest.inference.sources import DRAWS, by_source
-from gradest.measuring.measurement import Measurement
+from gradest.measuring.result import Measurement
 from gradest.registry import Registry, Shipment
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run

@@ -14,7 +14,8 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict
 from gradest.contracts import Estimator, Task
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring import enumeration
-from gradest.measuring.measurement import Measurement, measure
+from gradest.measuring.measurement import measure
+from gradest.measuring.result import Measurement
 from gradest.measuring.schedule import FEWEST
 from gradest.measuring.truth import Reference
 from gradest.registry import catalogue_estimators

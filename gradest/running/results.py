@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.measuring.measurement import Measurement
 from gradest.measuring.parameters import SCALES
+from gradest.measuring.result import Measurement
 from gradest.running.journal import Record, read_records
 from gradest.running.nested import Nested
 
