@@ -9,9 +9,10 @@ if not Path(__file__).with_name("estimators").is_dir():
 
 from gradest.contracts import LAWS, PATHWISE, Cost, Estimator, Problem, Task, Tuned
 from gradest.measuring.comparison import Comparison, compare
-from gradest.measuring.measurement import Measurement, measure
+from gradest.measuring.measurement import measure
 from gradest.measuring.monte_carlo_truth import measure_reference
 from gradest.measuring.precision import Precision
+from gradest.measuring.result import Measurement
 from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
 
 __all__ = [

@@ -118,15 +118,20 @@ def _positive(text: str) -> int:
 
 def _precision(text: str) -> Precision:
     """Raises ArgumentTypeError naming the key that is wrong and what is possible."""
-    given = dict(part.partition("=")[::2] for part in text.split(","))
+    given: dict[str, str] = {}
+    known = ", ".join(Precision.model_fields)
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key in given:
+            raise argparse.ArgumentTypeError(f"{key} stands twice; each once: {known}")
+        given[key] = value
     try:
         return Precision.model_validate(given, strict=False)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = problem["loc"][0]
-        known = ", ".join(Precision.model_fields)
+        where = "".join(f"{key}: " for key in problem["loc"][:1])  # nowhere, of what is missing
         raise argparse.ArgumentTypeError(
-            f"{key}: {problem['msg'].lower()}; known: {known}"
+            f"{where}{problem['msg'].lower()}; known: {known}"
         ) from None
 
 

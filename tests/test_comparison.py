@@ -172,6 +172,16 @@ def test_adaptive_estimators_are_adapted_and_nothing_leaks(task):
     assert other.variance_ratio != first.variance_ratio
 
 
+def test_an_estimator_adapts_as_where_it_is_measured_alone(task):
+    pair = make_estimator("reinforce_ema"), make_estimator("reinforce")
+    found = compare(*pair, task, seed=3)
+    alone = measure(make_estimator("reinforce_ema"), task, seed=3)
+    assert found.method == "enumerated" and alone.adapt_steps > 0
+    # Up to the order of summation.
+    assert found.variance_a.estimate == pytest.approx(alone.row()["variance"], rel=1e-12)
+    assert found.variance_a.estimate != compare(*pair, task, seed=4).variance_a.estimate
+
+
 def test_a_row_is_plain_and_names_every_interval(task):
     found = compare(relaxed(0.5), relaxed(0.6), task, replicates=1000)
     row = found.row()
@@ -196,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(task):
         compare(rloo, rloo, rloo)
     with pytest.raises(UsageError, match="at least 64"):
         compare(rloo, rloo, task, replicates=63)
-    with pytest.raises(UsageError, match="concrete on categorical: the draws have no outcomes"):
+    with pytest.raises(UsageError, match="concrete on categorical: the draws cannot be listed"):
         compare(rloo, relaxed(0.5), task, enumerate_draws=True)
     with pytest.raises(Inapplicable):
         compare(make_estimator("disarm"), rloo, task)

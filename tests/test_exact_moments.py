@@ -15,10 +15,10 @@ from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import Inapplicable, NonFiniteGradient, UsageError
 from gradest.measuring.drift import Drift
 from gradest.measuring.enumeration import all_codes
-from gradest.measuring.measurement import ENUMERATED
 from gradest.measuring.outcomes import enumerated, outcomes
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.replicator import Replicator
+from gradest.measuring.result import ENUMERATED
 
 EXACT = 1e-10
 TASKS = {"bernoulli": {"theta": (0.3, 0.8)}, "categorical": {}}
@@ -115,12 +115,12 @@ def test_what_is_continuous_cannot_be_asked_to_be_enumerated(name):
 
 
 def test_more_outcomes_than_the_limit_are_drawn_and_refused_on_demand(monkeypatch):
-    monkeypatch.setattr("gradest.measuring.measurement.LIMIT", 8**2 - 1)
+    monkeypatch.setattr("gradest.measuring.preparation.LIMIT", 8**2 - 1)
     task, rloo = gradest.make_task("bernoulli"), gradest.make_estimator("rloo")
     assert gradest.measure(rloo, task, replicates=64).method == "monte_carlo"
     with pytest.raises(UsageError, match="or have more than 63"):
         gradest.measure(rloo, task, enumerate_draws=True)
-    monkeypatch.setattr("gradest.measuring.measurement.LIMIT", 8**2)
+    monkeypatch.setattr("gradest.measuring.preparation.LIMIT", 8**2)
     found = gradest.measure(rloo, task, replicates=64)
     assert (found.method, found.outcomes) == (ENUMERATED, 64)
 

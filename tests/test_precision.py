@@ -214,7 +214,6 @@ def test_the_plan_counts_the_noise_of_a_reference(asked_for):
             "bias to 0.25 instead of 0.005",
         ),
         ({"bias": 0.005}, {"bias_precision": float("nan")}, "reached"),  # no truth
-        ({}, {}, "reached"),
     ],
 )
 def test_the_shortfall_says_what_was_missed_and_by_how_much(asked, row, told):
@@ -238,6 +237,9 @@ def test_the_row_of_a_budget_that_was_too_small_says_so():
         {"max_replicates": 31},
         {"max_replicates": 100.5},
         {"max_seconds": 0},
+        {},
+        {"max_replicates": 1000},
+        {"max_seconds": 1.0},
         {"varience": 0.1},
     ],
 )
@@ -276,6 +278,8 @@ def load(tmp_path):
         ("precision: {max_replicates: 63}", r"max_replicates = 63: .*64"),
         ("precision: {max_seconds: -1}", "max_seconds = -1"),
         ("precision: 0.1", r"precision = 0.1"),
+        ("precision: {max_replicates: 1000}", "needs a target, variance or bias, to reach"),
+        ("precision: {}", "needs a target, variance or bias, to reach"),
         ("reference: {standard_error: 0}", "reference.standard_error = 0"),
         ("reference: {max_evaluations: 1.5}", "max_evaluations = 1.5"),
         ("reference: {error: 1}", "unknown key 'error'"),
@@ -286,6 +290,11 @@ def load(tmp_path):
         ("dtype: []", "dtype"),
         ("nested: [target]", "nested"),
         ("nested: [target, thet]", "no task of this suite has the knob 'thet'; did you mean"),
+        ("nested: [target, target]", "the level 'target' is listed twice"),
+        (
+            "nested: [theta, target]",
+            "'theta' takes 1 value in bernoulli; the outermost level needs",
+        ),
     ],
 )
 def test_what_a_suite_cannot_mean_is_named_with_file_and_line(line, message, load):
@@ -351,6 +360,8 @@ def call(capsys, tmp_path, monkeypatch):
         ("variance", "variance: input should be a valid number"),
         ("", "known: variance, bias, max_replicates, max_seconds"),
         ("0.1", "known: variance, bias, max_replicates, max_seconds"),
+        ("variance=0.1,variance=0.2", "variance stands twice; each once: variance, bias"),
+        ("max_replicates=1000", "--precision: needs a target, variance or bias, to reach; known"),
     ],
 )
 def test_a_bad_precision_is_one_line_and_exit_status_2(text, told, call, tmp_path):

@@ -309,6 +309,24 @@ def test_what_was_exact_missed_estimated_or_odd_is_said(write):
     assert "the mean of many estimates of rloo stands for it" in estimated
 
 
+def test_inconclusive_beside_an_interval_that_excludes_zero_is_explained(write):
+    doubtful = {"bias_sq": 0.1, "verdict": "inconclusive"}
+    found = [
+        row("unproven", variance=9.0, **doubtful, detectable_bias=0.9),
+        row("may be none", verdict="inconclusive"),
+        row("found", bias_sq=0.1, verdict="biased"),
+        row("small", bias_sq=1e-8),
+        row("listed", **doubtful) | {"method": "enumerated"},
+    ]
+    text = write(found)
+    lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    table = {line[1]: line[2] for line in lines if len(line) == 12}
+    assert table["unproven"] == "inconclusive (90.0 %) †"
+    assert [name for name, verdict in table.items() if "†" in verdict] == ["unproven"]
+    assert "† Inconclusive although the interval of the bias excludes 0" in text
+    assert "†" not in write(found[1:])
+
+
 def test_a_shared_rank_says_what_would_have_been_told_apart(write):
     exact = {"method": "enumerated", "outcomes": 9} | dict.fromkeys(
         ("variance_low", "variance_high"), 5.0

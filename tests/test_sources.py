@@ -11,8 +11,9 @@ from conftest import LEVEL
 from scipy import stats
 from torch import Tensor
 
+from gradest.errors import SuiteError
 from gradest.inference.sources import DRAWS, by_source
-from gradest.measuring.measurement import Measurement
+from gradest.measuring.result import Measurement
 from gradest.registry import Registry, Shipment
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run
@@ -283,8 +284,25 @@ def test_grids_that_are_not_complete_say_nothing(ran, tmp_path):
     write_results(folder, described)
     left = pd.read_parquet(folder / "sources.parquet")
     assert len(left) == 4 and len(sources) == 8
-    two, _, _ = ran(SUITE.replace("seed: [0, 1, 2]", "seed: [0, 1]"))
-    assert len(two) == 0 and list(two.columns) == list(SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (
+            "[{layered: {seed: [0, 1], steps: [1, 2], batch: [0, 1]}}]",
+            "'seed' takes 2 values in layered; the outermost level needs at least 3",
+        ),
+        (
+            "[{layered: {seed: [0, 1, 2], steps: 1, batch: [0, 1]}}]",
+            "'steps' takes 1 value in layered; a level needs at least 2",
+        ),
+    ],
+)
+def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(ran, tasks, message):
+    head = SUITE.partition("tasks:")[0]
+    with pytest.raises(SuiteError, match=rf"mine.yaml:5: .*{message}"):
+        ran(f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
 
 
 def test_runs_that_are_not_nested_have_an_empty_table(ran):

@@ -173,6 +173,12 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         (BASE.replace("- categorical", "- categorical: {alpha: [1, 1]}"), 3, "alpha has 2 entries"),
         (BASE.replace("- categorical", "- categorical: {alpha: []}"), 3, "alpha is an empty list"),
         (BASE.replace("tasks:\n  - categorical", "tasks: []"), 2, "tasks"),
+        (
+            BASE.replace("- categorical", "- categorical\n  - bernoulli")
+            + "nested: [theta, alpha]\n",
+            7,
+            "no task of this suite has all of theta, alpha",
+        ),
     ],
 )
 def test_errors_name_file_and_line(load, text, line, message):

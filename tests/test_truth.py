@@ -167,11 +167,15 @@ def test_the_truth_and_a_reference_survive_json():
 
 
 def test_a_reference_is_needed_where_nothing_else_gives_the_truth(monkeypatch):
-    assert not needed(Closed()) and not needed(Unknown())
+    def asked(task):
+        problem = task.problem()
+        return needed(problem, task.expectation(problem.logits))
+
+    assert not asked(Closed()) and not asked(Unknown())
     monkeypatch.setattr(enumeration, "LIMIT", 3**2 - 1)
-    assert not needed(Closed()) and needed(Unknown())
+    assert not asked(Closed()) and asked(Unknown())
     monkeypatch.setattr(enumeration, "LIMIT", 3**2)
-    assert not needed(Unknown())
+    assert not asked(Unknown())
 
 
 class Centred(Estimator):
@@ -401,9 +405,9 @@ estimators: [rloo, straight_through]
 @pytest.fixture
 def ran(tmp_path, plugin):
     """Runs a suite in one process; returns its rows and the records of its journal."""
-    vast = plugin("vast.py", TASK)
 
-    def ran(text: str = SUITE, **options):
+    def ran(text: str = SUITE, task: str = TASK, **options):
+        vast = plugin("vast.py", task)
         path = tmp_path / "mine.yaml"
         path.write_text(text)
         registry = Registry.load([vast])
@@ -482,6 +486,37 @@ def test_fresh_measures_the_reference_again_to_the_same_numbers(ran):
     again, records = ran(fresh=True)
     assert kinds(records).count(("reference", "vast")) == 1
     assert again.gradient_norm.tolist() == rows.gradient_norm.tolist()
+
+
+RAISING = {
+    "problem": ("batch=None):\n", "batch=None):\n        raise RuntimeError('no data')\n"),
+    "expectation": ("Task):\n", "Task):\n    def expectation(self, logits):\n        {}['pi']\n\n"),
+    "cost": ("return (z[", "raise RuntimeError('no data')\n            return (z["),
+}
+
+
+@pytest.mark.parametrize("where", RAISING)
+def test_a_task_that_raises_fails_its_own_cells_with_its_own_words(ran, where, capsys):
+    rows, records = ran(task=TASK.replace(*RAISING[where]))
+    own, other = rows[rows.task == "vast"], rows[rows.task == "bernoulli"]
+    said = "KeyError: 'pi'" if where == "expectation" else "RuntimeError: no data"
+    assert own.status.eq("failed").all() and own.reason.eq(said).all() and len(own) == 2
+    assert other.status.eq("ok").all() and len(other) == 2
+    assert kinds(records).count(("reference", "vast")) == 0
+    # A reference that was tried and failed is told, as any cell is.
+    assert capsys.readouterr().err.count(f"failed vast: {said}") == (where == "cost")
+
+
+def test_what_is_not_the_tasks_own_failure_ends_the_run(ran, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("ours")
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError, match="ours"):
+        patched.setattr("gradest.running.truths.needed", broken)
+        ran()
+    monkeypatch.setattr(monte_carlo_truth, "catalogue_estimators", dict)
+    with pytest.raises(UsageError, match="no unbiased estimator of the catalogue applies"):
+        ran()
 
 
 class Exaggerated(Estimator):

@@ -10,13 +10,10 @@ import pandas as pd
 import torch
 
 from gradest.analysis import multiplicity, ranking
+from gradest.measuring import rounding
 from gradest.measuring.schedule import BATCHES
 
 SYMBOLS = {"log_alpha": "log α", "alpha": "α"}
-
-# Sums over outcomes and replicates accumulate rounding of so many units in the last place, as in
-# the measurement, which takes no smaller deviation for evidence.
-_ROUNDING = 1024
 
 _NORMS = ("bias_norm", "relative_bias")
 _SQUARES = (
@@ -83,8 +80,8 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     # As many batches as the intervals rest on.
     freedom = (found["replicates"].fillna(0) // 8).clip(2, BATCHES) - 1
     columns = (found[by], found[f"{by}_low"], found[f"{by}_high"], freedom)
-    rounding = float(_resolution(found).max()) if len(found) else 0.0
-    placed = ranking.ranks(*(c.to_numpy(dtype=float) for c in columns), rounding)
+    unresolved = float(_resolution(found).max()) if len(found) else 0.0
+    placed = ranking.ranks(*(c.to_numpy(dtype=float) for c in columns), unresolved)
     return rows.assign(
         rank=pd.Series(placed.rank, found.index, dtype=float),
         detectable_ratio=pd.Series(placed.detectable, found.index),
@@ -183,8 +180,8 @@ def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def resolution(dtype: object) -> float:
-    """What is rounding in a dtype, relative to the size of what was summed."""
-    return _ROUNDING * torch.finfo(getattr(torch, str(dtype), torch.float64)).eps
+    """What is rounding in a dtype, by its name, as the measurement has it; else in float64."""
+    return rounding.resolution(getattr(torch, str(dtype), torch.float64))
 
 
 def _resolution(frame: pd.DataFrame) -> pd.Series:

@@ -13,9 +13,10 @@ from gradest.checks.problems import Changed, battery
 from gradest.checks.rigged import Tilted, Uniforms
 from gradest.contracts import Cost, Estimator, Task, inapplicable
 from gradest.knobs import build
-from gradest.measuring.measurement import Measurement, measure
+from gradest.measuring.measurement import measure
 from gradest.measuring.outcomes import Enumerated, enumerated
 from gradest.measuring.replicator import Replicator
+from gradest.measuring.result import Measurement
 from gradest.measuring.schedule import BATCHES
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from

@@ -16,7 +16,7 @@ from gradest.checks.finding import EQUAL, Outcome, relative_gap
 from gradest.checks.problems import Changed
 from gradest.checks.subject import LOOKS, Subject, estimates
 from gradest.contracts import LAWS, PATHWISE, Task
-from gradest.measuring.measurement import Measurement
+from gradest.measuring.result import Measurement
 
 _CONSTANT = 10.0
 _FACTOR = -2.0  # negative, so that a size in the place of a signed number shows

@@ -32,9 +32,9 @@ from gradest.inference import (
 )
 from gradest.markdown import interval, number
 from gradest.measuring import truth
-from gradest.measuring.measurement import check_subjects
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
+from gradest.measuring.preparation import check_subjects
 from gradest.moments import Moments
 
 POWER = 0.8  # with which the smallest detectable effects would have been found

@@ -10,11 +10,13 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 from pydantic import AllowInfNan, BaseModel, ConfigDict
+from torch import Tensor
 
-from gradest.contracts import Estimator, Task
+from gradest.contracts import Estimator, Problem, Task
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring import enumeration
-from gradest.measuring.measurement import Measurement, measure
+from gradest.measuring.measurement import measure
+from gradest.measuring.result import Measurement
 from gradest.measuring.schedule import FEWEST
 from gradest.measuring.truth import Reference
 from gradest.registry import catalogue_estimators
@@ -34,10 +36,8 @@ class ReferencePrecision(BaseModel):
 DEFAULT = ReferencePrecision()
 
 
-def needed(task: Task) -> bool:
-    """Whether the task's truth can be neither enumerated nor written down."""
-    problem = task.problem()
-    closed = task.expectation(problem.logits.detach().double())
+def needed(problem: Problem, closed: Tensor | None) -> bool:
+    """Whether a truth can be neither enumerated nor, in closed form, written down."""
     return closed is None and not enumeration.enumerable(problem)
 
 

@@ -13,16 +13,13 @@ import torch
 from torch import Tensor
 
 from gradest.contracts import Estimator, Task
-from gradest.errors import NonFiniteGradient, UsageError
+from gradest.errors import NonFiniteGradient
 from gradest.inference import Interval, squared_bias, total_variance
-from gradest.measuring.adaptation import adapted
-from gradest.measuring.outcomes import LIMIT, enumerated
-from gradest.measuring.replicator import Replicator
+from gradest.measuring.preparation import prepared
+from gradest.measuring.rounding import resolution
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
-
-_ROUNDING = 1024  # units in the last place, as in a measurement
 
 
 class Side:
@@ -38,15 +35,12 @@ class Side:
         dtype: torch.dtype,
         device: str | torch.device,
     ) -> None:
-        self.name, self.device = f"{estimator.name} on {task.name}", device
-        self.replicator = Replicator(estimator, task, dtype, device)
+        self.device = device
+        steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
         with drawing_from(Draws.seeded(seed, device)) as source:
-            self.chunk = self.replicator.pilot(source)
-            steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
-            adapted(self.replicator, steps, self.chunk)
-            self.exact = enumerated(self.replicator, 1 if enumerate_draws is False else LIMIT)
-        if enumerate_draws and self.exact is None:
-            raise UsageError(f"{self.name}: the draws have no outcomes, or more than {LIMIT:,}")
+            subject = prepared(estimator, task, steps, dtype, device, source)
+            self.exact = subject.listed(enumerate_draws)
+        self.name, self.replicator, self.chunk = subject.title, subject.replicator, subject.chunk
         self.moments: Moments | None = None  # filled by `draw`
 
     @property
@@ -69,8 +63,7 @@ class Side:
 
     def rounding(self) -> float:
         """The length that the arithmetic leaves of zero."""
-        unit = torch.finfo(self.replicator.logits.dtype).eps
-        return _ROUNDING * unit * float(self.mean().norm())
+        return resolution(self.replicator.logits.dtype) * float(self.mean().norm())
 
     def variance(self) -> Interval:
         """tr Cov(ĝ)."""

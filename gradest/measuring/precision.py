@@ -9,11 +9,12 @@ Stein, "A two-sample test for a linear hypothesis whose power is independent of 
 
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from annotated_types import Ge, Gt
-from pydantic import AllowInfNan, BaseModel, ConfigDict
+from pydantic import AllowInfNan, BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
 from gradest.inference import replicates_needed
 from gradest.measuring.parameters import LOG_ALPHA
@@ -33,6 +34,8 @@ class Precision(BaseModel):
 
     `variance` is relative to the variance, `bias` to the larger of ‖g‖ and the bias.  A limit in
     seconds makes the numbers depend on the speed of the machine; one in replicates does not.
+
+    Raises ValidationError for a key or a value that it cannot have, and without any target.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -41,6 +44,12 @@ class Precision(BaseModel):
     bias: Fraction | None = None
     max_replicates: Annotated[int, Ge(FEWEST)] = 1_000_000
     max_seconds: Fraction | None = None
+
+    @model_validator(mode="after")
+    def _has_a_target(self) -> Self:
+        if self.variance is None and self.bias is None:
+            raise PydanticCustomError("no_target", "needs a target, variance or bias, to reach")
+        return self
 
 
 def planned(asked: Precision, replicator: Replicator, chunk: int, truth: Truth | None) -> int:

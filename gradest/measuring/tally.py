@@ -53,20 +53,17 @@ class Tally:
         part = Moments.of(gradient.unflatten(0, (batches, -1)))
         if not part.mean.isfinite().all() or not value.isfinite().all():
             self._examine(gradient, value)
-        projected = {name: gradient.double() @ map_ for name, map_ in self._maps.items()}
+        projected = self._projected(gradient)
         self._append(LOG_ALPHA, gradient, part, joined)
         for name, each in projected.items():
             self._append(name, each, Moments.of(each.unflatten(0, (batches, -1))), joined)
         _append(self.objectives, Moments.of(value.reshape(batches, -1, 1)), joined)
         if self._cosines_left > 0:
-            self.add_cosines(gradient, projected)
+            self._count_cosines(gradient, projected)
 
-    def add_cosines(self, gradient: Tensor, projected: Mapping[str, Tensor] | None = None) -> None:
-        """Count the cosines with the truth of [R, D] gradients, projected too."""
-        if projected is None:
-            projected = {name: gradient.double() @ map_ for name, map_ in self._maps.items()}
-        self._cosines_left -= len(gradient)
-        self.cosines.append(Moments.of(self._cosines(gradient.double(), projected).unsqueeze(0)))
+    def add_cosines(self, gradient: Tensor) -> None:
+        """Count the cosines with the truth of [R, D] gradients, and nothing else of them."""
+        self._count_cosines(gradient, self._projected(gradient))
 
     def columns(self, gradient: Tensor) -> Tensor:
         """What an enumeration adds up besides the gradient: [B, R, N · K] -> [B, R, C].
@@ -124,6 +121,14 @@ class Tally:
     def _append(self, name: str, seen: Tensor, part: Moments, joined: bool) -> None:
         self.peaks[name] = max(self.peaks[name], *(abs(float(end)) for end in seen.aminmax()))
         _append(self.gradients[name], part, joined)
+
+    def _projected(self, gradient: Tensor) -> dict[str, Tensor]:
+        """[R, D] -> [R, r] of each group, in float64."""
+        return {name: gradient.double() @ map_ for name, map_ in self._maps.items()}
+
+    def _count_cosines(self, gradient: Tensor, projected: Mapping[str, Tensor]) -> None:
+        self._cosines_left -= len(gradient)
+        self.cosines.append(Moments.of(self._cosines(gradient.double(), projected).unsqueeze(0)))
 
     def _cosines(self, gradient: Tensor, projected: Mapping[str, Tensor]) -> Tensor:
         """With the truth: [R, D] -> [R, scales + groups], NaN where it is unknown."""

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradest.inference import BIASED_BELOW
 from gradest.markdown import count, escape, interval, number, plus_minus, share, table
 
 _HEADERS = (
     *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
     *("cosine with g", "evaluations of f", "bytes", "µs per estimate", "variance × evaluations"),
 )
-_MISSED = "‡"
+_MISSED, _UNPROVEN = "‡", "†"
 
 
 def ranking(rows: pd.DataFrame) -> str:
@@ -48,7 +49,14 @@ def _rank(row: pd.Series) -> str:
 
 def _verdict(row: pd.Series) -> str:
     found = row["verdict"] == "biased" or np.isnan(row["detectable_bias"])
-    return escape(row["verdict"]) + ("" if found else f" ({share(row['detectable_bias'])})")
+    told = "" if found else f" ({share(row['detectable_bias'])})"
+    return escape(row["verdict"]) + told + (f" {_UNPROVEN}" if _unproven(row) else "")
+
+
+def _unproven(row: pd.Series) -> bool:
+    """Whether the interval of the bias excludes 0, which the test does not bear out."""
+    drawn, excluded = row["method"] != "enumerated", row["relative_bias_low"] > 0
+    return bool(drawn and excluded and row["verdict"] == "inconclusive")
 
 
 def _replicates(row: pd.Series) -> str:
@@ -68,6 +76,13 @@ def _evaluations(row: pd.Series) -> str:
 
 def notes(rows: pd.DataFrame) -> Iterator[str]:
     """What must be said of some rows of a ranking only."""
+    if rows.apply(_unproven, axis=1).any():
+        yield (
+            f"{_UNPROVEN} Inconclusive although the interval of the bias excludes 0: that has one "
+            f"chance in twenty to do so without any bias, whereas the test rejects at "
+            f"{100 * BIASED_BELOW:g} %, and allows for what outcomes too rare to have been drawn "
+            "would add. More replicates would tell."
+        )
     missed = rows[rows["precision"].map(_missed)]
     if not missed.empty:
         named = [f"{label}: {said}" for label, said in missed[["label", "precision"]].to_numpy()]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gradest.inference.sources import Source, by_source
-from gradest.measuring.measurement import Measurement
+from gradest.measuring.result import Measurement
 
 _SHARED = ("task", "task_knobs", "estimator", "estimator_knobs", "seed", "dtype")
 Levels = tuple[Any, ...]  # the values of the nested knobs in one cell

@@ -10,8 +10,8 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
-from gradest.measuring.measurement import Measurement
 from gradest.measuring.parameters import SCALES
+from gradest.measuring.result import Measurement
 from gradest.running.journal import Record, read_records
 from gradest.running.nested import Nested
 from gradest.training.tables import COLUMNS as TRAINING

@@ -5,6 +5,7 @@ its file and line.
 """
 
 import itertools
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from gradest.training.settings import Annealing, Evaluation, GradientLooks, Trai
 
 Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
 Entries = list[Any]
+
+_VALUES, _OUTERMOST = 2, 3  # of a nested level, at least, for its share to be told with an interval
 
 # One value, or a grid of them.
 _Grid = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
@@ -158,12 +161,31 @@ class SuiteSource:
                 )
 
     def check_nested(self, settings: SuiteFile, tasks: Sequence[Task]) -> None:
+        """Raises SuiteError for levels that no task has, or that vary too little to be told."""
+        levels = settings.nested or []
         known = {knob for task in tasks for knob in task.knobs}
-        for number, name in enumerate(settings.nested or ()):
+        for number, name in enumerate(levels):
             if name not in known:
                 raise self.error(
                     ("nested", number),
                     f"no task of this suite has the knob {name!r}{suggestion(name, known)}",
+                )
+            if name in levels[:number]:
+                raise self.error(("nested", number), f"the level {name!r} is listed twice")
+        having = [task for task in tasks if all(level in task.knobs for level in levels)]
+        if levels and not having:
+            raise self.error(("nested",), f"no task of this suite has all of {', '.join(levels)}")
+        for number, name in enumerate(levels):
+            values: dict[str, set[str]] = {}  # of the level, in each task
+            for task in having:
+                values.setdefault(task.name, set()).add(json.dumps(task.knobs[name]))
+            task, found = max(values.items(), key=lambda item: len(item[1]))
+            fewest = _VALUES if number else _OUTERMOST
+            if len(found) < fewest:
+                raise self.error(
+                    ("nested", number),
+                    f"the level {name!r} takes {len(found)} value{'s' * (len(found) > 1)} in {task}"
+                    f"; {'a level' if number else 'the outermost level'} needs at least {fewest}",
                 )
 
     def check_training(

@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 import torch
 
+from gradest.errors import UsageError
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.registry import Registry, Shipment, catalogue_estimators, digest_of
@@ -63,7 +64,10 @@ def references(
     shipment: Shipment,
     workers: Workers,
 ) -> dict[str, Record]:
-    """cell key -> the record of the reference that stands for the truth, where one has to."""
+    """cell key -> the record of the reference that stands for the truth, where one has to.
+
+    One whose measurement failed is shown as failed and not kept: its cells do without.
+    """
     wanted = {c.key: _reference_cell(c, precision) for c in cells}
     unknown = {r.key: _unknown(r, registry) for r in {r.key: r for r in wanted.values()}.values()}
     asked = {key: r for key, r in wanted.items() if unknown[r.key]}
@@ -74,29 +78,40 @@ def references(
             parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
             call = joblib.delayed(_measured)
             for record in parallel(call(c, shipment) for c in missing.values()):
+                task = record["cell"]["task"]
+                if record["reference"] is None:
+                    shown.done(task, "failed", record["reason"])
+                    continue
                 journal.append(record)
                 found[record["key"]] = record
-                by = record["reference"]["estimator"]
-                shown.done(f"{record['cell']['task']} by {by}", "ok", "")
-    return {key: found[c.key] for key, c in asked.items()}
+                shown.done(f"{task} by {record['reference']['estimator']}", "ok", "")
+    return {key: found[c.key] for key, c in asked.items() if c.key in found}
 
 
 def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
+    """The record of a reference; without one, but with the reason, where measuring it failed.
+
+    Raises UsageError where no estimator of the catalogue applies.
+    """
     torch.set_num_threads(1)
     task = build(shipment.registry().task(cell.task), cell.task_knobs)
     precision = ReferencePrecision(**cell.precision)
-    found = measure_reference(task, precision, seed=cell.draw_seed, device=cell.device)
-    return {
-        "kind": "reference",
-        "key": cell.key,
-        "cell": asdict(cell),
-        "reference": found.to_json(),
-    }
+    identity = {"kind": "reference", "key": cell.key, "cell": asdict(cell)}
+    try:
+        found = measure_reference(task, precision, seed=cell.draw_seed, device=cell.device)
+    except UsageError:
+        raise
+    except Exception as error:  # a cost that raises ends its own cells, and must end no others
+        return {**identity, "reference": None, "reason": f"{type(error).__name__}: {error}"}
+    return {**identity, "reference": found.to_json()}
 
 
 def _unknown(cell: ReferenceCell, registry: Registry) -> bool:
-    """Whether the task's truth is unknown.  A task that fails will say so in its cells."""
+    """Whether the task's truth is unknown."""
+    task = build(registry.task(cell.task), cell.task_knobs)
     try:
-        return needed(build(registry.task(cell.task), cell.task_knobs))
-    except Exception:
+        problem = task.problem()
+        closed = task.expectation(problem.logits.detach().double())
+    except Exception:  # whatever a plugin raises: each of its cells asks the same and fails with it
         return False
+    return needed(problem, closed)

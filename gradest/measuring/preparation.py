@@ -1,0 +1,77 @@
+"""What a measurement and a comparison begin with: what is asked for, and an estimator adapted."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradest.contracts import Estimator, Task
+from gradest.errors import UsageError
+from gradest.measuring.adaptation import Look, adapted
+from gradest.measuring.outcomes import LIMIT, Enumerated, enumerated
+from gradest.measuring.replicator import Replicator
+from gradest.measuring.schedule import FEWEST
+from gradest.randomness import Draws
+
+
+class Prepared(NamedTuple):
+    """An estimator on a task, adapted."""
+
+    replicator: Replicator
+    chunk: int  # replicates that fit the memory budget at once
+    looks: tuple[Look, ...]  # at its variance on the way
+
+    @property
+    def title(self) -> str:
+        """Who is measured on what, for complaints."""
+        return f"{self.replicator.estimator.name} on {self.replicator.task.name}"
+
+    def listed(
+        self, enumerate_draws: bool | None, more: Callable[[Tensor], Tensor] | None = None
+    ) -> Enumerated | None:
+        """The exact moments by all outcomes of the draws; None where replicates are to be drawn.
+
+        `enumerate_draws` is as in `measure`, `more` [B, R, N · K] -> [B, R, C] as in `enumerated`.
+        Raises UsageError for draws that cannot be enumerated though they should.
+        """
+        limit = 1 if enumerate_draws is False else LIMIT
+        found = enumerated(self.replicator, limit, more, self.chunk)
+        if found is None and enumerate_draws:
+            raise UsageError(
+                f"{self.title}: the draws cannot be listed: they are continuous, or have more than "
+                f"{LIMIT:,} outcomes"
+            )
+        return found
+
+
+def prepared(
+    estimator: Estimator,
+    task: Task,
+    steps: int,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    source: Draws,
+) -> Prepared:
+    """The estimator bound to the task and adapted, so many steps, by draws of `source`, in use.
+
+    Raises Inapplicable where the estimator does not apply to the task.
+    """
+    replicator = Replicator(estimator, task, dtype, device)
+    chunk = replicator.pilot(source)
+    return Prepared(replicator, chunk, tuple(adapted(replicator, steps, chunk)))
+
+
+def check_subjects(estimators: Sequence[Estimator], task: Task, replicates: int) -> None:
+    """Raises UsageError for what is no estimator or no task, and for too few replicates."""
+    made = [
+        *((estimator, Estimator, "estimator") for estimator in estimators),
+        (task, Task, "task"),
+    ]
+    for given, kind, name in made:
+        if not isinstance(given, kind):
+            raise UsageError(f"{given!r} is no {name}; gradest.make_{name}(name) makes one")
+    if not isinstance(replicates, int):
+        raise UsageError(f"replicates = {replicates!r} is no whole number")
+    if replicates < FEWEST:
+        raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
