@@ -86,7 +86,8 @@ def binary_concrete_log_prob(l: Tensor, logits: Tensor, temperature: Temperature
     """
     temperature = _positive(temperature, logits)
     z = logits - temperature * l
-    return temperature.log() + z - 2 * softplus(z)
+    # Beyond the threshold softplus is z itself: by default from 20 on, where that is off by 2e-9.
+    return temperature.log() + z - 2 * softplus(z, threshold=40)
 
 
 def logistic(like: Tensor) -> Tensor:

@@ -12,9 +12,18 @@ from gradest.properties.convexity import Convexity
 from gradest.properties.densities import Divergence, Integrates, Rounding
 from gradest.properties.limits import ColdLimit, HotLimit
 from gradest.properties.pathwise import Pathwise
-from gradest.properties.rows import LEVEL, Property, Row
+from gradest.properties.rows import LEVEL, ROWS, Property, Row
 
-__all__ = ["LEVEL", "PROPERTIES", "Property", "Row", "find_property", "names", "run_property"]
+__all__ = [
+    "LEVEL",
+    "PROPERTIES",
+    "ROWS",
+    "Property",
+    "Row",
+    "find_property",
+    "names",
+    "run_property",
+]
 
 PROPERTIES: dict[str, type[Property]] = {
     each.name: each

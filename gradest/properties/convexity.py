@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from gradest.concrete import concrete_log_prob
-from gradest.knobs import Positive
-from gradest.properties.densities import Few
+from gradest.properties.densities import Few, Temperature
 from gradest.properties.rows import Estimate, Property, Row, log_alpha
 from gradest.randomness import Draws
 
@@ -34,7 +33,7 @@ class Convexity(Property):
 
     name: ClassVar[str] = "convexity"
     categories: Few = 3
-    relative: Positive = 1.0
+    relative: Temperature = 1.0
 
     def rows(self, seed: int) -> list[Row]:
         logits = log_alpha(self.categories)

@@ -17,10 +17,10 @@ from gradest.concrete import (
     concrete_log_prob,
     exp_concrete_log_prob,
 )
-from gradest.knobs import Positive
 from gradest.properties.quadrature import HOW, Rule, rule
 from gradest.properties.rows import Estimate, Property, Row, log_alpha, log_beta, subscript
 
+Temperature = Annotated[float, Ge(0.001), Le(1000)]
 Draw = Annotated[int, Ge(10_000), Le(2_000_000)]  # enough for the central limit theorem
 Integrable = Annotated[int, Ge(2), Le(3)]  # categories that quadrature can do
 Few = Annotated[int, Ge(2), Le(5)]
@@ -44,8 +44,8 @@ class Integrates(Property):
 
     name: ClassVar[str] = "integrates"
     categories: Many = 3
-    temperature: Positive = 0.5
-    draws: Draw = 400_000
+    temperature: Temperature = 0.5
+    draws: Draw = 200_000
 
     def rows(self, seed: int) -> list[Row]:
         logits = log_alpha(self.categories)
@@ -83,7 +83,7 @@ class Rounding(Property):
 
     name: ClassVar[str] = "rounding"
     categories: Many = 3
-    temperature: Positive = 0.5
+    temperature: Temperature = 0.5
     draws: Draw = 400_000
 
     def rows(self, seed: int) -> list[Row]:
@@ -114,7 +114,7 @@ class Divergence(Property):
 
     name: ClassVar[str] = "divergence"
     categories: Integrable = 3
-    temperature: Positive = 0.5
+    temperature: Temperature = 0.5
     draws: Draw = 400_000
 
     def rows(self, seed: int) -> list[Row]:

@@ -7,11 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
-from gradest.knobs import Positive
-from gradest.properties.densities import Draw, Many
+from gradest.properties.densities import Draw, Many, Temperature
 from gradest.properties.rows import Estimate, Property, Row, log_alpha, subscript
 
 
@@ -31,8 +30,8 @@ class ColdLimit(Property):
 
     name: ClassVar[str] = "cold_limit"
     categories: Many = 3
-    temperature: Positive = 0.01
-    epsilon: Annotated[float, Gt(0), Lt(0.5)] = 0.01
+    temperature: Annotated[float, Ge(0.001), Le(1)] = 0.01
+    epsilon: Annotated[float, Ge(1e-6), Lt(0.5)] = 0.01
     draws: Draw = 400_000
 
     def rows(self, seed: int) -> list[Row]:
@@ -73,7 +72,7 @@ class HotLimit(Property):
 
     name: ClassVar[str] = "hot_limit"
     categories: Many = 3
-    temperature: Positive = 100.0
+    temperature: Temperature = 100.0
     draws: Draw = 400_000
 
     def rows(self, seed: int) -> list[Row]:

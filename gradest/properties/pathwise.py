@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from gradest.concrete import concrete_log_prob, exp_concrete
-from gradest.knobs import Positive
-from gradest.properties.densities import Draw, Integrable
+from gradest.properties.densities import Draw, Integrable, Temperature
 from gradest.properties.quadrature import rule
 from gradest.properties.rows import Estimate, Property, Row, log_alpha, subscript
 from gradest.randomness import drawing_from
@@ -24,7 +23,7 @@ class Pathwise(Property):
 
     name: ClassVar[str] = "pathwise"
     categories: Integrable = 3
-    temperature: Positive = 0.5
+    temperature: Temperature = 0.5
     draws: Draw = 400_000
 
     def rows(self, seed: int) -> list[Row]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -39,6 +39,10 @@ class Row(NamedTuple):
     expected: float
     holds: bool
     how: str
+
+    def record(self) -> dict[str, Any]:
+        """For a frame, with the settings as JSON text."""
+        return {**self._asdict(), "settings": json.dumps(self.settings, sort_keys=True)}
 
 
 class Estimate(NamedTuple):
@@ -78,7 +82,7 @@ class Estimate(NamedTuple):
         return Estimate(*ends, self.how)
 
 
-class Property(Knobs):
+class Property(Knobs, ABC):
     """A property of a distribution that can be looked at, with its settings as knobs."""
 
     @abstractmethod
@@ -106,22 +110,16 @@ class Property(Knobs):
     ) -> Row:
         """Compare; `resolution` is the error that must not go unseen, `beside` that of `expected`.
 
-        Equal: the expected value is in the interval, and no end of it is further off than the
-        resolution.  A bound: the interval reaches to its right side, and is not beyond on the wrong
-        side by more than the resolution, since a bound may be attained.  Less: all of the interval is.
+        Equal: the expected value is in the interval, and no end of it further off than the
+        resolution.  At least, at most: the interval reaches the right side, and is not on the wrong
+        one by more than the resolution, since a bound may be attained.  Less: the interval is.
         """
         above, below = found.high - expected + beside, expected + beside - found.low
-        meets = {
-            "=": above >= 0 and below >= 0,
-            "≥": above >= 0,
-            "≤": below >= 0,
+        holds = {
+            "=": min(above, below) >= 0 and max(above, below) <= resolution,
+            "≥": above >= 0 and below <= resolution,
+            "≤": below >= 0 and above <= resolution,
             "<": above < 0,
-        }
-        sharp = {
-            "=": max(above, below) <= resolution,
-            "≥": below <= resolution,
-            "≤": above <= resolution,
-            "<": True,
         }
         return Row(
             self.name,
@@ -130,7 +128,7 @@ class Property(Knobs):
             *found[:3],
             relation,
             expected,
-            meets[relation] and sharp[relation],
+            holds[relation],
             found.how,
         )
 
