@@ -86,6 +86,20 @@ def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tens
     return one_hot(z.detach().argmax(-1), z), z
 
 
+def exponential_race(logits: Tensor, samples: int | None = None) -> Tensor:
+    """One-hot z of the first to arrive, argmin E/α, without a gradient; E ~ Exp(1).
+
+    The index of the Gumbel-max trick for the same E, since log α + G = −log(E/α), without the
+    logarithms: [R, N, K] -> [R, N, K], or [R, S, N, K] with S = `samples`.  A rate that underflows
+    beside the largest arrives at infinity; in float32 such a category has a probability of e⁻¹⁰³.
+    """
+    rate = (logits - logits.amax(-1, keepdim=True)).detach().exp()
+    if samples is not None:
+        rate = rate.unsqueeze(1).expand(-1, samples, *rate.shape[1:])
+    arrival = draws().exponential(rate.shape, rate) / rate
+    return one_hot(arrival.argmin(-1), rate)
+
+
 def conditional_gumbel(logits: Tensor, b: Tensor, samples: int | None = None) -> Tensor:
     """z = log α + G given that argmax z = b, reparameterised in the logits.
 

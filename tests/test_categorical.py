@@ -13,6 +13,7 @@ from torch.distributions import Independent, OneHotCategorical
 from gradest import Cost
 from gradest.categorical import (
     conditional_gumbel,
+    exponential_race,
     gains,
     gumbel,
     gumbel_max,
@@ -239,6 +240,31 @@ def test_gumbel_max_draws_samples_and_passes_the_gradient_to_the_logits():
     (gradient,) = torch.autograd.grad(z.sum(), logits)
     assert torch.equal(gradient, torch.full_like(logits, 4.0))
     assert not torch.equal(z[:, 0], z[:, 1])
+
+
+# exponential_race
+
+
+@pytest.mark.parametrize("samples", [None, 3])
+@pytest.mark.parametrize(
+    "logits",
+    [[0.7, -0.9, 0.2, -2.0], [-INF, 0.5, -INF, -1.0], [80.0, 79.0, -80.0, 77.0]],
+    ids=["skewed", "masked", "large"],
+)
+def test_the_race_and_the_gumbel_max_trick_agree_draw_by_draw(logits, samples):
+    """The same exponentials give the same index, since −log is decreasing."""
+    logits = rows(torch.tensor(logits, dtype=torch.float64), 20_000)
+    with drawing_from(Draws.seeded(3)):
+        z = exponential_race(logits, samples)
+    with drawing_from(Draws.seeded(3)):
+        b, _ = gumbel_max(logits, samples)
+    assert torch.equal(z, b)
+    assert z.flatten(0, -2).any(0).sum() >= 2  # not one category alone
+
+
+def test_the_race_has_no_gradient_and_keeps_the_dtype():
+    z = exponential_race(torch.zeros(5, 2, 3, requires_grad=True), 4)
+    assert z.shape == (5, 4, 2, 3) and z.dtype == torch.float32 and not z.requires_grad
 
 
 # conditional_gumbel

@@ -1,0 +1,47 @@
+"""Properties of a distribution: what is said of it, looked at in numbers.
+
+Each is a class of knobs; `PROPERTIES` is the whole list.  Statistical ones draw from a seed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradest.errors import KnobError
+from gradest.knobs import build, suggestion
+from gradest.properties.convexity import Convexity
+from gradest.properties.densities import Divergence, Integrates, Rounding
+from gradest.properties.limits import ColdLimit, HotLimit
+from gradest.properties.pathwise import Pathwise
+from gradest.properties.rows import LEVEL, ROWS, Property, Row
+
+__all__ = [
+    "LEVEL",
+    "PROPERTIES",
+    "ROWS",
+    "Property",
+    "Row",
+    "find_property",
+    "names",
+    "run_property",
+]
+
+PROPERTIES: dict[str, type[Property]] = {
+    each.name: each
+    for each in (Integrates, Rounding, ColdLimit, HotLimit, Convexity, Pathwise, Divergence)
+}
+
+
+def names() -> list[str]:
+    return list(PROPERTIES)
+
+
+def find_property(name: str) -> type[Property]:
+    """The property of this name.  Raises KnobError."""
+    if name not in PROPERTIES:
+        raise KnobError(f"no property {name!r}{suggestion(name, PROPERTIES)}")
+    return PROPERTIES[name]
+
+
+def run_property(name: str, settings: Mapping[str, Any], seed: int) -> list[Row]:
+    """Look at a property with these knobs.  Raises KnobError."""
+    return build(find_property(name), settings).rows(seed)
