@@ -11,6 +11,8 @@ from torch import Tensor
 
 EQUAL = 1e-9  # relative; the same sums in another order differ by less
 SINGLE = 1024 * torch.finfo(torch.float32).eps  # the same for float32
+STEP = 1e-5  # of a difference quotient: its error, and the rounding over it, are below 10⁻⁸
+QUOTIENT = 1e-6  # so that this much is no rounding
 
 # A law says nothing once one that it rests on is broken: none without a value and a gradient for
 # every row; two calls cannot be compared where none can be repeated, draws past the vocabulary
