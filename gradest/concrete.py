@@ -1,0 +1,109 @@
+"""Relaxed samples and their densities, in log space.
+
+Alphabet: R rows, S samples, N latents, K categories.  `logits` are log α, unnormalised and finite.
+A sample x on the simplex is held as y = log x: in float32 a softmax at logits ±30 and λ = 0.1 is
+zero beside its largest entry, while its logarithm is −600.  One temperature λ > 0 holds for all
+latents; as a tensor it carries a gradient.
+
+The densities are those of torch.distributions where these are right.  ExpRelaxedCategorical is,
+for log p.  It takes 0.2 ms a call, 0.15 ms of it to build the object, and 11 ms for 10⁵ rows of
+three categories where the formula takes 4 ms; but it rounds half as much.  The samplers are our
+own, since those of torch draw from its global state and clamp the uniforms of a float32 to
+[2⁻²³, 1 − 2⁻²³]: no Gumbel exceeds 15.94, and LogitRelaxedBernoulli clamps probabilities too, so
+that its samples at log α = 80 and λ = 1 have the mean 15.94.
+
+Maddison, Mnih & Teh, "The Concrete distribution: a continuous relaxation of discrete random
+variables", 2017, arXiv 1611.00712; Jang, Gu & Poole, "Categorical reparameterization with
+Gumbel-softmax", 2017, arXiv 1611.01144.
+"""
+
+import torch
+from torch import Tensor
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
+from torch.nn.functional import softplus
+
+from gradest.categorical import gumbel
+from gradest.randomness import draws
+
+Temperature = float | Tensor
+
+
+def exp_concrete(logits: Tensor, temperature: Temperature) -> Tensor:
+    """y = log x of a Concrete x, reparameterised: [..., N, K] -> [..., N, K].
+
+        y = log softmax((log α + G) / λ),    G ~ Gumbel
+
+    Raises ValueError for a temperature that is not one positive number.
+    """
+    z = logits + gumbel(logits)
+    return (z / _positive(temperature, z)).log_softmax(-1)
+
+
+def exp_concrete_log_prob(y: Tensor, logits: Tensor, temperature: Temperature) -> Tensor:
+    """The log density of y = log x, for each latent: [..., N, K] twice -> [..., N].
+
+        log p(y) = log (K − 1)! + (K − 1) log λ + Σₖ (log αₖ − λ yₖ) − K log Σₖ exp(log αₖ − λ yₖ)
+
+    With respect to the log-ratios yₖ − y_j, k ≠ j, of whichever j.
+    Raises ValueError for a temperature that is not one positive number.
+    """
+    temperature = _positive(temperature, logits)
+    return ExpRelaxedCategorical(temperature, logits=logits, validate_args=False).log_prob(y)
+
+
+def concrete_log_prob(log_x: Tensor, logits: Tensor, temperature: Temperature) -> Tensor:
+    """The log density of x on the simplex, for each latent: [..., N, K] twice -> [..., N].
+
+        p(x) = (K − 1)! λ^(K−1) Πₖ αₖ xₖ^(−λ−1) / (Σₖ αₖ xₖ^(−λ))^K
+
+    With respect to K − 1 of the coordinates.  Of log x, since RelaxedOneHotCategorical takes x and
+    is NaN where a coordinate has underflowed.
+    Raises ValueError for a temperature that is not one positive number.
+    """
+    return exp_concrete_log_prob(log_x, logits, temperature) - log_x.sum(-1)
+
+
+def binary_concrete(logits: Tensor, temperature: Temperature) -> Tensor:
+    """l = logit x of a binary Concrete x, reparameterised: [..., N] -> [..., N].
+
+        l = (log α + logit u) / λ,    u ~ U(0, 1)
+
+    With log α = log α₁ − log α₀ these are the log-ratios y₁ − y₀ of two categories.
+    Raises ValueError for a temperature that is not one positive number.
+    """
+    z = logits + logistic(logits)
+    return z / _positive(temperature, z)
+
+
+def binary_concrete_log_prob(l: Tensor, logits: Tensor, temperature: Temperature) -> Tensor:  # noqa: E741
+    """The log density of l = logit x: [..., N] twice -> [..., N].
+
+        log p(l) = log λ + log α − λ l − 2 log(1 + exp(log α − λ l))
+
+    LogitRelaxedBernoulli forms the exponential, which overflows in float32 at log α − λ l > 88.7:
+    at log α = 80, l = −80 and λ = 1 it has the log density −∞ for −160, and a NaN for its gradient.
+    Raises ValueError for a temperature that is not one positive number.
+    """
+    temperature = _positive(temperature, logits)
+    z = logits - temperature * l
+    return temperature.log() + z - 2 * softplus(z)
+
+
+def logistic(like: Tensor) -> Tensor:
+    """Standard logistic noise, logit u = E + log(1 − e^−E) with E = −log(1 − u), like `like`.
+
+    From exponentials, whose tails u itself could not resolve in float32.
+    """
+    e = draws().exponential(like.shape, like)
+    return (e + (-torch.expm1(-e)).log()).to(like.dtype)
+
+
+def _positive(temperature: Temperature, like: Tensor) -> Tensor:
+    """As a scalar tensor in the dtype of `like`.
+
+    One a latent would be wrong in torch's log p, which multiplies it along the categories.
+    """
+    scalar = torch.as_tensor(temperature, dtype=like.dtype, device=like.device)
+    if scalar.ndim or not scalar > 0:
+        raise ValueError(f"the temperature is {temperature}; it must be one positive number")
+    return scalar
