@@ -43,13 +43,13 @@ class Concrete(Estimator):
     prior_temperature: Positive | None = None
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = logits + gumbel(logits)  # [R, N, K]
-        value = f(softmax(z / self.temperature))  # [R]
+        z = (logits + gumbel(logits)) / self.temperature  # [R, N, K]
+        value = f(softmax(z))  # [R]
         return value + self._divergence(z, logits, f.prior) if f.kl == "relaxed" else value
 
     def _divergence(self, z: Tensor, logits: Tensor, prior: Tensor) -> Tensor:
-        """log q − log p of one relaxed sample: [R, N, K] twice and [N, K] -> [R]."""
-        log_y = (z / self.temperature).log_softmax(-1)  # the logarithm of a softmax may be −∞
+        """log q − log p of the relaxed sample: [R, N, K] twice and [N, K] -> [R]."""
+        log_y = z.log_softmax(-1)  # the logarithm of y itself, which underflows, would be −∞
         log_q = exp_concrete_log_prob(log_y, logits, self.temperature)  # [R, N]
         log_p = exp_concrete_log_prob(
             log_y, prior.to(z), self.prior_temperature or self.temperature

@@ -1,4 +1,4 @@
-"""VIMCO: a score function for multi-sample bounds, with what the other samples say as baseline.
+"""VIMCO: the score function of a multi-sample bound, the other samples as baseline.
 
     ĝ = −Σᵢ (L̂ − L̂₋ᵢ) ∇ log q(zᵢ) − Σᵢ w̃ᵢ ∇ log wᵢ,    zᵢ ~ q,    i = 1 … m
 

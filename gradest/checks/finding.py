@@ -19,7 +19,7 @@ QUOTIENT = 1e-6  # so that this much is no rounding
 # cannot be enumerated, and who is biased need not be asked about rare or other cases.
 _REPEATS = ("seed", "deterministic")
 _COMPARES = ("rows", "derivative", "middle axes", "dtype", "points", "relaxable", "knobs")
-_SYMMETRIES = ("shift", "constant", "scale", "pathwise")
+_SYMMETRIES = ("shift", "constant", "scale", "pathwise", "divergence")
 _RESTS_ON = {
     **dict.fromkeys(_COMPARES + _SYMMETRIES, _REPEATS),
     **dict.fromkeys(("value", "bias", "labels", "degree", "direction"), ("randomness",)),

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.contracts import Cost, Estimator, Problem, Task
+from gradest.contracts import KL, Cost, Estimator, Problem, Task
 from gradest.measuring.enumeration import all_codes
 from gradest.objectives import joined
 
@@ -32,6 +32,7 @@ class Polynomial(Task):
         offset: float = 0.0,
         degree: int = 3,
         prior: Any = None,
+        kl: KL = "relaxed",
     ) -> None:
         self.name = name
         self.degree = degree
@@ -40,6 +41,7 @@ class Polynomial(Task):
         self._weights = torch.randn(2, *self._logits.shape, generator=draws, dtype=torch.float64)
         self._offset = offset
         self._prior = None if prior is None else torch.as_tensor(prior, dtype=torch.float64)
+        self._kl = None if prior is None else kl
 
     def problem(self, batch: Any = None) -> Problem:
         def cost(z: Tensor) -> Tensor:  # [B, ..., N, K] -> [B, ...]
@@ -50,10 +52,7 @@ class Polynomial(Task):
                 return self._offset + u + (v**2 - squares) / 2
             return self._offset + u + u * v + (v**3 if self.degree == 3 else 0.0)
 
-        if self._prior is None:
-            f = Cost(cost, logits=self._logits)
-        else:
-            f = Cost(cost, prior=self._prior, kl="relaxed", logits=self._logits)
+        f = Cost(cost, prior=self._prior, kl=self._kl, logits=self._logits)
         return Problem(self._logits, f)
 
 
@@ -85,11 +84,15 @@ def battery(cls: type[Estimator] = Estimator) -> list[Task]:
     coupled = Polynomial("coupled categoricals", _COUPLED, seed=1)
     # An offset changes no gradient, but magnifies whatever is wrong with a baseline or score.
     far = Polynomial("bits far from zero", _FAR, seed=3, offset=10.0)
-    prior = Polynomial("categoricals with a prior", _COUPLED, seed=1, prior=_PRIOR)
+    prior = with_prior("relaxed")
     if cls.bounds:
         return [Bounded(one, 3), Bounded(coupled, 2), Bounded(far, 3), Bounded(prior, 2)]
     tasks = [one, coupled, Polynomial("coupled bits", _BITS, seed=2), far]
     return [*tasks, prior] if cls.owns_kl else tasks
+
+
+def with_prior(kl: KL) -> Task:
+    return Polynomial("categoricals with a prior", _COUPLED, seed=1, prior=_PRIOR, kl=kl)
 
 
 def of_degree(degree: int) -> list[Task]:
