@@ -3,7 +3,14 @@
     ĝ = ∇ f(y),    y = softmax((log α + G) / λ),    G ~ Gumbel
 
 Unbiased for E f(y), biased for E f(z) even when f is linear: the bias shrinks as λ², the variance
-grows as 1/λ.  On a task without a prior this is also Gumbel-softmax.
+grows as 1/λ.  Where the objective has a relaxed KL divergence from a prior (`kl = "relaxed"`), the
+value is that of a bound of the relaxed model, with densities in the place of probabilities:
+
+    f(y) + log q_{α,λ}(log y) − log p_{a,λ₂}(log y),    λ₂ = `prior_temperature`, or λ if None
+
+The densities are those of log y, whose law is ExpConcrete.  Their mean is KL(q_{α,λ} ‖ p_{a,λ₂}),
+never less than KL(Cat(α) ‖ Cat(a)), which stands beside the cost in Gumbel-softmax.  Without a
+prior, or with the discrete divergence, this is `gumbel_softmax`, draw by draw.
 
 Maddison, Mnih & Teh, "The Concrete distribution: a continuous relaxation of discrete random
 variables", 2017, arXiv 1611.00712.
@@ -18,6 +25,7 @@ from torch import Tensor
 
 from gradest import LAWS, PATHWISE, Cost, Estimator
 from gradest.categorical import gumbel, softmax
+from gradest.concrete import exp_concrete_log_prob
 from gradest.knobs import Positive
 
 
@@ -26,12 +34,24 @@ class Concrete(Estimator):
     unbiased: ClassVar[bool] = False
     relaxes: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
+    owns_kl: ClassVar[bool] = True
     laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
     degree: ClassVar[float | None] = math.inf
     limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.03}
     evaluations: ClassVar[str] = "1"
     temperature: Positive = 0.5
+    prior_temperature: Positive | None = None
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = logits + gumbel(logits)  # [R, N, K]
-        return f(softmax(z / self.temperature))  # [R]
+        z = (logits + gumbel(logits)) / self.temperature  # [R, N, K]
+        value = f(softmax(z))  # [R]
+        return value + self._divergence(z, logits, f.prior) if f.kl == "relaxed" else value
+
+    def _divergence(self, z: Tensor, logits: Tensor, prior: Tensor) -> Tensor:
+        """log q − log p of the relaxed sample: [R, N, K] twice and [N, K] -> [R]."""
+        log_y = z.log_softmax(-1)  # the logarithm of y itself, which underflows, would be −∞
+        log_q = exp_concrete_log_prob(log_y, logits, self.temperature)  # [R, N]
+        log_p = exp_concrete_log_prob(
+            log_y, prior.to(z), self.prior_temperature or self.temperature
+        )
+        return (log_q - log_p).sum(1)

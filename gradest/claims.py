@@ -32,6 +32,8 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "differentiates": _TRUTH,
     "categories": _COUNT,
     "outcomes": _COUNT,
+    "owns_kl": _TRUTH,
+    "bounds": _TRUTH,
     "evaluations": _TEXT,
     "adapt_steps": (_whole, "a whole number"),
     "laws": _NAMES,

@@ -53,7 +53,8 @@ class Cost:
 
     `evaluations` counts forward evaluations for each row, and `gradient_evaluations` those of them
     that a backward pass went through to z.  Calls raise ValueError when fn returns another shape
-    than the contract's.
+    than the contract's; making a Cost does for a kl without a prior, or for a bound of a model
+    whose logarithms are not inside.
     """
 
     def __init__(
@@ -67,6 +68,13 @@ class Cost:
         samples: int = 1,
         logits: Tensor | None = None,
     ) -> None:
+        if kl is not None and prior is None:
+            raise ValueError(f"kl = {kl!r} needs a prior: Cost(..., prior=logits of p)")
+        if samples > 1 and prior is not None and kl != "sampled":
+            raise ValueError(
+                f"a bound of {samples} samples with a prior has log q − log p inside, and "
+                f"kl = {kl!r}; kl='sampled' says so, as Cost.bounded does"
+            )
         self.fn = fn
         self.module = module
         self.points = points
@@ -96,9 +104,15 @@ class Cost:
         """
         return self._with(points=points, _logits=logits)
 
-    def changed(self, fn: Callable[..., Tensor]) -> "Cost":
-        """The same but for fn."""
-        return self._with(fn=fn)
+    def changed(
+        self,
+        fn: Callable[..., Tensor],
+        module: nn.Module | None = None,
+        prior: Tensor | None = None,
+    ) -> "Cost":
+        """The same but for fn, and for the module and the prior where they are given."""
+        given = {"module": module, "prior": prior}
+        return self._with(fn=fn, **{name: x for name, x in given.items() if x is not None})
 
     def bounded(self, samples: int) -> "Cost":
         """−log w of the same model, for a bound of so many samples."""
@@ -240,7 +254,7 @@ class Estimator(Knobs, ABC):
     outcomes: ClassVar[int | None] = None  # the largest K^N for methods that visit all of them
     owns_kl: ClassVar[bool] = False  # where f.kl is "relaxed" the value includes a KL of its own
     bounds: ClassVar[bool] = False  # takes a multi-sample bound as it is, and nothing else
-    evaluations: ClassVar[str] = ""  # of f for one estimate: a formula in N, K and the knobs
+    evaluations: ClassVar[str] = ""  # of f for one estimate: a formula in N, K, m and the knobs
     adapt_steps: ClassVar[int] = 0  # how many steps of adapt its state needs by default
     laws: ClassVar[frozenset[str]] = frozenset()  # of LAWS and PATHWISE, those that it obeys
     # A biased method may still be right where f has at most this degree in each latent (math.inf:

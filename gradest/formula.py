@@ -1,4 +1,4 @@
-"""Formulas in N, K and knobs, as claims state them: `samples * (1 + N * (K - 1))`.
+"""Formulas in N, K, m and knobs, as claims state them: `samples * (1 + N * (K - 1))`.
 
 Read by Python's own parser and computed in fractions, never by eval.  The grammar is whole
 numbers, names, + - * / ** and min(a, b).
@@ -13,7 +13,7 @@ from typing import Any
 
 from gradest.errors import PluginError
 
-SIZES = ("N", "K")  # latents, categories
+SIZES = ("N", "K", "m")  # latents, categories, samples of a multi-sample bound
 
 _COMPUTED = {
     ast.Add: operator.add,
@@ -72,7 +72,7 @@ def _parsed(formula: str, owner: str) -> ast.expr:
     except (SyntaxError, TypeError, ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise PluginError(
-            f"{_claim(owner, formula)} is none in whole numbers, N, K, knobs, + - * / ** and "
+            f"{_claim(owner, formula)} is none in whole numbers, N, K, m, knobs, + - * / ** and "
             f"min(a, b): {reason}"
         ) from None
     return root

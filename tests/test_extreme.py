@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import gradest
+from gradest.checks.problems import Bounded
 from gradest.errors import KnobError, NonFiniteGradient
 from gradest.measuring.enumeration import exact
 from gradest.registry import Registry, Shipment
@@ -119,9 +120,8 @@ def test_a_nan_cost_ends_the_measurement_unless_it_is_tolerated():
 def measured(name: str, **knobs) -> gradest.Measurement:
     estimator = gradest.make_estimator(name)
     steps = min(estimator.adapt_steps, 2)
-    return gradest.measure(
-        estimator, extreme(**knobs), replicates=64, adapt_steps=steps, tolerant=True
-    )
+    task = Bounded(extreme(**knobs)) if estimator.bounds else extreme(**knobs)
+    return gradest.measure(estimator, task, replicates=64, adapt_steps=steps, tolerant=True)
 
 
 APPLICABLE = sorted(n for n, e in gradest.all_estimators().items() if e.categories in (None, 3))

@@ -11,7 +11,7 @@ from gradest.knobs import build, knob_defaults
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 
-SIZES = {"N": 3, "K": 4, "samples": 5}
+SIZES = {"N": 3, "K": 4, "m": 2, "samples": 5}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ SIZES = {"N": 3, "K": 4, "samples": 5}
     [
         ("1", 1, "1"),
         ("samples", 5, "samples"),
+        ("m * samples", 10, "m samples"),
         ("1 + N * (K - 1)", 10, "1 + N (K − 1)"),
         ("samples * (1 + N * (K - 1))", 50, "samples (1 + N (K − 1))"),
         ("1 + K * (K - 1) / 2", 7, "1 + K (K − 1)/2"),
@@ -89,7 +90,7 @@ def test_what_is_no_whole_number_is_refused(text, values, why):
 
 def test_an_unknown_name_is_found_before_anything_is_computed():
     formula.examine("min(samples, K ** N)", ["samples"], "Mine")
-    with pytest.raises(PluginError, match="unknown name 'sample'; known: K, N, samples"):
+    with pytest.raises(PluginError, match="unknown name 'sample'; known: K, N, m, samples"):
         formula.examine("sample", ["samples"], "Mine")
 
 
@@ -98,6 +99,7 @@ def test_the_claimed_evaluations_follow_the_knobs(name):
     """The battery asks with the defaults, where 2 and `samples` may be the same."""
     cls = gradest.all_estimators()[name]
     assert cls.evaluations
+    counted = 0
     for knob, default in [(None, None), *knob_defaults(cls).items()]:
         if knob is not None and type(default) is not int:
             continue
@@ -106,7 +108,7 @@ def test_the_claimed_evaluations_follow_the_knobs(name):
                 estimator = build(cls, {} if knob is None else {knob: default + step})
             except KnobError:
                 continue
-            for task in battery():
+            for task in battery(cls):
                 problem = task.problem()
                 if inapplicable(estimator, task, problem):
                     continue
@@ -114,6 +116,8 @@ def test_the_claimed_evaluations_follow_the_knobs(name):
                     replicator = Replicator(estimator, task)
                     replicator(2)
                 _, latents, categories = problem.logits.shape
-                sizes = {"N": latents, "K": categories}
+                sizes = {"N": latents, "K": categories, "m": problem.f.samples}
                 claimed = formula.value(cls.evaluations, estimator.knobs | sizes, name)
                 assert claimed == replicator.evaluations, (task.name, knob, step)
+                counted += 1
+    assert counted

@@ -15,6 +15,7 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task, Tuned
 from gradest.categorical import log_prob, nabla, sample
+from gradest.checks.problems import Bounded
 from gradest.errors import NonFiniteGradient, UsageError
 from gradest.inference import total_variance
 from gradest.measuring import enumeration
@@ -62,7 +63,8 @@ def test_a_measurement_depends_on_its_seed_alone(name, bernoulli):
         torch.manual_seed(global_seed)
         before = torch.get_rng_state()
         estimator = gradest.make_estimator(name)
-        found = gradest.measure(estimator, bernoulli, replicates=64, seed=seed, adapt_steps=2)
+        task = Bounded(bernoulli) if estimator.bounds else bernoulli
+        found = gradest.measure(estimator, task, replicates=64, seed=seed, adapt_steps=2)
         assert torch.equal(torch.get_rng_state(), before)
         return without_seconds(found)
 

@@ -138,7 +138,7 @@ def test_an_alias_is_no_second_class(plugin):
         ),
         (
             ESTIMATOR.replace("    factor", '    evaluations = "factr * N"\n    factor'),
-            "Mine: the formula 'factr \\* N': unknown name 'factr'; known: K, N, factor",
+            "Mine: the formula 'factr \\* N': unknown name 'factr'; known: K, N, factor, m",
         ),
     ],
     ids=lambda x: x[:20] if "lacks" in x or "Error" in x else "",

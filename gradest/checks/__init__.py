@@ -7,6 +7,7 @@ was the measurement sharp enough to show one?
 """
 
 from gradest.checks.contract_laws import CONTRACT_LAWS
+from gradest.checks.divergence_law import DIVERGENCE_LAWS
 from gradest.checks.finding import Finding, findings_of, passed, told
 from gradest.checks.mean_laws import MEAN_LAWS
 from gradest.checks.subject import FALSE_ALARM, LOOKS, SHARP, Subject
@@ -15,7 +16,7 @@ from gradest.checks.task_laws import TASK_LAWS
 from gradest.contracts import Estimator, Task
 from gradest.knobs import build
 
-ESTIMATOR_LAWS = {**CONTRACT_LAWS, **SYMMETRY_LAWS, **MEAN_LAWS}
+ESTIMATOR_LAWS = {**CONTRACT_LAWS, **SYMMETRY_LAWS, **DIVERGENCE_LAWS, **MEAN_LAWS}
 
 __all__ = ["FALSE_ALARM", "LOOKS", "SHARP", "Finding", "check_estimator", "check_task", "passed"]
 

@@ -11,13 +11,15 @@ from torch import Tensor
 
 EQUAL = 1e-9  # relative; the same sums in another order differ by less
 SINGLE = 1024 * torch.finfo(torch.float32).eps  # the same for float32
+STEP = 1e-5  # of a difference quotient: its error, and the rounding over it, are below 10⁻⁸
+QUOTIENT = 1e-6  # so that this much is no rounding
 
 # A law says nothing once one that it rests on is broken: none without a value and a gradient for
 # every row; two calls cannot be compared where none can be repeated, draws past the vocabulary
 # cannot be enumerated, and who is biased need not be asked about rare or other cases.
 _REPEATS = ("seed", "deterministic")
 _COMPARES = ("rows", "derivative", "middle axes", "dtype", "points", "relaxable", "knobs")
-_SYMMETRIES = ("shift", "constant", "scale", "pathwise")
+_SYMMETRIES = ("shift", "constant", "scale", "pathwise", "divergence")
 _RESTS_ON = {
     **dict.fromkeys(_COMPARES + _SYMMETRIES, _REPEATS),
     **dict.fromkeys(("value", "bias", "labels", "degree", "direction"), ("randomness",)),

@@ -92,7 +92,7 @@ def _value(subject: Subject) -> Outcome:
         tolerated = not claim and size <= UNBIASED_WITHIN
         return _Deviation(1.0 if tolerated else p, z, size, 0.0, most / spread)
 
-    found = _search(subject, subject.tasks, deviation, UNBIASED_WITHIN)
+    found = _search(subject, subject.with_truth, deviation, UNBIASED_WITHIN)
     size = f"relative to the range of f, the mean value is off E f by {found.told()}"
     if found.certain:
         return "failed", f"{size}; a surrogate's gradient goes behind nabla, beside the value f(z)"
@@ -128,7 +128,7 @@ def _gap(found: Enumerated, task: Task) -> float:
 
 def _bias(subject: Subject) -> Outcome:
     claim = subject.cls.unbiased
-    found = _search(subject, subject.tasks, _relative_bias(subject), SHARP if claim else 0.0)
+    found = _search(subject, subject.with_truth, _relative_bias(subject), SHARP if claim else 0.0)
     size = f"unbiased = {claim}, relative bias {found.told()}"
     if found.certain and claim:
         return "failed", f"{size}; mend it, or say unbiased = False"
@@ -147,7 +147,7 @@ def _settings(subject: Subject) -> Outcome:
     if not settings:
         return "skipped", "no knob has another value to try"
     gaps = []
-    for knobs, task in product(settings, subject.tasks):
+    for knobs, task in product(settings, subject.with_truth):
         if found := subject.enumerated(task, knobs):
             gaps.append(gap := _gap(found, task))
             if not gap <= EQUAL:
@@ -169,7 +169,7 @@ def _degree(subject: Subject) -> Outcome:
         return "failed", f"degree = {degree}; 1, 2 and math.inf can be tested"
     relative_bias = _relative_bias(subject, limit, SHARP if limit else EQUAL)
     claimed = told(limit, f"degree {degree}")
-    tasks = subject.tasks if degree == math.inf else subject.applicable(of_degree(int(degree)))
+    tasks = subject.with_truth if degree == math.inf else subject.applicable(of_degree(int(degree)))
     status, most, shown = _right(subject, tasks, relative_bias)
     if status != "passed" or degree == math.inf:
         return status, f"{claimed}: {shown}"
@@ -256,7 +256,7 @@ def _adapting(subject: Subject) -> Outcome:
     if not steps or not subject.cls.unbiased:
         return "skipped", "adapts nothing, or not for the sake of the variance"
     least, most = [], []
-    for task in subject.tasks:
+    for task in subject.with_truth:
         measured = [subject.measured(task, LOOKS[0], steps=s) for s in (0, steps)]
         if measured[1].row()["p_value"] < subject.level() / 2:
             return "failed", f"{steps} steps lead to a bias ({task.name})"

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.contracts import Cost, Problem, Task
+from gradest.contracts import KL, Cost, Estimator, Problem, Task
 from gradest.measuring.enumeration import all_codes
+from gradest.objectives import joined
 
 Change = Callable[[Tensor], Tensor]
 
@@ -19,11 +20,19 @@ class Polynomial(Task):
         2:  f(z) = c + u + u v
         3:  f(z) = c + u + u v + v³
 
-    with uₙ = w₁ₙ · zₙ, vₙ = w₂ₙ · zₙ, and u and v their sums over the latents.
+    with uₙ = w₁ₙ · zₙ, vₙ = w₂ₙ · zₙ, and u and v their sums over the latents.  A divergence from a
+    prior [N, K] is beside it, or in its place one that the estimator owns.
     """
 
     def __init__(
-        self, name: str, logits: Any, seed: int, offset: float = 0.0, degree: int = 3
+        self,
+        name: str,
+        logits: Any,
+        seed: int,
+        offset: float = 0.0,
+        degree: int = 3,
+        prior: Any = None,
+        kl: KL = "relaxed",
     ) -> None:
         self.name = name
         self.degree = degree
@@ -31,6 +40,8 @@ class Polynomial(Task):
         draws = torch.Generator().manual_seed(seed)
         self._weights = torch.randn(2, *self._logits.shape, generator=draws, dtype=torch.float64)
         self._offset = offset
+        self._prior = None if prior is None else torch.as_tensor(prior, dtype=torch.float64)
+        self._kl = None if prior is None else kl
 
     def problem(self, batch: Any = None) -> Problem:
         def cost(z: Tensor) -> Tensor:  # [B, ..., N, K] -> [B, ...]
@@ -41,7 +52,21 @@ class Polynomial(Task):
                 return self._offset + u + (v**2 - squares) / 2
             return self._offset + u + u * v + (v**3 if self.degree == 3 else 0.0)
 
-        return Problem(self._logits, Cost(cost))
+        f = Cost(cost, prior=self._prior, kl=self._kl, logits=self._logits)
+        return Problem(self._logits, f)
+
+
+class Bounded(Task):
+    """The multi-sample bound whose −log w is the cost of a task, with what its prior adds."""
+
+    def __init__(self, task: Task, samples: int = 2) -> None:
+        self.name = f"{task.name}, {samples} samples"
+        self._of = task, samples
+
+    def problem(self, batch: Any = None) -> Problem:
+        task, samples = self._of
+        logits, f = task.problem(batch)
+        return Problem(logits, f.bounded(samples))
 
 
 _ONE = [[[0.4, -0.7, 0.0, 0.8]]]  # four, so that two neighbours are not all
@@ -50,14 +75,24 @@ _BITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2], [0.1, -0.6]]]
 _FAR = [[[0.6, -0.2], [-0.9, 0.1]], [[0.1, 0.4], [0.3, -0.8]]]
 
 
-def battery() -> list[Task]:
-    return [
-        Polynomial("one categorical", _ONE, seed=0),
-        Polynomial("coupled categoricals", _COUPLED, seed=1),
-        Polynomial("coupled bits", _BITS, seed=2),
-        # An offset changes no gradient, but magnifies whatever is wrong with a baseline or score.
-        Polynomial("bits far from zero", _FAR, seed=3, offset=10.0),
-    ]
+_PRIOR = [[-0.6, 0.3, 0.9], [0.2, -1.1, 0.4]]
+
+
+def battery(cls: type[Estimator] = Estimator) -> list[Task]:
+    """Bounds for a class that takes nothing else; its own divergence for one that has one."""
+    one = Polynomial("one categorical", _ONE, seed=0)
+    coupled = Polynomial("coupled categoricals", _COUPLED, seed=1)
+    # An offset changes no gradient, but magnifies whatever is wrong with a baseline or score.
+    far = Polynomial("bits far from zero", _FAR, seed=3, offset=10.0)
+    prior = with_prior("relaxed")
+    if cls.bounds:
+        return [Bounded(one, 3), Bounded(coupled, 2), Bounded(far, 3), Bounded(prior, 2)]
+    tasks = [one, coupled, Polynomial("coupled bits", _BITS, seed=2), far]
+    return [*tasks, prior] if cls.owns_kl else tasks
+
+
+def with_prior(kl: KL) -> Task:
+    return Polynomial("categoricals with a prior", _COUPLED, seed=1, prior=_PRIOR, kl=kl)
 
 
 def of_degree(degree: int) -> list[Task]:
@@ -79,7 +114,7 @@ def rare(size: float) -> list[Task]:
 
 
 class Changed(Task):
-    """A task whose logits, codes or costs pass through a function of one's own."""
+    """A task whose logits, codes, costs or prior pass through a function of one's own."""
 
     def __init__(
         self,
@@ -87,29 +122,39 @@ class Changed(Task):
         logits: Change = lambda x: x,
         codes: Change = lambda x: x,
         costs: Change = lambda x: x,
+        prior: Change = lambda x: x,
     ) -> None:
         self.name = task.name
-        self._of = task, logits, codes, costs
+        self._of = task, logits, codes, costs, prior
 
     def problem(self, batch: Any = None) -> Problem:
-        task, logits, codes, costs = self._of
-        problem = task.problem(batch)
-        return Problem(
-            logits(problem.logits), problem.f.changed(lambda z: costs(problem.f.fn(codes(z))))
-        )
+        task, logits, codes, costs, prior = self._of
+        own, f = task.problem(batch)
+        other = None if f.prior is None else prior(f.prior)
+        changed = f.changed(lambda z: costs(f.fn(codes(z))), prior=other)
+        return Problem(logits(own), changed.replicated(f.points, logits(own)))
 
 
-def extreme(size: float, categories: int) -> Task:
-    """Logits ±size: each category alone on top, alone at the bottom, all of them up, all down."""
+def extreme(size: float, cls: type[Estimator]) -> list[Task]:
+    """Logits ±size: each category alone on top, alone at the bottom, all of them up, all down.
+
+    Also with a prior, where the class sees it.
+    """
+    categories = cls.categories or 3
     top = torch.eye(categories)
     up = torch.cat([top, 1 - top, torch.ones(1, categories), torch.zeros(1, categories)])
     logits = size * (2 * up - 1)  # [B, K]
-    return Polynomial(f"logits ±{size:g}", torch.stack([logits, logits.roll(1, 0)], 1), seed=4)
+    logits = torch.stack([logits, logits.roll(1, 0)], 1)
+    plain = Polynomial(f"logits ±{size:g}", logits, seed=4)
+    if not (cls.bounds or cls.owns_kl):
+        return [plain]
+    prior = torch.linspace(-1.0, 1.0, 2 * categories).view(2, categories)
+    return [plain, Polynomial(f"logits ±{size:g} with a prior", logits, seed=4, prior=prior)]
 
 
 def span(task: Task) -> float:
     """Between the smallest and the largest cost."""
-    logits, f = task.problem()
+    logits, f = joined(*task.problem())
     z = all_codes(logits)  # [K^N, N, K]
     cost = f(z.expand(len(logits), *z.shape))  # [B, K^N]
     return float(cost.max() - cost.min())

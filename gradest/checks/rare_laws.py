@@ -59,7 +59,7 @@ def _tilted(subject: Subject, task: Task) -> Outcome:
     if code.error > _RARELY_SHARP or code.seldom > _MISSED:
         return "skipped", "its rare events hang on several draws at once"
     if code.often > _MISSED or code.never:
-        ordinary = [_deviations(subject, task)[1] for task in subject.tasks]
+        ordinary = [_deviations(subject, task)[1] for task in subject.with_truth]
         if any(max(found.often, found.seldom) > _MISSED for found in ordinary):
             return "skipped", "what f sees first is no sample"
         how = f"too often, z = {code.often:.1f}" if code.often > _MISSED else "never"

@@ -7,11 +7,18 @@ from gradest.contracts import Estimator
 from gradest.errors import KnobError
 from gradest.knobs import build, knob_defaults, knob_types
 
+_TYPICAL: Mapping[type, tuple[Any, ...]] = {
+    bool: (False, True),
+    int: (1, 2, 3),
+    float: (0.5, 1.0, 2.0),
+}
+
 
 def alternatives(cls: type[Estimator], knob: str) -> list[Any]:
     """Values that the knob can take and that differ from its default: none for free text."""
     default = knob_defaults(cls)[knob]
-    tried = [*_options(knob_types(cls)[knob]), *_near(default)]
+    hint = knob_types(cls)[knob]
+    tried = [*_options(hint), *(_typical(hint) if default is None else _near(default))]
     return [value for value in tried if value != default and _possible(cls, knob, value)]
 
 
@@ -32,6 +39,14 @@ def _near(default: Any) -> Iterator[Any]:
         yield from (default + 1, default - 1, 2 * default)
     elif isinstance(default, float):
         yield from (2 * default, default / 2, default + 1.0, (default + 1.0) / 2)
+
+
+def _typical(hint: Any) -> Iterator[Any]:
+    """Numbers for a knob that has none by default, by what the annotation lets it be."""
+    if isinstance(hint, type) and hint in _TYPICAL:
+        yield from _TYPICAL[hint]
+    for inner in get_args(hint):
+        yield from _typical(inner)
 
 
 def _options(hint: Any) -> Iterator[Any]:

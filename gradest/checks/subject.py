@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gradest import claims
 from gradest.categorical import one_hot
-from gradest.checks.problems import Changed, battery
+from gradest.checks.problems import Bounded, Changed, battery
 from gradest.checks.rigged import Tilted, Uniforms
-from gradest.contracts import Cost, Estimator, Task, inapplicable
+from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
 from gradest.measuring.outcomes import Enumerated, enumerated
@@ -19,6 +19,7 @@ from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import Measurement
 from gradest.measuring.schedule import BATCHES
 from gradest.moments import Moments
+from gradest.objectives import owns_kl, posed
 from gradest.randomness import Draws, drawing_from
 
 LOOKS = (40_000, 400_000)  # replicates; the second look is for what the first leaves open
@@ -43,14 +44,22 @@ class Subject:
         claims.examine(cls)
         self.cls = cls
         self.fresh()
-        every = battery()
+        every = battery(cls)
         self.tasks = self.applicable(every)
         self.skipped = [reason for task in every if (reason := self._inapplicable(task))]
+        # A divergence of one's own is another objective than the one whose truth is known.
+        self.with_truth = [task for task in self.tasks if not self._own_kl(task)]
         self._measured: dict[tuple, Measurement] = {}
         self._enumerated: dict[tuple, Enumerated | None] = {}
 
     def applicable(self, tasks: Iterable[Task]) -> list[Task]:
+        """Those that it applies to, as bounds where it takes nothing else."""
+        if self.cls.bounds:
+            tasks = [task if _bound(task) else Bounded(task) for task in tasks]
         return [task for task in tasks if not self._inapplicable(task)]
+
+    def _own_kl(self, task: Task) -> bool:
+        return owns_kl(self.fresh(), task.problem().f)
 
     def _inapplicable(self, task: Task) -> str | None:
         return inapplicable(self.fresh(), task, task.problem())
@@ -140,6 +149,10 @@ class Subject:
         return FALSE_ALARM / (len(LOOKS) * len(self.tasks))
 
 
+def _bound(task: Task) -> bool:
+    return task.problem().f.samples > 1
+
+
 def estimates(
     replicator: Replicator,
     change: Callable[[Tensor, Tensor], Tensor] = lambda z, cost: cost,
@@ -159,8 +172,9 @@ def estimates(
         return change(z, problem.f.fn(z))
 
     logits = replicator.logits.repeat_interleave(rows, 0).requires_grad_()
+    f = problem.f.changed(fn).replicated(points, logits)
     with drawing_from(source or Draws.seeded(1)):
-        value = replicator.estimator(logits, Cost(fn, points=points))
+        value = replicator.estimator(*posed(replicator.estimator, logits, f))
     if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
         got = list(value.shape) if isinstance(value, Tensor) else value
         raise ValueError(f"returned {got} where [{len(logits)}], one value a row, was expected")

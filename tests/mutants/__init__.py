@@ -4,6 +4,7 @@
 """
 
 from .antithetic_and_without_replacement import ANTITHETIC_AND_WITHOUT_REPLACEMENT
+from .bounds import BOUNDS
 from .control_variates import CONTROL_VARIATES
 from .exact_and_partly_exact import EXACT_AND_PARTLY_EXACT
 from .mutant import Mutant, caught, everything_found, verdict, with_defaults
@@ -21,6 +22,7 @@ FAMILIES: dict[str, list[Mutant]] = {
     "relaxed": RELAXED,
     "straight-through": STRAIGHT_THROUGH,
     "perturbation": PERTURBATION,
+    "multi-sample bounds": BOUNDS,
 }
 MUTANTS = [mutant for family in FAMILIES.values() for mutant in family]
 

@@ -12,7 +12,28 @@ _TEMPERED = (
     "the test that compares its forms sees it"
 )
 
+_NORMALISED = (
+    "it cancels where both temperatures are one, as by default, and moves no gradient elsewhere; "
+    "the test of the value against quadrature sees it"
+)
+
 UNSEEN: list[tuple[Mutant, str]] = [
+    (
+        Mutant(
+            of="concrete",
+            mistake="densities without (K − 1) log λ",
+            stand_in="""
+_with_the_factor = exp_concrete_log_prob
+
+
+def exp_concrete_log_prob(y, logits, temperature):
+    missing = (logits.shape[-1] - 1) * math.log(temperature)
+    return _with_the_factor(y, logits, temperature) - missing
+""",
+            law="divergence",
+        ),
+        _NORMALISED,
+    ),
     (
         Mutant(
             of="reinmax",
