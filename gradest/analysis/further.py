@@ -1,13 +1,42 @@
 """The further tables of a run, labelled as its measurements are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from gradest.analysis import levels, tables
+from gradest.analysis import curves, levels, tables
 from gradest.analysis.levels import Family
 from gradest.running.results import ADAPTATION, SOURCES
+from gradest.training.tables import COLUMNS as TRAINING
+
+Images = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
+
+
+class Further(NamedTuple):
+    """What a run holds beside its measurements; tables without rows where it holds none."""
+
+    looks: pd.DataFrame  # at adaptive estimators as they adapt
+    sources: pd.DataFrame  # of the variance
+    points: pd.DataFrame  # of the curves of trainings
+    images: Images  # (task_label, label) -> name -> [how many, H, W]
+    properties: pd.DataFrame  # of distributions
+
+
+def read(
+    folder: Path, frame: pd.DataFrame, families: Sequence[Family], nested: Sequence[str]
+) -> Further:
+    """All of it.  Raises ValueError for tables with other columns, OSError for broken files."""
+    points = training(folder)
+    return Further(
+        looks(folder, frame, nested),
+        sources(folder, frame, families),
+        points,
+        pictures(folder, points),
+        properties(folder),
+    )
 
 
 def looks(folder: Path, frame: pd.DataFrame, nested: Sequence[str] = ()) -> pd.DataFrame:
@@ -40,6 +69,36 @@ def sources(folder: Path, frame: pd.DataFrame, families: Sequence[Family]) -> pd
     return _named(rows, frame).assign(
         task_label=pd.Series([names.get(k, str(k[0])) for k in keys], rows.index, dtype="str")
     )
+
+
+def training(folder: Path) -> pd.DataFrame:
+    """The annotated points of all curves.  Raises ValueError for a table with other columns."""
+    rows = _read(folder / "training.parquet", TRAINING)
+    return curves.annotated(rows)
+
+
+def pictures(folder: Path, points: pd.DataFrame) -> Images:
+    """(task_label, label) -> name -> images, of the first seed.  Raises ValueError, OSError."""
+    path = folder / "pictures.npz"
+    if points.empty or not path.exists():
+        return {}
+    firsts = points.drop_duplicates(["task_label", "label"])
+    with np.load(path, allow_pickle=False) as arrays:
+        return {
+            (row.task_label, row.label): {
+                name.partition("/")[2]: arrays[name]
+                for name in arrays.files
+                if name.startswith(f"{row.key}/")
+            }
+            for row in firsts.itertuples()
+            if f"{row.key}/data" in arrays.files
+        }
+
+
+def properties(folder: Path) -> pd.DataFrame:
+    """The rows of properties; none where none was looked at."""
+    path = folder / "properties.parquet"
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 
 from gradest import plots, references
 from gradest.analysis import budget, further, levels, sweeps, tables
+from gradest.analysis.further import Further
 from gradest.analysis.levels import Family
 from gradest.errors import UsageError
 from gradest.files import write_atomically, write_frame
-from gradest.plots import landscape
+from gradest.plots import concrete, landscape
+from gradest.plots import training as training_plots
 from gradest.plots.adaptation import adaptation as draw_adaptation
 from gradest.plots.sources import variance_by_source
-from gradest.report import adaptation, nested, numerics, prose, sources, swept
+from gradest.report import adaptation, nested, numerics, properties, prose, sources, swept, training
 from gradest.running.results import COLUMNS, read_run
 
 _FIGURES = {
@@ -29,6 +31,12 @@ _FIGURES = {
     "landscape_binary": landscape.binary,
     "landscape_simplex": landscape.simplex,
 }
+_OF_TRAINING = {
+    "training_objectives": training_plots.objectives,
+    "training_gap": training_plots.gap,
+    "training_gradient": training_plots.gradient,
+}
+_OF_PROPERTIES = {"simplex": concrete.simplex, "simplex_panels": concrete.simplex_panels}
 _OWN = ("summary", "crossovers")  # names in tables/ that no task can take
 _SUFFIXES = (".png", ".svg")
 _SUMMARY, _CROSSOVERS = (f"{name}.csv" for name in _OWN)
@@ -38,7 +46,7 @@ _BIBTEX = "references.bib"
 def write_report(folder: Path) -> Path:
     """Write tables/, figures/, references.bib and report.md of the run in `folder`.
 
-    Returns report.md's path.  Reads measurements.parquet and run.json, nothing else.  What an
+    Returns report.md's path.  Reads run.json and the tables beside it, nothing else.  What an
     earlier report left is removed.  Raises UsageError when `folder` holds no readable run.
     """
     folder = Path(folder)
@@ -46,7 +54,7 @@ def write_report(folder: Path) -> Path:
     controls = run.get("controls") or {}
     knobs = run.get("nested") or []
     families = levels.found(frame, knobs)
-    looks, parts_of = _read_further(folder, frame, families, knobs)
+    more = _read_further(folder, frame, families, knobs)
     single = levels.apart(frame, knobs)
     sections = _sections(sweeps.apart(single))
     collapsed = swept.sections(single, _SUMMARY)
@@ -55,23 +63,29 @@ def write_report(folder: Path) -> Path:
     _write_tables(folder / "tables", [*sections, *collapsed, *brought], crossovers)
     merged = levels.merged(frame, knobs)
     everyone = frame["estimator"].astype(str)
-    figures = {name: draw(single) for name, draw in _FIGURES.items()} | {
-        "adaptation": draw_adaptation(looks, everyone),
-        "variance_by_source": variance_by_source(parts_of, everyone, knobs),
+    figures = {
+        **{name: draw() for name, draw in _OF_PROPERTIES.items() if not more.properties.empty},
+        **{name: draw(single) for name, draw in _FIGURES.items()},
+        "adaptation": draw_adaptation(more.looks, everyone),
+        "variance_by_source": variance_by_source(more.sources, everyone, knobs),
+        **{name: draw(more.points) for name, draw in _OF_TRAINING.items()},
+        "pictures": training_plots.pictures(more.images),
     }
     drawn = _write_figures(folder / "figures", figures)
-    cited = _cited(frame, run.get("references"))
+    cited = _cited([frame, more.points], run.get("references"))
     _write_bibtex(folder / _BIBTEX, cited)
     parts = [
         prose.controls(control_failures(frame, controls), controls),
-        *prose.about(frame, run),
+        *prose.about(frame, run, more.points),
+        *properties.section(more.properties),
+        *training.section(more.points),
         prose.multiplicity(frame),
         *map(prose.section, sections),
         *prose.budgets(crossovers, _CROSSOVERS),
         *map(swept.section, collapsed),
         *map(nested.section, families, brought),
-        *sources.section(parts_of, knobs),
-        *adaptation.section(looks),
+        *sources.section(more.sources, knobs),
+        *adaptation.section(more.looks),
         *numerics.section(merged),
         *prose.figures(drawn),
         *prose.unmeasured(merged),
@@ -134,20 +148,19 @@ def _read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def _read_further(
     folder: Path, frame: pd.DataFrame, families: list[Family], knobs: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The looks of adaptive estimators and the sources of variance; none in runs of old."""
+) -> Further:
+    """Adaptive looks, sources of variance, trainings and properties, if there are any."""
     try:
-        looks = further.looks(folder, frame, knobs)
-        return looks, further.sources(folder, frame, families)
+        return further.read(folder, frame, families, knobs)
     except (OSError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{folder}: holds no readable run: {reason}") from error
 
 
-def _cited(frame: pd.DataFrame, known: Any) -> dict[str, str]:
-    """estimator -> what it cites, of those that were measured; runs of old keep nothing."""
+def _cited(frames: Sequence[pd.DataFrame], known: Any) -> dict[str, str]:
+    """estimator -> what it cites, of those with numbers; runs of old keep nothing."""
     known = known if isinstance(known, Mapping) else {}
-    names = sorted(tables.measured(frame)["estimator"].unique())
+    names = sorted({name for each in frames for name in tables.measured(each)["estimator"]})
     return {name: str(known[name]) for name in names if known.get(name)}
 
 

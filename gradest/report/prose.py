@@ -37,6 +37,7 @@ the smallest ratio to that first row that would have been told apart with a prob
 say, were enumerated, and nothing is left to chance. *Evaluations of f* are those of one estimate; \
 behind a plus is through how many of them a backward pass goes as well. *Bytes* are what one \
 estimate holds at its peak."""
+_PROTOCOL = ("replicates", "precision", "dtype")
 _LONGEST = 40  # rows of the table of budgets
 _POINTS = (
     "Filled points are unbiased, hollow ones biased, pale ones inconclusive; "
@@ -81,6 +82,36 @@ _CAPTIONS = {
         "95 % intervals over the values of the outermost level; a pale point may be zero, its "
         "interval reaching there, and an arrow hangs from the upper limit of a part that was "
         f"estimated as zero or less. {_ZERO.capitalize()}.",
+    ),
+    "simplex": (
+        "A discrete distribution and its Concrete relaxations at rising temperatures",
+        "Left the three outcomes with their probabilities, at the corners of the simplex; then the "
+        "density of the relaxed sample. Whatever the temperature, a share of each probability lies "
+        "nearest to its corner.",
+    ),
+    "simplex_panels": (
+        "The Concrete density on the simplex over nine temperatures",
+        "From almost one-hot to almost uniform; up to λ = 1/(n − 1) no mode lies inside.",
+    ),
+    "training_objectives": (
+        "Negative ELBO of validation data against the step of training, one panel a task",
+        "With hard codes, whatever was relaxed in training. Lines are means over seeds, bands "
+        "their 95 % intervals; of one seed, the interval over data points. Early steps may lie "
+        "above a panel.",
+    ),
+    "training_gap": (
+        "The discrete negative ELBO less the objective that is descended, against the step",
+        "On the same training data. Bands as above; on the grey line nothing is hidden.",
+    ),
+    "training_gradient": (
+        "Variance of the gradient, and its bias against enumeration, at states of the training",
+        "In log α, of a few data points. The bias is shown where all codes can be enumerated. "
+        "Bands as above.",
+    ),
+    "pictures": (
+        "Test data, their reconstructions and samples, a line for each estimator",
+        "Reconstructions go through one hard code. Samples are means of p(x | z) at codes of the "
+        "prior; where there is no prior, at other codes of the same data.",
     ),
     "landscape_binary": (
         "Norm of the bias, and variance, against the probability θ of the second category",
@@ -128,16 +159,19 @@ def controls(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> 
     return f"Controls came out as they should: {' and '.join(named)}." if named else ""
 
 
-def about(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
-    """Title, what was run, how to read it."""
+def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> Iterator[str]:
+    """Title, what was run, how to read it; `points` are those of trainings."""
     yield f"# {escape(run.get('suite') or 'A run')}"
     yield escape(run.get("description") or "")
     if command := run.get("command"):
         words = ["python", *command] if str(command[0]).endswith(".py") else command
         yield code_block(shlex.join(map(str, words)))
     facts = {
-        "cells": _cells(frame),
-        **{name: _listed(run.get(name)) for name in ("seeds", "replicates", "precision", "dtype")},
+        "cells": "" if frame.empty else _cells(frame),
+        "trainings": "" if points.empty else _counted(points.drop_duplicates("key"), "done"),
+        "training": _listed(run.get("training")),
+        "seeds": _listed(run.get("seeds")),
+        **{k: "" if frame.empty else _listed(run.get(k)) for k in _PROTOCOL},
         "nested levels, outermost first": _listed(run.get("nested")),
         "versions": _listed(run.get("versions")),
         "commit": _listed(run.get("commit")),
@@ -146,7 +180,8 @@ def about(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
         "knobs with one value throughout": _constant(frame),
     }
     yield "\n".join(f"- {name}: {escape(said)}" for name, said in facts.items() if said)
-    yield _READING
+    if not frame.empty:
+        yield _READING
 
 
 def section(of: Section) -> str:
@@ -271,8 +306,12 @@ def _task(rows: pd.DataFrame) -> str:
 def _cells(frame: pd.DataFrame) -> str:
     """How many; each has a row for every parameter that its task has."""
     cell = ["task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"]
-    found = frame.drop_duplicates(cell)["status"].value_counts()
-    names = {"ok": "measured", "skipped": "skipped", "failed": "failed"}
+    return _counted(frame.drop_duplicates(cell), "measured")
+
+
+def _counted(rows: pd.DataFrame, done: str) -> str:
+    found = rows["status"].value_counts()
+    names = {"ok": done, "skipped": "skipped", "failed": "failed"}
     return ", ".join(f"{found.get(status, 0):,} {name}" for status, name in names.items())
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from gradest.docstrings import citation
 from gradest.registry import Registry
+from gradest.running.cells import EstimatorCell
 from gradest.running.suite import Suite
 
 _PACKAGES = ("gradest", "torch", "numpy", "scipy", "pandas", "joblib")
@@ -23,7 +24,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
     What its estimators cite is kept too, so that a report can be rebuilt without the plugins.
     """
     settings = suite.settings
-    names = sorted({cell.estimator for cell in suite.cells})
+    names = sorted({c.estimator for c in suite.cells if isinstance(c, EstimatorCell)})
     cited = {name: citation(registry.estimator(name)) for name in names}
     return {
         "suite": suite.name,

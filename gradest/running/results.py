@@ -14,6 +14,7 @@ from gradest.measuring.parameters import SCALES
 from gradest.measuring.result import Measurement
 from gradest.running.journal import Record, read_records
 from gradest.running.nested import Nested
+from gradest.training.pictures import Pictures, write_pictures
 from gradest.training.tables import COLUMNS as TRAINING
 from gradest.training.tables import rows as training_rows
 
@@ -72,7 +73,8 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
     if missing := [key for key in _RUN if key not in run]:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
     records = finished(folder / "journal.jsonl")
-    rows, coordinates, adaptation, curves = [], [], [], []
+    rows, coordinates, adaptation, curves, looked_at = [], [], [], [], []
+    images: dict[str, Pictures] = {}
     nested = Nested(run.get("nested") or ())
     for cell in run["cells"]:
         record = records.get(cell["key"])
@@ -80,6 +82,11 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
             continue
         if record["of"] == "training":
             curves.extend(training_rows(run["suite"], record))
+            if record["status"] == "ok":
+                images[record["key"]] = Pictures.from_json(record["training"]["pictures"])
+            continue
+        if record["of"] == "property":
+            looked_at.extend(_property_rows(record))
             continue
         measurement = (
             Measurement.from_json(record["measurement"]) if record["status"] == "ok" else None
@@ -107,7 +114,20 @@ def write_results(folder: Path, run: dict[str, Any]) -> None:
         frame = pd.DataFrame(curves, columns=list(TRAINING))
         write_frame(folder / "training.parquet", frame)
         write_frame(folder / "training.csv", frame)
+        write_pictures(folder / "pictures.npz", images)
+    if looked_at:
+        write_frame(folder / "properties.parquet", pd.DataFrame(looked_at))
     write_json(folder / "run.json", run)
+
+
+def _property_rows(record: Record) -> Iterator[dict[str, Any]]:
+    """The rows of a property; a look that failed is a row that does not hold."""
+    if record["status"] == "ok":
+        yield from record["rows"]
+        return
+    cell = record["cell"]
+    unknown = Row(cell["name"], cell["knobs"], holds=False, how=record["reason"], **_UNKNOWN)
+    yield unknown.record()
 
 
 def read_run(folder: Path) -> dict[str, Any]:

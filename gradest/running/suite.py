@@ -11,11 +11,13 @@ import torch
 
 from gradest import (
     categorical,
+    concrete,
     contracts,
     inference,
     measuring,
     moments,
     objectives,
+    properties,
     randomness,
     training,
 )
@@ -23,9 +25,11 @@ from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.knobs import suggestion
 from gradest.measuring.precision import Precision
+from gradest.properties import Property, find_property
 from gradest.registry import Registry, digest_of, source_digest
-from gradest.running.cells import EstimatorCell
+from gradest.running.cells import Cell, EstimatorCell
 from gradest.running.measuring_cell import MeasuringCell
+from gradest.running.property_cell import PropertyCell
 from gradest.running.suite_file import SuiteFile, SuiteSource
 from gradest.running.training_cell import TrainingCell
 
@@ -41,26 +45,32 @@ class Suite:
 
     name: str
     settings: SuiteFile
-    cells: tuple[EstimatorCell, ...]
+    cells: tuple[Cell, ...]
 
-    def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[EstimatorCell]:
+    def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[Cell]:
         """The cells whose task and estimator match one of the globs (none given: all).
 
         Raises UsageError for a glob that matches nothing.
         """
         for kind, globs in (("task", tasks), ("estimator", estimators)):
-            names = {getattr(cell, kind) for cell in self.cells}
+            names = {getattr(cell, kind) for cell in self._of_estimators}
             for glob in globs:
                 if not any(fnmatchcase(name, glob) for name in names):
                     raise UsageError(
                         f"no {kind} of the suite {self.name} matches {glob!r}"
                         f"{suggestion(glob, names)}"
                     )
+        if not (tasks or estimators):
+            return list(self.cells)
         return [
             cell
-            for cell in self.cells
+            for cell in self._of_estimators
             if _matches(cell.task, tasks) and _matches(cell.estimator, estimators)
         ]
+
+    @property
+    def _of_estimators(self) -> list[EstimatorCell]:
+        return [cell for cell in self.cells if isinstance(cell, EstimatorCell)]
 
 
 def suite_names() -> list[str]:
@@ -100,7 +110,8 @@ def load_suite(
     source.check_nested(settings, tasks)
     source.check_training(settings, tasks, estimators)
     make = _training_cells if settings.training else _measuring_cells
-    cells = tuple(make(settings, tasks, estimators, device))
+    looked_at = source.members("properties", settings.properties, find_property)
+    cells = (*_property_cells(settings, looked_at), *make(settings, tasks, estimators, device))
     _refuse_twins(source, cells)
     return Suite(path.stem, settings, cells)
 
@@ -110,6 +121,12 @@ def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
         raise UsageError(f"--steps {steps}: {path.stem} is no suite of trainings")
     training = settings.training.model_copy(update={"steps": steps})
     return settings.model_copy(update={"training": training})
+
+
+def _property_cells(settings: SuiteFile, found: Iterable[Property]) -> Iterator[PropertyCell]:
+    sources = {"core": _digest([*_MODULES, concrete], [properties]), "torch": torch.__version__}
+    for each, seed in itertools.product(found, settings.seeds):
+        yield PropertyCell(name=each.name, knobs=each.knobs, seed=seed, sources=sources)
 
 
 def _measuring_cells(
@@ -181,13 +198,12 @@ def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:
     return settings.adapt_steps
 
 
-def _refuse_twins(source: SuiteSource, cells: Sequence[EstimatorCell]) -> None:
+def _refuse_twins(source: SuiteSource, cells: Sequence[Cell]) -> None:
     seen: set[str] = set()
     for cell in cells:
         if cell.key in seen:
-            raise source.error(
-                (), f"{cell.task} × {cell.estimator} is listed twice with the same knobs"
-            )
+            named = " × ".join(name for name, _ in cell.members)
+            raise source.error((), f"{named} is listed twice with the same knobs")
         seen.add(cell.key)
 
 

@@ -61,6 +61,7 @@ class SuiteFile(BaseModel):
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
     adapt_steps: Annotated[int, Ge(0)] | None = None
+    properties: Entries = []  # of distributions, looked at beside
     training: TrainingSettings | None = None  # train models instead of measuring gradients
     controls: dict[Literal["unbiased", "biased"], list[str]] = {}
     tasks: Annotated[Entries, MinLen(1)]

@@ -1,12 +1,16 @@
 """What a trained model generates: data, their reconstructions, and samples of the prior."""
 
 import base64
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradest.categorical import sample
+from gradest.files import write_atomically
 from gradest.training.trainer import Trainer
 
 _SHOWN = 10  # data points, and samples
@@ -39,6 +43,16 @@ class Pictures(NamedTuple):
                 for name in cls._fields
             )
         )
+
+
+def write_pictures(path: Path, images: Mapping[str, Pictures]) -> None:
+    """As an npz of arrays `key/name`, whole or not at all."""
+    arrays = {
+        f"{key}/{name}": part.numpy()
+        for key, found in images.items()
+        for name, part in found._asdict().items()
+    }
+    write_atomically(path, lambda partial: np.savez_compressed(partial, **arrays))
 
 
 @torch.no_grad()

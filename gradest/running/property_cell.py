@@ -1,0 +1,34 @@
+"""Cells that look at a property of a distribution."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gradest.measuring.truth import Reference
+from gradest.properties import run_property
+from gradest.registry import Registry
+from gradest.running.cells import Cell, Payload
+
+
+@dataclass(frozen=True)
+class PropertyCell(Cell):
+    """One property at one setting of its knobs."""
+
+    kind: ClassVar[str] = "property"
+
+    name: str
+    knobs: Mapping[str, Any]
+    seed: int
+    sources: Mapping[str, str]
+
+    @property
+    def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        return ((self.name, self.knobs),)
+
+    def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
+        rows = run_property(self.name, self.knobs, self.draw_seed)
+        return {"rows": [row.record() for row in rows]}
+
+    def expected_seconds(self, registry: Registry) -> float:
+        return 0.0  # a second or two: a trial would be the whole of it
