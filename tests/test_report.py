@@ -625,3 +625,32 @@ def test_a_name_is_drawn_as_it_is_written():
     words = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
     assert any(w.strip() == r"_\$x_y\$" for w in words) and "two lines" in words
     assert max(map(len, words)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["toy", "toy", "other"], ["toy", "toy", "other"]),
+        (["a" * 50], ["a" * 39 + "…"]),
+        (
+            [f"vae (latents=3, categories=6, seed=10, batch={n})" for n in (0, 1)],
+            [f"vae (latents=3, categories=6, s…batch={n})" for n in (0, 1)],
+        ),
+        (["n" * 60 + "a", "n" * 60 + "b"], ["n" * 35 + "… (1)", "n" * 35 + "… (2)"]),
+    ],
+)
+def test_titles_that_are_cut_stay_different(names, told):
+    assert looks.titles(names) == told
+    assert max(map(len, looks.titles(names))) <= 40
+
+
+def test_two_panels_of_long_names_have_two_titles():
+    values = {"values": [0.125] * 12}
+    frame = measurements_frame(
+        [row(task="categorical", task_params={**values, "x_target": t}) for t in (0.1, 0.2)]
+    )
+    other = measurements_frame([row(task="categorical", task_params={"values": [1, 2]})])
+    figure = plots.bias_against_variance(pd.concat([frame, other], ignore_index=True))
+    titles = [title for title in drawn(figure) if title]
+    assert len(titles) == 3 and titles[0].startswith("categorical (values=[0.125")
+    assert "x_target=0.1" in titles[0] and "x_target=0.2" in titles[1]

@@ -5,7 +5,7 @@ to log α where that was measured, and of a cell the row with the most replicate
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,18 +30,17 @@ def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
     """Relative bias against variance, one panel a task."""
     rows, symbol = views.selected(frame)
     rows = views.with_bias(rows[rows["relative_bias_high"].notna() & rows["variance"].notna()])
-    if rows.empty:
-        return None
     title = f"Bias and variance of one estimate of the gradient in {symbol}: lower left is better"
-    look = _looks(frame)
-    figure, panels = _one_a_task(rows, look, title, looks.verdict_keys() | looks.bias_keys())
-    for ax, part in panels:
+    keys = looks.verdict_keys() | looks.bias_keys()
+
+    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
         _logarithmic(ax, "x", part, "variance")
         _bias_axis(ax, part)
         _scatter(ax, part, look, "variance", "bias")
         ax.set(xlabel=_VARIANCE, ylabel=_BIAS)
-    _label_points(figure, [(*panel, "variance", "bias") for panel in panels], look)
-    return figure
+        return ax, part, "variance", "bias"
+
+    return _one_a_task(frame, rows, title, keys, draw, _label_points)
 
 
 @looks.style()
@@ -49,19 +48,43 @@ def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
     """Variance against evaluations of f, one panel a task, with lines of equal work."""
     rows, symbol = views.selected(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["variance"].notna()]
-    if rows.empty:
-        return None
     title = f"Variance and work of one estimate of the gradient in {symbol}: lower left is better"
-    look = _looks(frame)
-    figure, panels = _one_a_task(rows, look, title, looks.verdict_keys() | looks.work_keys())
-    for ax, part in panels:
+    keys = looks.verdict_keys() | looks.work_keys()
+
+    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
         _size_axis(ax, part, "evaluations")
         _logarithmic(ax, "y", part, "variance")
         _equal_work(ax, part["work_variance"])
         _scatter(ax, part, look, "evaluations", "variance")
         ax.set(xlabel="evaluations of f per estimate", ylabel=_VARIANCE)
-    _label_points(figure, [(*panel, "evaluations", "variance") for panel in panels], look)
-    return figure
+        return ax, part, "evaluations", "variance"
+
+    return _one_a_task(frame, rows, title, keys, draw, _label_points)
+
+
+@looks.style()
+def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
+    """The mse of a mean of estimates against what they cost, one panel a task."""
+    rows, symbol = views.selected(frame)
+    rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
+    title = f"What a budget buys: the mse of a mean of estimates of the gradient in {symbol}"
+    keys = looks.verdict_keys() | looks.best_keys()
+
+    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+        drawn = views.budgets(part)
+        canvas.logarithmic(ax, "x", drawn["budget"])
+        canvas.logarithmic(ax, "y", drawn["mse"])
+        low, high = ax.get_xlim()
+        ax.set_xlim(low, high * (high / low) ** 0.15)  # room for names behind the ends
+        ax.plot(drawn.groupby("budget")["mse"].min(), **looks.BEST)
+        ends = []
+        for _, curve in drawn.groupby("curve"):
+            canvas.banded(ax, curve, look[str(curve["estimator"].iloc[0])], "budget", "mse")
+            ends.append(curve.iloc[[0, *range(-1, -len(curve), -_APART)]])
+        ax.set(xlabel="budget: passes through f, forward and backward", ylabel="mse of the mean")
+        return ax, pd.concat(ends).sort_values("best", ascending=False), "budget", "mse"
+
+    return _one_a_task(frame, rows, title, keys, draw, canvas.label_curves)
 
 
 @looks.style()
@@ -80,8 +103,9 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
     columns = {"bias": _BIAS, "variance": _VARIANCE, "mse": "mse of one estimate"}
     figure, grid = canvas.panels(len(sections), 3, (3.6, 2.7), title, keys, looks.names(rows, look))
     parts = []
-    for axes, (name, part) in zip(grid, sections, strict=True):
-        axes[0].set_title(looks.text(name))
+    titles = looks.titles(name for name, _ in sections)
+    for axes, name, (_, part) in zip(grid, titles, sections, strict=True):
+        axes[0].set_title(name)
         for ax, (column, what) in zip(axes, columns.items(), strict=True):
             known = part[part[column].notna()]
             _bias_axis(ax, known) if column == "bias" else _logarithmic(ax, "y", known, column)
@@ -110,8 +134,9 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
     title = "What one estimate costs as the problem grows"
     figure, grid = canvas.panels(len(slices), 2, (4.8, 3.0), title, {}, names)
     parts = []
-    for axes, (name, size, part) in zip(grid, slices, strict=True):
-        axes[0].set_title(looks.text(name, 60))
+    titles = looks.titles((each.title for each in slices), 60)
+    for axes, name, (_, size, part) in zip(grid, titles, slices, strict=True):
+        axes[0].set_title(name)
         for ax, (column, what) in zip(axes, columns.items(), strict=True):
             _logarithmic(ax, "y", part, column, plain=True)
             _size_axis(ax, part, size, names=True)
@@ -122,54 +147,38 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-@looks.style()
-def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
-    """The mse of a mean of estimates against what they cost, one panel a task."""
-    rows, symbol = views.selected(frame)
-    rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
-    if rows.empty:
-        return None
-    title = f"What a budget buys: the mse of a mean of estimates of the gradient in {symbol}"
-    look = _looks(frame)
-    figure, panels = _one_a_task(rows, look, title, looks.verdict_keys() | looks.best_keys())
-    parts = []
-    for ax, part in panels:
-        drawn = views.budgets(part)
-        canvas.logarithmic(ax, "x", drawn["budget"])
-        canvas.logarithmic(ax, "y", drawn["mse"])
-        low, high = ax.get_xlim()
-        ax.set_xlim(low, high * (high / low) ** 0.15)  # room for names behind the ends
-        ax.plot(drawn.groupby("budget")["mse"].min(), **looks.BEST)
-        ends = []
-        for _, curve in drawn.groupby("curve"):
-            canvas.banded(ax, curve, look[str(curve["estimator"].iloc[0])], "budget", "mse")
-            ends.append(curve.iloc[[0, *range(-1, -len(curve), -_APART)]])
-        ax.set(xlabel="budget: passes through f, forward and backward", ylabel="mse of the mean")
-        parts.append((ax, pd.concat(ends).sort_values("best", ascending=False), "budget", "mse"))
-    canvas.label_curves(figure, parts, look)
-    return figure
-
-
 def _looks(frame: pd.DataFrame) -> dict[str, Look]:
     """Of every estimator in the run, so that all its figures agree."""
     return looks.looks(frame["estimator"].astype(str))
 
 
 def _one_a_task(
-    rows: pd.DataFrame, look: Mapping[str, Look], title: str, keys: Mapping[str, Line2D]
-) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    sections = list(tables.sections(views.most_replicates(rows)))
-    crowded = max(len(part) for _, part in sections) > _CROWDED
+    frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    title: str,
+    keys: Mapping[str, Line2D],
+    draw: Callable[[Axes, pd.DataFrame, Mapping[str, Look]], Part],
+    label: Callable[[Figure, Sequence[Part], Mapping[str, Look]], None],
+) -> Figure | None:
+    """A panel for every task, drawn one by one and then labelled; None without rows."""
+    if rows.empty:
+        return None
+    look = _looks(frame)
+    names, sections = zip(*tables.sections(views.most_replicates(rows)), strict=True)
+    crowded = max(map(len, sections)) > _CROWDED
     columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
     lines = math.ceil(len(sections) / columns)
     size = (6.6, 4.9) if crowded else (4.8, 3.6)
     figure, grid = canvas.panels(lines, columns, size, title, keys, looks.names(rows, look))
     for ax in grid.flat[len(sections) :]:
         ax.remove()
-    for ax, (name, part) in zip(grid.flat, sections, strict=False):
+    parts = []
+    for ax, name, part in zip(grid.flat, looks.titles(names), sections, strict=False):
         norm = part["gradient_norm"].iloc[0]
-        ax.set_title(looks.text(name) + ("" if np.isnan(norm) else f"   ‖g‖ = {number(norm)}"))
-    return figure, [(ax, part) for ax, (_, part) in zip(grid.flat, sections, strict=False)]
+        ax.set_title(name + ("" if np.isnan(norm) else f"   ‖g‖ = {number(norm)}"))
+        parts.append(draw(ax, part, look))
+    label(figure, parts, look)
+    return figure
 
 
 def _logarithmic(ax: Axes, name: str, rows: pd.DataFrame, column: str, plain: bool = False) -> None:
@@ -219,7 +228,7 @@ def _curves(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look], x: str, y: s
         canvas.points(ax, part, look[str(name)], x, y, by=x)
 
 
-def _label_points(figure: Figure, parts: list[Part], look: Mapping[str, Look]) -> None:
+def _label_points(figure: Figure, parts: Sequence[Part], look: Mapping[str, Look]) -> None:
     """Every estimator's name at one of its points, then its knobs' values at the others."""
     canvas.lay_out(figure)
     for ax, rows, x, y in parts:

@@ -38,8 +38,9 @@ def adaptation(rows: pd.DataFrame, everyone: Iterable[str]) -> Figure | None:
     parts = []
     for ax in grid.flat[len(sections) :]:
         ax.remove()
-    for ax, (name, section) in zip(grid.flat, sections, strict=False):
-        ax.set_title(looks.text(str(name), 60))
+    titles = looks.titles((name for name, _ in sections), 60)
+    for ax, name, (_, section) in zip(grid.flat, titles, sections, strict=False):
+        ax.set_title(name)
         cells = ["estimator", "label", "tag", "step"]
         curves = section.groupby(cells, sort=False)[_COLUMNS].median().reset_index()
         canvas.logarithmic(ax, "y", *_points_and_ends(curves), plain=True)

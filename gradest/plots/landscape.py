@@ -58,8 +58,9 @@ def binary(frame: pd.DataFrame) -> Figure | None:
     title = f"Bias and variance of one estimate of the gradient in {symbol}: lower is better"
     figure, grid = canvas.panels(len(found), 2, (5.0, 4.4), title, _line_keys(), styles)
     parts = []
-    for axes, sweep in zip(grid, found, strict=True):
-        axes[0].set_title(looks.text(sweep.label, 60))
+    titles = looks.titles((sweep.label for sweep in found), 60)
+    for axes, name, sweep in zip(grid, titles, found, strict=True):
+        axes[0].set_title(name)
         rows = sweep.rows.assign(theta=[point[1] for point in sweep.rows["point"]])
         for ax, column in zip(axes, _QUANTITIES, strict=True):
             if curves := _panel(ax, rows, column, styles):
@@ -87,16 +88,19 @@ def simplex(frame: pd.DataFrame) -> Figure | None:
     norms = {column: _scale(found, column) for column in _QUANTITIES}
     for ax in grid.flat:
         ax.set_axis_off()
-    for sweep, each, below in zip(found, settings, itertools.accumulate(lines), strict=True):
+    titles = looks.titles((sweep.label for sweep in found), 60)
+    blocks = zip(titles, found, settings, itertools.accumulate(lines), strict=True)
+    for title, sweep, each, below in blocks:
         block = grid[below - _lines(each) : below]
         first, *pairs = block.reshape(-1, len(_QUANTITIES))
-        first[0].set_title(looks.text(sweep.label, 60))
+        first[0].set_title(title)
         points = sweep.rows.drop_duplicates("point")
         cell = _hexagon(_places(points))
         reference = points.assign(bias=points["gradient_norm"], limit=False)
         _triangle(first[0], reference, cell, "bias", norms["bias"], "‖g‖")
-        for rows, axes in zip(each, pairs, strict=False):
-            axes[0].set_title(looks.text(rows["name"].iloc[0]))
+        names = looks.titles(rows["name"].iloc[0] for rows in each)
+        for name, rows, axes in zip(names, each, pairs, strict=False):
+            axes[0].set_title(name)
             for ax, column in zip(axes, _QUANTITIES, strict=True):
                 _triangle(ax, rows, cell, column, norms[column], column)
     for column, norm in reversed(norms.items()):  # the first is the outermost

@@ -1,6 +1,7 @@
 """How figures look: one colour and marker for each estimator, one meaning for each filling."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -133,6 +134,44 @@ def _point(look: Look) -> dict[str, object]:
 
 def text(words: object, most: int = 40) -> str:
     """One line that matplotlib takes for text, not for mathematics or for a hidden label."""
-    line = " ".join(str(words).split())
-    line = line if len(line) <= most else line[: most - 1] + "…"
+    return _literal(_cut(_line(words), most))
+
+
+def titles(names: Iterable[object], most: int = 40) -> list[str]:
+    """Each as `text`, but different wherever the names are.
+
+    Of those that would be cut alike what they have in common gives way to where they differ.
+    """
+    lines = [_line(name) for name in names]
+    alike: dict[str, list[str]] = {}
+    for line in dict.fromkeys(lines):
+        alike.setdefault(_cut(line, most), []).append(line)
+    shown = {}
+    for cut, group in alike.items():
+        told = [cut] if len(group) == 1 else _told_apart(group, most)
+        shown.update(zip(group, told, strict=True))
+    return [_literal(shown[line]) for line in lines]
+
+
+def _told_apart(lines: list[str], most: int) -> list[str]:
+    """Their beginning, then what follows where they begin to differ; numbered if that is alike."""
+    columns = zip(*lines, strict=False)
+    differ = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
+    start = max(lines[0].rfind(mark, 0, differ) + len(mark) for mark in (" ", "("))  # of a word
+    ends = [_cut(line[start:], 2 * most // 3) for line in lines]
+    told = [f"{lines[0][: most - len(end) - 1]}…{end}" for end in ends]
+    if len(set(told)) == len(told):
+        return told
+    return [_cut(line, most - len(f" ({n})")) + f" ({n})" for n, line in enumerate(lines, 1)]
+
+
+def _line(words: object) -> str:
+    return " ".join(str(words).split())
+
+
+def _cut(line: str, most: int) -> str:
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _literal(line: str) -> str:
     return (" " if line.startswith("_") else "") + line.replace("$", r"\$")

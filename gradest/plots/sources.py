@@ -35,9 +35,9 @@ def variance_by_source(
     parts = []
     for ax in grid.flat[len(sections) :]:
         ax.remove()
-    for ax, ((task, parameter), section) in zip(grid.flat, sections, strict=False):
-        symbol = tables.SYMBOLS.get(str(parameter), str(parameter))
-        ax.set_title(looks.text(f"{task}, gradient in {symbol}", 60))
+    titles = looks.titles((f"{task}, gradient in {_symbol(p)}" for (task, p), _ in sections), 60)
+    for ax, name, (_, section) in zip(grid.flat, titles, sections, strict=False):
+        ax.set_title(name)
         sources = ordered(section, nested)
         drawn = _placed(section, sources)
         canvas.logarithmic(ax, "y", drawn["part"], [drawn["part_low"], drawn["part_high"]])
@@ -52,6 +52,10 @@ def variance_by_source(
         parts.append((ax, drawn, "place", "part"))
     canvas.label_curves(figure, parts, look)
     return figure
+
+
+def _symbol(parameter: object) -> str:
+    return tables.SYMBOLS.get(str(parameter), str(parameter))
 
 
 def ordered(rows: pd.DataFrame, nested: Sequence[str]) -> list[str]:
