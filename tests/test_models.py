@@ -491,6 +491,15 @@ def test_evaluations_are_those_of_the_last_layer(name, forward, backward):
     assert found.exact is not None and math.isfinite(found.exact_value)
 
 
+def test_evaluations_of_several_codes_count_for_each():
+    task, networks, x = stacked()
+    logits, f = task.posed(networks, x)
+    estimator = gradest.make_estimator("straight_through")
+    z = sample(logits, 3).requires_grad_()
+    nested(f, estimator)(z).sum().backward()
+    assert (f.evaluations, f.gradient_evaluations) == (3, 3)
+
+
 def test_called_as_it_is_a_deep_cost_draws_the_next_layer_once(assert_mean):
     task, networks, x = stacked()
     logits, f = task.posed(networks, x)
