@@ -4,6 +4,7 @@ Alphabet of every shape comment: R rows, S samples, B data points, N latents, K 
 D observed dimensions.  `logits` are log α, unnormalised.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gradest.categorical import sample
 from gradest.knobs import Knobs, Positive
 
 # What may hold estimate by estimate, under the same draws, whatever the cost:
@@ -51,10 +53,16 @@ class Cost:
     `samples` = m > 1 asks for a multi-sample bound: f(zᵢ) is −log wᵢ, with log q − log p where
     there is a prior, and the objective is E −log 1/m Σᵢ wᵢ over m codes (`gradest.objectives`).
 
+    A `deep` cost is a mean over further latents, whose law depends on z: fn(z) is the `Problem` of
+    that next layer, with logits [B, ..., N', K'] and a cost of its own, and f(z) the mean of that
+    cost.  An estimator does not see it: `gradest.objectives` lets it estimate the mean as well.
+    Called as it is, f(z) is the cost of one draw of the next layer, whose gradient lacks the one
+    with respect to that layer's logits.
+
     `evaluations` counts forward evaluations for each row, and `gradient_evaluations` those of them
-    that a backward pass went through to z.  Calls raise ValueError when fn returns another shape
-    than the contract's; making a Cost does for a kl without a prior, or for a bound of a model
-    whose logarithms are not inside.
+    that a backward pass went through to z; of a deep cost, those of the last layer's.  Calls raise
+    ValueError when fn returns another shape than the contract's; making a Cost does for a kl
+    without a prior, or for a bound of a model whose logarithms are not inside.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class Cost:
         kl: KL | None = None,
         samples: int = 1,
         logits: Tensor | None = None,
+        deep: bool = False,
     ) -> None:
         if kl is not None and prior is None:
             raise ValueError(f"kl = {kl!r} needs a prior: Cost(..., prior=logits of p)")
@@ -81,9 +90,12 @@ class Cost:
         self.prior = prior
         self.kl = kl
         self.samples = samples
+        self.deep = deep
         self.evaluations = 0
         self.gradient_evaluations = 0
         self._logits = logits
+        self._constant = False  # frozen in every call
+        self._whole: tuple[Cost, int] | None = None  # what it is a part of, and how often
 
     def __call__(self, z: Tensor) -> Tensor:
         """f(z), with gradients to z and to the task's parameters."""
@@ -118,6 +130,20 @@ class Cost:
         """−log w of the same model, for a bound of so many samples."""
         return self._with(kl="sampled", samples=samples)
 
+    def next(self, z: Tensor, frozen: bool = False) -> "Problem":
+        """The next layer of a deep cost, with a row for each code z.
+
+        z [R, ..., N, K] gives logits [R · ..., N', K'].  What is evaluated there counts here.
+        Raises ValueError where the next layer has a prior or a bound of its own.
+        """
+        logits, f = self._applied(z, frozen or self._constant)
+        if f.prior is not None or f.samples > 1:
+            raise ValueError("the next layer of a deep cost has a prior, or a bound, of its own")
+        logits = logits.flatten(0, -3)
+        f = f.replicated(self.points or len(z), logits)
+        times = z.shape[1:-2].numel()
+        return Problem(logits, f._with(_constant=frozen or self._constant, _whole=(self, times)))
+
     def _with(self, **changes: Any) -> "Cost":
         """A copy that counts for itself."""
         same = copy(self)
@@ -137,29 +163,39 @@ class Cost:
         return self.kl == "sampled" and self.prior is not None
 
     def _evaluate(self, z: Tensor, frozen: bool) -> Tensor:
+        frozen = frozen or self._constant
+        value = self._of_one_draw(z, frozen) if self.deep else self._task_cost(z, frozen)
+        return value + self._logarithms(z, frozen) if self._adds_logarithms else value
+
+    def _of_one_draw(self, z: Tensor, frozen: bool) -> Tensor:
+        logits, f = self.next(z, frozen)
+        return f(sample(logits)).unflatten(0, z.shape[:-2])
+
+    def _task_cost(self, z: Tensor, frozen: bool) -> Tensor:
         evaluations = z.shape[1:-2].numel()
-        self.evaluations += evaluations
+        self._evaluated(evaluations)
         if z.requires_grad and torch.is_grad_enabled():
             z = z.view_as(z)  # f's own, so that no other use of z counts
             z.register_hook(lambda _: self._passed(evaluations))
-        value = self._task_cost(z, frozen)
-        return value + self._logarithms(z, frozen) if self._adds_logarithms else value
-
-    def _task_cost(self, z: Tensor, frozen: bool) -> Tensor:
+        value = self._applied(z, frozen)
         if self.points is not None:
             z = z.unflatten(0, (self.points, -1))  # [B, R, ..., N, K]
-        if self.module is None:
-            value = self.fn(z)
-        else:
-            named = self.module.named_parameters()
-            following = {name: _held(p, frozen).to(z) for name, p in named}
-            value = self.fn(z, lambda x: functional_call(self.module, following, x))
         if value.shape != z.shape[:-2]:
             raise ValueError(
                 f"the cost returned shape {list(value.shape)} for z of shape {list(z.shape)}; "
                 f"{list(z.shape[:-2])} was expected"
             )
         return value if self.points is None else value.flatten(0, 1)
+
+    def _applied(self, z: Tensor, frozen: bool) -> Any:
+        """What fn returns, [B, ...] or a `Problem`, with a data point's rows along the axis R."""
+        if self.points is not None:
+            z = z.unflatten(0, (self.points, -1))  # [B, R, ..., N, K]
+        if self.module is None:
+            return self.fn(z)
+        named = self.module.named_parameters()
+        following = {name: _held(p, frozen).to(z) for name, p in named}
+        return self.fn(z, lambda x: functional_call(self.module, following, x))
 
     def _logarithms(self, z: Tensor, frozen: bool) -> Tensor:
         """log q(z) − log p(z), linear in each latent: [R, ..., N, K] -> [R, ...]."""
@@ -172,8 +208,17 @@ class Cost:
         middle = (slice(None), *(None,) * (z.ndim - 3))
         return (z * ratio[middle]).sum((-2, -1))
 
+    def _evaluated(self, evaluations: int) -> None:
+        self.evaluations += evaluations
+        if self._whole is not None:
+            whole, times = self._whole
+            whole._evaluated(evaluations * times)
+
     def _passed(self, evaluations: int) -> None:
         self.gradient_evaluations += evaluations
+        if self._whole is not None:
+            whole, times = self._whole
+            whole._passed(evaluations * times)
 
 
 def _held(x: Tensor, frozen: bool) -> Tensor:
@@ -185,6 +230,21 @@ class Problem(NamedTuple):
 
     logits: Tensor  # [B, N, K]
     f: Cost  # [B, ..., N, K] -> [B, ...]
+
+
+def layers(problem: Problem) -> list[tuple[int, int]]:
+    """(N, K) of every layer of latents; the N of all samples of a bound together."""
+    logits, f = problem
+    own = (logits.shape[1] * f.samples, logits.shape[2])
+    if not f.deep:
+        return [own]
+    with torch.no_grad():
+        return [own, *layers(f.next(logits.softmax(-1)))]
+
+
+def outcomes(problem: Problem) -> int:
+    """How many codes there are, K^N, of all layers together."""
+    return math.prod(k**n for n, k in layers(problem))
 
 
 class Task(Knobs, ABC):
@@ -321,19 +381,25 @@ class Tuned(Estimator):
 
 def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | None:
     """Why the estimator cannot run on the task, or None when it can."""
-    _, latents, categories = problem.logits.shape
-    latents *= problem.f.samples
-    if estimator.categories not in (None, categories):
-        return (
-            f"{estimator.name} needs K = {estimator.categories}, {task.name} has K = {categories}"
-        )
+    sizes = layers(problem)
+    wrong = [k for _, k in sizes if estimator.categories not in (None, k)]
+    if wrong:
+        return f"{estimator.name} needs K = {estimator.categories}, {task.name} has K = {wrong[0]}"
     if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
         return f"{estimator.name} needs f' and {task.name} defines f on the vertices alone"
     if estimator.bounds and problem.f.samples == 1:
         return f"{estimator.name} needs a multi-sample bound, {task.name} has one sample"
-    if estimator.outcomes is not None and categories**latents > estimator.outcomes:
+    if len(sizes) > 1 and problem.f.samples > 1:
+        return f"no estimator takes a bound of several layers of latents, as {task.name} has it"
+    if len(sizes) > 1 and estimator.adapt_steps:
         return (
-            f"{estimator.name} visits all K^N outcomes: {categories}^{latents} is more than "
+            f"{estimator.name} has a state, which is that of one layer of latents; "
+            f"{task.name} has {len(sizes)}"
+        )
+    if estimator.outcomes is not None and outcomes(problem) > estimator.outcomes:
+        counted = " · ".join(f"{k}^{n}" for n, k in sizes)
+        return (
+            f"{estimator.name} visits all K^N outcomes: {counted} is more than "
             f"{estimator.outcomes:,}"
         )
     return None

@@ -1,4 +1,4 @@
-"""The objectives that are made of a cost: with a divergence from the prior, or of several samples.
+"""The objectives made of a cost: with a divergence, of several samples, of several layers.
 
 A multi-sample bound is
 
@@ -8,10 +8,17 @@ An estimator that `bounds` takes it as it is.  To every other one the m codes of
 code of m N latents, all of them with the same logits, and the bound is an ordinary cost of it: a
 gradient with respect to the logits adds up those of the copies and what f itself has.
 
+A deep cost is E_{z' ~ q(z' | z)} f'(z').  The estimator that estimates the gradient of its mean
+estimates each of these means first: f(z) is its own objective for the next layer, with an unbiased
+value if its values are unbiased, and with that layer's gradient in the graph.  So an estimator that
+is unbiased for every f, and linear in the values and derivatives of f, is so for all layers at
+once.
+
 Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, arXiv 1509.00519.
 """
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -55,8 +62,40 @@ class Bound(Cost):
         return z.unflatten(-2, (self._m, -1))  # [R, ..., m, N, K]
 
 
+class Nested(Cost):
+    """A deep cost, the mean over the next layer being what `solve` makes of its logits and cost."""
+
+    def __init__(self, f: Cost, solve: Callable[[Tensor, Cost], Tensor]) -> None:
+        super().__init__(f.fn)
+        self._f = f
+        self._solve = solve
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self._solved(z, frozen=False)
+
+    def frozen(self, z: Tensor) -> Tensor:
+        return self._solved(z, frozen=True)
+
+    def _solved(self, z: Tensor, frozen: bool) -> Tensor:
+        logits, f = self._f.next(z, frozen)
+        return self._solve(logits, nested(f, self._solve)).unflatten(0, z.shape[:-2])
+
+
+def nested(f: Cost, solve: Callable[[Tensor, Cost], Tensor]) -> Cost:
+    """f, or with all further layers of a deep f solved: logits [R, N, K] and a cost give [R].
+
+    Raises ValueError for a bound of several layers: the mean of a bound is not one of its parts'.
+    """
+    if not f.deep:
+        return f
+    if f.samples > 1:
+        raise ValueError("a bound of several layers of latents has no estimator")
+    return Nested(f, solve)
+
+
 def posed(estimator: Estimator, logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
     """The logits and the cost as the estimator sees them: [R, N, K], or [R, m · N, K]."""
+    f = nested(f, estimator)
     return (logits, f) if estimator.bounds else joined(logits, f)
 
 

@@ -16,12 +16,12 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from gradest import Problem
+from gradest import Cost, Problem
 from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
 from gradest.contracts import Model
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, knob_defaults
-from gradest.objectives import beside
+from gradest.objectives import beside, nested
 from gradest.randomness import Draws, drawing_from, draws
 from gradest.registry import source_digest
 from gradest.threads import one_thread
@@ -111,15 +111,21 @@ class ImageModel(Model):
             for _ in range(self.steps):
                 chosen = items[torch.randint(len(items), (_BATCH,), generator=generator)]
                 logits, f = self.posed(networks, self.observed(chosen, torch.float64))
-                z = sample(logits, _SAMPLES)  # [B, S, N, K]
-                cost = f(z)  # [B, S]
-                advantage = cost - leave_one_out_mean(cost, dim=1)
-                score = nabla(log_prob(logits.unsqueeze(1), z))
-                objective = (cost + advantage * score).mean(1) + beside(self, logits, f)  # [B]
+                expected = _leave_one_out(logits, nested(f, _leave_one_out))
+                objective = expected + beside(self, logits, f)  # [B]
                 optimiser.zero_grad()
                 objective.mean().backward()
                 optimiser.step()
         return networks
+
+
+def _leave_one_out(logits: Tensor, f: Cost) -> Tensor:
+    """E f with its score-function gradient: [R, N, K] -> [R]."""
+    z = sample(logits, _SAMPLES)  # [R, S, N, K]
+    cost = f(z)  # [R, S]
+    advantage = cost - leave_one_out_mean(cost, dim=1)
+    score = nabla(log_prob(logits.unsqueeze(1), z))
+    return (cost + advantage * score).mean(1)
 
 
 def surprise(pixels: Tensor, x: Tensor) -> Tensor:

@@ -20,13 +20,14 @@ from gradest.contracts import KL
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1
 
+from ._codes import Bits, Categories
 from ._models import ImageModel, surprise
 from ._networks import Activation, Layers, Logits, network, widths
 
 
 @dataclass(eq=False)
 class VAE(ImageModel):
-    """What autoencoders share; a subclass says how its code is written."""
+    """What autoencoders share; a subclass says what its latents are."""
 
     measured_alone: ClassVar[tuple[str, ...]] = (*ImageModel.measured_alone, "kl")
     latents: AtLeast1 = 4
@@ -49,35 +50,27 @@ class VAE(ImageModel):
 
     @property
     @abstractmethod
-    def units(self) -> int:
-        """How many numbers the encoder gives, and the decoder reads."""
-
-    @abstractmethod
-    def logits(self, output: Tensor) -> Tensor:
-        """log α from what the encoder gives: [B, units] -> [B, N, K]."""
-
-    @abstractmethod
-    def code(self, z: Tensor) -> Tensor:
-        """z as the decoder reads it: [..., N, K] -> [..., units]."""
+    def coding(self) -> Categories | Bits:
+        """What the encoder's output and the decoder's input are."""
 
     def networks(self, seed: int) -> nn.ModuleDict:
         generator = torch.Generator().manual_seed(seed)
-        pixels = self.side**2
-        encoding = self.encoding
+        pixels, units, encoding = self.side**2, self.coding.units, self.encoding
         decoding = encoding[::-1] if self.decoder == "mirrored" else widths(self.decoder)
         parts: dict[str, nn.Module] = {
-            "encoder": network((pixels, *encoding, self.units), self.activation, generator),
-            "decoder": network((self.units, *decoding, pixels), self.activation, generator),
+            "encoder": network((pixels, *encoding, units), self.activation, generator),
+            "decoder": network((units, *decoding, pixels), self.activation, generator),
         }
         if self.prior == "learned":
-            parts["prior"] = Logits(*self.logits(torch.zeros(1, self.units)).shape[1:])
+            parts["prior"] = Logits(*self.coding.logits(torch.zeros(units)).shape)
         return nn.ModuleDict(parts)
 
     def posed(self, networks: nn.ModuleDict, x: Tensor) -> Problem:
-        logits = self.logits(networks["encoder"](x))
+        coding = self.coding
+        logits = coding.logits(networks["encoder"](x))
 
         def cost(z: Tensor, decoder: Callable[[Tensor], Tensor]) -> Tensor:
-            return surprise(decoder(self.code(z)), x)  # [B, ...]
+            return surprise(decoder(coding.read(z)), x)  # [B, ...]
 
         learned = self.prior == "learned"
         prior = networks["prior"]() if learned else logits.new_zeros(logits.shape[1:])
@@ -92,5 +85,5 @@ class VAE(ImageModel):
         return Problem(logits, f)
 
     def pictures(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
-        pixels = networks["decoder"](self.code(z))
+        pixels = networks["decoder"](self.coding.read(z))
         return pixels.sigmoid().unflatten(-1, (self.side, self.side))

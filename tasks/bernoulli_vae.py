@@ -23,11 +23,9 @@ over.
 
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.nn.functional import pad
-
 from gradest.knobs import AtLeast1
 
+from ._codes import Bits
 from ._networks import Layers, widths
 from ._vae import VAE
 
@@ -42,11 +40,5 @@ class BernoulliVAE(VAE):
         return widths(self.encoder)
 
     @property
-    def units(self) -> int:
-        return self.latents
-
-    def logits(self, output: Tensor) -> Tensor:
-        return pad(output.unsqueeze(-1), (1, 0))
-
-    def code(self, z: Tensor) -> Tensor:
-        return z[..., 1]
+    def coding(self) -> Bits:
+        return Bits(self.latents)

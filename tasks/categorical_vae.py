@@ -24,10 +24,9 @@ arXiv 1509.00519.
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from gradest.knobs import AtLeast1, AtLeast2
 
+from ._codes import Categories
 from ._networks import Layers, widths
 from ._vae import VAE
 
@@ -43,11 +42,5 @@ class CategoricalVAE(VAE):
         return (self.hidden,) if self.encoder is None else widths(self.encoder)
 
     @property
-    def units(self) -> int:
-        return self.latents * self.categories
-
-    def logits(self, output: Tensor) -> Tensor:
-        return output.unflatten(-1, (self.latents, self.categories))
-
-    def code(self, z: Tensor) -> Tensor:
-        return z.flatten(-2)
+    def coding(self) -> Categories:
+        return Categories(self.latents, self.categories)

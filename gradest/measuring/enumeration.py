@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import log_prob, one_hot
-from gradest.contracts import Problem
-from gradest.objectives import joined
+from gradest.contracts import Cost, Problem, outcomes
+from gradest.objectives import joined, nested
 
 LIMIT = 100_000  # outcomes up to which the truth is enumerated
 _RAREST = 1e-12  # an outcome below this probability says nothing of the costs that occur
@@ -38,9 +38,8 @@ def all_codes(logits: Tensor) -> Tensor:
 
 
 def enumerable(problem: Problem) -> bool:
-    """Whether the outcomes, of all samples of a bound together, are few enough."""
-    latents, categories = problem.logits.shape[1:]
-    return categories ** (latents * problem.f.samples) <= LIMIT
+    """Whether the outcomes, of all samples of a bound and all layers together, are few enough."""
+    return outcomes(problem) <= LIMIT
 
 
 def exact(problem: Problem) -> Truth:
@@ -50,12 +49,13 @@ def exact(problem: Problem) -> Truth:
 
     in float64, with the cost of the likeliest outcome taken off f: where that is nearly certain,
     what is left of the sums would else drown in its rounding.  Where f depends on the logits beside
-    z, as in a multi-sample bound, E ∂f/∂ log α is added.  Cost: K^N evaluations of f for each data
-    point, (K^N)^m for a bound of m samples.
+    z, as in a multi-sample bound, E ∂f/∂ log α is added.  The layers of a deep cost are summed over
+    one within the other.  Cost: K^N evaluations of f for each data point, (K^N)^m for a bound of m
+    samples, and the product of the K^N of all layers.
     """
     own = problem.logits.detach().double().requires_grad_(problem.f.depends)  # [B, N, K]
     f = problem.f.replicated(None, own)
-    logits, f = joined(own, f)  # [B, m · N, K]
+    logits, f = joined(own, nested(f, _mean))  # [B, m · N, K]
     value, gradient, spread = _summed(Problem(logits.detach(), f))
     gradient = gradient.unflatten(1, (problem.f.samples, -1)).sum(1)
     if problem.f.depends:
@@ -97,9 +97,19 @@ def _summed(problem: Problem) -> Truth:
     return Truth(value + likeliest.squeeze(1), gradient, float((most - least).max()))
 
 
+def _mean(logits: Tensor, f: Cost) -> Tensor:
+    """E f: [R, N, K] -> [R]."""
+    total = logits.new_zeros(len(logits))
+    for z in _blocks(logits):
+        p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [R, C]
+        cost = f(z.expand(len(logits), *z.shape))
+        total = total + torch.where(p > 0, p * cost, 0.0).sum(1)
+    return total
+
+
 def _blocks(logits: Tensor) -> Iterator[Tensor]:
     latents, categories = logits.shape[1:]
-    outcomes = categories**latents
+    count = categories**latents
     step = max(1, _CHUNK // logits.numel())
-    for start in range(0, outcomes, step):
-        yield codes(latents, categories, logits, start, min(start + step, outcomes))
+    for start in range(0, count, step):
+        yield codes(latents, categories, logits, start, min(start + step, count))

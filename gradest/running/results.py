@@ -12,6 +12,7 @@ from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.result import Measurement
+from gradest.properties import Row
 from gradest.running.journal import Record, read_records
 from gradest.running.nested import Nested
 from gradest.training.pictures import Pictures, write_pictures
@@ -126,8 +127,9 @@ def _property_rows(record: Record) -> Iterator[dict[str, Any]]:
         yield from record["rows"]
         return
     cell = record["cell"]
-    unknown = Row(cell["name"], cell["knobs"], holds=False, how=record["reason"], **_UNKNOWN)
-    yield unknown.record()
+    nan = float("nan")
+    told = record["reason"]
+    yield Row(cell["name"], cell["knobs"], "failed", nan, nan, nan, "=", nan, False, told).record()
 
 
 def read_run(folder: Path) -> dict[str, Any]:
