@@ -57,12 +57,12 @@ class Cost:
     that next layer, with logits [B, ..., N', K'] and a cost of its own, and f(z) the mean of that
     cost.  An estimator does not see it: `gradest.objectives` lets it estimate the mean as well.
     Called as it is, f(z) is the cost of one draw of the next layer, whose gradient lacks the one
-    with respect to that layer's logits.
+    with respect to that layer's logits.  Its evaluations are those of the last layer's cost.
 
     `evaluations` counts forward evaluations for each row, and `gradient_evaluations` those of them
-    that a backward pass went through to z; of a deep cost, those of the last layer's.  Calls raise
-    ValueError when fn returns another shape than the contract's; making a Cost does for a kl
-    without a prior, or for a bound of a model whose logarithms are not inside.
+    that a backward pass went through to z.  Calls raise ValueError when fn returns another shape
+    than the contract's; making a Cost does for a kl without a prior, or for a bound of a model
+    whose logarithms are not inside.
     """
 
     def __init__(
