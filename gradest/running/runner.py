@@ -1,12 +1,14 @@
 """Cells to records: in parallel, resumable, each failure for itself."""
 
 import os
+import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.progress import display
 from gradest.running.results import finished
 from gradest.running.timing import ROUNDS, time_cells
+from gradest.running.training_cell import UNFINISHED, TrainingCell, own_folder
 from gradest.running.truths import references
 from gradest.running.workers import Workers, running_on
 from gradest.threads import one_thread
+from gradest.training.headway import headway
 
 
 def run(
@@ -54,18 +58,23 @@ def run(
         journal = Journal(folder, suite)
         if fresh:
             journal.path.unlink()
+            _remove(folder / UNFINISHED)
             journal = Journal(folder, suite)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
         truths = references(measuring, precision, journal, registry, shipment, workers)
         kept = finished(journal.path)
         missing = [c for c in cells if _lacks(kept.get(c.key), truths.get(c.key))]
         if missing:
-            with display("measuring", len(missing), workers.jobs) as shown:
+            under_way = {c.key for c in missing if isinstance(c, TrainingCell)}
+            done = partial(_headway, folder, under_way)
+            with display("measuring", len(missing), workers.jobs, done) as shown:
                 named = labels(cells)
                 for record in _records(missing, shipment, journal, workers, truths):
                     if not record.pop("written"):
                         journal.append(record)
+                    under_way.discard(record["key"])
                     shown.done(named[record["key"]], record["status"], record["reason"])
+        _tidy(folder, cells)
         if timed:
             _time_all(measuring, journal, registry)
 
@@ -100,7 +109,10 @@ def measure_cell(
         **_outcome(cell, shipment, Path(journal).parent, truth),
         "elapsed": time.perf_counter() - start,
     }
-    return {**record, "written": append_if_shared(Path(journal), journal_id, record)}
+    written = append_if_shared(Path(journal), journal_id, record)
+    if record["status"] == "ok":
+        _remove(own_folder(Path(journal).parent, cell.key))
+    return {**record, "written": written}
 
 
 def _outcome(cell: Cell, shipment: Shipment, folder: Path, truth: Record | None) -> dict[str, Any]:
@@ -152,6 +164,28 @@ def _alone(cell: Cell, shipment: Shipment, where: tuple[str, str], truth: Record
         reason = f"its process died: {' '.join(str(error).split())}"
         identity = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
         return {**identity, "status": "failed", "reason": reason, "written": False}
+
+
+def _headway(folder: Path, trainings: Set[str]) -> float:
+    """How many trainings those that are under way amount to, by their steps."""
+    return sum(headway(own_folder(folder, key)) for key in list(trainings))
+
+
+def _tidy(folder: Path, cells: Sequence[Cell]) -> None:
+    """Leave nothing of a training that is finished, even if its worker was killed right after."""
+    if not (folder / UNFINISHED).exists():
+        return
+    records = finished(folder / "journal.jsonl")
+    for cell in cells:
+        if records[cell.key]["status"] != "failed":
+            _remove(own_folder(folder, cell.key))
+    if not any((folder / UNFINISHED).iterdir()):
+        (folder / UNFINISHED).rmdir()
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _lacks(record: Record | None, truth: Record | None) -> bool:

@@ -17,7 +17,14 @@ from gradest.training.course import trained
 from gradest.training.settings import TrainingSettings
 from gradest.training.trainer import Trainer
 
+UNFINISHED = "unfinished"  # in a run's folder: a folder for each training that is not finished
+
 _TRIED = 5  # steps by which a training is timed
+
+
+def own_folder(folder: Path, key: str) -> Path:
+    """Where a training of the run in `folder` keeps what it goes on from."""
+    return folder / UNFINISHED / key
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ class TrainingCell(EstimatorCell):
 
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         settings = TrainingSettings.model_validate(self.training)
-        checkpoint = folder / "checkpoints" / f"{self.key}.pt"
-        points, pictures = trained(self.trainer(registry), settings, self.draw_seed, checkpoint)
+        own = own_folder(folder, self.key)
+        points, pictures = trained(self.trainer(registry), settings, self.draw_seed, own)
         return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
 
     def expected_seconds(self, registry: Registry) -> float:

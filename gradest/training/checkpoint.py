@@ -10,15 +10,11 @@ from gradest.files import write_atomically
 
 
 def keep(path: Path, state: dict[str, Any]) -> None:
-    """Write the state.  Raises OSError where that is not possible."""
-
-    def write(partial: Path) -> None:
-        try:
-            torch.save(state, partial)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"{path}: cannot be written: {error}") from error
-
-    write_atomically(path, write)
+    """Write the state.  Raises OSError, in one line, where that is not possible."""
+    try:
+        write_atomically(path, lambda partial: torch.save(state, partial))
+    except (OSError, RuntimeError) as error:  # a full disk makes torch raise either
+        raise OSError(f"{path}: cannot be written: {_line(error)}") from error
 
 
 def kept(path: Path) -> dict[str, Any] | None:
@@ -28,6 +24,9 @@ def kept(path: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # a damaged file makes the unpickler fail in any way there is
-        reason = " ".join(str(error).split())
-        warnings.warn(f"{path}: unreadable ({reason}); training from the start", stacklevel=2)
+        warnings.warn(f"{path}: unreadable ({_line(error)}); training from the start", stacklevel=2)
         return None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,19 +1,28 @@
 """The course of one training: its steps, the looks at it, its checkpoints, and where it ends."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradest.randomness import Draws, drawing_from
 from gradest.training.checkpoint import keep, kept
-from gradest.training.evaluation import Estimate, negative_bound, negative_elbo, objective
+from gradest.training.evaluation import (
+    Estimate,
+    discrete_objective,
+    negative_bound,
+    negative_elbo,
+    objective,
+)
+from gradest.training.headway import Headway
 from gradest.training.pictures import Pictures, pictures
 from gradest.training.settings import TrainingSettings
 from gradest.training.snapshot import looked_at
+from gradest.training.streams import stream
 from gradest.training.trainer import Trainer
 
 
@@ -40,12 +49,15 @@ class Course:
 
 
 def trained(
-    trainer: Trainer, settings: TrainingSettings, seed: int, checkpoint: Path
+    trainer: Trainer, settings: TrainingSettings, seed: int, folder: Path
 ) -> tuple[list[Point], Pictures]:
-    """Train to the end, from the checkpoint if there is one: the curves and what they lead to.
+    """Train to the end: the curves and what they lead to.
 
-    An interrupted training that goes on gives the same curves as one that was not.
+    The folder is the training's own.  It goes on from a checkpoint there, and what it gives is then
+    the same, but for the seconds, as if it had never been interrupted.  Raises OSError where the
+    folder cannot be written.
     """
+    checkpoint, headway = folder / "checkpoint.pt", Headway(folder, settings.steps)
     course = Course([])
     if state := kept(checkpoint):
         trainer.resume(state["trainer"])
@@ -54,24 +66,27 @@ def trained(
     saved = time.monotonic()
     if trainer.step == 0:
         course.points += looker.at(0, course)
-    device = trainer.device
-    running = torch.zeros((), dtype=torch.float64, device=device)
+    # On the device; one sum from look to look, so that a checkpoint changes no rounding of it.
+    total = torch.tensor(course.total, dtype=torch.float64, device=trainer.device)
     start = time.perf_counter()
     while trainer.step < settings.steps:
-        running += trainer.advance()
+        headway.at(trainer.step)
+        total += trainer.advance()
         course.count += 1
         step = trainer.step
-        if looker.wanted(step) or time.monotonic() - saved > settings.checkpoint_seconds:
-            course.total += float(running)  # waits for the device
-            running.zero_()
+        due = time.monotonic() - saved > settings.checkpoint_seconds or step == settings.steps
+        if due or looker.wanted(step):
+            course.total = float(total)  # waits for the device
             course.seconds += time.perf_counter() - start
             if looker.wanted(step):
                 course.points += looker.at(step, course)
                 course.total, course.count = 0.0, 0
-            if time.monotonic() - saved > settings.checkpoint_seconds or step == settings.steps:
+                total.zero_()
+            if due:
                 _save(checkpoint, trainer, course)
                 saved = time.monotonic()
             start = time.perf_counter()
+    headway.at(trainer.step)
     return course.points + looker.final(course), looker.pictures()
 
 
@@ -112,16 +127,16 @@ class _Looker:
             note("train", "running_objective", course.total / course.count, *_UNKNOWN)
         for split in ("train", "valid"):
             items = self._items[split][: asked.points]
-            with self._draws(f"{split} {step}"):
+            with self._draws(split, step):
                 trained_on = objective(self._trainer, items)
-                discrete = negative_elbo(self._trainer, items)
-                bound = negative_bound(self._trainer, items, asked.samples)
-            for metric, each in (
-                ("objective", trained_on),
-                ("negative_elbo", discrete),
-                ("gap", discrete - trained_on),  # paired: the same data points
-                ("negative_bound", bound),
-            ):
+                discrete = discrete_objective(self._trainer, items)
+                found_here = {
+                    "objective": trained_on,
+                    "gap": discrete - trained_on,  # paired: the same data points
+                    "negative_elbo": negative_elbo(self._trainer, items),
+                    "negative_bound": negative_bound(self._trainer, items, asked.samples),
+                }
+            for metric, each in found_here.items():
                 note(split, metric, *_interval(Estimate.of(each)))
         gradient = self._settings.gradient
         if gradient and step in gradient.steps:
@@ -151,9 +166,8 @@ class _Looker:
         with self._draws("pictures"):
             return pictures(self._trainer, self._items["test"])
 
-    def _draws(self, what: str) -> Any:
-        seed = int.from_bytes(f"{what} {self._seed}".encode()[-7:], "big")
-        return drawing_from(Draws.seeded(seed, self._trainer.device))
+    def _draws(self, *what: str | int) -> AbstractContextManager[Draws]:
+        return drawing_from(Draws.seeded(stream("look", *what, self._seed), self._trainer.device))
 
 
 def _shuffled(items: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import sample
-from gradest.contracts import Problem
+from gradest.contracts import Cost, Problem
 from gradest.objectives import beside
 from gradest.training.trainer import Trainer
 
@@ -20,26 +20,38 @@ _NUMBERS = 2**24  # at once, of what is generated: 64 MiB in float32
 
 
 class Estimate(NamedTuple):
-    """A mean over data points, with its standard error over them."""
+    """A mean over data points, with its standard error over them: NaN where there is one alone."""
 
     value: float
     standard_error: float
 
     @classmethod
     def of(cls, each: Tensor) -> "Estimate":
-        """[B] -> the mean and its error; NaN for the error of a single one."""
+        """[B] -> the mean and its error."""
         each = each.double()
-        return cls(float(each.mean()), float(each.std() / len(each) ** 0.5))
+        spread = float(each.std()) if len(each) > 1 else math.nan
+        return cls(float(each.mean()), spread / len(each) ** 0.5)
 
 
 @torch.no_grad()
 def negative_elbo(trainer: Trainer, items: Tensor) -> Tensor:
-    """E f at hard codes, one each, with what is beside it: [B]."""
+    """E f at hard codes, one each, with what is beside it: [B].
+
+    Of one code and with the divergence in closed form, whatever the model is trained on.
+    """
     parts = []
-    for problem in _problems(trainer, items, 1):
-        z = sample(problem.logits)  # [B, N, K]
-        parts.append(problem.f(z) + beside(trainer.model, problem.logits, problem.f))
+    for logits, f in _problems(trainer, items, 1):
+        f = _apart(f)
+        parts.append(f(sample(logits)) + beside(trainer.model, logits, f))
     return torch.cat(parts)
+
+
+def discrete_objective(trainer: Trainer, items: Tensor) -> Tensor:
+    """What the model is trained on, were it at hard codes: [B]."""
+    samples = trainer.problem(items[:1]).f.samples
+    if samples > 1:
+        return negative_bound(trainer, items, samples)
+    return negative_elbo(trainer, items)
 
 
 @torch.no_grad()
@@ -63,12 +75,18 @@ def negative_bound(trainer: Trainer, items: Tensor, samples: int) -> Tensor:
     for problem in _problems(trainer, items, samples):
         f = problem.f.bounded(samples)
         per_block = max(1, _NUMBERS // (len(problem.logits) * items.shape[1]))
-        total = problem.logits.new_full((len(problem.logits),), -torch.inf)  # log Σ wᵢ
+        total = torch.full_like(problem.logits[:, 0, 0], -torch.inf).double()  # log Σ wᵢ
         for start in range(0, samples, per_block):
             z = sample(problem.logits, min(per_block, samples - start))  # [B, S, N, K]
-            total = torch.logaddexp(total, (-f(z)).logsumexp(1))
+            total = torch.logaddexp(total, (-f(z).double()).logsumexp(1))
         parts.append(math.log(samples) - total)
     return torch.cat(parts)
+
+
+def _apart(f: Cost) -> Cost:
+    """f without the logarithms of q and p, whose divergence is beside it."""
+    kl = None if f.prior is None else "exact"
+    return Cost(f.fn, f.module, f.points, prior=f.prior, kl=kl, deep=f.deep)
 
 
 def _problems(trainer: Trainer, items: Tensor, samples: int) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import sample
+from gradest.contracts import Cost
 from gradest.files import write_atomically
 from gradest.training.trainer import Trainer
 
@@ -61,8 +62,17 @@ def pictures(trainer: Trainer, items: Tensor) -> Pictures:
     model, networks = trainer.model, trainer.networks
     x = model.observed(items[:_SHOWN], trainer.dtype)  # [B, D]
     logits, f = model.posed(networks, x)
-    reconstructed = model.pictures(networks, x, sample(logits))  # [B, H, W]
+    reconstructed = model.pictures(networks, x, _last(logits, f))  # [B, H, W]
     law = logits if f.prior is None else f.prior.to(logits).expand_as(logits)
-    samples = model.pictures(networks, x, sample(law))
+    samples = model.pictures(networks, x, _last(law, f))
     data = x.reshape_as(samples) if x.numel() == samples.numel() else x.unsqueeze(0)
     return Pictures(*((255 * part).round().byte().cpu() for part in (data, reconstructed, samples)))
+
+
+def _last(logits: Tensor, f: Cost) -> Tensor:
+    """A code of the last layer of latents: [B, N, K] -> [B, N', K']."""
+    z = sample(logits)
+    while f.deep:
+        logits, f = f.next(z)
+        z = sample(logits)
+    return z

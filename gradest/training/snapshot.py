@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradest.contracts import Model, Problem, Task
+from gradest.errors import NonFiniteGradient
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
 from gradest.training.settings import GradientLooks
@@ -35,23 +36,28 @@ class Snapshot(Task):
 def looked_at(
     trainer: Trainer, x: Tensor, looks: GradientLooks, seed: int
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Variance and, where the truth is known, relative bias, each with the ends of its interval.
+    """Variance and, where the truth is known, squared bias in ‖g‖², each with its interval's ends.
 
-    Of a fresh estimator with the knobs that the trained one has now.
+    The square, which is debiased and can be negative: a mean of roots would not come down to zero.
+
+    Of a fresh estimator with the knobs that the trained one has now.  Nothing where estimates are
+    not finite, as of networks that have diverged.
     """
     estimator = build(type(trainer.estimator), trainer.estimator.knobs)
-    row = measure(
-        estimator,
-        Snapshot(trainer, x),
-        replicates=looks.replicates,
-        seed=seed,
-        adapt_steps=min(estimator.adapt_steps, _ADAPT_STEPS),
-        dtype=torch.float64,
-        device=x.device,
-    ).row()
+    try:
+        row = measure(
+            estimator,
+            Snapshot(trainer, x),
+            replicates=looks.replicates,
+            seed=seed,
+            adapt_steps=min(estimator.adapt_steps, _ADAPT_STEPS),
+            dtype=torch.float64,
+            device=x.device,
+        ).row()
+    except NonFiniteGradient:
+        return
     ends = ("", "_low", "_high")
     yield "gradient_variance", {end: row[f"variance{end}"] for end in ends}
-    norm = row.get("gradient_norm")
-    if norm:
-        bias = {end: max(row[f"bias_sq{end}"], 0.0) ** 0.5 / norm for end in ends}
-        yield "gradient_bias", bias
+    if row["gradient_norm"] > 0:  # NaN where the truth is unknown
+        norm = row["gradient_norm"]
+        yield "gradient_bias_sq", {end: row[f"bias_sq{end}"] / norm**2 for end in ends}

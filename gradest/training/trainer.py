@@ -6,22 +6,24 @@ Nothing but the step itself is in here: no logging, no evaluation, no waiting fo
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradest.contracts import Estimator, Model, Problem, inapplicable
 from gradest.errors import Inapplicable
+from gradest.knobs import build
 from gradest.objectives import beside, owns_kl, posed
 from gradest.randomness import Draws, drawing_from
 from gradest.training.settings import Annealing
 from gradest.training.state import restore, state_of
+from gradest.training.streams import stream
 
 
 class Trainer:
     """A model's networks, an optimiser and an estimator, at some step.
 
-    Raises Inapplicable where the estimator does not apply to the model.
+    Raises Inapplicable where the estimator does not apply to the model, KnobError for a knob that
+    cannot be annealed.
     """
 
     def __init__(
@@ -46,9 +48,11 @@ class Trainer:
         self._batch = min(batch, len(self._items))
         self._seed = seed
         self._anneal = {k: v for k, v in anneal.items() if k in estimator.knobs}
-        self._draws = Draws.seeded(seed, device)
+        for knob, annealing in self._anneal.items():  # set without another look, step by step
+            build(type(estimator), {**estimator.knobs, knob: annealing.at(0)})
+        self._draws = Draws.seeded(stream("steps", seed), device)
         self._epoch, self._order = -1, torch.empty(0)
-        with drawing_from(Draws.seeded(seed, device)), torch.no_grad():
+        with drawing_from(Draws.seeded(stream("reset", seed), device)), torch.no_grad():
             problem = self.problem(self._items[: self._batch])
             if reason := inapplicable(estimator, model, problem):
                 raise Inapplicable(reason)
@@ -83,7 +87,7 @@ class Trainer:
         return loss.detach()
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on."""
+        """Everything that the next steps depend on: live tensors, to be written and not kept."""
         return {
             "step": self.step,
             "networks": self.networks.state_dict(),
@@ -106,8 +110,7 @@ class Trainer:
         epoch, number = divmod(self.step, whole)
         if epoch != self._epoch:
             # From seed and epoch alone, so that an interrupted epoch goes on in the same order.
-            sequence = np.random.SeedSequence([self._seed, epoch])
-            generator = torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
+            generator = torch.Generator().manual_seed(stream("order", self._seed, epoch))
             self._order = torch.randperm(len(self._items), generator=generator)
             self._order = self._order.to(self._items.device)
             self._epoch = epoch
