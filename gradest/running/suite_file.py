@@ -197,13 +197,19 @@ class SuiteSource:
         for task in tasks:
             if not isinstance(task, Model):
                 raise self.error(("training",), f"{task.name} is no model that can be trained")
-        knobs = {knob for estimator in estimators for knob in estimator.knobs}
-        for knob in settings.training.anneal:
-            if knob not in knobs:
+        known = {estimator.name: estimator.knobs for estimator in estimators}
+        for name, falling in settings.training.anneal.items():
+            if name not in known:
                 raise self.error(
-                    ("training", "anneal", knob),
-                    f"no estimator of this suite has the knob {knob!r}{suggestion(knob, knobs)}",
+                    ("training", "anneal", name),
+                    f"{name!r} is no estimator of this suite{suggestion(name, known)}",
                 )
+            for knob in falling:
+                if knob not in known[name]:
+                    raise self.error(
+                        ("training", "anneal", name, knob),
+                        f"{name} has no knob {knob!r}{suggestion(knob, known[name])}",
+                    )
 
     def _named(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:
         if isinstance(entry, str):

@@ -61,7 +61,7 @@ class TrainingCell(EstimatorCell):
             learning_rate=self.learning_rate,
             batch=settings.batch,
             seed=self.seed,
-            anneal=settings.anneal,
+            anneal=settings.anneal.get(self.estimator, {}),
             dtype=getattr(torch, settings.dtype),
             device=self.device,
         )

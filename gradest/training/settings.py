@@ -54,7 +54,7 @@ class TrainingSettings(_Settings):
     steps: _Count = 2000
     batch: _Count = 100
     learning_rate: Annotated[list[_Finite], MinLen(1), _Grid] = [1e-3]
-    anneal: dict[str, Annealing] = {}  # knob -> how it falls, for the estimators that have it
+    anneal: dict[str, dict[str, Annealing]] = {}  # estimator -> knob -> how it falls
     evaluation: Evaluation = Evaluation()
     gradient: GradientLooks | None = None
     checkpoint_seconds: Annotated[float, Ge(0), AllowInfNan(False)] = 60.0
