@@ -7,7 +7,8 @@ from pathlib import Path
 if not Path(__file__).with_name("estimators").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from gradest.contracts import LAWS, PATHWISE, Cost, Estimator, Problem, Task, Tuned
+from gradest.contracts import LAWS, PATHWISE, Estimator, Task, Tuned
+from gradest.costs import Cost, Problem
 from gradest.measuring.comparison import Comparison, compare
 from gradest.measuring.measurement import measure
 from gradest.measuring.monte_carlo_truth import measure_reference

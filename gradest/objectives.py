@@ -23,7 +23,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from gradest.categorical import kl_divergence
-from gradest.contracts import Cost, Estimator, Task
+from gradest.contracts import Estimator, Task
+from gradest.costs import Cost
 
 
 def beside(task: Task, logits: Tensor, f: Cost) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradest import Cost, Problem
-from gradest.contracts import KL
+from gradest.costs import KL
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1
 

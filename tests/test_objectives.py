@@ -18,7 +18,8 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import kl_divergence, log_prob
 from gradest.checks.problems import Bounded
-from gradest.contracts import KL, inapplicable
+from gradest.contracts import inapplicable
+from gradest.costs import KL
 from gradest.errors import Inapplicable
 from gradest.measuring.enumeration import all_codes, exact
 from gradest.measuring.outcomes import enumerated

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.contracts import KL, Cost, Estimator, Problem, Task
+from gradest.contracts import Estimator, Task
+from gradest.costs import KL, Cost, Problem
 from gradest.measuring.enumeration import all_codes
 from gradest.objectives import joined
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gradest.categorical import leave_one_out_mean, one_hot, sample
 from gradest.checks.finding import EQUAL, SINGLE, Outcome, global_randomness, outcome, relative_gap
-from gradest.contracts import Problem, Task
+from gradest.contracts import Task
+from gradest.costs import Problem
 from gradest.knobs import build
 from gradest.measuring.enumeration import enumerable, exact
 from gradest.objectives import beside

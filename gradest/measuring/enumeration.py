@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import log_prob, one_hot
-from gradest.contracts import Cost, Problem, outcomes
+from gradest.costs import Cost, Problem, outcomes
 from gradest.objectives import joined, nested
 
 LIMIT = 100_000  # outcomes up to which the truth is enumerated

@@ -12,7 +12,8 @@ from annotated_types import Gt
 from pydantic import AllowInfNan, BaseModel, ConfigDict
 from torch import Tensor
 
-from gradest.contracts import Estimator, Problem, Task
+from gradest.contracts import Estimator, Task
+from gradest.costs import Problem
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring import enumeration
 from gradest.measuring.measurement import measure

@@ -13,6 +13,7 @@ from gradest import (
     categorical,
     concrete,
     contracts,
+    costs,
     inference,
     measuring,
     moments,
@@ -35,7 +36,7 @@ from gradest.running.training_cell import TrainingCell
 
 SUITES = Path(inference.__file__).parents[1] / "suites"
 # What a number depends on beside its plugins.
-_MODULES = (categorical, contracts, moments, objectives, randomness)
+_MODULES = (categorical, contracts, costs, moments, objectives, randomness)
 _MEASURING = (inference, measuring)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import sample
-from gradest.contracts import Cost, Problem
+from gradest.costs import Cost, Problem
 from gradest.objectives import beside
 from gradest.training.trainer import Trainer
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import sample
-from gradest.contracts import Cost
+from gradest.costs import Cost
 from gradest.files import write_atomically
 from gradest.training.trainer import Trainer
 

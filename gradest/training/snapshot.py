@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.contracts import Model, Problem, Task
+from gradest.contracts import Model, Task
+from gradest.costs import Problem
 from gradest.errors import NonFiniteGradient
 from gradest.knobs import build
 from gradest.measuring.measurement import measure

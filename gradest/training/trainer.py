@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradest.contracts import Estimator, Model, Problem, inapplicable
+from gradest.contracts import Estimator, Model, inapplicable
+from gradest.costs import Problem
 from gradest.errors import Inapplicable
 from gradest.knobs import build
 from gradest.objectives import beside, owns_kl, posed
