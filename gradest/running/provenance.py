@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gradest.docstrings import citation
 from gradest.registry import Registry
 from gradest.running.cells import EstimatorCell
@@ -38,6 +40,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
             "platform": platform.platform(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
+            **_accelerator(suite),
         },
         "seeds": settings.seeds,
         "replicates": None if settings.precision else settings.replicates,
@@ -50,6 +53,12 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "training": settings.training and settings.training.model_dump(),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
+
+
+def _accelerator(suite: Suite) -> dict[str, str]:
+    """The card, of a suite that ran on one."""
+    devices = {getattr(cell, "device", "cpu") for cell in suite.cells} - {"cpu"}
+    return {"accelerator": torch.cuda.get_device_name(next(iter(devices)))} if devices else {}
 
 
 def _program() -> list[str]:
