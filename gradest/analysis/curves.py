@@ -54,8 +54,8 @@ def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
         {**dict(zip(keys, key, strict=True)), **_mean(part)}
         for key, part in seen.groupby(keys, sort=False)
     ]
-    columns = [*keys, "value", "low", "high", "seeds"]
-    return pd.DataFrame(rows, columns=columns)
+    numbers = dict.fromkeys(("value", "low", "high"), float)
+    return pd.DataFrame(rows, columns=[*keys, *numbers, "seeds"]).astype(numbers)
 
 
 def final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

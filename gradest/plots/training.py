@@ -177,8 +177,9 @@ def _without_the_far(ax: Axes, part: Part, look: Mapping[str, Look]) -> Part:
 
 def _rooted(curves: pd.DataFrame) -> pd.DataFrame:
     """Relative bias in percent from its square; `limit` where it may be zero."""
-    squares = {c: curves[c].astype(float) for c in ("value", "low", "high")}
-    squares["high"] -= squares["value"].clip(upper=0)  # as far above zero as above what noise made
+    squares = {c: curves[c] for c in ("value", "low", "high")}
+    # A negative estimate is zero to noise, which reaches as far above zero as above the estimate.
+    squares["high"] = squares["high"] - squares["value"].clip(upper=0)
     limit = squares["low"].le(0) & squares["high"].gt(0)
     roots = {c: 100 * x.clip(lower=0) ** 0.5 for c, x in squares.items()}
     upper = {c: roots[c].mask(limit, roots["high"]) for c in ("value", "low")}
