@@ -39,7 +39,8 @@ def _best_rate(rows: pd.DataFrame) -> float:
     lost = rows[rows["status"].ne("ok")].assign(value=np.inf)
     # Infinite rather than missing: a mean over the seeds that are left would hide the others.
     values = pd.concat([last, lost])[["learning_rate", "value"]].fillna(np.inf).astype(float)
-    return float(values.groupby("learning_rate")["value"].mean().idxmin())
+    means = values.groupby("learning_rate")["value"].mean()
+    return float(means.reindex(rows["learning_rate"].unique(), fill_value=np.inf).idxmin())
 
 
 def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
