@@ -18,12 +18,15 @@ def annotated(frame: pd.DataFrame) -> pd.DataFrame:
     """The points with labels, and of each estimator on each task the best learning rate alone.
 
     Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
-    training that diverged to NaN is the worst.  Adds `rates`, how many were tried.
+    training that diverged to NaN, or that failed, is the worst.  Trainings without numbers stay,
+    whatever their rate.  Adds `rates`, how many were tried.
+
+    Raises ValueError when the params of a row are not a JSON object.
     """
     frame = tables.labelled(frame.reset_index(drop=True), [{}] * len(frame))
     frame["rates"] = frame.groupby(["task_label", "label"])["learning_rate"].transform("nunique")
     kept = [
-        rows[rows["learning_rate"].eq(_best_rate(rows))]
+        rows[rows["learning_rate"].eq(_best_rate(rows)) | rows["status"].ne("ok")]
         for _, rows in frame.groupby(["task_label", "label"], sort=False)
     ]
     return pd.concat(kept) if kept else frame
@@ -32,15 +35,12 @@ def annotated(frame: pd.DataFrame) -> pd.DataFrame:
 def _best_rate(rows: pd.DataFrame) -> float:
     split, metric = CHOSEN_BY
     seen = rows[rows["split"].eq(split) & rows["metric"].eq(metric)]
-    if seen.empty:
-        return rows["learning_rate"].iloc[0]
-    last = seen[seen["step"] == seen["step"].max()]
-    return (
-        last.groupby("learning_rate")["value"]
-        .agg(lambda x: x.mean(skipna=False))
-        .fillna(np.inf)
-        .idxmin()
-    )
+    last = seen[seen["step"].eq(seen["step"].max())]
+    lost = rows[rows["status"].ne("ok")].assign(value=np.inf)
+    # Infinite rather than missing: a mean over the seeds that are left would hide the others.
+    values = pd.concat([last, lost])[["learning_rate", "value"]].fillna(np.inf).astype(float)
+    means = values.groupby("learning_rate")["value"].mean()
+    return float(means.reindex(rows["learning_rate"].unique(), fill_value=np.inf).idxmin())
 
 
 def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
@@ -55,8 +55,8 @@ def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
         {**dict(zip(keys, key, strict=True)), **_mean(part)}
         for key, part in seen.groupby(keys, sort=False)
     ]
-    columns = [*keys, "value", "low", "high", "seeds"]
-    return pd.DataFrame(rows, columns=columns)
+    numbers = dict.fromkeys(("value", "low", "high"), float)
+    return pd.DataFrame(rows, columns=[*keys, *numbers, "seeds"]).astype(numbers)
 
 
 def final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -68,7 +68,7 @@ def final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             on=[*_WITHIN, "estimator", "step", "seeds"],
             suffixes=("_bound", "_elbo"),
         )
-        seconds = rows.groupby("label")["seconds"].max()
+        seconds = rows[rows["split"].eq("test")].groupby("label")["seconds"].mean()
         joined = joined.assign(seconds=joined["label"].map(seconds))
         joined = joined.sort_values("value_bound", kind="stable").reset_index(drop=True)
         freedom = (joined["seeds"] - 1).clip(lower=1).where(joined["seeds"] > 1, np.inf)
@@ -87,6 +87,7 @@ def _mean(part: pd.DataFrame) -> dict[str, float]:
     if seeds == 1:
         value, low, high = (float(part[c].iloc[0]) for c in ("value", "low", "high"))
         return {"value": value, "low": low, "high": high, "seeds": 1}
-    mean, error = values.mean(), values.std(ddof=1) / seeds**0.5
+    with np.errstate(invalid="ignore"):  # of infinities there is no spread
+        mean, error = values.mean(), values.std(ddof=1) / seeds**0.5
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
     return {"value": mean, "low": mean - reach, "high": mean + reach, "seeds": seeds}

@@ -1,47 +1,75 @@
 """Curves of trainings: objectives, the gap that relaxing opens, the gradient on the way, images."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradest.analysis import tables
 from gradest.analysis.curves import over_seeds
+from gradest.inference import UNBIASED_WITHIN
 from gradest.plots import canvas, looks
+from gradest.plots.canvas import Part
+from gradest.plots.looks import Look
 
 _PANEL = (5.2, 3.8)
-_SPREAD = 0.6  # of the curves' range that is left out above, where trainings start
+_NAMES = 0.18  # of an axis of steps that is left for names behind the last
+_APART = 0.012  # of it between the points of two estimators
+_ENDS = 0.55  # of a panel that is for where curves end; the rest shows how they come down
+_FAR = 3.0  # times the upper quartile of the ends, from the best one: off the panel
+
+Drawer = Callable[[Axes, pd.DataFrame, Mapping[str, Look]], Part]
 
 
 @looks.style()
 def objectives(points: pd.DataFrame) -> Figure | None:
     """The negative ELBO of validation data, with hard codes, against the step."""
+    curves = over_seeds(points, "valid", "negative_elbo")
     title = "Negative ELBO of validation data, discrete codes: mean over seeds"
-    return _curves(points, [("valid", "negative_elbo", "nats")], title)
+
+    def draw(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+        part = _lines(ax, rows, look)
+        ax.set(xlabel="step", ylabel="nats")
+        return _without_the_far(ax, part, look)
+
+    return _panels(points, [(curves, draw)], title)
 
 
 @looks.style()
 def gap(points: pd.DataFrame) -> Figure | None:
     """The discrete objective less the one that is descended, on the same training data."""
-    split, metric = "train", "gap"
-    seen = over_seeds(points, split, metric)
-    if seen.empty or not (seen["value"].abs() > (seen["high"] - seen["low"])).any():
+    curves = over_seeds(points, "train", "gap")
+    if not (curves["value"].abs() > curves["high"] - curves["low"]).any():
         return None  # nothing but unbiased values: no gap to show
-    title = "What relaxing hides: discrete negative ELBO less the objective descended"
-    return _curves(points, [(split, metric, "nats")], title, zero=True)
+    title = "What relaxing hides: the discrete objective less the one descended"
+
+    def draw(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+        part = _lines(ax, rows, look)
+        ax.axhline(0, **looks.GUIDE)
+        ax.set(xlabel="step", ylabel="nats")
+        return part
+
+    return _panels(points, [(curves, draw)], title)
 
 
 @looks.style()
 def gradient(points: pd.DataFrame) -> Figure | None:
-    """Variance and relative bias of the gradient at the states that training went through."""
-    wanted = [
-        ("train", "gradient_variance", "variance tr Cov(ĝ)"),
-        ("train", "gradient_bias", "relative bias"),
+    """Variance and relative bias of the gradient at the states that training went through.
+
+    Of a bias that may be zero the upper end of its interval is drawn.
+    """
+    title = "The gradient in log α along the way: its variance, and its bias against enumeration"
+    variance = over_seeds(points, "train", "gradient_variance")
+    bias = _rooted(over_seeds(points, "train", "gradient_bias_sq"))
+    lines = [
+        (variance.assign(limit=False), _marks("variance tr Cov(ĝ)")),
+        (bias, _marks("relative bias, % of ‖g‖", 100 * UNBIASED_WITHIN)),
     ]
-    title = "The gradient along the way: variance, and bias against enumeration"
-    return _curves(points, wanted, title, logarithmic=True)
+    return _panels(points, lines, title, {} if bias.empty else looks.bias_keys())
 
 
 @looks.style()
@@ -50,92 +78,134 @@ def pictures(images: Mapping[tuple[str, str], Mapping[str, np.ndarray]]) -> Figu
     if not images:
         return None
     rows = list(images.items())
-    figure, grid = canvas.panels(
-        len(rows),
-        3,
-        (3.6, 0.62),
-        "Test data, reconstructions through a hard code, and samples",
-        {},
-        {},
-    )
+    title = "Test data, reconstructions through a hard code, and samples"
+    figure, grid = canvas.panels(len(rows), 3, (3.6, 0.62), title, {}, {})
+    tasks = list(dict.fromkeys(task for task, _ in images))
+    titles = dict(zip(tasks, looks.titles(tasks, 100), strict=True))
     for line, ((task, label), parts) in enumerate(rows):
-        for ax, (name, stack) in zip(grid[line], parts.items(), strict=True):
+        for ax, stack in zip(grid[line], parts.values(), strict=True):
             ax.imshow(np.hstack(list(stack)), cmap="gray_r", vmin=0, vmax=255)
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
-            if line == 0:
-                ax.set_title(name)
-        grid[line][0].set_ylabel(
-            looks.text(label, 22), rotation=0, ha="right", va="center", fontsize=6.5
-        )
+        name, _, knobs = label.partition(" ")
+        words = "\n".join(looks.text(part) for part in (name, knobs) if part)
+        grid[line][0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=6.5)
         if line == 0 or rows[line - 1][0][0] != task:
-            grid[line][0].set_title(f"{looks.text(task, 50)}\n{next(iter(parts))}")
+            above = f"{titles[task]}\n" if len(tasks) > 1 else ""
+            for ax, name in zip(grid[line], parts, strict=True):
+                ax.set_title(f"{above}{name}" if ax is grid[line][0] else name)
     return figure
 
 
-def _curves(
+def _panels(
     points: pd.DataFrame,
-    wanted: Iterable[tuple[str, str, str]],
+    lines: Sequence[tuple[pd.DataFrame, Drawer]],
     title: str,
-    zero: bool = False,
-    logarithmic: bool = False,
+    keys: Mapping[str, Artist] | None = None,
 ) -> Figure | None:
-    """A line of panels a metric, a panel a task; None without numbers."""
-    lines = [(over_seeds(points, split, metric), unit) for split, metric, unit in wanted]
-    lines = [(curves, unit) for curves, unit in lines if curves["value"].notna().any()]
-    if not lines:
+    """For each set of curves a panel for every task that has any; None without numbers."""
+    drawn = [
+        (draw, task, rows)
+        for curves, draw in lines
+        for task, rows in curves[np.isfinite(curves["value"])].groupby("task_label", sort=False)
+    ]
+    if not drawn:
         return None
     look = looks.looks(points["estimator"].astype(str))
-    tasks = list(dict.fromkeys(points["task_label"]))
-    columns = min(len(tasks), 2)
-    per_metric = math.ceil(len(tasks) / columns)
-    names = looks.names(points, look)
-    figure, grid = canvas.panels(per_metric * len(lines), columns, _PANEL, title, {}, names)
-    axes = iter(grid.flat)
+    columns = min(len(drawn), 2)
+    height = math.ceil(len(drawn) / columns)
+    names = looks.names(points[points["status"].eq("ok")], look)
+    figure, grid = canvas.panels(height, columns, _PANEL, title, keys or {}, names)
+    for ax in grid.flat[len(drawn) :]:
+        ax.remove()
+    tasks = list(dict.fromkeys(str(task) for _, task, _ in drawn))
+    titles = dict(zip(tasks, looks.titles(tasks, 60), strict=True))
+    tags = {
+        label: ", ".join(map(tables.plain, settings.values()))
+        for label, settings in zip(points["label"], points["settings"], strict=True)
+    }
     parts = []
-    for curves, unit in lines:
-        for number in range(per_metric * columns):
-            ax = next(axes)
-            if number >= len(tasks):
-                ax.remove()
-                continue
-            rows = curves[curves["task_label"].eq(tasks[number])]
-            _panel(ax, rows, look, unit, logarithmic)
-            ax.set_title(looks.text(str(tasks[number]), 60))
-            if zero:
-                ax.axhline(0, **looks.GUIDE)
-            parts.append((ax, rows.assign(tag="", limit=False), "step", "value"))
+    for ax, (draw, task, rows) in zip(grid.flat, drawn, strict=False):
+        ax.set_title(titles[str(task)])
+        part = draw(ax, rows.assign(tag=rows["label"].map(tags)), look)
+        first, last = part[1]["step"].min(), part[1]["step"].max()
+        ax.set_xlim(first - 0.03 * last - 0.5, (1 + _NAMES) * last + 0.5)
+        parts.append(part)
     canvas.label_curves(figure, parts, look)
     return figure
 
 
-def _panel(
-    ax: Axes, rows: pd.DataFrame, look: Mapping[str, looks.Look], unit: str, logarithmic: bool
-) -> None:
+def _lines(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+    """A line in a band for every curve, with a marker where it ends."""
     for (estimator, _), curve in rows.groupby(["estimator", "label"], sort=False):
         curve = curve.sort_values("step")
         colour = look[str(estimator)].colour
-        ax.fill_between(
-            curve["step"], curve["low"], curve["high"], color=colour, alpha=0.15, linewidth=0
-        )
+        band = {"color": colour, "alpha": 0.15, "linewidth": 0}
+        ax.fill_between(curve["step"], curve["low"], curve["high"], **band)
         ax.plot(curve["step"], curve["value"], color=colour, linewidth=1.2)
         last = curve.iloc[-1]
         ax.plot(last["step"], last["value"], look[str(estimator)].marker, color=colour)
-    if logarithmic:
-        positive = rows["value"][rows["value"] > 0]
-        if len(positive):
-            ax.set_yscale("log")
-            ax.set_ylim(positive.min() / 2, positive.max() * 2)
-    elif len(rows):
-        _focus(ax, rows)
-    ax.set(xlabel="step", ylabel=unit)
+    later = rows[rows["step"] > 0]
+    if len(later):
+        low, high = later["value"].min(), later["value"].max()
+        room = 0.06 * (high - low) or 1.0
+        ax.set_ylim(low - room, high + room)
+    return ax, rows, "step", "value"
 
 
-def _focus(ax: Axes, rows: pd.DataFrame) -> None:
-    """From the best end to where most curves are after their first look."""
-    late = rows[rows["step"] > 0]["value"].dropna()
-    if len(late) < 2:
-        return
-    low, high = late.min(), late.quantile(0.98)
-    room = 0.06 * max(high - low, 1e-9)
-    ax.set_ylim(low - room, high + room)
+def _without_the_far(ax: Axes, part: Part, look: Mapping[str, Look]) -> Part:
+    """Limits that show where most curves end; a curve that ends above has an arrow at the top."""
+    _, rows, x, y = part
+    by_label = rows.sort_values(x).groupby("label", sort=False)
+    ends = by_label.tail(1)
+    best = ends[y].min()
+    near = ends[y][ends[y] - best <= _FAR * (ends[y].quantile(0.75) - best)]
+    quarter = rows[rows[x] >= rows[x].max() / 4].sort_values(x).groupby("label").head(1)
+    low = rows[y].min()
+    high = max(low + (near.max() - low) / _ENDS, quarter[y].median())
+    if high <= low:
+        return part
+    room = 0.06 * (high - low)
+    high += room
+    ax.set_ylim(low - room, high)
+    inside = high - room / 2
+    for row in ends[ends[y] > high].to_dict("records"):
+        colour = look[str(row["estimator"])].colour
+        ax.plot(row[x], inside, "^", color=colour, markersize=5)
+    return ax, rows.assign(**{y: rows[y].clip(upper=inside)}), x, y
+
+
+def _rooted(curves: pd.DataFrame) -> pd.DataFrame:
+    """Relative bias in percent from its square; `limit` where it may be zero."""
+    squares = {c: curves[c] for c in ("value", "low", "high")}
+    # A negative estimate is zero to noise, which reaches as far above zero as above the estimate.
+    squares["high"] = squares["high"] - squares["value"].clip(upper=0)
+    limit = squares["low"].le(0) & squares["high"].gt(0)
+    roots = {c: 100 * x.clip(lower=0) ** 0.5 for c, x in squares.items()}
+    upper = {c: roots[c].mask(limit, roots["high"]) for c in ("value", "low")}
+    return curves.assign(**{**roots, **upper}, limit=limit)
+
+
+def _marks(what: str, margin: float | None = None) -> Drawer:
+    """Draws points with bars, an arrow below those that are limits, and a line at the margin."""
+
+    def draw(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+        labels = list(rows["label"].unique())
+        beside = rows["label"].map(labels.index) - (len(labels) - 1) / 2
+        column = "variance" if margin is None else "bias"
+        rows = rows.rename(columns={"value": column, "low": f"{column}_low"})
+        rows = rows.rename(columns={"high": f"{column}_high"}).assign(
+            step=rows["step"] + _APART * rows["step"].max() * beside,
+            verdict=np.where(rows["limit"], "inconclusive", ""),
+        )
+        ends = [rows[f"{column}_low"], rows[f"{column}_high"]]
+        if margin is not None:
+            ends.append(pd.Series([margin]))
+            ax.axhline(margin, linestyle="--", zorder=1, **looks.GUIDE)
+        canvas.logarithmic(ax, "y", rows[column], ends, plain=margin is not None)
+        for (estimator, _), curve in rows.groupby(["estimator", "label"], sort=False):
+            canvas.points(ax, curve, look[str(estimator)], "step", column, by="step")
+        ax.set(xlabel="step", ylabel=what)
+        return ax, rows, "step", column
+
+    return draw

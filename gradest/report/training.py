@@ -31,17 +31,21 @@ def section(points: pd.DataFrame) -> Iterator[str]:
     yield "## Training"
     yield _READING + (_CHOSEN if points["rates"].gt(1).any() else "")
     for task, rows in final(points[points["status"] == "ok"]):
-        yield f"### {escape(task)}"
+        yield f"### {escape(str(task))}"
         yield table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
     lost = points[points["status"] != "ok"]
     if not lost.empty:
         yield "### Not trained"
-        yield "\n".join(
-            f"- {escape(row['label'])} on {escape(row['task_label'])}, seed {row['seed']}: "
-            f"{row['status']}: {escape(row['reason'])}"
-            for row in lost.to_dict("records")
-        )
+        yield "\n".join(map(_lost, lost.to_dict("records")))
     yield "All points of all curves, unrounded: `training.parquet` and `training.csv`"
+
+
+def _lost(row: dict) -> str:
+    which = f"seed {row['seed']}"
+    if row["rates"] > 1:
+        which += f", learning rate {number(row['learning_rate'])}"
+    named = f"{escape(row['label'])} on {escape(row['task_label'])}"
+    return f"- {named}, {which}: {row['status']}: {escape(row['reason'])}"
 
 
 def _line(row: dict) -> list[str]:

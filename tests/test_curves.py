@@ -1,0 +1,248 @@
+"""Curves of trainings: rates chosen, bands over seeds, ranks, the report and the figures."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gradest.analysis import curves
+from gradest.plots import training as plots
+from gradest.report import properties
+from gradest.report import training as report
+from gradest.running.results import write_results
+from gradest.training.tables import COLUMNS, rows
+
+NAN = float("nan")
+
+
+def row(estimator, value, seed=0, rate=0.1, step=20, split="test", metric="negative_bound", **own):
+    """One point of a curve, with an interval of ± 0.1 over data points."""
+    return {
+        **dict.fromkeys(COLUMNS),
+        **{"suite": "s", "task": "vae", "task_params": "{}", "estimator": estimator},
+        **{"estimator_params": "{}", "learning_rate": rate, "seed": seed, "status": "ok"},
+        **{"key": f"{estimator} {rate} {seed}", "reason": "", "step": step, "seconds": 2.0},
+        **{"split": split, "metric": metric, "value": value},
+        **{"low": value - 0.1, "high": value + 0.1},
+        **own,
+    }
+
+
+def training(estimator, end, **own):
+    """A training that ends at some objective, in short."""
+    for step in (0, 10, 20):
+        value = end + (20 - step)
+        yield row(estimator, value, step=step, split="valid", metric="negative_elbo", **own)
+    yield row(estimator, end - 1, **own)
+    yield row(estimator, end, metric="negative_elbo", **own)
+
+
+def lost(estimator, status="failed", reason="OSError: no room", **own):
+    none = dict.fromkeys(("step", "seconds", "split", "metric", "low", "high"))
+    yield row(estimator, NAN, **own) | none | {"status": status, "reason": reason}
+
+
+def frame(*trainings):
+    found = pd.DataFrame([row for each in trainings for row in each], columns=list(COLUMNS))
+    return curves.annotated(found)
+
+
+def test_the_best_rate_is_that_of_the_validation_data_at_the_end():
+    points = frame(
+        training("rloo", 30, rate=0.1),
+        training("rloo", 20, rate=0.01),
+        training("nvil", 25, rate=0.1),
+        training("nvil", 26, rate=0.01),
+        # Best on the test data, and best halfway: neither counts.
+        [row("nvil", 1.0, rate=0.01, metric="negative_elbo")],
+        [row("nvil", 1.0, rate=0.01, step=10, split="valid", metric="negative_elbo", seed=1)],
+    )
+    chosen = points.groupby("label")["learning_rate"].unique()
+    assert chosen["rloo"].tolist() == [0.01] and chosen["nvil"].tolist() == [0.1]
+    assert points["rates"].eq(2).all()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [training("rloo", NAN, rate=1.0, seed=1), lost("rloo", rate=1.0, seed=1)],
+    ids=["diverged", "failed"],
+)
+def test_a_rate_at_which_a_seed_is_lost_is_the_worst(bad):
+    points = frame(
+        training("rloo", 10, rate=1.0),
+        list(bad),
+        training("rloo", 30, rate=0.1),
+        training("rloo", 31, rate=0.1, seed=1),
+    )
+    assert set(points.loc[points["status"] == "ok", "learning_rate"]) == {0.1}
+
+
+def test_where_every_rate_is_lost_one_is_shown_and_nothing_fails():
+    points = frame(
+        training("rloo", NAN, rate=1.0),
+        training("rloo", NAN, rate=0.1),
+        lost("arm", "skipped", "needs K = 2", rate=1.0),
+        lost("arm", "skipped", "needs K = 2", rate=0.1),
+    )
+    assert points[points["label"] == "rloo"]["learning_rate"].nunique() == 1
+    text = "\n".join(report.section(points))
+    assert text.count("needs K = 2") == 2 and "learning rate 0.100" in text
+    assert plots.objectives(points) is None
+
+
+def test_bands_are_t_intervals_over_seeds():
+    ends = [30.0, 31.0, 33.5]
+    points = frame(*(training("rloo", end, seed=n) for n, end in enumerate(ends)))
+    found = curves.over_seeds(points, "test", "negative_elbo").iloc[0]
+    low, high = stats.t.interval(0.95, 2, np.mean(ends), stats.sem(ends))
+    assert found["seeds"] == 3
+    assert found[["value", "low", "high"]].tolist() == pytest.approx([np.mean(ends), low, high])
+
+
+def test_of_a_single_seed_the_interval_is_the_one_over_data():
+    found = curves.over_seeds(frame(training("rloo", 30.0)), "test", "negative_elbo").iloc[0]
+    assert found[["value", "low", "high"]].tolist() == [30.0, 29.9, 30.1] and found["seeds"] == 1
+
+
+def test_ties_share_a_rank_and_the_diverged_come_last():
+    points = frame(
+        training("reinforce", NAN),
+        training("nvil", np.inf),
+        training("rloo", 30.0),
+        training("arm", 30.05),
+        training("concrete", 33.0),
+    )
+    ((_, found),) = curves.final(points)
+    assert found["label"].tolist() == ["rloo", "arm", "concrete", "nvil", "reinforce"]
+    assert found["rank"].iloc[:4].tolist() == [1, 1, 3, 4] and np.isnan(found["rank"].iloc[4])
+
+
+@pytest.mark.parametrize("ends", [(NAN, 30.0), (np.inf, 30.0), (NAN, NAN), (np.inf, np.inf)])
+def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
+    points = frame(
+        *(training("nvil", end, seed=n) for n, end in enumerate(ends)),
+        *(training("rloo", 30.0 + n, seed=n) for n in range(2)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ((_, found),) = curves.final(points)
+        text = "\n".join(report.section(points))
+        for draw in (plots.objectives, plots.gap, plots.gradient):
+            draw(points)
+    assert found["label"].tolist() == ["rloo", "nvil"] and found["rank"].iloc[0] == 1
+    assert "| 1 " in text
+
+
+def test_only_diverged_trainings_still_make_a_report():
+    points = frame(training("rloo", NAN), training("nvil", NAN))
+    ((_, found),) = curves.final(points)
+    assert found["rank"].isna().all()
+    assert "n/a" in "\n".join(report.section(points))
+
+
+def test_the_report_tells_what_was_not_trained():
+    points = frame(
+        training("rloo", 30.0), lost("rloo", seed=1), lost("arm", "skipped", "arm needs K = 2")
+    )
+    text = "\n".join(report.section(points))
+    assert "- rloo on vae, seed 1: failed: OSError: no room" in text
+    assert "- arm on vae, seed 0: skipped: arm needs K = 2" in text
+    assert "learning rate that" not in text and "| rloo" in text
+
+
+def test_nothing_is_drawn_or_said_of_no_rows():
+    empty = curves.annotated(pd.DataFrame(columns=list(COLUMNS)))
+    for points in (empty, frame(lost("rloo"))):
+        assert all(draw(points) is None for draw in (plots.objectives, plots.gap, plots.gradient))
+    assert plots.pictures({}) is None
+    assert not list(report.section(empty))
+
+
+def test_a_gap_is_shown_where_there_is_one():
+    def gaps(estimator, size):
+        return [
+            row(estimator, size, split="train", metric="gap", step=step) for step in (0, 10, 20)
+        ]
+
+    assert plots.gap(frame(gaps("rloo", 0.05))) is None
+    assert plots.gap(frame(gaps("rloo", 0.05), gaps("concrete", 2.0))) is not None
+
+
+def test_a_bad_curve_does_not_flatten_the_others():
+    ends = {f"e{n}": 20.0 + n for n in range(7)} | {"reinforce": 60.0}
+    figure = plots.objectives(frame(*(training(name, end) for name, end in ends.items())))
+    low, high = figure.axes[0].get_ylim()
+    assert low < 20 and 26 < high < 40
+    arrows = [line for line in figure.axes[0].lines if line.get_marker() == "^"]
+    assert any(line.get_ydata()[0] > 0.95 * high for line in arrows)
+    assert "reinforce" in {text.get_text() for text in figure.axes[0].texts}
+
+
+def test_a_bias_that_may_be_zero_is_an_upper_limit():
+    def looks(estimator, square, reach):
+        for step in (0, 20):
+            ends = {"low": square - reach, "high": square + reach}
+            given = {"split": "train", "metric": "gradient_bias_sq", "step": step}
+            yield row(estimator, square, **given) | ends
+            yield row(estimator, 3.0, split="train", metric="gradient_variance", step=step)
+
+    points = frame(
+        looks("rloo", -0.0001, 0.0004), looks("concrete", 0.04, 0.01), looks("exact", 0.0, 0.0)
+    )
+    found = plots._rooted(curves.over_seeds(points, "train", "gradient_bias_sq"))
+    found = found.drop_duplicates("label").set_index("label")
+    assert found["limit"].to_dict() == {"rloo": True, "concrete": False, "exact": False}
+    assert found["value"].to_dict() == pytest.approx({"rloo": 2.0, "concrete": 20.0, "exact": 0.0})
+    figure = plots.gradient(points)
+    panels = {ax.get_ylabel(): ax for ax in figure.axes}
+    bias = panels["relative bias, % of ‖g‖"]
+    assert sum(text.arrow_patch is not None for text in bias.texts) == 2  # both looks at rloo
+    assert "variance tr Cov(ĝ)" in panels
+
+
+def test_pictures_have_room_for_every_label_and_a_title_a_task():
+    labels = ["concrete (temperature=0.1)", "concrete (temperature=1.0)", "rloo"]
+    parts = {
+        name: np.zeros((10, 8, 8), np.uint8) for name in ("data", "reconstructions", "samples")
+    }
+    tasks = ["vae (latents=2)", "vae (latents=30)"]
+    figure = plots.pictures({(task, label): parts for task in tasks for label in labels})
+    shown = [ax.get_ylabel().replace("\n", " ") for ax in figure.axes[::3]]
+    assert shown == labels * 2
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert [t.partition("\n")[0] for t in titles if "\n" in t] == tasks
+    figure.draw_without_rendering()
+    left = min(ax.yaxis.label.get_window_extent().x0 for ax in figure.axes[::3])
+    assert left >= 0
+
+
+def test_rows_of_a_record():
+    cell = {
+        **{"task": "vae", "task_knobs": {"b": 1, "a": 2}, "estimator": "rloo"},
+        **{"estimator_knobs": {}, "learning_rate": 0.1, "seed": 3},
+    }
+    record = {"cell": cell, "key": "k", "status": "ok", "reason": ""}
+    point = [4, 1.5, "valid", "negative_elbo", 30.0, 29.0, 31.0]
+    (found,) = rows("s", record | {"training": {"points": [point]}})
+    told = dict(zip(COLUMNS, found, strict=True))
+    assert told["task_params"] == '{"a": 2, "b": 1}' and told["value"] == 30.0
+    (found,) = rows("s", record | {"status": "failed", "reason": "why"})
+    told = dict(zip(COLUMNS, found, strict=True))
+    assert told["reason"] == "why" and told["value"] is None
+
+
+def test_a_property_that_could_not_be_looked_at_does_not_hold(tmp_path):
+    cell = {"name": "argmax", "knobs": {"draws": 10}}
+    record = {"kind": "cell", "of": "property", "key": "k", "cell": cell, "reference": None}
+    record |= {"status": "failed", "reason": "RuntimeError: broken"}
+    lines = [{"kind": "journal", "suite": "s", "id": "i"}, record]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    write_results(tmp_path, {"suite": "s", "parameters": ["log_alpha"], "cells": [{"key": "k"}]})
+    found = pd.read_parquet(tmp_path / "properties.parquet")
+    assert found["holds"].tolist() == [False]
+    text = "\n".join(properties.section(found))
+    assert "**1 of 1 rows do not hold**: argmax (1)." in text
+    assert "RuntimeError: broken" in text and "| yes" not in text

@@ -1,0 +1,79 @@
+"""What a run shows while it goes on."""
+
+import io
+import sys
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from gradest.running import progress
+from gradest.running.progress import _Lines, _Live, display
+from gradest.training.headway import Headway, headway
+
+
+def test_how_far_a_training_is_is_told_at_most_once_a_second(tmp_path, monkeypatch):
+    assert headway(tmp_path / "none") == 0.0
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    told = Headway(tmp_path, 40)
+    told.at(10)
+    assert headway(tmp_path) == 0.25
+    told.at(20)
+    assert headway(tmp_path) == 0.25
+    now += 1.5
+    told.at(20)
+    assert headway(tmp_path) == 0.5
+    assert [p.name for p in tmp_path.iterdir()] == ["headway"]
+
+
+def test_lines_tell_the_share_of_all_steps_and_the_time_left(monkeypatch, capsys):
+    now, done = 0.0, 0.5  # half of one training was done before
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    lines = _Lines("measuring", 4, lambda: done)
+    lines.look()
+    assert capsys.readouterr().err == ""  # nothing has come further
+    now, done = 30.0, 1.5
+    lines.look()
+    assert capsys.readouterr().err == "[0/4, 75 s left] 38 % of all steps\n"
+    now, done = 40.0, 0.5
+    lines.done("a × b", "ok", "")
+    assert capsys.readouterr().err == "[1/4, 100 s left] ok a × b\n"
+
+
+def test_without_a_terminal_a_thread_looks_again_and_again_and_then_ends(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_PLAIN", 0.01)
+    done = [0.0]
+
+    def under_way():
+        done[0] = min(done[0] + 0.1, 0.9)
+        return done[0]
+
+    before = threading.active_count()
+    with display("measuring", 2, 1, under_way) as shown:
+        time.sleep(0.3)
+        shown.done("a", "failed", "why")
+    assert threading.active_count() == before
+    lines = capsys.readouterr().err.splitlines()
+    assert any("% of all steps" in line for line in lines) and "failed a: why" in lines[-1]
+
+
+def test_a_terminal_shows_the_steps_of_what_is_under_way(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(
+        progress, "Console", lambda file: Console(file=file, force_terminal=True, width=150)
+    )
+    with display("measuring", 4, 2, lambda: 1.0) as shown:
+        shown.done("a", "ok", "")
+    text = stream.getvalue()
+    assert "1/4 done" in text and "50%" in text and "2 running, 0 failed" in text
+    assert isinstance(shown, _Live)
+
+
+def test_nobody_is_told_of_a_broken_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert headway(tmp_path / "file") == 0.0
+    with pytest.raises(OSError):
+        Headway(tmp_path / "file", 2).at(1)
