@@ -1,27 +1,57 @@
-"""Speed, as ratios measured in one run and one thread: `make bench`.
+"""Speed, as ratios measured in one run: `make bench`.
 
 Ratios travel between machines where seconds do not.  Each figure is the median of interleaved
-rounds, so that a slow moment of the machine falls on both sides alike.
+rounds, so that a slow moment of the machine falls on both sides alike.  Estimates are timed in one
+thread, trainings and evaluations in one and in all.
 """
 
+import importlib
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from unittest.mock import patch
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gradest import Estimator, Task, make_estimator, make_task, measure
+from gradest.measuring.memory import peak_bytes
 from gradest.randomness import Draws, drawing_from
+from gradest.training.evaluation import negative_bound
+from gradest.training.trainer import Trainer
 
 REPLICATES = 200_000
 CATEGORIES = 10
 LOOPS = 2_000
 ROUNDS = 7
 
+LATENTS, SAMPLES, BATCH, RATE, TEMPERATURE = 30, 4, 100, 1e-3, 0.5
+ENCODER = (512, 256)
+PIXELS = 28 * 28
+ITEMS = torch.randint(0, 2, (5000, PIXELS), dtype=torch.uint8)
+TRAINED = {
+    "rloo": {"samples": SAMPLES},
+    "straight_through": {},
+    "gumbel_softmax": {"temperature": TEMPERATURE},
+}
+STEPS = 5  # of training in one call
+CODES, EVALUATED = 1000, 20
+
 
 def main() -> None:
+    every = torch.get_num_threads()
     torch.set_num_threads(1)
+    _estimates()
+    for threads in sorted({1, every}):
+        torch.set_num_threads(threads)
+        _training(threads)
+        _evaluation(threads)
+
+
+def _estimates() -> None:
     task = make_task(
         "categorical",
         alpha=[1.0 + k for k in range(CATEGORIES)],
@@ -98,6 +128,130 @@ def _framework_share(estimator: Estimator, task: Task) -> float:
     ):
         total = _seconds(lambda: _measure(estimator, task))
     return 1 - inside / total
+
+
+# A subclass for its data alone: random bits in memory.
+class _RandomBits(importlib.import_module("gradest.tasks.categorical_vae").CategoricalVAE):
+    def data(self, split: str) -> Tensor:
+        return ITEMS
+
+
+def _trainer(name: str) -> Trainer:
+    model = _RandomBits(
+        dataset="binarized_mnist",
+        latents=LATENTS,
+        categories=CATEGORIES,
+        encoder=ENCODER,
+        activation="relu",
+    )
+    estimator = make_estimator(name, **TRAINED[name])
+    return Trainer(estimator, model, learning_rate=RATE, batch=BATCH, seed=0, anneal={})
+
+
+def _training(threads: int) -> None:
+    """Steps of training against the same steps written by hand."""
+    print(f"a step of 784-512-256-(30 × 10)-256-512-784, batch {BATCH}, {threads} thread(s)")
+    for name in TRAINED:
+        ours, bare = _trainer(name), _Bare(_BARE[name])
+        ratio, low, high = _ratio(
+            lambda ours=ours: [ours.advance() for _ in range(STEPS)],
+            lambda bare=bare: [bare.advance() for _ in range(STEPS)],
+        )
+        print(f"{name} against bare PyTorch: {ratio:.2f} ({low:.2f} to {high:.2f}; aim: 1.3)")
+
+
+def _evaluation(threads: int) -> None:
+    """The bound of many codes against the decoder's matrix products alone."""
+    trainer = _trainer("straight_through")
+    weights = [m.weight.detach() for m in trainer.networks["decoder"] if hasattr(m, "weight")]
+    rows = [torch.rand(CODES, weight.shape[1]) for weight in weights]
+
+    def products() -> None:
+        for _ in range(EVALUATED):
+            for x, weight in zip(rows, weights, strict=True):
+                x @ weight.T
+
+    def bound() -> None:
+        with drawing_from(Draws.seeded(0)):
+            negative_bound(trainer, ITEMS[:EVALUATED], CODES)
+
+    share, low, high = _ratio(products, bound)
+    print(
+        f"the decoder's products in a bound of {CODES:,} codes, {threads} thread(s): "
+        f"{share:.0%} ({low:.0%} to {high:.0%}; aim: 60 %); "
+        f"peak: {peak_bytes(bound) / 2**20:.0f} MiB for {EVALUATED} data points"
+    )
+
+
+def _ratio(one: Callable[[], object], other: Callable[[], object]) -> tuple[float, float, float]:
+    """Median, least and largest over the rounds of the time of `one` over that of `other`."""
+    one(), other()  # what is made once is no part of it
+    ratios = [_seconds(one) / _seconds(other) for _ in range(2 * ROUNDS)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+class _Bare:
+    """The autoencoder and its training as a script would have them."""
+
+    def __init__(self, expected: Callable[..., Tensor]) -> None:
+        code = LATENTS * CATEGORIES
+        self._encoder = _relu_network(PIXELS, *ENCODER, code)
+        self._decoder = _relu_network(code, *ENCODER[::-1], PIXELS)
+        both = [*self._encoder.parameters(), *self._decoder.parameters()]
+        self._optimiser = torch.optim.Adam(both, lr=RATE, fused=True)
+        self._expected = expected
+        self._order, self._at = torch.randperm(len(ITEMS)), 0
+
+    def advance(self) -> Tensor:
+        x = ITEMS[self._order[self._at : self._at + BATCH]].float()
+        self._at = (self._at + BATCH) % len(ITEMS)
+        logits = self._encoder(x).view(BATCH, LATENTS, CATEGORIES)
+        log_q = logits.log_softmax(-1)
+        kl = (log_q.exp() * (log_q + math.log(CATEGORIES))).sum((1, 2))
+        loss = (self._expected(lambda z: self._cost(z, x), logits, log_q) + kl).mean()
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        return loss.detach()
+
+    def _cost(self, z: Tensor, x: Tensor) -> Tensor:
+        pixels = self._decoder(z.flatten(-2))
+        target = x.expand_as(pixels)
+        return F.binary_cross_entropy_with_logits(pixels, target, reduction="none").sum(-1)
+
+
+def _relu_network(*sizes: int) -> nn.Sequential:
+    layers = [part for i, o in pairwise(sizes) for part in (nn.Linear(i, o), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def _codes(log_q: Tensor, samples: int) -> Tensor:
+    """[B, N, K] -> one-hot [S, B, N, K]."""
+    drawn = log_q.detach().exp().flatten(0, 1).multinomial(samples, replacement=True)  # [B · N, S]
+    return F.one_hot(drawn.T.view(samples, *log_q.shape[:2]), CATEGORIES).float()
+
+
+def _bare_rloo(f: Callable[[Tensor], Tensor], logits: Tensor, log_q: Tensor) -> Tensor:
+    z = _codes(log_q, SAMPLES)
+    cost = f(z)  # [S, B]
+    advantage = (cost - (cost.sum(0) - cost) / (SAMPLES - 1)).detach()
+    return (cost + advantage * (z * log_q).sum((2, 3))).mean(0)
+
+
+def _bare_straight_through(f: Callable[[Tensor], Tensor], logits: Tensor, log_q: Tensor) -> Tensor:
+    q = log_q.exp()
+    return f(_codes(log_q, 1)[0] + q - q.detach())
+
+
+def _bare_gumbel_softmax(f: Callable[[Tensor], Tensor], logits: Tensor, log_q: Tensor) -> Tensor:
+    return f(F.gumbel_softmax(logits, TEMPERATURE))
+
+
+_BARE: Mapping[str, Callable[..., Tensor]] = {
+    "rloo": _bare_rloo,
+    "straight_through": _bare_straight_through,
+    "gumbel_softmax": _bare_gumbel_softmax,
+}
 
 
 if __name__ == "__main__":

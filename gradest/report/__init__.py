@@ -19,7 +19,18 @@ from gradest.plots import concrete, landscape
 from gradest.plots import training as training_plots
 from gradest.plots.adaptation import adaptation as draw_adaptation
 from gradest.plots.sources import variance_by_source
-from gradest.report import adaptation, nested, numerics, properties, prose, sources, swept, training
+from gradest.plots.vae_temperature import vae_temperature as draw_vae_temperature
+from gradest.report import (
+    adaptation,
+    nested,
+    numerics,
+    properties,
+    prose,
+    sources,
+    swept,
+    training,
+    vae_temperature,
+)
 from gradest.running.results import COLUMNS, read_run
 
 _FIGURES = {
@@ -35,6 +46,7 @@ _OF_TRAINING = {
     "training_objectives": training_plots.objectives,
     "training_gap": training_plots.gap,
     "training_gradient": training_plots.gradient,
+    "vae_temperature": draw_vae_temperature,
 }
 _OF_PROPERTIES = {"simplex": concrete.simplex, "simplex_panels": concrete.simplex_panels}
 _OWN = ("summary", "crossovers")  # names in tables/ that no task can take
@@ -79,6 +91,7 @@ def write_report(folder: Path) -> Path:
         *prose.about(frame, run, more.points),
         *properties.section(more.properties),
         *training.section(more.points),
+        *vae_temperature.section(more.points),
         prose.multiplicity(frame),
         *map(prose.section, sections),
         *prose.budgets(crossovers, _CROSSOVERS),

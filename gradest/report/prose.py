@@ -108,6 +108,13 @@ _CAPTIONS = {
         "In log α, of a few data points. The bias is shown where all codes can be enumerated. "
         "Bands as above.",
     ),
+    "vae_temperature": (
+        "Discrete objectives, and their gap to the one descended, over the temperature of training",
+        "Test data with hard codes above; below, on validation data, the discrete negative ELBO "
+        "less the objective descended. Points are means over seeds, bars their 95 % intervals, cut "
+        "at the edge of a panel. Up to the dashed 1/(n − 1) a Concrete density of n categories has "
+        "no mode inside the simplex.",
+    ),
     "pictures": (
         "Test data, their reconstructions and samples, a line for each estimator",
         "Reconstructions go through one hard code. Samples are means of p(x | z) at codes of the "

@@ -16,7 +16,7 @@ from gradest.costs import Cost, Problem
 from gradest.objectives import beside
 from gradest.training.trainer import Trainer
 
-_NUMBERS = 2**24  # at once, of what is generated: 64 MiB in float32
+_NUMBERS = 2**21  # at once, of what is generated: 8 MiB in float32, which caches hold
 
 
 class Estimate(NamedTuple):
