@@ -35,6 +35,11 @@ def beside(task: Task, logits: Tensor, f: Cost) -> Tensor:
     return penalty + kl_divergence(logits, f.prior.to(logits)).sum(-1)
 
 
+def closed_form(task: Task, logits: Tensor, f: Cost) -> Tensor | None:
+    """E f as the task writes it down, [B, N, K] -> [B]; None without one, and for a bound."""
+    return task.expectation(logits) if f.samples == 1 else None
+
+
 def owns_kl(estimator: Estimator, f: Cost) -> bool:
     """Whether the estimator's own divergence stands in the place of what is beside E f."""
     return estimator.owns_kl and f.kl == "relaxed"

@@ -10,6 +10,7 @@ from gradest.measuring import enumeration
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.replicator import Replicator
 from gradest.moments import Moments, decode, encode
+from gradest.objectives import closed_form
 
 
 class Reference(NamedTuple):
@@ -77,7 +78,7 @@ def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | 
     else:
         source, spread = "closed_form", 0.0
         logits = replicator.problem.logits.detach().double().requires_grad_()
-        closed = replicator.task.expectation(logits)
+        closed = closed_form(replicator.task, logits, replicator.problem.f)
         if closed is None:
             return None
         (gradient,) = torch.autograd.grad(closed.sum(), logits)
