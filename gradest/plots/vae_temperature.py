@@ -25,7 +25,8 @@ def vae_temperature(points: pd.DataFrame) -> Figure | None:
     """
     swept = temperatures.swept(points)
     rows = temperatures.at_the_end(swept)
-    rows = rows[rows["value"].notna()].rename(columns={"curve": "estimator"}).assign(tag="")
+    columns = {"curve": "estimator", "low": "value_low", "high": "value_high"}
+    rows = rows[rows["value"].notna()].rename(columns=columns).assign(tag="")
     if rows.empty:
         return None
     look = looks.looks(rows["estimator"])

@@ -112,8 +112,8 @@ _CAPTIONS = {
         "Discrete objectives, and their gap to the one descended, over the temperature of training",
         "Test data with hard codes above; below, on validation data, the discrete negative ELBO "
         "less the objective descended. Points are means over seeds, bars their 95 % intervals, cut "
-        "at the edge of a panel. Up to the dashed 1/(n − 1) a Concrete density of n categories has "
-        "no mode inside the simplex.",
+        "at the edge of a panel; a knob that is not set is not named. Up to the dashed 1/(n − 1) a "
+        "Concrete density of n categories has no mode inside the simplex.",
     ),
     "pictures": (
         "Test data, their reconstructions and samples, a line for each estimator",
