@@ -14,12 +14,14 @@ from gradest.running.cells import EstimatorCell, Payload
 from gradest.running.clock import seconds_of
 from gradest.threads import one_thread
 from gradest.training.course import trained
+from gradest.training.evaluation import negative_bound
 from gradest.training.settings import TrainingSettings
 from gradest.training.trainer import Trainer
 
 UNFINISHED = "unfinished"  # in a run's folder: a folder for each training that is not finished
 
 _TRIED = 5  # steps by which a training is timed
+_POINTS, _CODES = 20, 50  # and what an evaluation is timed by
 
 
 def own_folder(folder: Path, key: str) -> Path:
@@ -46,11 +48,19 @@ class TrainingCell(EstimatorCell):
         return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
 
     def expected_seconds(self, registry: Registry) -> float:
+        """Of the steps and of the bounds; looks at the gradient are left out."""
+        settings = TrainingSettings.model_validate(self.training)
+        asked = settings.evaluation
         with one_thread():
             trainer = self.trainer(registry)
             trainer.advance()  # what is made once is no part of a step
-            some = seconds_of(lambda: [trainer.advance() for _ in range(_TRIED)])
-        return some / _TRIED * self.training["steps"]
+            steps = seconds_of(lambda: [trainer.advance() for _ in range(_TRIED)])
+            items = trainer.model.data("test").to(trainer.device)
+            few = items[:_POINTS]
+            codes = seconds_of(lambda: negative_bound(trainer, few, _CODES)) / len(few) / _CODES
+        looks = 2 * (1 + settings.steps // asked.every) * asked.points * asked.samples
+        test = min(asked.test_points, len(items)) * asked.test_samples
+        return steps / _TRIED * settings.steps + codes * (looks + test)
 
     def trainer(self, registry: Registry) -> Trainer:
         """At its first step.  Raises Inapplicable."""
