@@ -97,16 +97,16 @@ _CAPTIONS = {
         "Negative ELBO of validation data against the step of training, one panel a task",
         "With hard codes, whatever was relaxed in training. Lines are means over seeds, bands "
         "their 95 % intervals; of one seed, the interval over data points. Early steps may lie "
-        "above a panel.",
+        "above a panel; an arrow at its top is a curve that ends above.",
     ),
     "training_gap": (
-        "The discrete negative ELBO less the objective that is descended, against the step",
+        "The discrete objective less the one that is descended, against the step",
         "On the same training data. Bands as above; on the grey line nothing is hidden.",
     ),
     "training_gradient": (
         "Variance of the gradient, and its bias against enumeration, at states of the training",
-        "In log α, of a few data points. The bias is shown where all codes can be enumerated. "
-        "Bands as above.",
+        "In log α, of a few data points. The bias is shown where all codes can be enumerated; an "
+        "arrow hangs from an upper limit, where it may be zero. Bars are 95 % intervals.",
     ),
     "vae_temperature": (
         "Discrete objectives, and their gap to the one descended, over the temperature of training",
