@@ -243,5 +243,6 @@ def _unseen(found: bool, where: Interval, detectable: str) -> str:
 
 
 def _called(what: Estimator | Task) -> str:
-    said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in what.knobs.items())
-    return f"{what.name} ({', '.join(said)})" if what.knobs else what.name
+    chosen = {k: v for k, v in what.knobs.items() if v is not None}
+    said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in chosen.items())
+    return f"{what.name} ({', '.join(said)})" if chosen else what.name

@@ -157,13 +157,15 @@ def _records(
 
 
 def _alone(cell: Cell, shipment: Shipment, where: tuple[str, str], truth: Record | None) -> Record:
+    executor = get_reusable_executor(max_workers=1)
     try:
-        executor = get_reusable_executor(max_workers=1)
         return executor.submit(measure_cell, cell, shipment, *where, truth).result()
     except BrokenProcessPool as error:
         reason = f"its process died: {' '.join(str(error).split())}"
         identity = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
         return {**identity, "status": "failed", "reason": reason, "written": False}
+    finally:
+        executor.shutdown()  # joblib would reuse it, and miss what it gives to its own
 
 
 def _headway(folder: Path, trainings: Set[str]) -> float:
