@@ -76,7 +76,10 @@ class Model(Task):
 
     @abstractmethod
     def observed(self, items: Tensor, dtype: torch.dtype) -> Tensor:
-        """Stored items as the networks see them, [B, D]; grey levels are drawn as bits anew."""
+        """Stored items as the networks see them, [B, D]; grey levels are drawn as bits anew.
+
+        By `gradest.randomness.draws()`, as every draw: torch's own no seed of a run brings back.
+        """
 
     @abstractmethod
     def pictures(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def test_where_every_rate_is_lost_one_is_shown_and_nothing_fails():
         lost("arm", "skipped", "needs K = 2", rate=0.1),
     )
     assert points[points["label"] == "rloo"]["learning_rate"].nunique() == 1
-    text = "\n".join(report.section(points))
+    text = "\n".join(report.section(points, {}))
     assert text.count("needs K = 2") == 2 and "learning rate 0.100" in text
     assert plots.objectives(points) is None
 
@@ -129,7 +129,7 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ((_, found),) = curves.final(points)
-        text = "\n".join(report.section(points))
+        text = "\n".join(report.section(points, {}))
         for draw in (plots.objectives, plots.gap, plots.gradient):
             draw(points)
     assert found["label"].tolist() == ["rloo", "nvil"] and found["rank"].iloc[0] == 1
@@ -140,14 +140,14 @@ def test_only_diverged_trainings_still_make_a_report():
     points = frame(training("rloo", NAN), training("nvil", NAN))
     ((_, found),) = curves.final(points)
     assert found["rank"].isna().all()
-    assert "n/a" in "\n".join(report.section(points))
+    assert "n/a" in "\n".join(report.section(points, {}))
 
 
 def test_the_report_tells_what_was_not_trained():
     points = frame(
         training("rloo", 30.0), lost("rloo", seed=1), lost("arm", "skipped", "arm needs K = 2")
     )
-    text = "\n".join(report.section(points))
+    text = "\n".join(report.section(points, {}))
     assert "- rloo on vae, seed 1: failed: OSError: no room" in text
     assert "- arm on vae, seed 0: skipped: arm needs K = 2" in text
     assert "learning rate that" not in text and "| rloo" in text
@@ -158,7 +158,7 @@ def test_nothing_is_drawn_or_said_of_no_rows():
     for points in (empty, frame(lost("rloo"))):
         assert all(draw(points) is None for draw in (plots.objectives, plots.gap, plots.gradient))
     assert plots.pictures({}) is None
-    assert not list(report.section(empty))
+    assert not list(report.section(empty, {}))
 
 
 def test_a_gap_is_shown_where_there_is_one():

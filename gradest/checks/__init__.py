@@ -10,10 +10,11 @@ from gradest.checks.contract_laws import CONTRACT_LAWS
 from gradest.checks.divergence_law import DIVERGENCE_LAWS
 from gradest.checks.finding import Finding, findings_of, passed, told
 from gradest.checks.mean_laws import MEAN_LAWS
+from gradest.checks.model_laws import MODEL_LAWS
 from gradest.checks.subject import FALSE_ALARM, LOOKS, SHARP, Subject
 from gradest.checks.symmetry_laws import SYMMETRY_LAWS
 from gradest.checks.task_laws import TASK_LAWS
-from gradest.contracts import Estimator, Task
+from gradest.contracts import Estimator, Model, Task
 from gradest.knobs import build
 
 ESTIMATOR_LAWS = {**CONTRACT_LAWS, **SYMMETRY_LAWS, **DIVERGENCE_LAWS, **MEAN_LAWS}
@@ -40,4 +41,5 @@ def check_task(cls: type[Task]) -> list[Finding]:
         problem = task.problem()
     except Exception as error:
         return [Finding("builds", "failed", told(error))]
-    return findings_of(TASK_LAWS, task, problem)
+    laws = TASK_LAWS | MODEL_LAWS if isinstance(task, Model) else TASK_LAWS
+    return findings_of(laws, task, problem)

@@ -160,7 +160,9 @@ def _without_the_far(ax: Axes, part: Part, look: Mapping[str, Look]) -> Part:
     ends = by_label.tail(1)
     best = ends[y].min()
     near = ends[y][ends[y] - best <= _FAR * (ends[y].quantile(0.75) - best)]
-    quarter = rows[rows[x] >= rows[x].max() / 4].sort_values(x).groupby("label").head(1)
+    # From a quarter of the way on, and the last two looks of a short training in any case.
+    early = min(rows[x].max() / 4, rows[x].drop_duplicates().nlargest(2).min())
+    quarter = rows[rows[x] >= early].sort_values(x).groupby("label").head(1)
     low = rows[y].min()
     high = max(low + (near.max() - low) / _ENDS, quarter[y].median())
     if high <= low:

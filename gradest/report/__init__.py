@@ -63,7 +63,7 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     frame, run = _read(folder)
-    controls = run.get("controls") or {}
+    controls, left_out = _controls(frame, run.get("controls") or {})
     knobs = run.get("nested") or []
     families = levels.found(frame, knobs)
     more = _read_further(folder, frame, families, knobs)
@@ -88,9 +88,10 @@ def write_report(folder: Path) -> Path:
     _write_bibtex(folder / _BIBTEX, cited)
     parts = [
         prose.controls(control_failures(frame, controls), controls),
+        prose.left_out(left_out),
         *prose.about(frame, run, more.points),
         *properties.section(more.properties),
-        *training.section(more.points),
+        *training.section(more.points, run.get("training") or {}),
         *vae_temperature.section(more.points),
         prose.multiplicity(frame),
         *map(prose.section, sections),
@@ -102,13 +103,22 @@ def write_report(folder: Path) -> Path:
         *numerics.section(merged),
         *prose.figures(drawn),
         *prose.unmeasured(merged),
-        prose.FILES,
+        prose.files(frame),
         *prose.cited(cited, _BIBTEX),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     path = folder / "report.md"
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     return path
+
+
+def _controls(
+    frame: pd.DataFrame, controls: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The controls of the estimators that the run was about, and those that it left out."""
+    known = set(frame["estimator"])
+    kept = {kind: [n for n in names if n in known] for kind, names in controls.items()}
+    return kept, [n for names in controls.values() for n in names if n not in known]
 
 
 def control_failures(frame: pd.DataFrame, controls: Mapping[str, Sequence[str]]) -> list[str]:

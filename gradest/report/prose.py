@@ -86,12 +86,12 @@ _CAPTIONS = {
     "simplex": (
         "A discrete distribution and its Concrete relaxations at rising temperatures",
         "Left the three outcomes with their probabilities, at the corners of the simplex; then the "
-        "density of the relaxed sample. Whatever the temperature, a share of each probability lies "
-        "nearest to its corner.",
+        "density of the relaxed sample. Whatever the temperature, the part of the simplex that is "
+        "nearest to a corner has the probability of that corner.",
     ),
     "simplex_panels": (
         "The Concrete density on the simplex over nine temperatures",
-        "From almost one-hot to almost uniform; up to λ = 1/(n − 1) no mode lies inside.",
+        "From almost one-hot to almost uniform; up to λ = 1/(K − 1) no mode lies inside.",
     ),
     "training_objectives": (
         "Negative ELBO of validation data against the step of training, one panel a task",
@@ -101,7 +101,9 @@ _CAPTIONS = {
     ),
     "training_gap": (
         "The discrete objective less the one that is descended, against the step",
-        "On the same training data. Bands as above; on the grey line nothing is hidden.",
+        "On the same training data. Above the grey line the relaxed objective promises more than "
+        "hard codes give; below it it asks for more, as where a divergence of relaxed densities is "
+        "larger than the discrete one. Bands as above.",
     ),
     "training_gradient": (
         "Variance of the gradient, and its bias against enumeration, at states of the training",
@@ -134,7 +136,8 @@ _CAPTIONS = {
         "upper limit. Estimators are in the order of their median bias, then of their variance.",
     ),
 }
-FILES = (
+_FILES_OF_TRAININGS = "Full data, unrounded: `training.parquet`, and `run.json`, what was run."
+_FILES = (
     "Full data, unrounded: `measurements.parquet` and `measurements.csv` hold every row, "
     "`tables/` the rankings, `run.json` what was run."
 )
@@ -164,6 +167,11 @@ def controls(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> 
     kinds = sorted(expected.items(), reverse=True)
     named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in kinds if names]
     return f"Controls came out as they should: {' and '.join(named)}." if named else ""
+
+
+def left_out(names: Sequence[str]) -> str:
+    """Controls that this run was told to leave out; nothing where there are none."""
+    return f"Controls that this run left out: {', '.join(map(escape, names))}." if names else ""
 
 
 def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> Iterator[str]:
@@ -221,6 +229,11 @@ def _rankings(rows: pd.DataFrame) -> Iterator[str]:
     if coarse := [d for d in dtypes if d not in fine]:
         named = " and ".join(map(escape, coarse))
         yield f"Rankings in {named}, which would be of rounding, are in the file alone."
+
+
+def files(frame: pd.DataFrame) -> str:
+    """Where the numbers behind the report are."""
+    return _FILES_OF_TRAININGS if frame.empty else _FILES
 
 
 def figures(names: Sequence[str]) -> Iterator[str]:

@@ -1,19 +1,22 @@
 """The section of a report on what becomes of models that are trained with each estimator."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
+from gradest.analysis import tables
 from gradest.analysis.curves import final
 from gradest.markdown import count, escape, interval, number, table
 
 _HEADERS = (
-    *("rank", "estimator", "learning rate", "seeds", "test −log p(x), m codes", "test −ELBO"),
+    *("rank", "estimator", "learning rate", "seeds", "test −log p(x)", "test −ELBO"),
     *("steps", "seconds of training"),
 )
 _READING = (
     "Costs in nats for a data point, lower is better, with hard codes whatever the estimator "
-    "relaxed in training. *−log p(x)* is the bound −log 1/m Σ p(x, zᵢ)/q(zᵢ | x) of the test data. "
+    "relaxed in training. *−log p(x)*, by which rows are ranked, is its bound −log 1/m Σ p(x, zᵢ)/"
+    "q(zᵢ | x) with m = {samples} codes, of the test data. "
     "Brackets are 95 % intervals: over seeds, at this test set, where there are several; of one "
     "seed over test data, at this training. A row shares the rank of those above it unless a test "
     "tells it apart from the first row with that rank, at 5 % for all pairs of a table (Holm)."
@@ -24,14 +27,20 @@ _CHOSEN = (
 )
 
 
-def section(points: pd.DataFrame) -> Iterator[str]:
-    """One table a task, and what was not trained."""
+def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[str]:
+    """One table a task, and what was not trained; `settings` are those of the trainings."""
     if points.empty:
         return
     yield "## Training"
-    yield _READING + (_CHOSEN if points["rates"].gt(1).any() else "")
+    samples = settings.get("evaluation", {}).get("test_samples", "m")
+    yield _READING.format(samples=samples) + (_CHOSEN if points["rates"].gt(1).any() else "")
+    falling = settings.get("anneal") or {}
+    if falling:
+        yield "Labels show where an annealed knob begins: " + ", ".join(map(escape, falling)) + "."
     for task, rows in final(points[points["status"] == "ok"]):
         yield f"### {escape(str(task))}"
+        knobs = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
+        yield escape(", ".join(f"{k} = {tables.plain(v)}" for k, v in tables.knobs(knobs).items()))
         yield table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
     lost = points[points["status"] != "ok"]
     if not lost.empty:

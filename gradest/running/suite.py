@@ -51,6 +51,8 @@ class Suite:
     def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[Cell]:
         """The cells whose task and estimator match one of the globs (none given: all).
 
+        Cells without a task and an estimator stay.
+
         Raises UsageError for a glob that matches nothing.
         """
         for kind, globs in (("task", tasks), ("estimator", estimators)):
@@ -61,12 +63,11 @@ class Suite:
                         f"no {kind} of the suite {self.name} matches {glob!r}"
                         f"{suggestion(glob, names)}"
                     )
-        if not (tasks or estimators):
-            return list(self.cells)
         return [
             cell
-            for cell in self._of_estimators
-            if _matches(cell.task, tasks) and _matches(cell.estimator, estimators)
+            for cell in self.cells
+            if not isinstance(cell, EstimatorCell)
+            or (_matches(cell.task, tasks) and _matches(cell.estimator, estimators))
         ]
 
     @property
@@ -96,6 +97,12 @@ def load_suite(
     path = _find(name)
     source = SuiteSource(path)
     settings = source.validated()
+    if settings.training:
+        for name, given in (("--replicates", replicates), ("--precision", precision)):
+            if given is not None:
+                raise UsageError(
+                    f"{name}: {path.stem} is a suite of trainings; --steps N is theirs"
+                )
     if replicates is not None:
         settings = settings.model_copy(update={"replicates": [replicates], "precision": None})
     if precision is not None:

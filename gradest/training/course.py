@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradest.errors import NonFiniteGradient
 from gradest.randomness import Draws, drawing_from
 from gradest.training.checkpoint import keep, kept
 from gradest.training.evaluation import (
@@ -101,6 +102,7 @@ class _Looker:
 
     def __init__(self, trainer: Trainer, settings: TrainingSettings, seed: int) -> None:
         self._trainer, self._settings, self._seed = trainer, settings, seed
+        self._title = f"{trainer.estimator.name} on {trainer.model.name}"
         # In an order of chance: published sets are sorted, and their first items no sample.
         self._items = {
             split: _shuffled(trainer.model.data(split)).to(trainer.device)
@@ -129,6 +131,10 @@ class _Looker:
             items = self._items[split][: asked.points]
             with self._draws(split, step):
                 trained_on = objective(self._trainer, items)
+                if not trained_on.isfinite().all():
+                    raise NonFiniteGradient(
+                        f"{self._title}: the objective is not finite at step {step} of training"
+                    )
                 discrete = discrete_objective(self._trainer, items)
                 found_here = {
                     "objective": trained_on,

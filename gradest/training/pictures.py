@@ -65,6 +65,12 @@ def pictures(trainer: Trainer, items: Tensor) -> Pictures:
     reconstructed = model.pictures(networks, x, _last(logits, f))  # [B, H, W]
     law = logits if f.prior is None else f.prior.to(logits).expand_as(logits)
     samples = model.pictures(networks, x, _last(law, f))
+    for images in (reconstructed, samples):
+        if images.ndim != 3 or len(images) != len(x):
+            raise ValueError(
+                f"{model.name}.pictures returned shape {list(images.shape)} for codes of "
+                f"{len(x)} data points; [{len(x)}, H, W] was expected"
+            )
     data = x.reshape_as(samples) if x.numel() == samples.numel() else x.unsqueeze(0)
     return Pictures(*((255 * part).round().byte().cpu() for part in (data, reconstructed, samples)))
 
