@@ -3,11 +3,12 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all lint format readme mutants wheel bench cost coverage
+.PHONY: help install benchmark test test-all certify lint format readme mutants wheel bench cost coverage
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
 	@echo "make test       the tests, without the long statistics"
+	@echo "make certify    the battery on the estimators that take long, and long runs"
 	@echo "make test-all   all tests"
 	@echo "make lint       ruff format and lint, changing nothing"
 	@echo "make format     let ruff format and mend"
@@ -31,6 +32,9 @@ benchmark: install
 
 test: install
 	$(PYTHON) -m pytest -n auto -m "not slow"
+
+certify: install
+	$(PYTHON) -m pytest -n auto -m slow tests/test_checks.py tests/test_runner.py tests/test_further.py
 
 test-all: install
 	$(PYTHON) -m pytest -n auto

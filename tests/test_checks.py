@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -58,7 +58,14 @@ def score_function(logits: Tensor, z: Tensor, cost: Tensor, baseline: Any = 0.0)
     return cost + (cost - baseline) * nabla(log_prob(logits, z))
 
 
-@pytest.mark.parametrize("name", sorted(gradest.all_estimators()))
+def _catalogue() -> Iterator[Any]:
+    """Every name; who adapts, or says that it is slow, takes ten seconds and more."""
+    for name, cls in sorted(gradest.all_estimators().items()):
+        slow = cls.adapt_steps or cls.slow
+        yield pytest.param(name, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize("name", _catalogue())
 def test_every_estimator_is_certified(name: str) -> None:
     findings = check_estimator(gradest.all_estimators()[name])
     assert passed(findings), findings
@@ -107,7 +114,7 @@ class Disarm(Estimator):
         return (cost + other) / 2 + (g.detach() * nabla(a)).sum(-1)
 
 
-@pytest.mark.parametrize("cls", [Rebar, Disarm])
+@pytest.mark.parametrize("cls", [pytest.param(Rebar, marks=pytest.mark.slow), Disarm])
 def test_certifies_what_the_catalogue_may_lack(cls: type[Estimator]) -> None:
     findings = check_estimator(cls)
     assert passed(findings), findings
@@ -161,6 +168,7 @@ def test_skips_with_a_reason_the_problems_that_do_not_apply() -> None:
     assert all(f.status == "skipped" and "Disarm needs K = 2" in f.detail for f in skipped)
 
 
+@pytest.mark.slow
 def test_tells_how_often_f_was_evaluated_where_nothing_is_claimed() -> None:
     (found,) = [f for f in check_estimator(Rebar) if f.law == "evaluations"]
     assert found.status == "skipped"

@@ -148,6 +148,7 @@ def test_what_adapting_buys_is_the_last_look_over_the_first(write, tmp_path):
     assert not (tmp_path / "figures" / "adaptation.svg").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_adaptive_estimators_in_two_dtypes_has_a_line_each(tmp_path):
     suite = {
         **{"replicates": 64, "timed": False, "parameters": ["log_alpha"], "adapt_steps": 5},

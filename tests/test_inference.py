@@ -440,6 +440,7 @@ def test_the_unified_interval_of_one_coordinate():
         assert before.low <= after.low * (1 + 1e-9) and before.high <= after.high * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_the_standard_error_of_the_squared_bias(assert_mean):
     for bias in (0.0, 3.0):
         draw, truth, _, coordinates = law("fifty equal coordinates", bias, 512)
@@ -780,7 +781,8 @@ def test_precisions_are_the_distances_to_the_far_ends():
     assert large["bias_precision"] == pytest.approx(max(above, below) / large["bias_norm"])
 
 
-@pytest.mark.parametrize("pilot", [pytest.param(64, marks=pytest.mark.slow), 512])
+@pytest.mark.slow
+@pytest.mark.parametrize("pilot", [64, 512])
 @pytest.mark.parametrize(
     ("draw", "variance", "bias"),
     [

@@ -233,7 +233,7 @@ def test_inapplicable_cells_are_skipped_with_the_reason(measured, plugins):
     assert rows.reason[0] == "binary needs K = 2, categorical has K = 3"
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kill_9_loses_no_finished_cell(measured, tmp_path, plugins, suite_file, jobs):
     suite_file.write_text(
         "replicates: 200\ntasks: [categorical]\n"
