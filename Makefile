@@ -1,4 +1,5 @@
 VENV ?= .venv
+SLOW := $(addprefix tests/test_,checks.py runner.py further.py tampering.py training.py memory.py)
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
@@ -34,7 +35,7 @@ test: install
 	$(PYTHON) -m pytest -n auto -m "not slow"
 
 certify: install
-	$(PYTHON) -m pytest -n auto -m slow tests/test_checks.py tests/test_runner.py tests/test_further.py
+	$(PYTHON) -m pytest -n auto -m slow $(SLOW)
 
 test-all: install
 	$(PYTHON) -m pytest -n auto

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -58,11 +58,12 @@ def score_function(logits: Tensor, z: Tensor, cost: Tensor, baseline: Any = 0.0)
     return cost + (cost - baseline) * nabla(log_prob(logits, z))
 
 
-def _catalogue() -> Iterator[Any]:
+def _catalogue() -> list[Any]:
     """Every name; who adapts, or says that it is slow, takes ten seconds and more."""
-    for name, cls in sorted(gradest.all_estimators().items()):
-        slow = cls.adapt_steps or cls.slow
-        yield pytest.param(name, marks=pytest.mark.slow if slow else ())
+    return [
+        pytest.param(name, marks=pytest.mark.slow if cls.adapt_steps or cls.slow else ())
+        for name, cls in sorted(gradest.all_estimators().items())
+    ]
 
 
 @pytest.mark.parametrize("name", _catalogue())

@@ -141,6 +141,7 @@ def variance_hits(name: str, replicates: int, repetitions: int = 2000) -> list[b
     return [contains(total_variance(m), truth) for m in repeated(draw, replicates, repetitions)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [0.0, 0.1, 1.0, 3.0, 30.0])
 def test_the_interval_of_the_squared_bias_covers_in_the_plain_case(bias):
     assert_covers(bias_hits("one coordinate", bias, 512, 1500), "squared bias")
@@ -666,6 +667,7 @@ def test_the_joint_test_sees_one_coordinate_of_fifty():
     assert share([plenty(6 * axis(50), generator) for _ in range(100)]) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coordinates", [1, 4])
 def test_a_detectable_bias_is_found(coordinates):
     """With 80 % in a coordinate of its own; any direction has more."""

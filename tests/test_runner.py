@@ -134,16 +134,23 @@ def test_processes_and_threads_measure_what_one_process_measures(measured):
     assert same(alone, measured("threads", Workers(jobs=2, backend="threading")))
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_measures_what_one_process_measures(measured):
     distributed = pytest.importorskip("distributed", reason="Dask is an optional extra")
+    dask = pytest.importorskip("dask", reason="Dask is an optional extra")
     alone = measured("alone")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0"
-    ) as cluster:
+    # The profiler looks into frames and keeps alive what they hold, which the column memory shows.
+    with (
+        dask.config.set({"distributed.worker.profile.enabled": False}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+    ):
         workers = Workers(backend="dask", scheduler=cluster.scheduler_address)
         assert same(alone, measured("dask", workers))
 
 
+@pytest.mark.slow
 def test_a_missing_scheduler_is_one_clear_line(measured):
     pytest.importorskip("distributed", reason="Dask is an optional extra")
     with pytest.raises(UsageError, match=r"no Dask scheduler at 127.0.0.1:1"):
@@ -208,6 +215,7 @@ def test_failed_cells_are_tried_again(measured, plugins):
     assert second.status.tolist() == ["failed"] * 2 + ["ok"] * 2
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_worker_is_found_and_the_others_go_on(measured):
     text = (
         "replicates: 200\ntasks: [categorical, bernoulli]\n"

@@ -55,7 +55,13 @@ def verdict(estimator: Estimator, task: gradest.Task, seed: int, enumerate_draws
     return found.row()["verdict"]
 
 
-@pytest.mark.parametrize("enumerate_draws", [None, False], ids=["as it comes", "by replicates"])
+@pytest.mark.parametrize(
+    "enumerate_draws",
+    [
+        pytest.param(None, id="as it comes"),
+        pytest.param(False, id="by replicates", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(("name", "knobs", "task"), SOUND)
 def test_tampering_is_seen_and_soundness_too(name, knobs, task, enumerate_draws):
     task, inner = gradest.make_task(task), gradest.make_estimator(name, **knobs)

@@ -475,6 +475,7 @@ estimators: [rloo, {nvil: {hidden: 5}}]
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_amid_its_trainings_ends_as_one_that_is_not(tmp_path):
     path = tmp_path / "small.yaml"
     path.write_text(SUITE)

@@ -22,7 +22,6 @@ from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
 
 _WEIGHED = 64  # replicates at once whose memory is watched
-_LOOKS = 3  # at the memory
 
 
 def measure(
@@ -127,9 +126,5 @@ def _settle(tally: Tally, found: Enumerated, replicator: Replicator, chunk: int)
 
 
 def _weighed(replicator: Replicator, rows: int) -> float:
-    """Bytes at the peak, per estimate.
-
-    The least of a few looks: a profiler of the process, such as that of a Dask worker, looks into
-    frames at any time and keeps alive for a moment what they hold.
-    """
-    return min(peak_bytes(lambda: replicator(rows)) for _ in range(_LOOKS)) / rows
+    """Bytes at the peak, per estimate."""
+    return peak_bytes(lambda: replicator(rows)) / rows

@@ -63,7 +63,7 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     frame, run = _read(folder)
-    controls, left_out = _controls(frame, run.get("controls") or {})
+    controls, left_out = _controls(frame, run)
     knobs = run.get("nested") or []
     families = levels.found(frame, knobs)
     more = _read_further(folder, frame, families, knobs)
@@ -113,12 +113,14 @@ def write_report(folder: Path) -> Path:
 
 
 def _controls(
-    frame: pd.DataFrame, controls: Mapping[str, Sequence[str]]
+    frame: pd.DataFrame, run: Mapping[str, Any]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The controls of the estimators that the run was about, and those that it left out."""
-    known = set(frame["estimator"])
-    kept = {kind: [n for n in names if n in known] for kind, names in controls.items()}
-    return kept, [n for names in controls.values() for n in names if n not in known]
+    """The controls of the run, and those that the suite has but the run was to leave out."""
+    controls = run.get("controls") or {}
+    suite = {cell.get("estimator") for cell in run.get("cells") or ()}
+    absent = suite - set(frame["estimator"])
+    kept = {kind: [n for n in names if n not in absent] for kind, names in controls.items()}
+    return kept, [n for names in controls.values() for n in names if n in absent]
 
 
 def control_failures(frame: pd.DataFrame, controls: Mapping[str, Sequence[str]]) -> list[str]:

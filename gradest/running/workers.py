@@ -33,8 +33,11 @@ def running_on(workers: Workers) -> Iterator[None]:
         return
     if importlib.util.find_spec("distributed") is None:
         raise UsageError("--backend dask needs Dask: pip install 'gradest[dask]'")
+    import dask
     from distributed import Client, LocalCluster
 
+    # A profiler that looks into frames keeps alive what they hold, and memory would be too high.
+    dask.config.set({"distributed.worker.profile.enabled": False})
     local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": ":0"}
     with nullcontext() if workers.scheduler else LocalCluster(**local) as cluster:
         try:
