@@ -12,9 +12,11 @@ from gradest.costs import Problem
 from gradest.errors import NonFiniteGradient
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
+from gradest.measuring.rounding import resolution
 from gradest.training.settings import GradientLooks
 from gradest.training.trainer import Trainer
 
+_ROUNDING = resolution(torch.float64) ** 2
 _ADAPT_STEPS = 200  # at most: a state is looked at in passing
 
 
@@ -60,5 +62,9 @@ def looked_at(
     ends = ("", "_low", "_high")
     yield "gradient_variance", {end: row[f"variance{end}"] for end in ends}
     if row["gradient_norm"] > 0:  # NaN where the truth is unknown
-        norm = row["gradient_norm"]
-        yield "gradient_bias_sq", {end: row[f"bias_sq{end}"] / norm**2 for end in ends}
+        squares = {end: row[f"bias_sq{end}"] / row["gradient_norm"] ** 2 for end in ends}
+        # What is enumerated without a bias is left with the rounding of its sums.
+        yield (
+            "gradient_bias_sq",
+            {end: x if abs(x) > _ROUNDING else 0.0 for end, x in squares.items()},
+        )
