@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -149,10 +150,7 @@ def _measuring_cells(
         [None] if settings.precision else settings.replicates,
     ):
         yield MeasuringCell(
-            task=task.name,
-            task_knobs=task.knobs,
-            estimator=estimator.name,
-            estimator_knobs=estimator.knobs,
+            **_pair(task, estimator, core),
             seed=seed,
             replicates=count,
             precision=settings.precision and settings.precision.model_dump(),
@@ -161,7 +159,6 @@ def _measuring_cells(
             dtype=dtype,
             tolerant=settings.nonfinite == "count",
             device=device,
-            sources=_sources(task, estimator, core),
         )
 
 
@@ -173,24 +170,27 @@ def _training_cells(
         tasks, estimators, settings.training.learning_rate, settings.seeds
     ):
         yield TrainingCell(
-            task=task.name,
-            task_knobs=task.knobs,
-            estimator=estimator.name,
-            estimator_knobs=estimator.knobs,
+            **_pair(task, estimator, core),
             seed=seed,
             learning_rate=rate,
             training=settings.training.model_dump(exclude={"learning_rate"}),
             device=device,
-            sources=_sources(task, estimator, core),
         )
 
 
-def _sources(task: Task, estimator: Estimator, core: str) -> dict[str, str]:
+def _pair(task: Task, estimator: Estimator, core: str) -> dict[str, Any]:
+    """What every cell says of the two that it brings together."""
     return {
-        "task": source_digest(type(task)),
-        "estimator": source_digest(type(estimator)),
-        "core": core,
-        "torch": torch.__version__,
+        "task": task.name,
+        "task_knobs": task.knobs,
+        "estimator": estimator.name,
+        "estimator_knobs": estimator.knobs,
+        "sources": {
+            "task": source_digest(type(task)),
+            "estimator": source_digest(type(estimator)),
+            "core": core,
+            "torch": torch.__version__,
+        },
     }
 
 
