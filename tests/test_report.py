@@ -89,7 +89,7 @@ def write(tmp_path, monkeypatch):
         monkeypatch.setattr(files, "_OF_MEASUREMENTS", chosen)
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
-        assert write_report(tmp_path) == tmp_path / "report.md"
+        assert write_report(tmp_path) == tmp_path / "report.html"
         return (tmp_path / "report.md").read_text(encoding="utf-8")
 
     return written
