@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from gradest import claims
-from gradest.contracts import Estimator, Task
+from gradest.contracts import Estimator, Model, Task
 from gradest.errors import PluginError, UsageError
 from gradest.knobs import build, examine, suggestion
 
@@ -61,6 +61,10 @@ class Registry:
     def task(self, name: str) -> type[Task]:
         """Raises UsageError, with the nearest name, when there is none."""
         return _lookup(self.tasks, name, "task")
+
+    def models(self) -> list[str]:
+        """The names of the tasks that can be trained."""
+        return sorted(name for name, found in self.tasks.items() if issubclass(found, Model))
 
     def _add(self, found: type) -> None:
         name = found.name
