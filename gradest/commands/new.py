@@ -16,11 +16,10 @@ from typing import Literal, NamedTuple
 
 from gradest.errors import UsageError
 from gradest.files import write_atomically
-from gradest.registry import Registry
+from gradest.registry import Registry, is_test
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")  # at most 40, so that no line gets too long
-_TESTS = re.compile(r"test_.*|.*_test|conftest")  # what pytest collects
 
 
 class Beginning(NamedTuple):
@@ -69,7 +68,7 @@ def _unfit(asked: Beginning, registry: Registry) -> str:
         return "it is a keyword of Python"
     if name in registry.estimators or name in registry.tasks:
         return "it is taken, see --list"
-    if _TESTS.fullmatch(name):
+    if is_test(name):
         return "pytest would take the file for a test"
     if (found := find_spec(name)) and found.origin:
         return f"it would hide the Python module of that name ({found.origin})"
