@@ -1,5 +1,6 @@
 """`--new-estimator` and `--new-task`: what is begun works as it is, and nothing is overwritten."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from gradest import Task, files
+from gradest.checks import check_estimator, check_task, passed
 from gradest.cli import main
 from gradest.commands.new import Beginning, begin
 from gradest.errors import UsageError
 from gradest.registry import Registry, load_plugin
 from gradest.running.suite import load_suite
-
-pytest_plugins = ["pytester"]  # runs a plugin's test in this process, which has torch already
 
 ROOT = Path(__file__).parent.parent
 LONGEST = "a_name_of_forty_letters_is_hardly_needed"  # and must break no line
@@ -67,11 +67,26 @@ def test_it_is_formatted_and_lint_free_here_and_elsewhere(kind, options, registr
         assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_its_test_certifies_it_in_a_folder_of_its_own(kind, registry, pytester):
-    begin(Beginning(kind, "mine"), pytester.path, registry)
-    done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "error", "test_mine.py")
-    done.assert_outcomes(passed=4)
+@pytest.mark.parametrize(("kind", "check"), [("estimator", check_estimator), ("task", check_task)])
+def test_it_is_certified_and_claims_every_law_that_it_obeys(kind, check, registry, tmp_path):
+    begin(Beginning(kind, "mine"), tmp_path, registry)
+    findings = check(load_plugin(tmp_path / "mine.py")[0])
+    assert passed(findings), findings
+    assert not [f for f in findings if "yet it holds" in f.detail]
+
+
+@pytest.mark.slow
+def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
+    for kind in KINDS:
+        begin(Beginning(kind, f"my_{kind}"), tmp_path, registry)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "8 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -83,14 +84,13 @@ def _imported(text: str) -> set[str]:
 
 
 def _write_all(texts: dict[Path, str], folder: Path) -> None:
-    written: list[Path] = []
     try:
-        for path, text in texts.items():
-            write_atomically(path, lambda partial, t=text: partial.write_text(t, encoding="utf-8"))
-            written.append(path)
+        with ExitStack() as undo:
+            for path, text in texts.items():
+                write_atomically(path, lambda file, t=text: file.write_text(t, encoding="utf-8"))
+                undo.callback(path.unlink)
+            undo.pop_all()
     except OSError as error:
-        for path in written:
-            path.unlink()
         raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
