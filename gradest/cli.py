@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ import torch
 from pydantic import ValidationError
 
 from gradest import catalogue, checks
+from gradest.commands.new import Beginning, begin
 from gradest.contracts import Estimator, Task
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring.precision import Precision
@@ -78,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
         "--check", metavar="NAME|FILE", help="certify a plugin (exit status 1: rejected)"
     )
     what.add_argument("--report", metavar="DIR", type=Path, help="rebuild the report of a run")
+    for kind in ("estimator", "task"):
+        what.add_argument(
+            f"--new-{kind}",
+            dest="new",
+            metavar="NAME",
+            type=partial(Beginning, kind),
+            help=f"begin a plugin: NAME.py, its test and a suite with the {kind} in it",
+        )
     as_what = parser.add_mutually_exclusive_group()
     as_what.add_argument("--markdown", action="store_true", help="--list estimators as a table")
     as_what.add_argument("--bibtex", action="store_true", help="--list what estimators cite")
@@ -86,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plugin", metavar="PATH", action="append", default=[], help="a file or folder; repeatable"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="default: results/<suite>")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="default: results/<suite>; of --new-...: here"
+    )
     parser.add_argument("--jobs", metavar="N", type=_positive, default=Workers.jobs)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", metavar="N", type=int, help="instead of the suite's seeds")
@@ -146,6 +158,9 @@ def _dispatch(options: argparse.Namespace) -> int:
     registry = Registry.load(options.plugin)
     if options.list:
         print(_listing(options, registry), end="")
+        return 0
+    if options.new:
+        print(begin(options.new, options.out or Path(), registry))
         return 0
     if options.check:
         return _check(options.check, registry)

@@ -168,6 +168,11 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         (BASE + "  - concrete: {temperature: .inf}\n", 6, "temperature = inf"),
         (BASE + "  - concrete: 3\n", 6, "neither a name nor"),
         (BASE + "  - {a: {}, b: {}}\n", 6, "neither a name nor"),
+        (
+            BASE.replace("replicates: 100\n", "training: {}\n"),
+            1,
+            "categorical is no model that can be trained; known: bernoulli_vae, categorical_vae, ",
+        ),
         (BASE + "  - 3\n", 6, "neither a name nor"),
         (BASE.replace("- categorical", "- categorical: {alpha: [1, -1, 1]}"), 3, "alpha.1. = -1"),
         (BASE.replace("- categorical", "- categorical: {alpha: [1, 1]}"), 3, "alpha has 2 entries"),

@@ -295,6 +295,17 @@ def test_annealing_is_for_the_estimators_that_have_the_knob():
         trainer("rloo", anneal={"samples": Annealing()})
 
 
+def test_the_rate_at_which_an_estimator_tunes_itself_can_be_annealed():
+    falling = Annealing(rate=100.0, least=1e-30, every=1)  # 1, and then as good as nothing
+    one = trainer("relax", anneal={"learning_rate": falling})
+    one.advance()
+    before = one.state()["estimator"]["_parameters"]
+    one.advance()
+    after = one.state()["estimator"]["_parameters"]
+    moved = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
+    assert max(moved) < 1e-20
+
+
 def test_an_estimator_that_does_not_apply_is_refused():
     with pytest.raises(Inapplicable, match="K = 2"):
         trainer("arm")

@@ -117,7 +117,7 @@ def load_suite(
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
-    source.check_training(settings, tasks, estimators)
+    source.check_training(settings, tasks, estimators, registry.models())
     make = _training_cells if settings.training else _measuring_cells
     looked_at = source.members("properties", settings.properties, find_property)
     cells = (*_property_cells(settings, looked_at), *make(settings, tasks, estimators, device))

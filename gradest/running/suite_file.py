@@ -190,13 +190,21 @@ class SuiteSource:
                 )
 
     def check_training(
-        self, settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator]
+        self,
+        settings: SuiteFile,
+        tasks: Sequence[Task],
+        estimators: Sequence[Estimator],
+        models: Iterable[str],
     ) -> None:
+        """Raises SuiteError for a task that is none of the `models`, and for annealed knobs."""
         if settings.training is None:
             return
         for task in tasks:
             if not isinstance(task, Model):
-                raise self.error(("training",), f"{task.name} is no model that can be trained")
+                raise self.error(
+                    ("training",),
+                    f"{task.name} is no model that can be trained; known: {', '.join(models)}",
+                )
         known = {estimator.name: estimator.knobs for estimator in estimators}
         for name, falling in settings.training.anneal.items():
             if name not in known:
