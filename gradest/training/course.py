@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradest.errors import NonFiniteGradient
 from gradest.randomness import Draws, drawing_from
-from gradest.training.checkpoint import keep, kept
+from gradest.states import read_state, write_state
 from gradest.training.evaluation import (
     Estimate,
     discrete_objective,
@@ -60,7 +60,7 @@ def trained(
     """
     checkpoint, headway = folder / "checkpoint.pt", Headway(folder, settings.steps)
     course = Course([])
-    if state := kept(checkpoint):
+    if state := read_state(checkpoint, "training from the start"):
         trainer.resume(state["trainer"])
         course = Course(**{**state["course"], "points": [Point(*p) for p in state["points"]]})
     looker = _Looker(trainer, settings, seed)
@@ -94,7 +94,7 @@ def trained(
 def _save(path: Path, trainer: Trainer, course: Course) -> None:
     plain = {k: v for k, v in asdict(course).items() if k != "points"}
     points = [list(p) for p in course.points]
-    keep(path, {"trainer": trainer.state(), "course": plain, "points": points})
+    write_state(path, {"trainer": trainer.state(), "course": plain, "points": points})
 
 
 class _Looker:
