@@ -161,6 +161,16 @@ def test_the_running_objective_is_the_mean_since_the_last_look(tmp_path, monkeyp
     assert found == means
 
 
+def test_what_is_never_looked_at_is_not_held_beside_the_training_data(tmp_path):
+    asked = settings(gradient={"steps": [3], "points": 30, "replicates": 64})
+    items = course._Looker(trainer(), asked, 7)._items
+    assert [len(items[split]) for split in ("train", "valid", "test")] == [30, 20, 30]
+    for each in items.values():  # no view of all of them
+        assert each.untyped_storage().nbytes() == each.nbytes
+    few = course._Looker(trainer(), settings(evaluation={"test_points": 3}), 7)
+    assert few.pictures().samples.shape == (10, 8, 8)
+
+
 def test_a_damaged_checkpoint_warns_in_one_line_and_starts_over(tmp_path):
     whole, _ = trained(trainer(), settings(), 7, tmp_path)
     path = tmp_path / "checkpoint.pt"

@@ -20,7 +20,7 @@ from gradest.training.evaluation import (
     objective,
 )
 from gradest.training.headway import Headway
-from gradest.training.pictures import Pictures, pictures
+from gradest.training.pictures import SHOWN, Pictures, pictures
 from gradest.training.settings import TrainingSettings
 from gradest.training.snapshot import looked_at
 from gradest.training.streams import stream
@@ -103,10 +103,15 @@ class _Looker:
     def __init__(self, trainer: Trainer, settings: TrainingSettings, seed: int) -> None:
         self._trainer, self._settings, self._seed = trainer, settings, seed
         self._title = f"{trainer.estimator.name} on {trainer.model.name}"
-        # In an order of chance: published sets are sorted, and their first items no sample.
+        asked, gradient = settings.evaluation, settings.gradient
+        most = {
+            "train": max(asked.points, gradient.points if gradient else 0),
+            "valid": asked.points,
+            "test": max(asked.test_points, SHOWN),
+        }
         self._items = {
-            split: _shuffled(trainer.model.data(split)).to(trainer.device)
-            for split in ("train", "valid", "test")
+            split: _some(trainer.model.data(split), count).to(trainer.device)
+            for split, count in most.items()
         }
 
     def wanted(self, step: int) -> bool:
@@ -174,9 +179,13 @@ class _Looker:
         return drawing_from(Draws.seeded(stream("look", *what, self._seed), self._trainer.device))
 
 
-def _shuffled(items: Tensor) -> Tensor:
-    """In an order that is the same for every training."""
-    return items[torch.randperm(len(items), generator=torch.Generator().manual_seed(0))]
+def _some(items: Tensor, count: int) -> Tensor:
+    """At most so many, the same for every training: a copy of these alone.
+
+    By chance: published sets are sorted, and their first items no sample.
+    """
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))
+    return items[order[:count]]
 
 
 _UNKNOWN = (float("nan"), float("nan"))
