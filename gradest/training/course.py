@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from gradest.errors import NonFiniteGradient
+from gradest.inference import CONFIDENCE
 from gradest.randomness import Draws, drawing_from
 from gradest.states import read_state, write_state
 from gradest.training.evaluation import (
@@ -189,9 +191,10 @@ def _some(items: Tensor, count: int) -> Tensor:
 
 
 _UNKNOWN = (float("nan"), float("nan"))
+_REACH = float(stats.norm.isf((1 - CONFIDENCE) / 2))  # in standard errors
 
 
 def _interval(found: Estimate) -> tuple[float, float, float]:
-    """At 95 %, over data points and draws: what another test set of that size would give."""
-    reach = 1.96 * found.standard_error
+    """At CONFIDENCE, over data points and draws: of another test set of that size."""
+    reach = _REACH * found.standard_error
     return found.value, found.value - reach, found.value + reach
