@@ -19,6 +19,19 @@ estimators:
   - rloo: {samples: [2, 4]}
 """
 
+TRAINING = """\
+training:
+  steps: 10
+  evaluation: {every: 5}
+  checkpoint_seconds: 1
+  gradient:
+    steps: [0, 8]
+tasks:
+  - categorical_vae
+estimators:
+  - rloo
+"""
+
 
 @pytest.fixture(scope="module")
 def registry():
@@ -102,6 +115,19 @@ def test_the_key_sees_everything_that_determines_the_numbers(load):
         == cell.draw_seed
         != MeasuringCell(**{**fields, "seed": 1}).draw_seed
     )
+
+
+def test_the_key_of_a_training_does_not_see_how_often_it_is_saved(load):
+    (own,) = load(TRAINING).cells
+    for old, new, same in (
+        ("checkpoint_seconds: 1", "checkpoint_seconds: 2", True),
+        ("every: 5", "every: 4", False),
+        ("steps: 10", "steps: 11", False),
+        ("[0, 8]", "[0, 9]", False),
+    ):
+        (other,) = load(TRAINING.replace(old, new)).cells
+        assert (other.key == own.key) is same
+        assert (other.draw_seed == own.draw_seed) is same
 
 
 def test_cells_are_plain_data(load):

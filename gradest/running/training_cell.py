@@ -1,7 +1,7 @@
 """Cells that train a model with an estimator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import torch
 from gradest.knobs import build
 from gradest.measuring.truth import Reference
 from gradest.registry import Registry
-from gradest.running.cells import EstimatorCell, Payload
+from gradest.running.cells import EstimatorCell, Payload, canonical
 from gradest.running.clock import seconds_of
 from gradest.threads import one_thread
 from gradest.training.course import trained
@@ -40,6 +40,12 @@ class TrainingCell(EstimatorCell):
     training: Mapping[str, Any]
     device: str
     sources: Mapping[str, str]
+
+    @property
+    def _identity(self) -> str:
+        """Without how often the training is saved, which changes no number."""
+        named = {k: v for k, v in self.training.items() if k != "checkpoint_seconds"}
+        return canonical({**asdict(self), "training": named})
 
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         settings = TrainingSettings.model_validate(self.training)
