@@ -21,6 +21,7 @@ from gradest.measuring.rounding import resolution
 from gradest.objectives import beside
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry, Shipment
+from gradest.running import training_cell
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
 from gradest.running.runner import run
@@ -486,6 +487,26 @@ training:
 tasks: [{categorical_vae: {latents: 2, categories: 3, hidden: 5}}]
 estimators: [rloo, {nvil: {hidden: 5}}]
 """
+
+
+def test_the_expected_time_of_a_training_includes_its_looks_at_the_gradient(tmp_path, monkeypatch):
+    measured = []
+
+    def expected(make, adapt_steps, replicates, device):
+        made = make()
+        measured.append((made.task.name, len(made.logits), adapt_steps, replicates(made, 1)))
+        return 7.0
+
+    monkeypatch.setattr(training_cell, "seconds_of", lambda call: 0.0)
+    monkeypatch.setattr(training_cell, "expected_seconds", expected)
+    path, registry = tmp_path / "small.yaml", Registry.load([])
+    looks = "gradient: {steps: [0, 60, 0], points: 3, replicates: 99}"
+    path.write_text(SUITE.replace("checkpoint_seconds: 0", looks))
+    found = [cell.expected_seconds(registry) for cell in load_suite(str(path), registry).cells[::2]]
+    assert found == [14.0, 14.0]  # two steps, each once
+    assert measured == [("categorical_vae", 3, steps, 99) for steps in (0, 200)]
+    path.write_text(SUITE)
+    assert load_suite(str(path), registry).cells[0].expected_seconds(registry) == 0.0
 
 
 @pytest.mark.slow

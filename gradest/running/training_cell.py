@@ -8,14 +8,17 @@ from typing import Any, ClassVar
 import torch
 
 from gradest.knobs import build
+from gradest.measuring.replicator import Replicator
 from gradest.measuring.truth import Reference
 from gradest.registry import Registry
 from gradest.running.cells import EstimatorCell, Payload, canonical
 from gradest.running.clock import seconds_of
+from gradest.running.trial import expected_seconds
 from gradest.threads import one_thread
 from gradest.training.course import trained
 from gradest.training.evaluation import negative_bound
-from gradest.training.settings import TrainingSettings
+from gradest.training.settings import GradientLooks, TrainingSettings
+from gradest.training.snapshot import Snapshot, fresh
 from gradest.training.trainer import Trainer
 
 UNFINISHED = "unfinished"  # in a run's folder: a folder for each training that is not finished
@@ -54,11 +57,12 @@ class TrainingCell(EstimatorCell):
         return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
 
     def expected_seconds(self, registry: Registry) -> float:
-        """Of the steps and of the bounds; looks at the gradient are left out."""
+        """Of the steps, of the bounds, and of the looks at the gradient, as at the first step."""
         settings = TrainingSettings.model_validate(self.training)
         asked = settings.evaluation
         with one_thread():
             trainer = self.trainer(registry)
+            gradient = _of_looks(trainer, settings.gradient)
             trainer.advance()  # what is made once is no part of a step
             steps = seconds_of(lambda: [trainer.advance() for _ in range(_TRIED)])
             items = trainer.model.data("test").to(trainer.device)
@@ -66,7 +70,7 @@ class TrainingCell(EstimatorCell):
             codes = seconds_of(lambda: negative_bound(trainer, few, _CODES)) / len(few) / _CODES
         looks = 2 * (1 + settings.steps // asked.every) * asked.points * asked.samples
         test = min(asked.test_points, len(items)) * asked.test_samples
-        return steps / _TRIED * settings.steps + codes * (looks + test)
+        return steps / _TRIED * settings.steps + codes * (looks + test) + gradient
 
     def trainer(self, registry: Registry) -> Trainer:
         """At its first step.  Raises Inapplicable."""
@@ -81,3 +85,18 @@ class TrainingCell(EstimatorCell):
             dtype=getattr(torch, settings.dtype),
             device=self.device,
         )
+
+
+def _of_looks(trainer: Trainer, looks: GradientLooks | None) -> float:
+    """Seconds of all looks at the gradient, but for the truth, of 100,000 codes at the most."""
+    if looks is None:
+        return 0.0
+    estimator, adapt_steps = fresh(trainer)
+
+    def measured() -> Replicator:
+        items = trainer.model.data("train")[: looks.points].to(trainer.device)
+        x = trainer.model.observed(items, torch.float64)
+        return Replicator(estimator, Snapshot(trainer, x), torch.float64, trainer.device)
+
+    one = expected_seconds(measured, adapt_steps, lambda *_: looks.replicates, trainer.device)
+    return len(set(looks.steps)) * one
