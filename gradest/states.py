@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from gradest.errors import UsageError
 from gradest.files import write_atomically
 
 
@@ -17,17 +18,25 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
         raise OSError(f"{path}: cannot be written: {_line(error)}") from error
 
 
+def load_state(path: Path) -> dict[str, Any]:
+    """The state, on the CPU.  Raises UsageError, in one line, for a file that holds none."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged file makes the unpickler fail in any way there is
+        raise UsageError(f"{path}: unreadable ({_line(error)})") from None
+
+
 def read_state(path: Path, otherwise: str) -> dict[str, Any] | None:
-    """The state, on the CPU, or None where there is none; a damaged file is as good as none.
+    """The state, or None where there is none; a damaged file is as good as none.
 
     `otherwise` ends the warning of a damaged one: what is done instead.
     """
     if not path.exists():
         return None
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged file makes the unpickler fail in any way there is
-        warnings.warn(f"{path}: unreadable ({_line(error)}); {otherwise}", stacklevel=3)
+        return load_state(path)
+    except UsageError as error:
+        warnings.warn(f"{error}; {otherwise}", stacklevel=3)
         return None
 
 

@@ -1,5 +1,6 @@
 """Cells that train a model with an estimator."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,14 @@ from gradest.running.trial import expected_seconds
 from gradest.threads import one_thread
 from gradest.training.course import trained
 from gradest.training.evaluation import negative_bound
+from gradest.training.networks import keep_networks
 from gradest.training.settings import GradientLooks, TrainingSettings
 from gradest.training.snapshot import Snapshot, fresh
 from gradest.training.trainer import Trainer
 
 UNFINISHED = "unfinished"  # in a run's folder: a folder for each training that is not finished
+
+NETWORKS = "networks"  # and a file for each that is
 
 _TRIED = 5  # steps by which a training is timed
 _POINTS, _CODES = 20, 50  # and what an evaluation is timed by
@@ -50,10 +54,19 @@ class TrainingCell(EstimatorCell):
         named = {k: v for k, v in self.training.items() if k != "checkpoint_seconds"}
         return canonical({**asdict(self), "training": named})
 
+    @property
+    def _file(self) -> str:
+        """Of the networks: what tells trainings apart at a glance, and the key that always does."""
+        named = [re.sub(r"[^\w.]+", "-", name)[:80] for name in (self.task, self.estimator)]
+        rate, seed = f"{self.learning_rate:g}", str(self.seed)
+        return "_".join([*named, f"rate{rate}", f"seed{seed}", self.key[:12]]) + ".pt"
+
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         settings = TrainingSettings.model_validate(self.training)
         own = own_folder(folder, self.key)
-        points, pictures = trained(self.trainer(registry), settings, self.draw_seed, own)
+        trainer = self.trainer(registry)
+        points, pictures = trained(trainer, settings, self.draw_seed, own)
+        keep_networks(folder / NETWORKS / self._file, trainer.networks)
         return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
 
     def expected_seconds(self, registry: Registry) -> float:
