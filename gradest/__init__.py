@@ -15,6 +15,7 @@ from gradest.measuring.monte_carlo_truth import measure_reference
 from gradest.measuring.precision import Precision
 from gradest.measuring.result import Measurement
 from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
+from gradest.training.networks import load_networks
 
 __all__ = [
     "LAWS",
@@ -30,6 +31,7 @@ __all__ = [
     "all_estimators",
     "all_tasks",
     "compare",
+    "load_networks",
     "make_estimator",
     "make_task",
     "measure",

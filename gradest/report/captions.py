@@ -72,8 +72,9 @@ _CAPTIONS = {
     ),
     "training_gradient": (
         "Variance of the gradient, and its bias against enumeration, at states of the training",
-        "In log α, of a few data points. The bias is shown where all codes can be enumerated; an "
-        "arrow hangs from an upper limit, where it may be zero. Bars are 95 % intervals.",
+        f"In log α, of a few data points; the bias where all codes can be enumerated. {_POINTS}: "
+        "hollow where that of the bias excludes zero, filled where it ends below the margin, pale "
+        f"otherwise, as where the bias is unknown; {_LIMITS}.",
     ),
     "vae_temperature": (
         "Discrete objectives, and their gap to the one descended, over the temperature of training",

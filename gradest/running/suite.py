@@ -110,6 +110,7 @@ def load_suite(
         settings = settings.model_copy(update={"precision": precision})
     if seed is not None:
         settings = settings.model_copy(update={"seeds": [seed]})
+    source.check_looks(settings)  # as they are written: --steps may leave some of them out
     if steps is not None:
         settings = _training_for(steps, settings, path)
     tasks = list(source.members("tasks", settings.tasks, registry.task))
@@ -128,8 +129,7 @@ def load_suite(
 def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
     if settings.training is None:
         raise UsageError(f"--steps {steps}: {path.stem} is no suite of trainings")
-    training = settings.training.model_copy(update={"steps": steps})
-    return settings.model_copy(update={"training": training})
+    return settings.model_copy(update={"training": settings.training.lasting(steps)})
 
 
 def _property_cells(settings: SuiteFile, found: Iterable[Property]) -> Iterator[PropertyCell]:

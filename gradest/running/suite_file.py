@@ -219,6 +219,17 @@ class SuiteSource:
                         f"{name} has no knob {knob!r}{suggestion(knob, known[name])}",
                     )
 
+    def check_looks(self, settings: SuiteFile) -> None:
+        """Raises SuiteError for a look at the gradient that no training comes to."""
+        asked = settings.training
+        for number, step in enumerate(asked.gradient.steps if asked and asked.gradient else ()):
+            if step > asked.steps:
+                raise self.error(
+                    ("training", "gradient", "steps", number),
+                    f"training.gradient.steps: step {step} is beyond the end of a training of "
+                    f"{asked.steps} steps",
+                )
+
     def _named(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:
         if isinstance(entry, str):
             return entry, {}
