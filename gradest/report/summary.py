@@ -20,9 +20,9 @@ Shown = str | Table
 
 _ROWS = 5  # of a ranking
 _TASKS = 8  # with a ranking
-_HEADERS = ("rank", "estimator", "verdict", "bias, % of ‖g‖", "variance", "evaluations")
+_HEADERS = ("rank", "estimator", "verdict", "bias, %", "variance", "evaluations")
 _OF_TRAINING = 5  # columns: rank to test −log p(x)
-_READING = "Ranked by mse, or by variance where g is unknown; the ranges are 95 % intervals."
+_READING = "By mse, or by variance where g is unknown; bias in % of ‖g‖; 95 % intervals."
 
 
 def summary(folder: Path) -> Iterator[Shown]:
