@@ -20,6 +20,7 @@ from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.plots import canvas
+from gradest.quantities import interval
 from gradest.report import figures
 from gradest.running.results import COLUMNS, measurements_frame
 from gradest.training.tables import COLUMNS as TRAINING
@@ -93,18 +94,11 @@ def test_numbers_that_were_drawn_stand_beside_their_intervals():
     found = gradest.measure(Plain(), Odd(), replicates=2000, enumerate_draws=False)
     shown = Texts(found._repr_html_())
     assert "2,000 replicates" in shown.of("caption")[0]
-    row, cells = found.row(), np.reshape(shown.of("td"), (2, -1))[1]
+    measured, cells = found.row(), np.reshape(shown.of("td"), (2, -1))[1]
     assert all("[" in cell for cell in cells[2:5])
     # The same interval of the mse as in the tables of a report.
-    low, high = tables.annotate(measurements_frame([_identified(row)]))[
-        ["mse_low", "mse_high"]
-    ].iloc[0]
-    told = [float(end) for end in cells[4].split("[")[1].rstrip("]").split(",")]
-    assert told == pytest.approx([low, high], rel=0.02)
-
-
-def _identified(measured):
-    return row(estimator="plain") | measured
+    written = tables.annotate(measurements_frame([row(estimator="plain") | measured])).iloc[0]
+    assert cells[4] == interval(*written[["mse", "mse_low", "mse_high"]])
 
 
 def test_a_measurement_that_is_not_finite_says_so_alone():

@@ -11,7 +11,7 @@ import torch
 from gradest.analysis import multiplicity, ranking
 from gradest.inference import reach_of_sum
 from gradest.measuring import rounding
-from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # also known as ours
+from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # whoever shows tables has it from here
 from gradest.measuring.schedule import BATCHES
 
 _NORMS = ("bias_norm", "relative_bias")

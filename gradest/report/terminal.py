@@ -27,13 +27,12 @@ def show(parts: Iterable[str | Table]) -> None:
 
 
 def _rich(part: str | Table) -> RenderableType:
-    """What is too long is folded: names that are cut could not be told apart."""
     match part:
         case Table(headers, rows, left):
             shown = Columns(box=None, pad_edge=False, header_style="dim")
             for at, header in enumerate(headers):
                 side = "left" if at < left else "right"
-                shown.add_column(Text(_clean(header)), justify=side, overflow="fold")
+                shown.add_column(_text(header), justify=side)
             for row in rows:
                 shown.add_row(*(_text(cell) for cell in row))
             return shown
@@ -42,6 +41,7 @@ def _rich(part: str | Table) -> RenderableType:
 
 
 def _text(words: str) -> Text:
+    """What is too long is folded: names that are cut could not be told apart."""
     style = "bold" if isinstance(words, Strong) else ""
     return Text(_clean(words), style, overflow="fold")
 
