@@ -1,1 +1,1 @@
-"""What the command line does beside running suites: a module for each."""
+"""What each command of the command line does: a module for each."""
