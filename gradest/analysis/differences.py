@@ -13,7 +13,7 @@ import pandas as pd
 
 from gradest.analysis import curves, ranking, tables
 from gradest.analysis.multiplicity import holm
-from gradest.analysis.pairs import DIFFERENCE, RATIO, Change, Pair, pooled, sign
+from gradest.analysis.pairs import DIFFERENCE, RATIO, Change, Pair, pooled, sign, undetectable
 from gradest.analysis.runs import Key, Records, Run
 from gradest.inference import Interval
 from gradest.measuring.result import Measurement
@@ -140,7 +140,7 @@ def _measured(
         why = "not tested: it adapts to another state with every seed, and no seed is shared"
         for row in _compared(run, key, *firsts, parameters):
             unsure = row.change.quantity in ("variance", "mean", "bias") and not row.change.same
-            change = row.change._replace(p_value=math.nan, reason=why)
+            change = row.change._replace(p_value=math.nan, detectable=undetectable, reason=why)
             yield row._replace(change=change, judgement=UNTOLD) if unsure else row
 
 
@@ -149,10 +149,9 @@ def _compared(
 ) -> Iterator[_Row]:
     sides = [_measurement(list(records.values())) for records in (base, other)]
     seeds = _listed(base), _listed(other)
-    norms = {p: sides[0].row(p)["gradient_norm"] for p in sides[0].parameters}
-    for change in Pair(*sides).changes(parameters):
-        norm = norms.get(change.parameter, math.nan)
-        yield _Row(run, key, seeds, change, norm)
+    pair = Pair(*sides, parameters)
+    for change in pair.changes():
+        yield _Row(run, key, seeds, change, pair.norm(change.parameter))
     clocks = [_seconds(records) for records in (base, other)]
     if all(clocks):
         ends = [Interval(statistics.median(c), min(c), max(c), math.nan) for c in clocks]

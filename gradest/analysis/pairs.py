@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ RATIO, DIFFERENCE = "ratio", "difference"
 _UNKNOWN = Interval(*[math.nan] * 4)
 
 
-def _undetectable(level: float) -> float:
+def undetectable(level: float) -> float:
     return math.nan
 
 
@@ -58,7 +58,7 @@ class Change(NamedTuple):
     same: bool  # up to rounding
     direction: int = 0
     p_value: float = math.nan
-    detectable: Callable[[float], float] = _undetectable
+    detectable: Callable[[float], float] = undetectable
     reason: str = ""
 
 
@@ -85,12 +85,13 @@ def pooled(measurements: Sequence[Measurement]) -> Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two finite measurements of a cell."""
+    """Two finite measurements of a cell, with respect to `parameters`."""
 
     base: Measurement
     other: Measurement
+    parameters: Sequence[str]
 
-    def changes(self, parameters: Sequence[str]) -> Iterator[Change]:
+    def changes(self) -> Iterator[Change]:
         """Of the costs, the mean, and in each parameter the variance and the bias.
 
         Also of the exact gradient, where that changed.
@@ -98,14 +99,28 @@ class Pair:
         yield from self._costs()
         yield from self._gradient
         yield self._mean
-        for parameter in parameters:
+        for parameter in self.parameters:
             if all(parameter in side.parameters for side in self._sides):
                 yield self._variance(parameter)
                 yield from self._bias(parameter)
 
+    def norm(self, parameter: str) -> float:
+        """‖g‖ in the base; NaN where it is not known."""
+        return self._rows(parameter)[0]["gradient_norm"] if parameter else math.nan
+
     @property
     def _sides(self) -> tuple[Measurement, Measurement]:
         return self.base, self.other
+
+    def _rows(self, parameter: str) -> list[dict[str, Any]]:
+        """What both say in one parameter."""
+        if parameter not in self._said:
+            self._said[parameter] = [side.row(parameter) for side in self._sides]
+        return self._said[parameter]
+
+    @cached_property
+    def _said(self) -> dict[str, list[dict[str, Any]]]:
+        return {}
 
     @property
     def _resolution(self) -> float:
@@ -184,7 +199,7 @@ class Pair:
         return joint_test(moved, towards, weight, peak, self._resolution, level, a)
 
     def _variance(self, parameter: str) -> Change:
-        rows = [side.row(parameter) for side in self._sides]
+        rows = self._rows(parameter)
         a, b = (_of(row, "variance") for row in rows)
         sizes = [
             (row["variance"] + _mean_of(side, parameter).square().sum().item()) ** 0.5
@@ -229,7 +244,7 @@ class Pair:
         """
         if any(side.truth is None for side in self._sides):
             return
-        a, b = (length_of(_of(side.row(parameter), "bias_sq")) for side in self._sides)
+        a, b = (length_of(_of(row, "bias_sq")) for row in self._rows(parameter))
         difference = b.estimate - a.estimate
         below = math.hypot(b.estimate - b.low, a.high - a.estimate)
         above = math.hypot(b.high - b.estimate, a.estimate - a.low)
@@ -271,10 +286,11 @@ class Pair:
         A variance v in D coordinates takes n = R v/(D peak²) outcomes of the largest size at least.
         That all of them are in this run is, given their number, a matter of the replicates.
         """
-        seen, blind = sorted(self._sides, key=lambda side: side.row()["variance"], reverse=True)
-        rate = seen.row()["variance"] / seen.mean.numel() / seen.peaks[LOG_ALPHA] ** 2
+        variances = [row["variance"] for row in self._rows(LOG_ALPHA)]
+        seen, blind = self._sides if variances[0] > 0 else self._sides[::-1]
         if blind.method == ENUMERATED:
             return 0.0
+        rate = max(variances) / seen.mean.numel() / seen.peaks[LOG_ALPHA] ** 2
         if seen.method == ENUMERATED:
             return min(1.0, 2 * math.exp(-blind.replicates * rate))
         share = seen.replicates / (seen.replicates + blind.replicates)

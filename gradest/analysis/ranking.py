@@ -98,7 +98,7 @@ def joined(
 def p_value(difference: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """Two-sided, of differences with such errors; 1 where nothing can be told."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.abs(difference / error)
+        z = np.abs(np.divide(difference, error))
     return np.nan_to_num(2 * stats.t.sf(z, freedom), nan=1.0)
 
 
