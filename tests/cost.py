@@ -27,7 +27,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gradest.errors import Inapplicable
-from gradest.markdown import count, interval, number, table
+from gradest.markdown import table
+from gradest.quantities import count, interval, number
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
 from gradest.running.measuring_cell import MeasuringCell

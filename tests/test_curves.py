@@ -12,6 +12,7 @@ from gradest.analysis import curves
 from gradest.plots import training as plots
 from gradest.report import properties
 from gradest.report import training as report
+from gradest.report.document import markdown
 from gradest.running.results import write_results
 from gradest.training.tables import COLUMNS, rows
 
@@ -88,7 +89,7 @@ def test_where_every_rate_is_lost_one_is_shown_and_nothing_fails():
         lost("arm", "skipped", "needs K = 2", rate=0.1),
     )
     assert points[points["label"] == "rloo"]["learning_rate"].nunique() == 1
-    text = "\n".join(report.section(points, {}))
+    text = markdown(list(report.section(points, {})))
     assert text.count("needs K = 2") == 2 and "learning rate 0.100" in text
     assert plots.objectives(points) is None
 
@@ -129,7 +130,7 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ((_, found),) = curves.final(points)
-        text = "\n".join(report.section(points, {}))
+        text = markdown(list(report.section(points, {})))
         for draw in (plots.objectives, plots.gap, plots.gradient):
             draw(points)
     assert found["label"].tolist() == ["rloo", "nvil"] and found["rank"].iloc[0] == 1
@@ -140,14 +141,14 @@ def test_only_diverged_trainings_still_make_a_report():
     points = frame(training("rloo", NAN), training("nvil", NAN))
     ((_, found),) = curves.final(points)
     assert found["rank"].isna().all()
-    assert "n/a" in "\n".join(report.section(points, {}))
+    assert "n/a" in markdown(list(report.section(points, {})))
 
 
 def test_the_report_tells_what_was_not_trained():
     points = frame(
         training("rloo", 30.0), lost("rloo", seed=1), lost("arm", "skipped", "arm needs K = 2")
     )
-    text = "\n".join(report.section(points, {}))
+    text = markdown(list(report.section(points, {})))
     assert "- rloo on vae, seed 1: failed: OSError: no room" in text
     assert "- arm on vae, seed 0: skipped: arm needs K = 2" in text
     assert "learning rate that" not in text and "| rloo" in text
@@ -243,6 +244,6 @@ def test_a_property_that_could_not_be_looked_at_does_not_hold(tmp_path):
     write_results(tmp_path, {"suite": "s", "parameters": ["log_alpha"], "cells": [{"key": "k"}]})
     found = pd.read_parquet(tmp_path / "properties.parquet")
     assert found["holds"].tolist() == [False]
-    text = "\n".join(properties.section(found))
+    text = markdown(list(properties.section(found)))
     assert "**1 of 1 rows do not hold**: argmax (1)." in text
     assert "RuntimeError: broken" in text and "| yes" not in text

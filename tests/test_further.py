@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradest import report
 from gradest.analysis import levels, tables
 from gradest.cli import main
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
-from gradest.plots import canvas
+from gradest.plots import canvas, views
 from gradest.plots.adaptation import adaptation
 from gradest.plots.sources import variance_by_source
-from gradest.report import write_report
+from gradest.report import figures, write_report
 from gradest.report.adaptation import ratio
 from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
 
@@ -77,7 +76,7 @@ PARTS = {
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, without the ordinary figures; returns the text."""
-    monkeypatch.setattr(report, "_FIGURES", {})
+    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {})
 
     def written(rows, adapted=None, parts=None, **run):
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
@@ -287,7 +286,7 @@ def test_other_knobs_keep_families_apart():
 
 def test_the_figures_of_a_task_have_no_panel_for_nested_settings(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(report, "_FIGURES", {"mine": lambda frame: seen.append(frame)})
+    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {"mine": lambda frame: seen.append(frame)})
     write_frame(tmp_path / "measurements.parquet", measurements_frame([*family(), row()]))
     write_json(tmp_path / "run.json", {"suite": "demo", "nested": LEVELS})
     write_report(tmp_path)
@@ -350,7 +349,7 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
     assert header == ["task", "‖g‖", "estimator", "float64", "float16"]
     cells = {line[2]: line[3:] for line in lines}
     assert cells == {
-        "dead|": ["**all zero**", "**all not finite**; infinite 25.0 ± 4.3 %"],
+        "dead|": ["**all zero**", "**all not finite; infinite 25.0 ± 4.3 %**"],
         "rloo": ["zero 50.0 ± 5.0 %", "off by 0.0100 ± 0.0020"],
         "listed": ["zero 25.0 %", "not run"],
     }
@@ -398,6 +397,6 @@ def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
 
 def test_figures_show_the_finest_dtype_alone():
     frame = measurements_frame([row("a", dtype=d) for d in ("float16", "float64", "float32")])
-    rows, symbol = report.plots.views.selected(frame)
+    rows, symbol = views.selected(frame)
     assert rows["dtype"].tolist() == ["float64"] and symbol == "log α in float64"
-    assert report.plots.views.selected(frame[:1])[1] == "log α"
+    assert views.selected(frame[:1])[1] == "log α"

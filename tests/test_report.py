@@ -8,17 +8,20 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from gradest import plots, report
+from gradest import plots
 from gradest.analysis import tables
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
-from gradest.markdown import escape, interval, number, plus_minus
+from gradest.markdown import escape
 from gradest.plots import looks
-from gradest.report import control_failures, write_report
+from gradest.quantities import interval, number, plus_minus
+from gradest.report import figures as files
+from gradest.report import write_report
+from gradest.report.controls import control_failures
 from gradest.running.results import COLUMNS, measurements_frame
 
 # Those of sweeps have tests of their own.
-FIGURES = {n: draw for n, draw in report._FIGURES.items() if not n.startswith("landscape")}
+FIGURES = {n: draw for n, draw in files._OF_MEASUREMENTS.items() if not n.startswith("landscape")}
 CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
 NORM = 0.5
 
@@ -83,7 +86,7 @@ def write(tmp_path, monkeypatch):
 
     def written(rows, figures=(), **run):
         chosen = {name: draw for name, draw in FIGURES.items() if name in figures}
-        monkeypatch.setattr(report, "_FIGURES", chosen)
+        monkeypatch.setattr(files, "_OF_MEASUREMENTS", chosen)
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
         assert write_report(tmp_path) == tmp_path / "report.md"

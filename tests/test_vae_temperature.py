@@ -8,6 +8,7 @@ import pytest
 
 from gradest.analysis import curves, temperatures
 from gradest.plots.vae_temperature import vae_temperature
+from gradest.report.document import markdown
 from gradest.report.vae_temperature import section
 from gradest.training.tables import COLUMNS
 
@@ -74,7 +75,7 @@ def test_the_best_temperature_is_said_with_its_ties(points):
     assert first.tied == ()
     assert (second.temperature, second.value) == (0.5, 15.0)
     assert second.tied == (1.0,)
-    text = "\n".join(section(points))
+    text = markdown(list(section(points)))
     assert "12.00 [11.90, 12.10]" in text
     assert text.count("0.333") == 2
 

@@ -30,12 +30,12 @@ from gradest.inference import (
     squared_bias,
     total_variance,
 )
-from gradest.markdown import interval, number
 from gradest.measuring import truth
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.preparation import check_subjects
 from gradest.moments import Moments
+from gradest.quantities import interval, number
 
 POWER = 0.8  # with which the smallest detectable effects would have been found
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from gradest.errors import UsageError
 from gradest.inference import describe, mean_interval
-from gradest.markdown import interval
 from gradest.measuring.adaptation import Look
 from gradest.measuring.drift import Drift
 from gradest.measuring.parameters import LOG_ALPHA, SCALES
 from gradest.measuring.precision import Precision, shortfall
 from gradest.measuring.truth import Truth
 from gradest.moments import Moments, decode, encode
+from gradest.quantities import interval
 
 ENUMERATED = "enumerated"
 

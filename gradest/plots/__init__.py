@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 
 from gradest.analysis import tables
 from gradest.inference import UNBIASED_WITHIN
-from gradest.markdown import number
 from gradest.plots import canvas, looks, views
 from gradest.plots.canvas import Part
 from gradest.plots.looks import Look
+from gradest.quantities import number
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _CROWDED = 20  # points in a panel that need a larger one

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from gradest.markdown import count, escape, interval, table
+from gradest.quantities import count, interval
+from gradest.report.document import Part, Table
 
 _HEADERS = ("task", "estimator", "steps of adapt", "variance before", "after", "after / before")
 _READING = (
@@ -21,7 +22,7 @@ _TOGETHER = (
 _ENDS = ("", "_low", "_high")
 
 
-def section(looks: pd.DataFrame) -> Iterator[str]:
+def section(looks: pd.DataFrame) -> Iterator[Part]:
     """One row for every estimator on every task."""
     if looks.empty:
         return
@@ -34,14 +35,14 @@ def section(looks: pd.DataFrame) -> Iterator[str]:
         middle = pd.DataFrame(cells).median()
         lines.append(
             [
-                *(escape(task), escape(label), count(middle["steps"])),
+                *(str(task), str(label), count(middle["steps"])),
                 *(
                     interval(*(middle[f"{what}{end}"] for end in _ENDS))
                     for what in ("before", "after", "ratio")
                 ),
             ]
         )
-    yield table(_HEADERS, lines, left=2)
+    yield Table(_HEADERS, lines, left=2)
     yield "Unrounded, with the steps between: `adaptation.parquet`"
 
 

@@ -1,4 +1,4 @@
-"""The rows of a ranking as Markdown: one cell a number and its uncertainty."""
+"""The rows of a ranking: one cell a number and its uncertainty."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from gradest.inference import BIASED_BELOW
-from gradest.markdown import count, escape, interval, number, plus_minus, share, table
+from gradest.markdown import escape
+from gradest.quantities import Quantity, count, interval, number, plus_minus, share
+from gradest.report.document import Table
 
 _HEADERS = (
     *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
@@ -16,9 +18,9 @@ _HEADERS = (
 _MISSED, _UNPROVEN = "‡", "†"
 
 
-def ranking(rows: pd.DataFrame) -> str:
+def ranking(rows: pd.DataFrame) -> Table:
     """Ranked rows as a table."""
-    return table(_HEADERS, [_cells(row) for _, row in rows.iterrows()], left=4)
+    return Table(_HEADERS, [_cells(row) for _, row in rows.iterrows()], left=4)
 
 
 def _cells(row: pd.Series) -> list[str]:
@@ -27,7 +29,7 @@ def _cells(row: pd.Series) -> list[str]:
     work = [row[f"variance{end}"] * row["evaluations"] for end in ("", "_low", "_high")]
     return [
         _rank(row),
-        escape(row["label"]),
+        row["label"],
         _verdict(row),
         _replicates(row),
         interval(*bias),
@@ -44,13 +46,13 @@ def _cells(row: pd.Series) -> list[str]:
 def _rank(row: pd.Series) -> str:
     ratio = row["detectable_ratio"]
     behind = "" if np.isnan(ratio) else " (=)" if ratio == 1 else f" (×{number(ratio)})"
-    return count(row["rank"]) + behind
+    return Quantity(count(row["rank"]) + behind, row["rank"])
 
 
 def _verdict(row: pd.Series) -> str:
     found = row["verdict"] == "biased" or np.isnan(row["detectable_bias"])
     told = "" if found else f" ({share(row['detectable_bias'])})"
-    return escape(row["verdict"]) + told + (f" {_UNPROVEN}" if _unproven(row) else "")
+    return row["verdict"] + told + (f" {_UNPROVEN}" if _unproven(row) else "")
 
 
 def _unproven(row: pd.Series) -> bool:
@@ -61,8 +63,10 @@ def _unproven(row: pd.Series) -> bool:
 
 def _replicates(row: pd.Series) -> str:
     if row["method"] == "enumerated":
-        return "exact" if np.isnan(row["outcomes"]) else f"exact ({count(row['outcomes'])})"
-    return count(row["replicates"]) + (f" {_MISSED}" if _missed(row["precision"]) else "")
+        behind = "" if np.isnan(row["outcomes"]) else f" ({count(row['outcomes'])})"
+        return Quantity("exact" + behind, np.inf)
+    behind = f" {_MISSED}" if _missed(row["precision"]) else ""
+    return Quantity(count(row["replicates"]) + behind, row["replicates"])
 
 
 def _missed(precision: Any) -> bool:
@@ -71,7 +75,8 @@ def _missed(precision: Any) -> bool:
 
 def _evaluations(row: pd.Series) -> str:
     backward = row["gradient_evaluations"]
-    return count(row["evaluations"]) + (f" + {count(backward)}" if backward > 0 else "")
+    behind = f" + {count(backward)}" if backward > 0 else ""
+    return Quantity(count(row["evaluations"]) + behind, row["evaluations"])
 
 
 def notes(rows: pd.DataFrame) -> Iterator[str]:

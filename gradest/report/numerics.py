@@ -7,7 +7,9 @@ import pandas as pd
 
 from gradest.analysis import tables
 from gradest.inference import UNBIASED_WITHIN
-from gradest.markdown import escape, number, plus_minus, table
+from gradest.markdown import escape
+from gradest.quantities import number, plus_minus
+from gradest.report.document import Part, Strong, Table
 
 _WHAT = {"zero": "zero", "nonfinite": "not finite", "overflow": "infinite"}
 _SMALL = 1e-4  # of a number, an error that its three digits do not show
@@ -30,7 +32,7 @@ def resolved(dtype: str) -> bool:
     return tables.resolution(dtype) < UNBIASED_WITHIN
 
 
-def section(frame: pd.DataFrame) -> Iterator[str]:
+def section(frame: pd.DataFrame) -> Iterator[Part]:
     """A table, a row for every estimator on every task and a column for every dtype.
 
     `frame` holds annotated rows; those of many settings that share a section share a task_label.
@@ -58,12 +60,12 @@ def section(frame: pd.DataFrame) -> Iterator[str]:
     norms = {task: _norm(rows) for task, rows in cells.groupby("task_label")}
     lines = [
         [
-            *(escape(task), norms[task], escape(name)),
+            *(str(task), norms[task], str(name)),
             *(_cell(groups.get((task, name, d))) for d in shown),
         ]
         for task, name in telling.to_numpy()
     ]
-    yield table(["task", "‖g‖", "estimator", *map(escape, shown)], lines, left=3)
+    yield Table(["task", "‖g‖", "estimator", *shown], lines, left=3)
     every = len(cells.drop_duplicates(["task_label", "name"]))
     if every > len(lines):
         yield f"Left out: {every - len(lines):,} rows that would hold dots alone."
@@ -96,14 +98,15 @@ def _cell(rows: pd.DataFrame | None) -> str:
         part = row[column]
         if not part > 0:
             continue
-        said.append(f"{word} {_share(row, column)} %" if part < 1 else f"**all {word}**")
+        said.append(f"{word} {_share(row, column)} %" if part < 1 else f"all {word}")
     # How far off is told by these two words already.
     if not rows[["zero", "nonfinite"]].ge(1).any(axis=None) and rows["drift"].gt(0).any():
         row = rows.loc[rows["drift"].idxmax()]
         error = row["drift_se"]
         known = error < _SMALL * row["drift"]
         said.append(f"off by {plus_minus(row['drift'], 0.0 if known else error)}")
-    return "; ".join(said) or "·"
+    text = "; ".join(said) or "·"
+    return Strong(text) if rows[["zero", "nonfinite"]].ge(1).any(axis=None) else text
 
 
 def _share(row: pd.Series, column: str) -> str:

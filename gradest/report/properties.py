@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from gradest.markdown import escape, interval, table
+from gradest.markdown import escape
 from gradest.properties import LEVEL, PROPERTIES, ROWS
+from gradest.quantities import interval
+from gradest.report.document import Part, Strong, Table
 
 _HEADERS = ("settings", "quantity", "value", "expected", "holds", "how")
 _READING = (
@@ -18,7 +20,7 @@ _READING = (
 _SIZES = ("draws",)  # knobs that say how, not what
 
 
-def section(rows: pd.DataFrame) -> Iterator[str]:
+def section(rows: pd.DataFrame) -> Iterator[Part]:
     """A table for every property; the rows are records of `Row`, with the settings as JSON text."""
     if rows.empty:
         return
@@ -29,7 +31,7 @@ def section(rows: pd.DataFrame) -> Iterator[str]:
         yield f"### {escape(name)}"
         if name in PROPERTIES:
             yield escape(_claim(PROPERTIES[str(name)]))
-        yield table(_HEADERS, [_cells(row) for row in part.itertuples(index=False)], left=2)
+        yield Table(_HEADERS, [_cells(row) for row in part.itertuples(index=False)], left=2)
     yield "Unrounded: `properties.parquet`"
 
 
@@ -52,12 +54,12 @@ def _cells(row: tuple) -> list[str]:
     knobs = json.loads(row.settings)
     said = ", ".join(f"{knob} {value}" for knob, value in knobs.items() if knob not in _SIZES)
     return [
-        escape(said),
-        escape(row.quantity),
+        said,
+        row.quantity,
         interval(row.value, row.low, row.high),
         f"{row.relation} {row.expected:.6g}",
-        "yes" if row.holds else "**no**" if _contradicted(row) else "not shown",
-        escape(row.how),
+        "yes" if row.holds else Strong("no") if _contradicted(row) else "not shown",
+        row.how,
     ]
 
 

@@ -1,10 +1,10 @@
-"""The parts of report.md, as Markdown."""
+"""What a report says in words."""
 
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -13,8 +13,9 @@ from gradest.analysis import tables
 from gradest.analysis.multiplicity import bias_tests
 from gradest.analysis.ranking import LEVEL, POWER
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.markdown import code_block, count, escape, interval, number, table
-from gradest.report import cells, numerics
+from gradest.markdown import code_block, escape
+from gradest.quantities import interval, number
+from gradest.report.document import Part, Table
 
 _READING = f"""\
 **How to read it.** Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed \
@@ -39,139 +40,11 @@ behind a plus is through how many of them a backward pass goes as well. *Bytes* 
 estimate holds at its peak."""
 _PROTOCOL = ("replicates", "precision", "dtype")
 _LONGEST = 40  # rows of the table of budgets
-_POINTS = (
-    "Filled points are unbiased, hollow ones biased, pale ones inconclusive; "
-    "bars are 95 % intervals"
-)
-_LIMITS = "an arrow hangs from an upper limit, where the bias may be zero"
-_ZERO = "the grey band holds exact zeros"
-_CAPTIONS = {
-    "bias_against_variance": (
-        "Relative bias against variance of one estimate, one panel a task",
-        f"{_POINTS}; {_LIMITS}; {_ZERO}.",
-    ),
-    "variance_against_evaluations": (
-        "Variance of one estimate against its evaluations of f, one panel a task",
-        f"{_POINTS}; {_ZERO}. Along a dotted line equal work buys equal variance.",
-    ),
-    "mse_against_budget": (
-        "Mse of the mean of m estimates, squared bias plus variance over m, against its budget",
-        "The budget is m times the passes through f that one estimate takes: its evaluations and "
-        "its backward passes, each counted as one evaluation, the least it can cost since it "
-        "repeats every operation of f. A curve begins at one estimate; a biased method ends on "
-        "its bias. What is called unbiased is drawn without; its band, the 95 % interval, keeps "
-        "what bias it may have. Over grey lies the least mse that a budget buys.",
-    ),
-    "temperature_tradeoff": (
-        "Relative bias, variance and mse of one estimate against temperature",
-        f"{_POINTS}; {_LIMITS}.",
-    ),
-    "cost_growth": (
-        "Microseconds and evaluations of f per estimate as replicates, latents and categories grow",
-        "Bars span the timing rounds; the other sizes are as the title of a panel says.",
-    ),
-    "adaptation": (
-        "Variance of one estimate in log α against the steps of adapt, one panel a task",
-        "The leftmost point of a line is before any step. Bars are 95 % intervals, each of draws "
-        "of its own, at the state that these steps led to. Of many settings that share a panel, "
-        f"medians of the numbers and of the ends of their intervals. {_ZERO.capitalize()}.",
-    ),
-    "variance_by_source": (
-        "Variance of one estimate by its source, draws and each nested level, one panel a task",
-        "The parts of an estimator add up to its variance at random values of all levels. Bars are "
-        "95 % intervals over the values of the outermost level; a pale point may be zero, its "
-        "interval reaching there, and an arrow hangs from the upper limit of a part that was "
-        f"estimated as zero or less. {_ZERO.capitalize()}.",
-    ),
-    "simplex": (
-        "A discrete distribution and its Concrete relaxations at rising temperatures",
-        "Left the three outcomes with their probabilities, at the corners of the simplex; then the "
-        "density of the relaxed sample. Whatever the temperature, the part of the simplex that is "
-        "nearest to a corner has the probability of that corner.",
-    ),
-    "simplex_panels": (
-        "The Concrete density on the simplex over nine temperatures",
-        "From almost one-hot to almost uniform; up to λ = 1/(K − 1) no mode lies inside.",
-    ),
-    "training_objectives": (
-        "Negative ELBO of validation data against the step of training, one panel a task",
-        "With hard codes, whatever was relaxed in training. Lines are means over seeds, bands "
-        "their 95 % intervals; of one seed, the interval over data points. Early steps may lie "
-        "above a panel; an arrow at its top is a curve that ends above.",
-    ),
-    "training_gap": (
-        "The discrete objective less the one that is descended, against the step",
-        "On the same training data. Above the grey line the relaxed objective promises more than "
-        "hard codes give; below it it asks for more, as where a divergence of relaxed densities is "
-        "larger than the discrete one. Bands as above.",
-    ),
-    "training_gradient": (
-        "Variance of the gradient, and its bias against enumeration, at states of the training",
-        "In log α, of a few data points. The bias is shown where all codes can be enumerated; an "
-        "arrow hangs from an upper limit, where it may be zero. Bars are 95 % intervals.",
-    ),
-    "vae_temperature": (
-        "Discrete objectives, and their gap to the one descended, over the temperature of training",
-        "Test data with hard codes above; below, on validation data, the discrete negative ELBO "
-        "less the objective descended. Points are means over seeds, bars their 95 % intervals, cut "
-        "at the edge of a panel; a knob that is not set is not named. Up to the dashed 1/(n − 1) a "
-        "Concrete density of n categories has no mode inside the simplex.",
-    ),
-    "pictures": (
-        "Test data, their reconstructions and samples, a line for each estimator",
-        "Reconstructions go through one hard code. Samples are means of p(x | z) at codes of the "
-        "prior; where there is no prior, at other codes of the same data.",
-    ),
-    "landscape_binary": (
-        "Norm of the bias, and variance, against the probability θ of the second category",
-        "Dotted, for comparison, is ‖g‖, and ‖g‖² beside the variance. Bands are 95 % intervals, "
-        "one in twenty misses; where one has no line the bias may be zero, and its top is an upper "
-        f"limit. {_ZERO.capitalize()}; what is zero for every θ is named below a panel.",
-    ),
-    "landscape_simplex": (
-        "Norm of the bias, and variance, over the probabilities of three categories",
-        "A cell is a measured α, a corner the vertex where that category is certain. All triangles "
-        "of a quantity share a colour scale, that of the bias with ‖g‖, the first triangle. "
-        "Hatched cells are exactly zero; a dot marks a bias that may be zero, whose colour is its "
-        "upper limit. Estimators are in the order of their median bias, then of their variance.",
-    ),
-}
 _FILES_OF_TRAININGS = "Full data, unrounded: `training.parquet`, and `run.json`, what was run."
 _FILES = (
     "Full data, unrounded: `measurements.parquet` and `measurements.csv` hold every row, "
     "`tables/` the rankings, `run.json` what was run."
 )
-
-
-class Table(NamedTuple):
-    """The ranking of a section for one parameter, and its file in tables/."""
-
-    parameter: str
-    rows: pd.DataFrame
-    file: str
-
-
-class Section(NamedTuple):
-    """A task with its params: all its rows, and the rankings of those that were measured."""
-
-    label: str
-    rows: pd.DataFrame
-    tables: list[Table]
-
-
-def controls(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> str:
-    """One line, or nothing where there are no controls."""
-    if failures:
-        said = escape(" ".join(failures))
-        return f"**CONTROLS FAILED, do not trust this run until it is known why:** {said}"
-    kinds = sorted(expected.items(), reverse=True)
-    named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in kinds if names]
-    return f"Controls came out as they should: {' and '.join(named)}." if named else ""
-
-
-def left_out(names: Sequence[str]) -> str:
-    """Controls that this run was told to leave out; nothing where there are none."""
-    return f"Controls that this run left out: {', '.join(map(escape, names))}." if names else ""
 
 
 def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> Iterator[str]:
@@ -184,13 +57,13 @@ def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> 
     facts = {
         "cells": "" if frame.empty else _cells(frame),
         "trainings": "" if points.empty else _counted(points.drop_duplicates("key"), "done"),
-        "training": _listed(run.get("training")),
-        "seeds": _listed(run.get("seeds")),
-        **{k: "" if frame.empty else _listed(run.get(k)) for k in _PROTOCOL},
-        "nested levels, outermost first": _listed(run.get("nested")),
-        "versions": _listed(run.get("versions")),
-        "commit": _listed(run.get("commit")),
-        "machine": _listed(run.get("machine")),
+        "training": listed(run.get("training")),
+        "seeds": listed(run.get("seeds")),
+        **{k: "" if frame.empty else listed(run.get(k)) for k in _PROTOCOL},
+        "nested levels, outermost first": listed(run.get("nested")),
+        "versions": listed(run.get("versions")),
+        "commit": listed(run.get("commit")),
+        "machine": listed(run.get("machine")),
         "time": _time(run.get("started"), run.get("finished")),
         "knobs with one value throughout": _constant(frame),
     }
@@ -199,50 +72,9 @@ def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> 
         yield _READING
 
 
-def section(of: Section) -> str:
-    """What the task is, then a ranking for each parameter."""
-    parts = [f"## {escape(of.label)}", _task(of.rows)]
-    if not of.tables:
-        parts.append("Nothing was measured here.")
-    for parameter, ranked, file in of.tables:
-        parts.append(f"### Gradient in {escape(tables.SYMBOLS.get(parameter, parameter))}")
-        if tables.ranking_column(ranked) == "variance":
-            parts.append(
-                "The exact gradient is not known: nor are bias and mse, every verdict is "
-                "inconclusive, and the ranking is by variance."
-            )
-        parts += _rankings(ranked)
-        parts.append(f"Unrounded: [{escape(file)}](tables/{file})")
-    return "\n\n".join(parts)
-
-
-def _rankings(rows: pd.DataFrame) -> Iterator[str]:
-    """One for each dtype, where its rounding leaves something to rank."""
-    dtypes = list(rows["dtype"].unique())
-    fine = [d for d in dtypes if numerics.resolved(d)] or dtypes
-    for dtype in fine:
-        if len(dtypes) > 1:
-            yield f"In {escape(dtype)}:"
-        part = rows[rows["dtype"] == dtype]
-        yield cells.ranking(part)
-        yield from cells.notes(part)
-    if coarse := [d for d in dtypes if d not in fine]:
-        named = " and ".join(map(escape, coarse))
-        yield f"Rankings in {named}, which would be of rounding, are in the file alone."
-
-
 def files(frame: pd.DataFrame) -> str:
     """Where the numbers behind the report are."""
     return _FILES_OF_TRAININGS if frame.empty else _FILES
-
-
-def figures(names: Sequence[str]) -> Iterator[str]:
-    if names:
-        yield "## Figures"
-    for name in names:
-        alt, caption = _CAPTIONS[name]
-        yield f"![{alt}](figures/{name}.png)"
-        yield f"{alt}. {caption} ([SVG](figures/{name}.svg))"
 
 
 def multiplicity(frame: pd.DataFrame) -> str:
@@ -261,7 +93,7 @@ def multiplicity(frame: pd.DataFrame) -> str:
     )
 
 
-def budgets(found: pd.DataFrame, file: str) -> Iterator[str]:
+def budgets(found: pd.DataFrame, file: str) -> Iterator[Part]:
     """Where biased methods are overtaken, of the parameter that comes first."""
     if found.empty:
         return
@@ -276,26 +108,26 @@ def budgets(found: pd.DataFrame, file: str) -> Iterator[str]:
     )
     rows = [
         [
-            *(escape(row[c]) for c in ("task_label", "label", "overtaken_by")),
+            *(str(row[c]) for c in ("task_label", "label", "overtaken_by")),
             interval(*(row[f"budget{end}"] for end in ("", "_low", "_high"))),
             row["when"],
         ]
         for _, row in found.head(_LONGEST).iterrows()
     ]
-    yield table(("task", "biased", "overtaken by", "B*", ""), rows, left=3)
+    yield Table(("task", "biased", "overtaken by", "B*", ""), rows, left=3)
     more = f"; {len(found) - _LONGEST} more rows are there" if len(found) > _LONGEST else ""
     yield f"Unrounded, and for every parameter: [{file}](tables/{file}){more}"
 
 
-def unmeasured(frame: pd.DataFrame) -> Iterator[str]:
+def unmeasured(frame: pd.DataFrame) -> Iterator[Part]:
     """Failed and skipped cells with their reasons."""
     rows = frame[frame["status"] != "ok"].sort_values("status", kind="stable")
     rows = rows.drop_duplicates(["status", "task_label", "label", "reason"])
     if not rows.empty:
         columns = ["status", "task_label", "label", "reason"]
-        said = [[escape(x) for x in row] for row in rows[columns].fillna("").to_numpy()]
+        said = [list(map(str, row)) for row in rows[columns].fillna("").to_numpy()]
         yield "## Not measured"
-        yield table(("status", "task", "estimator", "reason"), said, left=4)
+        yield Table(("status", "task", "estimator", "reason"), said, left=4)
 
 
 def cited(citations: Mapping[str, str], file: str) -> Iterator[str]:
@@ -309,18 +141,13 @@ def cited(citations: Mapping[str, str], file: str) -> Iterator[str]:
         yield "\n".join(f"- {', '.join(n)}: {references.markdown(t)}" for t, n in names.items())
 
 
-def _task(rows: pd.DataFrame) -> str:
-    said = [_listed(tables.knobs(rows["task_params"].iloc[0]))]
-    found = tables.measured(rows)
-    if not found.empty:
-        sizes = {"B": "batch", "N": "latents", "K": "categories"}
-        said.append(", ".join(f"{s} = {count(found[c].iloc[0])}" for s, c in sizes.items()))
-    for parameter in tables.parameters(rows):
-        norms = tables.measured(rows, parameter)["gradient_norm"].dropna()
-        if not norms.empty:
-            symbol = tables.SYMBOLS.get(parameter, parameter)
-            said.append(f"‖g‖ = {number(norms.iloc[0])} in {symbol}")
-    return escape("; ".join(filter(None, said)))
+def listed(value: Any) -> str:
+    """What run.json says of something, in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} = {tables.plain(v)}" for k, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in value)
+    return "" if value is None else str(value)
 
 
 def _cells(frame: pd.DataFrame) -> str:
@@ -344,14 +171,6 @@ def _constant(frame: pd.DataFrame) -> str:
             if knob not in shown:
                 owners[f"{knob} = {tables.plain(value)}"][str(name)] = None
     return "; ".join(f"{knob} ({', '.join(names)})" for knob, names in sorted(owners.items()))
-
-
-def _listed(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} = {tables.plain(v)}" for k, v in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in value)
-    return "" if value is None else str(value)
 
 
 def _time(started: Any, finished: Any) -> str:

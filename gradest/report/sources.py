@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from gradest.analysis import tables
-from gradest.markdown import escape, interval, table
+from gradest.markdown import escape
 from gradest.plots.sources import ordered
+from gradest.quantities import Quantity, interval
+from gradest.report.document import Part, Table
 
 _READING = (
     "The variance of one estimate at a random value of every nested level is the sum of these "
@@ -19,7 +21,7 @@ _READING = (
 )
 
 
-def section(rows: pd.DataFrame, nested: Sequence[str]) -> Iterator[str]:
+def section(rows: pd.DataFrame, nested: Sequence[str]) -> Iterator[Part]:
     """A table for each family of settings and each parameter, a row for each estimator."""
     if rows.empty:
         return
@@ -34,16 +36,16 @@ def section(rows: pd.DataFrame, nested: Sequence[str]) -> Iterator[str]:
         names = ordered(part, nested)
         headers = ["estimator"]
         for name in names:
-            headers += [escape(name), "share"]
+            headers += [name, "share"]
         lines = [_cells(each, names) for _, each in part.groupby("label", sort=False)]
-        yield table(headers, lines, left=1)
+        yield Table(headers, lines, left=1)
     yield "Unrounded: `sources.parquet`"
 
 
 def _cells(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
     known = rows.drop_duplicates("source").set_index("source")
     total = known["variance"].clip(lower=0).sum()
-    said = [escape(rows["label"].iloc[0])]
+    said = [str(rows["label"].iloc[0])]
     for name in names:
         if name not in known.index:
             said += ["n/a", ""]
@@ -60,5 +62,5 @@ def _share(part: float, total: float) -> str:
         return "n/a"
     percent = 100 * part / total
     if 0 < percent < 0.5 or 99.5 < percent < 100:
-        return "< 1 %" if percent < 50 else "> 99 %"
-    return f"{percent:.0f} %"
+        return Quantity("< 1 %" if percent < 50 else "> 99 %", percent)
+    return Quantity(f"{percent:.0f} %", percent)

@@ -1,10 +1,14 @@
 """The sections of a report on sweeps of α: of many settings the worst and the usual."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from gradest.analysis import sweeps, tables
-from gradest.markdown import count, escape, interval, number, table
-from gradest.report.prose import Section, Table
+from gradest.markdown import escape
+from gradest.quantities import count, interval, number
+from gradest.report.document import Part, Table
+from gradest.report.rankings import Ranking, Section
 
 _HEADERS = (
     *("estimator", "verdicts", "largest bias", "at π", "median variance", "largest variance"),
@@ -21,26 +25,24 @@ def sections(frame: pd.DataFrame, file: str) -> list[Section]:
     """Every sweep, with the rankings of its settings one below the other, as `file` has them."""
     found = []
     for sweep in sweeps.found(frame):
-        known = [Table(p, rankings(sweep.rows, p), file) for p in tables.parameters(sweep.rows)]
+        known = [Ranking(p, rankings(sweep.rows, p), file) for p in tables.parameters(sweep.rows)]
         found.append(Section(sweep.label, sweep.rows, known))
     return found
 
 
-def section(of: Section) -> str:
+def section(of: Section) -> Iterator[Part]:
     """A table for each parameter, a row for each estimator."""
     norms = tables.measured(of.rows).groupby("parameter")["gradient_norm"]
-    parts = [f"## {escape(of.label)}", _READING]
-    for parameter, rows, file in of.tables:
+    yield f"## {escape(of.label)}"
+    yield _READING
+    for parameter, rows, file in of.rankings:
         symbol = tables.SYMBOLS.get(parameter, parameter)
         low, high = (number(end) for end in (norms.min()[parameter], norms.max()[parameter]))
         settings = sorted((p for _, p in rows.groupby("label")), key=lambda p: p["mse"].median())
-        parts += [
-            f"### Gradient in {escape(symbol)}",
-            f"‖g‖ is between {low} and {high}.",
-            table(_HEADERS, [_cells(part) for part in settings], left=2),
-            f"Unrounded, every setting by itself: [{escape(file)}](tables/{file})",
-        ]
-    return "\n\n".join(parts)
+        yield f"### Gradient in {escape(symbol)}"
+        yield f"‖g‖ is between {low} and {high}."
+        yield Table(_HEADERS, [_cells(part) for part in settings], left=2)
+        yield f"Unrounded, every setting by itself: [{escape(file)}](tables/{file})"
 
 
 def rankings(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
@@ -55,8 +57,8 @@ def _cells(rows: pd.DataFrame) -> list[str]:
     worst = rows["bias_norm"].max()
     at = rows.loc[rows["bias_norm"].eq(worst), "point"]
     return [
-        escape(rows["label"].iloc[0]),
-        escape(", ".join(f"{verdict} {n}" for verdict, n in verdicts.items())),
+        str(rows["label"].iloc[0]),
+        ", ".join(f"{verdict} {n}" for verdict, n in verdicts.items()),
         interval(worst, *(max(end, 0.0) ** 0.5 for end in ends)),
         f"({', '.join(map(number, at.iloc[0]))})" if worst > 0 else "",
         number(rows["variance"].median()),

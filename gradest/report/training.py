@@ -7,7 +7,9 @@ import pandas as pd
 
 from gradest.analysis import tables
 from gradest.analysis.curves import final
-from gradest.markdown import count, escape, interval, number, table
+from gradest.markdown import escape
+from gradest.quantities import count, interval, number
+from gradest.report.document import Part, Table
 
 _HEADERS = (
     *("rank", "estimator", "learning rate", "seeds", "test −log p(x)", "test −ELBO"),
@@ -27,7 +29,7 @@ _CHOSEN = (
 )
 
 
-def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[str]:
+def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[Part]:
     """One table a task, and what was not trained; `settings` are those of the trainings."""
     if points.empty:
         return
@@ -41,7 +43,7 @@ def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"### {escape(str(task))}"
         knobs = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
         yield escape(", ".join(f"{k} = {tables.plain(v)}" for k, v in tables.knobs(knobs).items()))
-        yield table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
+        yield Table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
     lost = points[points["status"] != "ok"]
     if not lost.empty:
         yield "### Not trained"
@@ -61,7 +63,7 @@ def _line(row: dict) -> list[str]:
     ends = ("value", "low", "high")
     return [
         "" if pd.isna(row["rank"]) else count(row["rank"]),
-        escape(row["label"]),
+        row["label"],
         number(row["learning_rate"]),
         count(row["seeds"]),
         *(interval(*(row[f"{end}_{metric}"] for end in ends)) for metric in ("bound", "elbo")),

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from gradest.analysis import temperatures
-from gradest.markdown import escape, interval, number, table
+from gradest.quantities import interval, number
+from gradest.report.document import Part, Table
 
 _HEADERS = ("task", "estimator", "best λ", "tied with", "test −log p(x), m codes", "1/(n − 1)")
 _READING = (
@@ -17,7 +18,7 @@ _READING = (
 )
 
 
-def section(points: pd.DataFrame) -> Iterator[str]:
+def section(points: pd.DataFrame) -> Iterator[Part]:
     """A row for each task and each line of temperatures; nothing where none was varied."""
     found = list(temperatures.best(temperatures.swept(points)))
     if not found:
@@ -26,11 +27,11 @@ def section(points: pd.DataFrame) -> Iterator[str]:
     yield _READING
     lines = [
         [
-            *(escape(each.task_label), escape(each.curve), number(each.temperature)),
+            *(each.task_label, each.curve, number(each.temperature)),
             ", ".join(map(number, each.tied)) or "none",
             interval(each.value, each.low, each.high),
             number(each.limit),
         ]
         for each in found
     ]
-    yield table(_HEADERS, lines, left=2)
+    yield Table(_HEADERS, lines, left=2)

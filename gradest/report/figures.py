@@ -1,0 +1,70 @@
+"""The figures of a run and their files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from gradest import plots
+from gradest.files import write_atomically
+from gradest.plots import concrete, landscape, training
+from gradest.plots.adaptation import adaptation
+from gradest.plots.sources import variance_by_source
+from gradest.plots.vae_temperature import vae_temperature
+from gradest.report.run import Run
+
+SUFFIXES = (".png", ".svg", ".pdf")
+_OF_MEASUREMENTS = {
+    "bias_against_variance": plots.bias_against_variance,
+    "variance_against_evaluations": plots.variance_against_evaluations,
+    "mse_against_budget": plots.mse_against_budget,
+    "temperature_tradeoff": plots.temperature_tradeoff,
+    "cost_growth": plots.cost_growth,
+    "landscape_binary": landscape.binary,
+    "landscape_simplex": landscape.simplex,
+}
+_OF_TRAINING = {
+    "training_objectives": training.objectives,
+    "training_gap": training.gap,
+    "training_gradient": training.gradient,
+    "vae_temperature": vae_temperature,
+}
+_OF_PROPERTIES = {"simplex": concrete.simplex, "simplex_panels": concrete.simplex_panels}
+
+
+def draw(run: Run) -> dict[str, Figure]:
+    """Those that the rows have something for, by name, in the order in which they are shown."""
+    everyone = run.frame["estimator"].astype(str)
+    single, more = run.single, run.further
+    found = {
+        **{name: draw() for name, draw in _OF_PROPERTIES.items() if not more.properties.empty},
+        **{name: draw(single) for name, draw in _OF_MEASUREMENTS.items()},
+        "adaptation": adaptation(more.looks, everyone),
+        "variance_by_source": variance_by_source(more.sources, everyone, run.nested),
+        **{name: draw(more.points) for name, draw in _OF_TRAINING.items()},
+        "pictures": training.pictures(more.images),
+    }
+    return {name: figure for name, figure in found.items() if figure}
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Each as PNG for screens, as SVG for the web and as PDF for papers."""
+    paths = []
+    for name, figure in figures.items():
+        for suffix in SUFFIXES:
+            paths.append(folder / f"{name}{suffix}")
+            write_atomically(paths[-1], lambda path, f=figure: _save(f, path))
+    return paths
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """The same figure gives the same bytes."""
+    undated = {
+        ".svg": {"Date": None},
+        ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        ".png": {"Software": None},
+    }
+    # Type 42 embeds fonts whole, which journals ask for, and leaves text that can be searched.
+    with rc_context({"svg.hashsalt": "gradest", "pdf.fonttype": 42}):
+        figure.savefig(path, dpi="figure", metadata=undated[path.suffix])
