@@ -13,7 +13,16 @@ import pandas as pd
 
 from gradest.analysis import curves, ranking, tables
 from gradest.analysis.multiplicity import holm
-from gradest.analysis.pairs import DIFFERENCE, RATIO, Change, Pair, pooled, sign, undetectable
+from gradest.analysis.pairs import (
+    DIFFERENCE,
+    RATIO,
+    Change,
+    Pair,
+    apart,
+    pooled,
+    sign,
+    undetectable,
+)
 from gradest.analysis.runs import Key, Records, Run
 from gradest.inference import Interval
 from gradest.measuring.result import Measurement
@@ -253,10 +262,8 @@ def _trained(
 ) -> _Row:
     """Of a single seed the interval is over data points, and says nothing of other trainings."""
     (a, m), (b, n) = base, other
-    difference = b.estimate - a.estimate
-    below = math.hypot(b.estimate - b.low, a.high - a.estimate)
-    above = math.hypot(b.high - b.estimate, a.estimate - a.low)
-    found = Interval(difference, difference - below, difference + above, math.nan)
+    found = apart(a, b)
+    difference = found.estimate
     change = Change(
         "negative_bound", "", a, b, DIFFERENCE, found, difference == 0, direction=sign(difference)
     )
@@ -313,7 +320,7 @@ def _columns(row: _Row) -> dict[str, Any]:
         "scale": change.scale,
         **dict(zip(("change", "low", "high"), change.change[:3], strict=True)),
         "gradient_norm": row.gradient_norm,
-        "p_value": change.p_value,
+        "p_value": math.nan if change.same else change.p_value,  # what is equal needs no test
         **dict(zip(("base_status", "other_status"), row.status, strict=True)),
         "reason": change.reason,
     }

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -163,7 +164,7 @@ class Pair:
         """‖E ĝ' − E ĝ‖ in log α, of which all other means are linear maps."""
         a, b = (side.gradient for side in self._sides)
         lengths = [_length(moments) for moments in (a, b)]
-        if a.mean.shape != b.mean.shape:
+        if a.mean.shape[1] != b.mean.shape[1]:
             why = f"{a.mean.shape[1]} coordinates, then {b.mean.shape[1]}"
             return Change(*_MEAN, *lengths, DIFFERENCE, _UNKNOWN, False, reason=why)
         means = [moments.pooled().mean[0] for moments in (a, b)]
@@ -199,24 +200,11 @@ class Pair:
         return joint_test(moved, towards, weight, peak, self._resolution, level, a)
 
     def _variance(self, parameter: str) -> Change:
-        rows = self._rows(parameter)
-        a, b = (_of(row, "variance") for row in rows)
-        sizes = [
-            (row["variance"] + _mean_of(side, parameter).square().sum().item()) ** 0.5
-            for side, row in zip(self._sides, rows, strict=True)
-        ]
-        rounding = self._resolution * max(sizes)
-        same = self._alike(
-            a.estimate == b.estimate, abs(b.estimate**0.5 - a.estimate**0.5) <= rounding
-        )
+        a, b = (_of(row, "variance") for row in self._rows(parameter))
+        moved = abs(b.estimate**0.5 - a.estimate**0.5)
         found = Change(
-            "variance",
-            parameter,
-            a,
-            b,
-            RATIO,
-            _ratio(a, b, self._enumerated),
-            same,
+            *("variance", parameter, a, b, RATIO, _ratio(a, b, self._enumerated)),
+            self._alike(a.estimate == b.estimate, moved <= self._rounding(parameter)),
             sign(b.estimate - a.estimate),
         )
         if self._enumerated or a.estimate == b.estimate == 0:
@@ -224,11 +212,8 @@ class Pair:
         if a.estimate == 0 or b.estimate == 0:
             return found._replace(p_value=self._rare(), detectable=lambda level: math.inf)
         difference = math.log(b.estimate) - math.log(a.estimate)
-        ends = [
-            [float(end) for end in ranking.away(*x[:3], freedom)]
-            for x, freedom in zip((a, b), self._freedom, strict=True)
-        ]
-        error, freedom = self._facing(*ends, difference > 0)
+        each = [ranking.away(*x[:3], f) for x, f in zip((a, b), self._freedom, strict=True)]
+        error, freedom = self._facing(each, difference > 0)
         return found._replace(
             p_value=float(ranking.p_value(difference, error, freedom)),
             detectable=lambda level: ranking.as_ratio(
@@ -239,46 +224,51 @@ class Pair:
     def _bias(self, parameter: str) -> Iterator[Change]:
         """None where the truth is not known.
 
-        That a bias changed is told only where the mean is known to have: the p-value is the larger
-        of the two.
+        Of one task a bias changes only if the mean does: the p-value is the larger of both.
         """
         if any(side.truth is None for side in self._sides):
             return
         a, b = (length_of(_of(row, "bias_sq")) for row in self._rows(parameter))
-        difference = b.estimate - a.estimate
-        below = math.hypot(b.estimate - b.low, a.high - a.estimate)
-        above = math.hypot(b.high - b.estimate, a.estimate - a.low)
-        change = Interval(difference, difference - below, difference + above, math.nan)
-        same = self._mean.same and not self._gradient
-        found = Change("bias", parameter, a, b, DIFFERENCE, change, same, sign(difference))
-        if self._enumerated:
-            yield found
-            return
-        ends = []
-        for x, freedom in zip((a, b), self._freedom, strict=True):
-            quantile = ranking.quantile(freedom)
-            ends.append([(x.high - x.estimate) / quantile, (x.estimate - x.low) / quantile])
-        error, freedom = self._facing(*ends, difference > 0)
-        own = float(ranking.p_value(difference, error, freedom))
-        yield found._replace(
-            p_value=own if math.isnan(self._mean.p_value) else max(own, self._mean.p_value),
-            detectable=lambda level: ranking.found_with_power(error, freedom, level),
+        change = apart(a, b)
+        found = Change(
+            *("bias", parameter, a, b, DIFFERENCE, change),
+            self._mean.same and not self._gradient,
+            sign(change.estimate),
         )
+        if self._enumerated:
+            near = abs(change.estimate) <= self._rounding(parameter)
+            yield found._replace(same=self._alike(change.estimate == 0, near))
+            return
+        each = []
+        for x, freedom in zip((a, b), self._freedom, strict=True):
+            steps = ranking.quantile(freedom)
+            each.append(((x.high - x.estimate) / steps, (x.estimate - x.low) / steps))
+        error, freedom = self._facing(each, change.estimate > 0)
+        widest = max(self._facing(each, rising) for rising in (True, False))
+        p = float(ranking.p_value(change.estimate, error, freedom))
+        yield found._replace(
+            p_value=p if self._gradient else float(np.fmax(p, self._mean.p_value)),
+            detectable=lambda level: ranking.found_with_power(*widest, level),
+        )
+
+    def _rounding(self, parameter: str) -> float:
+        """What rounding of the estimates can do to a standard deviation, or to a mean's length."""
+        sizes = [
+            row["variance"] + float(_mean_of(side, parameter).square().sum())
+            for side, row in zip(self._sides, self._rows(parameter), strict=True)
+        ]
+        return self._resolution * max(sizes) ** 0.5
 
     @property
     def _freedom(self) -> list[int]:
         return [max(len(side.gradient.count) - 1, 1) for side in self._sides]
 
-    def _facing(
-        self, base: Sequence[float], other: Sequence[float], rising: bool
-    ) -> tuple[float, float]:
-        """Error and freedom from the errors (above, below) of both: the upper of the smaller."""
-        f, g = self._freedom
-        if rising:
-            found = ranking.joined(base[0], f, other[1], g)
-        else:
-            found = ranking.joined(other[0], g, base[1], f)
-        return float(found[0]), float(found[1])
+    def _facing(self, each: Sequence[Sequence[float]], rising: bool) -> tuple[float, float]:
+        """Error and freedom, from the errors upwards and downwards of both sides."""
+        base, other = zip(each, self._freedom, strict=True)
+        (smaller, f), (larger, g) = (base, other) if rising else (other, base)
+        error, freedom = ranking.joined(smaller[0], f, larger[1], g)
+        return float(error), float(freedom)
 
     def _rare(self) -> float:
         """p of a variance that one run never saw.
@@ -299,6 +289,14 @@ class Pair:
 
 _MEAN = ("mean", LOG_ALPHA)
 _ANY = 0.5  # a level, where only the p-value is asked for
+
+
+def apart(a: Interval, b: Interval) -> Interval:
+    """b − a, whose ends are as far away as those of both together that face each other."""
+    difference = b.estimate - a.estimate
+    below = math.hypot(b.estimate - b.low, a.high - a.estimate)
+    above = math.hypot(b.high - b.estimate, a.estimate - a.low)
+    return Interval(difference, difference - below, difference + above, math.nan)
 
 
 def sign(x: float) -> int:
