@@ -1,7 +1,7 @@
 """The command line.
 
-Exit status: 0 all ran; 1 some cell failed, none gave a finite number, or a plugin was rejected;
-2 the call was wrong; 130 interrupted.
+Exit status: 0 all ran; 1 some cell failed, none gave a finite number, a plugin was rejected, or a
+run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from gradest import catalogue, checks
+from gradest.commands.report import report_on
 from gradest.contracts import Estimator, Task
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring.precision import Precision
@@ -26,7 +27,7 @@ from gradest.registry import Registry, Shipment, load_plugin
 from gradest.report import write_report
 from gradest.running.cells import Cell, labels
 from gradest.running.provenance import describe_run
-from gradest.running.results import finished, read_run, write_results
+from gradest.running.results import finished, write_results
 from gradest.running.runner import prepare
 from gradest.running.runner import run as run_cells
 from gradest.running.suite import load_suite
@@ -77,7 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--check", metavar="NAME|FILE", help="certify a plugin (exit status 1: rejected)"
     )
-    what.add_argument("--report", metavar="DIR", type=Path, help="rebuild the report of a run")
+    what.add_argument(
+        "--report",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        help="rebuild the report of a run, or compare runs with the first",
+    )
+    parser.add_argument(
+        "--fail-on-regression", action="store_true", help="--report: exit status 1 if it got worse"
+    )
     as_what = parser.add_mutually_exclusive_group()
     as_what.add_argument("--markdown", action="store_true", help="--list estimators as a table")
     as_what.add_argument("--bibtex", action="store_true", help="--list what estimators cite")
@@ -139,10 +149,10 @@ def _dispatch(options: argparse.Namespace) -> int:
     for form in ("markdown", "bibtex"):
         if getattr(options, form) and not options.list:
             raise UsageError(f"--{form} goes with --list")
+    if options.fail_on_regression and not options.report:
+        raise UsageError("--fail-on-regression goes with --report")
     if options.report:
-        write_results(options.report, read_run(options.report))
-        print(write_report(options.report))
-        return 0
+        return report_on(options.report, options.out, options.fail_on_regression)
     registry = Registry.load(options.plugin)
     if options.list:
         print(_listing(options, registry), end="")

@@ -25,6 +25,7 @@ from gradest.analysis.pairs import (
 )
 from gradest.analysis.runs import Key, Records, Run
 from gradest.inference import Interval
+from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.result import Measurement
 from gradest.running.journal import Record
 
@@ -92,6 +93,12 @@ def regressions(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of a variance or a bias that is worse, and of a cell that is no longer finite."""
     lost = frame["quantity"].eq("status") & frame["other_status"].isin(_LOST)
     return frame[frame["judgement"].eq(WORSE) & (frame["quantity"].isin(_JUDGED) | lost)]
+
+
+def parameters(frame: pd.DataFrame) -> list[str]:
+    """What variances were compared in, log α first."""
+    found = frame.loc[frame["quantity"].eq("variance"), "parameter"].unique()
+    return sorted(found, key=lambda parameter: parameter != LOG_ALPHA)
 
 
 def _judgement(row: _Row, p_holm: float) -> str:
