@@ -202,7 +202,8 @@ def _statuses(run: str, key: Key, base: Records, other: Records) -> Iterator[_Ro
         (was, why), (is_, told) = _worst(a), _worst(b)
         if was == is_ == _OK:
             continue
-        said = "; ".join(filter(None, [f"baseline: {why}" if why and told else why, told]))
+        reasons = [f"baseline: {why}", told] if why and told not in ("", why) else [why or told]
+        said = "; ".join(reasons)
         change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=said)
         judged = _of_statuses(was, is_)
         yield _Row(run, key, (_listed(a), _listed(b)), change, judgement=judged, status=(was, is_))
@@ -257,7 +258,8 @@ def _final(run: Run) -> pd.DataFrame:
 
 def _over_seeds(part: pd.DataFrame) -> tuple[Interval, int]:
     found = curves.over_seeds(part, "test", "negative_bound").iloc[0]
-    return Interval(found["value"], found["low"], found["high"], math.nan), int(found["seeds"])
+    ends = (float(found[end]) for end in ("value", "low", "high"))
+    return Interval(*ends, math.nan), int(found["seeds"])
 
 
 def _trained(

@@ -389,6 +389,8 @@ def _missing(frame: pd.DataFrame) -> Iterator[Part]:
     if rows.empty:
         return
     yield "## Not in both"
+    order = rows["judgement"].map([*_JUDGED].index)
+    rows = rows.loc[order.sort_values(kind="stable").index]
     lines = [
         [
             *_where(row, frame),
