@@ -22,7 +22,7 @@ def report_on(folders: Sequence[Path], out: Path | None, fail_on_regression: boo
         path, frame = write_comparison(folders, out or _COMPARISONS)
         worse = regressions(frame)
         print(path)
-        print("\n".join(told(worse)) or "no regression")
+        print("\n".join(told(worse, len(folders) > 2)) or "no regression")
         return int(fail_on_regression and not worse.empty)
     if fail_on_regression:
         raise UsageError("--fail-on-regression compares runs: --report BASELINE OTHER")

@@ -72,8 +72,8 @@ def _lines(frame: pd.DataFrame) -> pd.DataFrame:
     }
     for quantity in ("variance", "bias"):
         of[quantity] = of[quantity][of[quantity]["parameter"].isin(at)]
-    lines = of["variance"].join(of["bias"], rsuffix="_bias")
-    lines = lines.join(of["mean"][["judgement", "p_value"]], rsuffix="_mean")
+    lines = of["variance"].join(of["bias"].add_suffix("_bias"))
+    lines = lines.join(of["mean"][["judgement", "p_value"]].add_suffix("_mean"))
     told = lines["judgement_bias"].isin([BETTER, WORSE])
     moved = lines["judgement_mean"].eq(CHANGED) & ~told
     lines["judgement_bias"] = lines["judgement_bias"].mask(moved, CHANGED)
@@ -140,17 +140,17 @@ def _biases(ax: Axes, lines: pd.DataFrame, places: np.ndarray) -> None:
 def _draw(ax: Axes, lines: pd.DataFrame, places: np.ndarray, suffix: str, still: float) -> None:
     """Points with bars, cut at the frame; what lies beyond it stands on it."""
     ax.axvline(still, zorder=0, **looks.GUIDE)
-    low, high = ax.get_xlim()
-    columns = (f"{column}{suffix}" for column in ("change", "low", "high", "judgement"))
-    for place, value, start, end, word in zip(
-        places, *(lines[column] for column in columns), strict=True
-    ):
-        if np.isnan(value):
-            continue
-        colour = _COLOURS.get(word, _GREY)
-        start, value, end = np.clip(np.nan_to_num([start, value, end], nan=value), low, high)
-        ax.plot([start, end], [place, place], color=colour, linewidth=0.9, clip_on=False)
-        ax.plot(value, place, **_mark(word), zorder=3, clip_on=False)
+    lines = lines.assign(place=places)[lines[f"change{suffix}"].notna()]
+    edges = ax.get_xlim()
+    value, low, high = (
+        lines[f"{end}{suffix}"].astype(float).fillna(lines[f"change{suffix}"]).clip(*edges)
+        for end in ("change", "low", "high")
+    )
+    for word, place in lines.groupby(f"judgement{suffix}", sort=False)["place"]:
+        at, mark = place.index, _mark(str(word))
+        bars = {"color": mark["color"], "linewidth": 0.9, "clip_on": False}
+        ax.hlines(place, low[at], high[at], **bars)
+        ax.plot(value[at], place, **mark, zorder=3, clip_on=False)
 
 
 def _mark(word: str) -> dict[str, object]:

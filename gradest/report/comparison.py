@@ -108,10 +108,9 @@ def write_comparison(folders: Sequence[Path], out: Path) -> tuple[Path, pd.DataF
     return path, frame
 
 
-def told(frame: pd.DataFrame) -> list[str]:
-    """A line of plain text for each row, as for a terminal."""
-    several = frame["run"].nunique() > 1
-    return [" ".join(_told(row, several).split()) for row in frame.to_dict("records")]
+def told(rows: pd.DataFrame, several: bool) -> list[str]:
+    """A line of plain text for each row, as for a terminal; of `several` runs which one it is."""
+    return [" ".join(_told(row, several).split()) for row in rows.to_dict("records")]
 
 
 def _told(row: Mapping[str, Any], several: bool) -> str:
