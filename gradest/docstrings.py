@@ -18,6 +18,12 @@ def citation(found: type) -> str:
     return " ".join(last.split()) if before and _YEAR.search(last) else ""
 
 
+def body(found: type) -> str:
+    """All of it but the source."""
+    text, source = _docstring(found), citation(found)
+    return text.rpartition("\n\n")[0] if source else text
+
+
 def _docstring(found: type) -> str:
     module = sys.modules[found.__module__]
     return inspect.cleandoc(module.__doc__ or found.__doc__ or "(no description)")

@@ -32,7 +32,12 @@ class Knobs:
     Raises KnobError on construction when a value does not fit its annotation.
     """
 
-    name: ClassVar[str] = ""  # the registry name: the file's stem
+    name: ClassVar[str]  # the file's stem; of a class that no registry has seen, its own name
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     def __post_init__(self) -> None:
         for knob, hint in knob_types(type(self)).items():
@@ -136,7 +141,7 @@ def _validate(cls: type, knob: str, hint: Any, value: Any) -> Any:
         # Of the arms of a union, the one that the value got furthest into.
         problem = max(error.errors(), key=lambda e: len(e["loc"]))
         where = "".join(f"[{i}]" for i in problem["loc"] if isinstance(i, int))
-        wrong = f"{cls.name or cls.__name__}: {knob}{where} = {problem['input']!r}"
+        wrong = f"{cls.name}: {knob}{where} = {problem['input']!r}"
         raise KnobError(f"{wrong}: {problem['msg'].lower()}") from None
 
 

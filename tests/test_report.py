@@ -89,7 +89,7 @@ def write(tmp_path, monkeypatch):
         monkeypatch.setattr(files, "_OF_MEASUREMENTS", chosen)
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
-        assert write_report(tmp_path) == tmp_path / "report.md"
+        assert write_report(tmp_path) == tmp_path / "report.html"
         return (tmp_path / "report.md").read_text(encoding="utf-8")
 
     return written
@@ -456,7 +456,7 @@ def test_every_figure_is_embedded_with_alternative_text(write, tmp_path):
     assert text.count("![") == len(FIGURES) == 5 and "![]" not in text
 
 
-def test_the_references_of_what_was_measured_come_last(write, tmp_path):
+def test_the_methods_that_were_measured_come_last_with_what_they_cite(write, tmp_path):
     known = {
         "rloo": 'Kool & Others_, "A <b>", 2019, arXiv 1611.00712.',
         "relaxed": 'Kool & Others_, "A <b>", 2019, arXiv 1611.00712.',
@@ -465,12 +465,18 @@ def test_the_references_of_what_was_measured_come_last(write, tmp_path):
         "elsewhere": "Nobody, 2024",
     }
     found = [*rows(), lacking("skipped", "K = 3", estimator="skipped")]
-    last = write(found, references=known).split("## References\n\n")[1]
-    assert last == (
-        "As BibTeX: [references.bib](references.bib)\n\n"
-        "- noisy: On my \\| desk, 2024\n"
-        '- relaxed, rloo: Kool &amp; Others\\_, "A &lt;b&gt;", 2019, '
+    methods = {"rloo": "Leave *one* out.\n\n    ĝ = <f> `x`\n\nWith `S` <samples>."}
+    last = write(found, references=known, methods=methods).split("## Methods\n\n")[1]
+    cited = (
+        'Kool &amp; Others\\_, "A &lt;b&gt;", 2019, '
         "[arXiv 1611.00712](https://arxiv.org/abs/1611.00712)\n"
+    )
+    assert last == (
+        "What they cite, as BibTeX: [references.bib](references.bib)\n\n"
+        "### noisy\n\nOn my \\| desk, 2024\n\n"
+        f"### relaxed\n\n{cited}\n"
+        "### rloo\n\nLeave \\*one\\* out.\n\n```\nĝ = <f> `x`\n```\n\n"
+        f"With `S` &lt;samples&gt;.\n\n{cited}"
     )
     bibtex = (tmp_path / "references.bib").read_text(encoding="utf-8")
     assert [line for line in bibtex.splitlines() if line.startswith("@")] == [
@@ -482,7 +488,7 @@ def test_the_references_of_what_was_measured_come_last(write, tmp_path):
 @pytest.mark.parametrize("known", [None, {}, [], "text", {"exact": ""}, {"other": "Me, 2024"}])
 def test_a_run_that_keeps_no_references_has_none_and_no_stale_ones(write, tmp_path, known):
     (tmp_path / "references.bib").write_text("of an earlier report")
-    assert "References" not in write([row("exact")], references=known)
+    assert "## Methods" not in write([row("exact")], references=known)
     assert not (tmp_path / "references.bib").exists()
 
 

@@ -65,9 +65,7 @@ class Subject:
         return inapplicable(self.fresh(), task, task.problem())
 
     def fresh(self, knobs: Mapping[str, Any] = DEFAULTS) -> Estimator:
-        estimator = build(self.cls, knobs)
-        estimator.name = self.cls.name or self.cls.__name__
-        return estimator
+        return build(self.cls, knobs)
 
     def ready(
         self,

@@ -13,6 +13,8 @@ from gradest.report import (
     controls,
     document,
     figures,
+    html,
+    methods,
     nested,
     numerics,
     properties,
@@ -33,9 +35,9 @@ _OURS = {"tables": {".csv"}, "figures": set(figures.SUFFIXES)}  # what a report 
 
 
 def write_report(folder: Path) -> Path:
-    """Write tables/, figures/, references.bib and report.md of the run in `folder`.
+    """Write tables/, figures/, references.bib, report.md and report.html of the run in `folder`.
 
-    Returns report.md's path.  Reads run.json and the tables beside it, nothing else.  What an
+    Returns report.html's path.  Reads run.json and the tables beside it, nothing else.  What an
     earlier report left is removed.  Raises UsageError when `folder` holds no readable run.
     """
     folder = Path(folder)
@@ -52,8 +54,10 @@ def write_report(folder: Path) -> Path:
     )
     _write_bibtex(folder / _BIBTEX, cited)
     parts = list(_parts(run, ranked, list(drawn), cited))
-    path = folder / "report.md"
-    write_text(path, document.markdown(parts))
+    write_text(folder / "report.md", document.markdown(parts))
+    pictures = {name: folder / "figures" / f"{name}.png" for name in drawn}
+    path = folder / "report.html"
+    write_text(path, html.page(str(run.described.get("suite") or "A run"), parts, pictures))
     return path
 
 
@@ -62,6 +66,7 @@ def _parts(run: Run, of: Sections, drawn: list[str], cited: Mapping[str, str]) -
     frame, more = run.frame, run.further
     yield from controls.section(frame, run.described)
     yield from prose.about(frame, run.described, more.points)
+    yield from captions.figures(drawn)
     yield from properties.section(more.properties)
     yield from training.section(more.points, run.described.get("training") or {})
     yield from vae_temperature.section(more.points)
@@ -76,10 +81,9 @@ def _parts(run: Run, of: Sections, drawn: list[str], cited: Mapping[str, str]) -
     yield from sources.section(more.sources, run.nested)
     yield from adaptation.section(more.looks)
     yield from numerics.section(run.merged)
-    yield from captions.figures(drawn)
     yield from prose.unmeasured(run.merged)
     yield prose.files(frame)
-    yield from prose.cited(cited, _BIBTEX)
+    yield from methods.section(run.described.get("methods"), cited, _BIBTEX)
 
 
 def _cited(run: Run) -> dict[str, str]:

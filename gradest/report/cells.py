@@ -9,13 +9,14 @@ import pandas as pd
 from gradest.inference import BIASED_BELOW
 from gradest.markdown import escape
 from gradest.quantities import Quantity, count, interval, number, plus_minus, share
-from gradest.report.document import Table
+from gradest.report.document import Table, Tagged
 
 _HEADERS = (
     *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
     *("cosine with g", "evaluations of f", "bytes", "µs per estimate", "variance × evaluations"),
 )
 _MISSED, _UNPROVEN = "‡", "†"
+_TAGS = {"unbiased": "good", "biased": "bad", "inconclusive": "unsure"}
 
 
 def ranking(rows: pd.DataFrame) -> Table:
@@ -50,9 +51,13 @@ def _rank(row: pd.Series) -> str:
 
 
 def _verdict(row: pd.Series) -> str:
-    found = row["verdict"] == "biased" or np.isnan(row["detectable_bias"])
-    told = "" if found else f" ({share(row['detectable_bias'])})"
-    return row["verdict"] + told + (f" {_UNPROVEN}" if _unproven(row) else "")
+    # Enumerated, what would have been found is rounding.
+    certain = row["verdict"] == "biased" or row["method"] == "enumerated"
+    told = (
+        "" if certain or np.isnan(row["detectable_bias"]) else f" ({share(row['detectable_bias'])})"
+    )
+    text = row["verdict"] + told + (f" {_UNPROVEN}" if _unproven(row) else "")
+    return Tagged(text, _TAGS[row["verdict"]])
 
 
 def _unproven(row: pd.Series) -> bool:

@@ -7,6 +7,7 @@ every form of the report shows those in its own way.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gradest.markdown import escape, table
 from gradest.quantities import Quantity
@@ -16,9 +17,20 @@ class Strong(str):
     """Plain text that stands out."""
 
 
+class Tagged(str):
+    """Plain text of a judgement, which a form with colours may show by its `tag`."""
+
+    tag: Literal["good", "bad", "unsure"]
+
+    def __new__(cls, text: str, tag: Literal["good", "bad", "unsure"]) -> "Tagged":
+        found = super().__new__(cls, text)
+        found.tag = tag
+        return found
+
+
 @dataclass(frozen=True)
 class Table:
-    """Plain texts, not escaped; a `Quantity` is sorted by its number, a `Strong` stands out.
+    """Plain texts, not escaped; `Quantity`, `Strong` and `Tagged` say more of theirs.
 
     The first `left` columns hold text and are aligned to the left.
     """
@@ -37,7 +49,16 @@ class Picture:
     reading: str
 
 
-Part = str | Table | Picture
+@dataclass(frozen=True)
+class Folded:
+    """What few readers need: a form that can fold shows the title alone at first."""
+
+    title: str
+    parts: Sequence["Part"]
+    level: int = 3  # of its heading where nothing can be folded
+
+
+Part = str | Table | Picture | Folded
 
 
 def markdown(parts: Sequence[Part]) -> str:
@@ -53,6 +74,8 @@ def _markdown(part: Part) -> str:
         case Picture(name, shows, reading):
             file = f"figures/{name}"
             return f"![{shows}]({file}.png)\n\n{shows}. {reading} ([SVG]({file}.svg))"
+        case Folded(title, inside, level):
+            return f"{'#' * level} {escape(title)}\n\n{markdown(inside).rstrip()}"
         case _:
             return part
 

@@ -8,17 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from gradest import references
 from gradest.analysis import tables
 from gradest.analysis.multiplicity import bias_tests
 from gradest.analysis.ranking import LEVEL, POWER
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
 from gradest.markdown import code_block, escape
 from gradest.quantities import interval, number
-from gradest.report.document import Part, Table
+from gradest.report.document import Folded, Part, Table
 
 _READING = f"""\
-**How to read it.** Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed \
+Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed \
 parameters: not over training steps and not over coordinates. Bias is the distance of E ĝ from \
 the exact gradient g, debiased (the noise of the mean is taken off) and relative to ‖g‖; every \
 pair in brackets is a 95 % interval, but for the time, where it is the range of the timing rounds. \
@@ -47,16 +46,27 @@ _FILES = (
 )
 
 
-def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> Iterator[str]:
+def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> Iterator[Part]:
     """Title, what was run, how to read it; `points` are those of trainings."""
     yield f"# {escape(run.get('suite') or 'A run')}"
     yield escape(run.get("description") or "")
+    yield "\n".join(
+        [
+            *([] if frame.empty else [f"- cells: {_cells(frame)}"]),
+            *([] if points.empty else [f"- trainings: {_trainings(points)}"]),
+        ]
+    )
+    yield Folded("How this was run", tuple(_made(frame, run)), level=2)
+    if not frame.empty:
+        yield Folded("How to read it", (_READING,), level=2)
+
+
+def _made(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
+    """What it takes to run it again: the command, and with what it ran."""
     if command := run.get("command"):
         words = ["python", *command] if str(command[0]).endswith(".py") else command
         yield code_block(shlex.join(map(str, words)))
     facts = {
-        "cells": "" if frame.empty else _cells(frame),
-        "trainings": "" if points.empty else _counted(points.drop_duplicates("key"), "done"),
         "training": listed(run.get("training")),
         "seeds": listed(run.get("seeds")),
         **{k: "" if frame.empty else listed(run.get(k)) for k in _PROTOCOL},
@@ -68,8 +78,6 @@ def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> 
         "knobs with one value throughout": _constant(frame),
     }
     yield "\n".join(f"- {name}: {escape(said)}" for name, said in facts.items() if said)
-    if not frame.empty:
-        yield _READING
 
 
 def files(frame: pd.DataFrame) -> str:
@@ -130,17 +138,6 @@ def unmeasured(frame: pd.DataFrame) -> Iterator[Part]:
         yield Table(("status", "task", "estimator", "reason"), said, left=4)
 
 
-def cited(citations: Mapping[str, str], file: str) -> Iterator[str]:
-    """What each estimator cites; those that cite the same share a line."""
-    if citations:
-        names: dict[str, list[str]] = defaultdict(list)
-        for name, text in citations.items():
-            names[text].append(escape(name))
-        yield "## References"
-        yield f"As BibTeX: [{file}]({file})"
-        yield "\n".join(f"- {', '.join(n)}: {references.markdown(t)}" for t, n in names.items())
-
-
 def listed(value: Any) -> str:
     """What run.json says of something, in one line."""
     if isinstance(value, Mapping):
@@ -154,6 +151,10 @@ def _cells(frame: pd.DataFrame) -> str:
     """How many; each has a row for every parameter that its task has."""
     cell = ["task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"]
     return _counted(frame.drop_duplicates(cell), "measured")
+
+
+def _trainings(points: pd.DataFrame) -> str:
+    return _counted(points.drop_duplicates("key"), "done")
 
 
 def _counted(rows: pd.DataFrame, done: str) -> str:

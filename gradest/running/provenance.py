@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gradest.docstrings import citation
+from gradest.docstrings import body, citation
 from gradest.registry import Registry
 from gradest.running.cells import EstimatorCell
 from gradest.running.suite import Suite
@@ -23,11 +23,13 @@ _PACKAGES = ("gradest", "torch", "numpy", "scipy", "pandas", "joblib")
 def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[str, Any]:
     """The suite as resolved with versions, commit and machine: the content of run.json.
 
-    What its estimators cite is kept too, so that a report can be rebuilt without the plugins.
+    What its estimators say of themselves and cite is kept too, so that a report can be rebuilt
+    without the plugins.
     """
     settings = suite.settings
     names = sorted({c.estimator for c in suite.cells if isinstance(c, EstimatorCell)})
-    cited = {name: citation(registry.estimator(name)) for name in names}
+    found = {name: registry.estimator(name) for name in names}
+    cited = {name: citation(each) for name, each in found.items()}
     return {
         "suite": suite.name,
         "description": settings.description,
@@ -50,6 +52,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "parameters": settings.parameters,
         "controls": settings.controls,
         "references": {name: text for name, text in cited.items() if text},
+        "methods": {name: body(each) for name, each in found.items()},
         "training": settings.training and settings.training.model_dump(),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
