@@ -48,6 +48,7 @@ COLUMNS = (
     *("p_value", "p_holm", "detectable", "judgement"),
     *("base_status", "other_status", "reason", "label", "task_label"),
 )
+CELL = ["run", "task_label", "label", "base_seeds", "other_seeds"]  # has several quantities
 
 _JUDGED = ("variance", "bias")  # of which worse is a regression
 _OK, _ABSENT, _ODD = "ok", "absent", "not finite"

@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from gradest.analysis.differences import (
     BETTER,
+    CELL,
     CHANGED,
     MEASUREMENT,
     SAME,
@@ -25,7 +26,7 @@ _LINE = 0.17  # inches
 _REST = 25  # lines, at most, of which those without a name take the place
 _WIDTHS = (4.6, 3.2)  # of the panels, the first with names
 _LEAST = 1.05  # a ratio that an axis shows to both sides at least
-_WIDE = 100.0  # percent of ‖g‖, from which on only powers of ten are marked
+_WIDE = 30.0  # percent of ‖g‖, from which on only powers of ten are marked
 _LINEAR = 1.0  # percent of ‖g‖, up to which the axis of the bias is linear
 _PALETTE = sns.color_palette("colorblind")
 _COLOURS = {WORSE: _PALETTE[3], BETTER: _PALETTE[2], CHANGED: _PALETTE[4]}
@@ -65,9 +66,8 @@ def _lines(frame: pd.DataFrame) -> pd.DataFrame:
     """A row a cell: its variance, its bias in percent of ‖g‖, and whether its mean changed."""
     frame = frame[frame["kind"].eq(MEASUREMENT)]
     at = parameters(frame)[:1]
-    cell = ["run", "task_label", "label", "base_seeds", "other_seeds"]
     of = {
-        quantity: frame[frame["quantity"].eq(quantity)].set_index(cell)
+        quantity: frame[frame["quantity"].eq(quantity)].set_index(CELL)
         for quantity in ("variance", "bias", "mean")
     }
     for quantity in ("variance", "bias"):
