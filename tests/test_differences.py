@@ -437,9 +437,10 @@ def test_properties_that_hold_in_one_run_alone():
             }
         )
 
+    seeds = pd.concat([rows(True, False, True), rows(True, True, True)], ignore_index=True)
     runs = [
         run("base", {}, properties=rows(True, True, False)),
-        run("other", {}, properties=rows(True, False, True)),
+        run("other", {}, properties=seeds),
     ]
     frame = differences(runs)
     assert frame["judgement"].tolist() == [SAME, WORSE, BETTER]

@@ -298,9 +298,8 @@ def _properties(base: Run, other: Run) -> Iterator[_Row]:
     """Whether they hold; their values have intervals that are simultaneous ones already."""
     if base.properties.empty or other.properties.empty:
         return
-    named = ["property", "settings", "quantity"]
-    both = base.properties.merge(other.properties, on=named, suffixes=("_a", "_b"))
-    for row in both.to_dict("records"):
+    both = _looked(base).add_suffix("_a").join(_looked(other).add_suffix("_b"), how="inner")
+    for (name, settings, quantity), row in both.iterrows():
         a, b = (
             Interval(*(row[f"{end}_{side}"] for end in ("value", "low", "high")), math.nan)
             for side in "ab"
@@ -308,9 +307,17 @@ def _properties(base: Run, other: Run) -> Iterator[_Row]:
         held, holds = bool(row["holds_a"]), bool(row["holds_b"])
         judged = SAME if held == holds else BETTER if holds else WORSE
         change = Change(PROPERTY, "", a, b, "", _UNKNOWN, held == holds)
-        said = ["holds" if each else "does not hold" for each in (held, holds)]
-        key = Key(PROPERTY, row["property"], row["settings"], row["quantity"], "{}", "", "")
-        yield _Row(other.name, key, ("", ""), change, judgement=judged, status=tuple(said))
+        said = tuple("holds" if each else "does not hold" for each in (held, holds))
+        key = Key(PROPERTY, name, settings, quantity, "{}", "", "")
+        yield _Row(other.name, key, ("", ""), change, judgement=judged, status=said)
+
+
+def _looked(run: Run) -> pd.DataFrame:
+    """One row a quantity: of several seeds the first that does not hold, or else the first."""
+    rows = run.properties.sort_values("holds", kind="stable")
+    named = ["property", "settings", "quantity"]
+    first = rows.drop_duplicates(named).sort_index().set_index(named)
+    return first[["value", "low", "high", "holds"]]
 
 
 def _columns(row: _Row) -> dict[str, Any]:

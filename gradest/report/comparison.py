@@ -179,8 +179,9 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name in _FACTS:
         value = facts.get(name)
-        if name in ("versions", "machine") and isinstance(value, Mapping):
-            found |= {str(key): str(each) for key, each in value.items()}
+        if isinstance(value, Mapping):
+            of = "" if name in ("versions", "machine") else f"{name}: "
+            found |= {f"{of}{key}": listed(each) for key, each in value.items()}
         elif name == "command" and isinstance(value, Sequence):
             found[name] = " ".join(map(str, value))
         elif value is not None:
