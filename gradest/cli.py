@@ -1,7 +1,7 @@
 """The command line.
 
-Exit status: 0 all ran; 1 some cell failed, none gave a finite number, or a plugin was rejected;
-2 the call was wrong; 130 interrupted.
+Exit status: 0 all ran; 1 some cell failed, none gave a finite number, a plugin was rejected, or a
+run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted.
 """
 
 import argparse
@@ -17,13 +17,12 @@ from pydantic import ValidationError
 
 from gradest import catalogue, checks
 from gradest.commands.new import Beginning, begin
+from gradest.commands.report import report_on
 from gradest.commands.suite import run_suite
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.precision import Precision
 from gradest.registry import Registry, load_plugin
-from gradest.report import write_report
-from gradest.running.results import read_run, write_results
 from gradest.running.workers import BACKENDS, Workers
 
 
@@ -71,7 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--check", metavar="NAME|FILE", help="certify a plugin (exit status 1: rejected)"
     )
-    what.add_argument("--report", metavar="DIR", type=Path, help="rebuild the report of a run")
+    what.add_argument(
+        "--report",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        help="rebuild the report of a run, or compare runs with the first",
+    )
     for kind in ("estimator", "task"):
         what.add_argument(
             f"--new-{kind}",
@@ -80,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
             type=partial(Beginning, kind),
             help=f"begin a plugin: NAME.py, its test and a suite with the {kind} in it",
         )
+    parser.add_argument(
+        "--fail-on-regression", action="store_true", help="--report: exit status 1 if it got worse"
+    )
     as_what = parser.add_mutually_exclusive_group()
     as_what.add_argument("--markdown", action="store_true", help="--list estimators as a table")
     as_what.add_argument("--bibtex", action="store_true", help="--list what estimators cite")
@@ -148,10 +156,10 @@ def _dispatch(options: argparse.Namespace) -> int:
     for form in ("markdown", "bibtex"):
         if getattr(options, form) and not options.list:
             raise UsageError(f"--{form} goes with --list")
+    if options.fail_on_regression and not options.report:
+        raise UsageError("--fail-on-regression goes with --report")
     if options.report:
-        write_results(options.report, read_run(options.report))
-        print(write_report(options.report))
-        return 0
+        return report_on(options.report, options.out, options.fail_on_regression)
     registry = Registry.load(options.plugin)
     if options.list:
         print(_listing(options, registry), end="")

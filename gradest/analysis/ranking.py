@@ -26,6 +26,8 @@ from gradest.inference import CONFIDENCE
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
 
+_LARGEST = 700.0  # exp of more overflows
+
 
 class Ranks(NamedTuple):
     """Of numbers in ascending order.
@@ -62,25 +64,61 @@ def ranks(
         if p[first, j] < LEVEL:
             first = j
         else:
-            f, e = joint[first, j], error[first, j]
-            steps = stats.t.isf(level / 2, f) + stats.t.ppf(POWER, f) if e > 0 else 0.0
-            detectable[j] = np.exp(min(steps * e, 700.0)) if np.isfinite(e) else np.inf
+            detectable[j] = as_ratio(found_with_power(error[first, j], joint[first, j], level))
         rank[j] = first + 1
     return Ranks(rank, detectable)
+
+
+def quantile(freedom: np.ndarray) -> np.ndarray:
+    """How many standard errors the end of an interval is away."""
+    return stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+
+
+def away(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, freedom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors of log x, upwards and downwards; zero for a number without an interval."""
+    uncertain, steps = high > low, quantile(freedom)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = np.where(uncertain, np.log(high / values) / steps, 0.0)
+        below = np.where(uncertain, np.log(values / low) / steps, 0.0)
+    return above, below
+
+
+def joined(
+    above: np.ndarray, above_freedom: np.ndarray, below: np.ndarray, below_freedom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The standard error of a difference, and its degrees of freedom, from the ends that face."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.hypot(above, below)
+        freedom = error**4 / (above**4 / above_freedom + below**4 / below_freedom)
+    return error, np.where(np.isfinite(freedom), freedom, np.inf)
+
+
+def p_value(difference: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Two-sided, of differences with such errors; 1 where nothing can be told."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.abs(np.divide(difference, error))
+    return np.nan_to_num(2 * stats.t.sf(z, freedom), nan=1.0)
+
+
+def found_with_power(error: float, freedom: float, level: float) -> float:
+    """The difference that is told from zero at this level with a probability of 80 %."""
+    steps = stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom)
+    return float(steps * error) if error > 0 else 0.0
+
+
+def as_ratio(log: float) -> float:
+    """exp of a difference of logarithms; infinite where that overflows, or nothing is known."""
+    return float(np.exp(log)) if log < _LARGEST else np.inf
 
 
 def _errors(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, freedom: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors [n, n] of log x_j − log x_i for i < j, and their degrees of freedom."""
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
-    uncertain = high > low
-    with np.errstate(divide="ignore", invalid="ignore"):
-        above = np.where(uncertain, np.log(high / values) / quantile, 0.0)[:, None]
-        below = np.where(uncertain, np.log(values / low) / quantile, 0.0)[None, :]
-        error = np.hypot(above, below)
-        joint = error**4 / (above**4 / freedom[:, None] + below**4 / freedom[None, :])
-    return error, np.where(np.isfinite(joint), joint, np.inf)
+    above, below = away(values, low, high, freedom)
+    return joined(above[:, None], freedom[:, None], below[None, :], freedom[None, :])
 
 
 def _p_values(
@@ -88,8 +126,7 @@ def _p_values(
 ) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(values)
-        z = (logs[None, :] - logs[:, None]) / error
-    p = np.nan_to_num(2 * stats.t.sf(np.abs(z), freedom), nan=1.0)
+        p = p_value(logs[None, :] - logs[:, None], error, freedom)
     certain = values[None, :] > values[:, None] * (1 + rounding)
     infinite = np.isinf(values)[None, :] & np.isfinite(values)[:, None]
     p = np.where(error == 0, np.where(certain, 0.0, 1.0), p)
