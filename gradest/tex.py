@@ -37,7 +37,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 _LETTERS = {
     **_pairs(r"ß \ss{} æ \ae{} Æ \AE{} œ \oe{} Œ \OE{} ø \o{} Ø \O{} ł \l{} Ł \L{} ı \i{} đ d Đ D"),
-    **_pairs(r"– -- — --- ‐ - “ `` ” '' ‘ ` ’ ' ⁄ / … \ldots{} † \dag{} ‡ \ddag{} § \S{} ¶ \P{}"),
+    **_pairs(r"– -- — --- ‐ - “ `` ” '' ‘ ` ’ ' ⁄ / … \ldots{}"),
     # Capitals that look like Latin ones have no command of their own.
     **_pairs("Α A Β B Ε E Ζ Z Η H Ι I Κ K Μ M Ν N Ο O Ρ P Τ T Χ X ο o"),
 }
@@ -45,7 +45,8 @@ _SYMBOLS = {
     **_pairs(r"× \times − - ± \pm ∞ \infty ‖ \| · \cdot ≤ \le ≥ \ge ≠ \ne ≈ \approx ∼ \sim"),
     **_pairs(r"∝ \propto → \to ← \leftarrow ↦ \mapsto ∂ \partial ∇ \nabla ∑ \sum ∏ \prod ∫ \int"),
     **_pairs(r"√ \surd ∈ \in ℓ \ell • \bullet ∘ \circ ⊙ \odot ⊗ \otimes ⊕ \oplus ¬ \neg ≡ \equiv"),
-    **_pairs(r"∀ \forall ∃ \exists ≪ \ll ≫ \gg"),
+    **_pairs(r"∀ \forall ∃ \exists ≪ \ll ≫ \gg † \dagger ‡ \ddagger 𝑓 f 𝑔 g"),
+    **_pairs(r"§ \mathsection ¶ \mathparagraph"),  # those of text are bitmaps where fonts are few
     **_pairs(
         r"α \alpha β \beta γ \gamma δ \delta ε \varepsilon ϵ \epsilon ζ \zeta η \eta θ \theta"
     ),
@@ -89,11 +90,17 @@ def number(text: str) -> tuple[str, str]:
     return f"${_math(value)}$", f"${{}}{_math(rest)}$" if rest else ""
 
 
+def bold(number: str) -> str:
+    """A number in mathematics."""
+    return rf"$\mathbf{{{number.strip('$')}}}$"
+
+
 def _uncertain(value: str, above: Decimal, below: Decimal, power: str) -> tuple[str, str]:
-    if above != below:
+    """Small, as ± where the distances differ by a rounding of the ends at most, then the larger."""
+    if abs(above - below) > Decimal((0, (1,), above.as_tuple().exponent)):
         return f"${_math(value)}$", f"${{}}^{{+{above:f}}}_{{-{below:f}}}{_math(power)}$"
-    left, right = ("(", ")") if power else ("", "")
-    return f"${left}{_math(value)}$", rf"${{}}\pm {above:f}{right}{_math(power)}$"
+    rest = rf"{{\scriptstyle\,\pm\,{max(above, below):f}}}"
+    return f"${_math(value)}$", f"${rest}{_math(power)}$"
 
 
 def _math(text: str) -> str:
