@@ -11,6 +11,13 @@ _POINTS = (
 _LIMITS = "an arrow hangs from an upper limit, where the bias may be zero"
 _ZERO = "the grey band holds exact zeros"
 _CAPTIONS = {
+    "matrix": (
+        "Relative bias, and variance × evaluations, of every estimator on every task",
+        "Those that no task calls biased stand above the line, by their mean rank at equal work; "
+        "the others below, by that of their bias. Filled points are unbiased, hollow ones biased, "
+        "pale ones inconclusive; < is an upper limit, where the bias may be zero; hatched cells "
+        "are exactly zero, a dot was not run. Intervals are in `tables/`.",
+    ),
     "bias_against_variance": (
         "Relative bias against variance of one estimate, one panel a task",
         f"{_POINTS}; {_LIMITS}; {_ZERO}.",
