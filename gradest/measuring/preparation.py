@@ -64,11 +64,10 @@ def prepared(
 
 
 def called(what: Estimator | Task) -> str:
-    """`name (knob=value)`, with every knob that is set; what is not registered has its class's."""
-    name = what.name or type(what).__name__
+    """`name (knob=value)`, with every knob that is set."""
     chosen = {k: v for k, v in what.knobs.items() if v is not None}
     said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in chosen.items())
-    return f"{name} ({', '.join(said)})" if chosen else name
+    return f"{what.name} ({', '.join(said)})" if chosen else what.name
 
 
 def check_subjects(estimators: Sequence[Estimator], task: Task, replicates: int) -> None:
