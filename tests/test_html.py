@@ -71,7 +71,9 @@ def test_headings_are_anchors_that_differ_and_links_to_files_are_names():
 def test_a_picture_is_inside_and_has_its_size_and_a_description(tmp_path):
     path = tmp_path / "p.png"
     Image.new("RGB", (30, 20)).save(path)
-    (image,) = body([Picture("p", 'What "it" shows', "How.")], {"p": path}).all("img")
+    found = body([Picture("p", 'What "it" shows', "See `tables/`, <b>.")], {"p": path})
+    (image,) = found.all("img")
     assert image["src"].startswith("data:image/png;base64,")
     assert (image["width"], image["height"]) == ("30", "20")
     assert image["alt"] == 'What "it" shows'
+    assert found.all("code") and not found.all("b") and "<b>" in found.text

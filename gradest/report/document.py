@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the run by its name, what it shows in one sentence, and how to read it."""
+    """A figure of the run by its name, what it shows in a few plain words, and how to read it."""
 
     name: str
     shows: str

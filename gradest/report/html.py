@@ -76,7 +76,8 @@ class _Writer:
                 return template.table(headers, [list(map(_cell, row)) for row in rows], left)
             case Picture(name, shows, reading):
                 path = self.pictures[name]
-                return template.picture(_embedded(path), *_size(path), shows, reading)
+                caption = Markup(_markdown().renderInline(reading))
+                return template.picture(_embedded(path), *_size(path), shows, caption)
             case Folded(title, inside):
                 return template.folded(title, self.anchor(title), self.all(inside))
             case _:
