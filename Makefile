@@ -1,5 +1,5 @@
 VENV ?= .venv
-SLOW := $(addprefix tests/test_,checks.py browser.py runner.py further.py tampering.py training.py memory.py)
+SLOW := $(addprefix tests/test_,checks.py browser.py runner.py further.py tampering.py training.py memory.py examples.py new.py docs.py)
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
-from gradest.categorical import gumbel_max, nabla, one_hot
+from gradest.categorical import gumbel_max, nabla, one_hot, unmasked
 from gradest.knobs import Positive, Probability
 
 from ._derivative import cost_and_derivative
@@ -62,7 +62,8 @@ class AIMLE(Estimator):
         """f(z) [R] and ĝ [R, N, K]."""
         z, perturbed = gumbel_max(logits)  # [R, N, K]
         cost, d = cost_and_derivative(f, z)
-        norms = logits.norm(dim=(-2, -1)), d.norm(dim=(-2, -1))  # [R] each
+        d = torch.where(logits > -torch.inf, d, 0.0)  # of what can be drawn
+        norms = unmasked(logits).norm(dim=(-2, -1)), d.norm(dim=(-2, -1))  # [R] each
         lambda_ = (self._beta * norms[0] / norms[1])[:, None, None]  # [R, 1, 1]
         target = one_hot((perturbed - lambda_ * d).argmax(-1), z)
         other = one_hot((perturbed + lambda_ * d).argmax(-1), z) if self.central else z

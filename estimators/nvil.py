@@ -21,7 +21,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from gradest import LAWS, Cost, Tuned
-from gradest.categorical import log_prob, nabla, sample
+from gradest.categorical import log_prob, nabla, sample, unmasked
 from gradest.knobs import AtLeast1
 from gradest.randomness import draws
 
@@ -42,7 +42,7 @@ class NVIL(Tuned):
     def _baseline(self, logits: Tensor) -> Tensor:
         """[R, N, K] -> [R]; of the logits it takes the numbers alone, since ψ is what learns."""
         weight, bias, out, c = self._layers
-        return (logits.detach().flatten(1) @ weight + bias).tanh() @ out + c
+        return (unmasked(logits.detach()).flatten(1) @ weight + bias).tanh() @ out + c
 
     def tuning_loss(self, logits: Tensor, f: Cost) -> Tensor:
         cost = f(sample(logits)).detach()  # [R]

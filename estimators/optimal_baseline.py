@@ -46,7 +46,9 @@ class OptimalBaseline(Estimator):
         codes = all_codes(logits)  # [C, N, K] with C = K^N
         cost = f.frozen(codes.expand(len(logits), *codes.shape))  # [R, C]
         log_pi = logits.log_softmax(-1)  # [R, N, K]
-        own = (log_pi.unsqueeze(1) * codes).sum(-1)  # [R, C, N], log π of the latent's category
+        # e⁻¹⁰⁰⁰ is zero in every dtype, as e^(−∞) is, but 0 · (−∞) would be NaN.
+        floored = log_pi.clamp(min=-1e3).unsqueeze(1)
+        own = (floored * codes).sum(-1)  # [R, C, N], log π of the latent's category
         rest = (own.sum(-1, keepdim=True) - own).exp()  # [R, C, N], p of the other latents
         there = torch.einsum("rc,rcn,cnk->rnk", cost, rest, codes)  # E[f | zₙ = k]
         others = without_each(log_pi)  # [R, N, K, K]

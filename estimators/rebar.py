@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gradest import LAWS, Cost, Tuned
-from gradest.categorical import conditional_gumbel, gumbel_max, log_prob, nabla, softmax
+from gradest.categorical import conditional_gumbel, gumbel_max, log_prob, nabla, softmax, tempered
 from gradest.knobs import Positive
 
 
@@ -47,7 +47,8 @@ class REBAR(Tuned):
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         b, z = gumbel_max(logits)  # [R, N, K]
         z_tilde = _tied(logits, b, z) if self.coupled else conditional_gumbel(logits, b)
-        relaxed = softmax(torch.stack([z, z_tilde], 1) / self._log_temperature.exp())
+        both = torch.stack([z, z_tilde], 1)  # [R, 2, N, K]
+        relaxed = softmax(tempered(both, self._log_temperature.exp()))
         c, c_tilde = (self._eta * f.frozen(relaxed)).unbind(1)  # [R]
         cost = f(b)  # [R]
         return cost + (cost - c_tilde) * nabla(log_prob(logits, b)) + nabla(c - c_tilde)  # [R]

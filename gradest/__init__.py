@@ -1,6 +1,8 @@
 """A benchmark of gradient estimators for discrete latent variables."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 # In a clone that is not installed `estimators/` and `tasks/` lie beside this folder; installed,
 # setuptools maps them into it.
@@ -15,6 +17,16 @@ from gradest.measuring.monte_carlo_truth import measure_reference
 from gradest.measuring.precision import Precision
 from gradest.measuring.result import Measurement
 from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
+from gradest.training.networks import load_networks
+
+# Found when they are first asked for: pandas and matplotlib, which they need, take a second or two
+# to load, and whoever only measures needs neither.
+_LATER = {
+    "plots": "gradest.plots",
+    "rank": "gradest.analysis.frames",
+    "read_results": "gradest.analysis.frames",
+    "read_training": "gradest.analysis.frames",
+}
 
 __all__ = [
     "LAWS",
@@ -30,8 +42,23 @@ __all__ = [
     "all_estimators",
     "all_tasks",
     "compare",
+    "load_networks",
     "make_estimator",
     "make_task",
     "measure",
     "measure_reference",
+    "rank",
+    "read_results",
+    "read_training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'gradest' has no attribute {name!r}")
+    module = import_module(_LATER[name])
+    return module if module.__name__ == f"gradest.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -16,8 +16,10 @@ def nabla(x: Tensor) -> Tensor:
     """Zero in value, x in gradient: the ∇ of the papers.
 
     `w * nabla(x)` has the gradient w ∇x and no other term, because the product rule multiplies
-    ∇w by zero; so a weight never needs detaching.
+    ∇w by zero; so a weight never needs detaching.  Where x is −∞, as is the logit of a masked
+    category, the gradient is zero too.
     """
+    x = x.clamp(min=torch.finfo(x.dtype).min)  # −∞ less itself would be NaN
     return x - x.detach()
 
 
@@ -44,6 +46,19 @@ def softmax(x: Tensor) -> Tensor:
     """
     e = (x - x.detach().amax(-1, keepdim=True)).exp()
     return e / e.sum(-1, keepdim=True)
+
+
+def tempered(z: Tensor, temperature: Tensor) -> Tensor:
+    """z/λ for a softmax, with a gradient to λ; a masked category, with z = −∞, has no part in it.
+
+    Its part would be the product of its weight, which is 0, and of −∞.
+    """
+    return (unmasked(z) / temperature).masked_fill(z == -torch.inf, -torch.inf)
+
+
+def unmasked(logits: Tensor) -> Tensor:
+    """The logits with 0 for −∞: for what reads them as numbers, to which no category is masked."""
+    return logits.masked_fill(logits == -torch.inf, 0.0)
 
 
 def log_prob(logits: Tensor, z: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ _NAMES = (
     lambda x: isinstance(x, AbstractSet) and all(isinstance(each, str) for each in x),
     "a set of names",
 )
-_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "unbiased": _TRUTH,
     "relaxes": _TRUTH,
     "differentiates": _TRUTH,
@@ -46,7 +46,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
 def examine(cls: type[Estimator]) -> None:
     """Raises PluginError for a claim of another kind than it is read as, or of unknown names."""
     knobs = knob_types(cls)
-    for name, (fits, expected) in _EXPECTED.items():
+    for name, (fits, expected) in EXPECTED.items():
         claim = getattr(cls, name)
         if name in knobs:
             raise PluginError(
@@ -56,8 +56,8 @@ def examine(cls: type[Estimator]) -> None:
         if not fits(claim):
             raise PluginError(f"{cls.__name__}: {name} = {claim!r}; {expected} was expected")
     for name in vars(cls):
-        near = get_close_matches(name, _EXPECTED, n=1, cutoff=0.85)
-        if near and name not in _EXPECTED and name not in knobs:
+        near = get_close_matches(name, EXPECTED, n=1, cutoff=0.85)
+        if near and name not in EXPECTED and name not in knobs:
             raise PluginError(f"{cls.__name__}: {name} claims nothing; is {near[0]!r} meant?")
     if cls.evaluations:
         formula.examine(cls.evaluations, knobs, cls.__name__)

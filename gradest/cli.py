@@ -8,29 +8,21 @@ import argparse
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import torch
 from pydantic import ValidationError
 
 from gradest import catalogue, checks
+from gradest.commands.new import Beginning, begin
 from gradest.commands.report import report_on
+from gradest.commands.suite import run_suite
 from gradest.contracts import Estimator, Task
-from gradest.errors import Inapplicable, UsageError
+from gradest.errors import UsageError
 from gradest.measuring.precision import Precision
-from gradest.measuring.schedule import FEWEST
-from gradest.registry import Registry, Shipment, load_plugin
-from gradest.report import write_report
-from gradest.running.cells import Cell, labels
-from gradest.running.provenance import describe_run
-from gradest.running.results import finished, write_results
-from gradest.running.runner import prepare
-from gradest.running.runner import run as run_cells
-from gradest.running.suite import load_suite
+from gradest.registry import Registry, load_plugin
 from gradest.running.workers import BACKENDS, Workers
 
 
@@ -85,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="rebuild the report of a run, or compare runs with the first",
     )
+    for kind in ("estimator", "task"):
+        what.add_argument(
+            f"--new-{kind}",
+            dest="new",
+            metavar="NAME",
+            type=partial(Beginning, kind),
+            help=f"begin a plugin: NAME.py, its test and a suite with the {kind} in it",
+        )
     parser.add_argument(
         "--fail-on-regression", action="store_true", help="--report: exit status 1 if it got worse"
     )
@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plugin", metavar="PATH", action="append", default=[], help="a file or folder; repeatable"
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="default: results/<suite>")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="default: results/<suite>; of --new-...: here"
+    )
     parser.add_argument("--jobs", metavar="N", type=_positive, default=Workers.jobs)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", metavar="N", type=int, help="instead of the suite's seeds")
@@ -111,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", metavar="N", type=_positive, help="of training, likewise")
     parser.add_argument("--fresh", action="store_true", help="measure every cell again")
     parser.add_argument("--dry-run", action="store_true", help="show the cells, run nothing")
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="of a run say only what failed, cells and controls, and where the report is",
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="loky", help="of joblib")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
     return parser
@@ -157,9 +164,12 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.list:
         print(_listing(options, registry), end="")
         return 0
+    if options.new:
+        print(begin(options.new, options.out or Path(), registry))
+        return 0
     if options.check:
         return _check(options.check, registry)
-    return _suite(options, registry)
+    return run_suite(options, registry)
 
 
 def _listing(options: argparse.Namespace, registry: Registry) -> str:
@@ -191,80 +201,6 @@ def _ruling(found: type[Estimator] | type[Task]) -> str:
     if issubclass(found, Estimator) and not found.unbiased and found.degree is None:
         return "certified as biased; without a claim of `degree` nothing vouches for its mean"
     return "certified"
-
-
-def _suite(options: argparse.Namespace, registry: Registry) -> int:
-    if options.scheduler and options.backend != "dask":
-        raise UsageError("--scheduler goes with --backend dask")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no CUDA device")
-    if options.replicates is not None and options.replicates < FEWEST:
-        raise UsageError(
-            f"--replicates {options.replicates}: at least {FEWEST} are needed for intervals"
-        )
-    suite = load_suite(
-        options.suite,
-        registry,
-        replicates=options.replicates,
-        precision=options.precision,
-        seed=options.seed,
-        steps=options.steps,
-        device=options.device,
-    )
-    cells = suite.only(options.only_tasks, options.only_estimators)
-    folder = options.out or Path("results") / suite.name
-    if options.dry_run:
-        return _dry_run(cells, folder, registry, options)
-    started = datetime.now(UTC)
-    prepare(cells, registry)
-    run_cells(
-        suite.name,
-        cells,
-        folder,
-        registry,
-        Shipment.of(options.plugin),
-        Workers(options.jobs, options.backend, options.scheduler),
-        suite.settings.reference,
-        options.fresh,
-        suite.settings.timed,
-    )
-    write_results(folder, describe_run(suite, registry, started))
-    report = write_report(folder)
-    return _conclude(cells, folder, report)
-
-
-def _dry_run(
-    cells: Sequence[Cell], folder: Path, registry: Registry, options: argparse.Namespace
-) -> int:
-    kept = {} if options.fresh else finished(folder / "journal.jsonl")
-    named = labels(cells)
-    total = 0.0
-    for cell in cells:
-        if kept.get(cell.key, {}).get("status") in ("ok", "skipped"):
-            state = "cached"
-        else:
-            try:
-                seconds = cell.expected_seconds(registry)
-                total += seconds
-                state = f"{seconds:.1f} s"
-            except Inapplicable as error:
-                state = f"to be skipped: {error}"
-        print(f"{state:>8}  {named[cell.key]}")
-    print(f"{len(cells)} cells, about {total / options.jobs:.0f} s with {options.jobs} jobs")
-    return 0
-
-
-def _conclude(cells: Sequence[Cell], folder: Path, report: Path) -> int:
-    """Says how it went and returns the exit status."""
-    records = finished(folder / "journal.jsonl")
-    count = Counter(records[cell.key]["status"] for cell in cells)
-    print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
-    print(f"report: {report}")
-    if not count["ok"]:
-        reasons = {records[cell.key]["reason"] for cell in cells} - {None}
-        told = f": {min(reasons)}" if reasons else ""
-        print(f"error: no cell gave a finite number{told}", file=sys.stderr)
-    return 0 if count["ok"] and not count["failed"] else 1
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ class Tuned(Estimator):
         self._require_gradients(True)
         loss = self.tuning_loss(logits.detach().requires_grad_(), f)
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        self._optimiser.param_groups[0]["lr"] = self.learning_rate  # which may be annealed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         self._optimiser.step()

@@ -34,6 +34,15 @@ def interval(value: float, low: float, high: float, ends: bool = True) -> Quanti
     return Quantity(f"{a}{f' [{b}, {c}]' if ends else ''}{_power(exponent)}", value)
 
 
+def between(low: float, high: float) -> Quantity:
+    """`0.314–0.334`: the ends alone, as `interval` has them; one number where they are equal."""
+    if not (math.isfinite(low) and math.isfinite(high) and high > low):
+        return number(high)
+    decimals, exponent = _precision((low, high), high - low)
+    a, b = (_fixed(x, decimals, exponent) for x in (low, high))
+    return Quantity(f"({a}–{b}){_power(exponent)}" if exponent else f"{a}–{b}", low)
+
+
 def plus_minus(value: float, error: float) -> Quantity:
     """`0.1536 ± 0.0062`: to two significant digits of the error."""
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gradest import tex
 from gradest.errors import PluginError
 from gradest.markdown import escape
 
@@ -18,15 +19,6 @@ _PATTERN = re.compile(
 )
 _BETWEEN = re.compile(r';\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')  # a semicolon outside of all titles
 _MINOR = {"a", "an", "the", "on"}  # first words that tell no title from another
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    # BibTeX counts braces, also those behind a backslash.
-    "{": r"\textbraceleft{}",
-    "}": r"\textbraceright{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_"},
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ def bibtex(citations: Mapping[str, str]) -> str:
     for name, citation in citations.items():
         found = _lenient(citation)
         if isinstance(found, str):
-            cited = [(re.sub(r"[^\w.-]", "-", name), [("note", _tex(found))])]
+            cited = [(re.sub(r"[^\w.-]", "-", name), [("note", tex.escape(found))])]
         else:
             cited = [(each.key, _fields(each)) for each in found]
         for key, fields in cited:
@@ -129,9 +121,9 @@ def _reference(text: str) -> Reference:
 def _fields(of: Reference) -> list[tuple[str, str]]:
     # In braces of its own, so that no style takes a family name apart or a title to lower case.
     fields = {
-        "author": " and ".join(f"{{{_tex(name)}}}" for name in of.authors),
-        "title": f"{{{_tex(of.title)}}}",
-        "howpublished": _tex(of.venue or ""),
+        "author": " and ".join(f"{{{tex.escape(name)}}}" for name in of.authors),
+        "title": f"{{{tex.escape(of.title)}}}",
+        "howpublished": tex.escape(of.venue or ""),
         "year": str(of.year),
         "eprint": of.arxiv,
         "archiveprefix": "arXiv" if of.arxiv else None,
@@ -155,7 +147,3 @@ def _plain(text: str) -> str:
     """Its letters and digits, lower-case ASCII."""
     decomposed = unicodedata.normalize("NFKD", text.lower())
     return re.sub(r"[^a-z0-9]", "", decomposed)
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(sign, sign) for sign in text)

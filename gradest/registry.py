@@ -1,7 +1,8 @@
 """Finds plugins: the built-in folders, `--plugin` paths and installed entry points.
 
 A plugin is a file with exactly one concrete class; its name is the file's stem, its kind the
-contract that the class implements.  Files that begin with an underscore are helpers.
+contract that the class implements.  Of a folder, files that begin with an underscore are helpers,
+and those that pytest takes for tests are passed over.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from gradest import claims
-from gradest.contracts import Estimator, Task
+from gradest.contracts import Estimator, Model, Task
 from gradest.errors import PluginError, UsageError
 from gradest.knobs import build, examine, suggestion
 
@@ -61,6 +62,10 @@ class Registry:
     def task(self, name: str) -> type[Task]:
         """Raises UsageError, with the nearest name, when there is none."""
         return _lookup(self.tasks, name, "task")
+
+    def models(self) -> list[str]:
+        """The names of the tasks that can be trained."""
+        return sorted(name for name, found in self.tasks.items() if issubclass(found, Model))
 
     def _add(self, found: type) -> None:
         name = found.name
@@ -163,6 +168,11 @@ def load_plugin(path: Path) -> list[type]:
     return [_only_class(_import(file.resolve(), package), file) for file in files]
 
 
+def is_test(stem: str) -> bool:
+    """Whether pytest takes a file of that name for tests, which lie beside plugins."""
+    return stem.startswith("test_") or stem == "conftest"
+
+
 def source_digest(cls: type) -> str:
     """SHA-256 of the plugin's file and of the helpers in its folder.
 
@@ -197,7 +207,11 @@ def _built_in(kind: str) -> Iterator[type]:
 
 
 def _plugin_files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("*.py") if not f.name.startswith("_"))
+    return sorted(
+        file
+        for file in folder.glob("*.py")
+        if not file.name.startswith("_") and not is_test(file.stem)
+    )
 
 
 def _entry_point_class(entry: Any) -> type:
@@ -218,7 +232,9 @@ def _files_at(path: Path) -> list[Path]:
         raise PluginError(f"{path}: a plugin is a .py file or a folder of them")
     files = _plugin_files(path) if path.is_dir() else [path]
     if not files:
-        raise PluginError(f"{path}: the folder holds no plugin file (*.py without a leading _)")
+        raise PluginError(
+            f"{path}: the folder holds no plugin file (*.py without a leading _ or test_)"
+        )
     return files
 
 

@@ -12,6 +12,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from gradest.states import read_state, write_state
+
 State = dict[str, Tensor]
 
 
@@ -32,31 +34,11 @@ def cached_state(name: str, identity: dict[str, Any], make: Callable[[], State])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            state = _load(path)
+            state = read_state(path, "training again")
             if state is None:
                 state = make()
-                _save(state, path)
+                write_state(path, state)
             return state
     except OSError as error:
-        warnings.warn(f"{path.parent}: {error}; the trained state is not kept", stacklevel=2)
+        warnings.warn(f"{error}; the trained state is not kept", stacklevel=2)
         return make()
-
-
-def _save(state: State, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    try:
-        torch.save(state, partial)
-    except RuntimeError as error:  # what torch makes of a full disk
-        raise OSError(error) from error
-    partial.replace(path)
-
-
-def _load(path: Path) -> State | None:
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler fail in any way there is
-        reason = " ".join(str(error).split())
-        warnings.warn(f"{path}: unreadable ({reason}); training again", stacklevel=3)
-        return None

@@ -28,13 +28,14 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
 
 from gradest.errors import DataError
 from gradest.knobs import suggestion
 
-from ._digits import binarised_digits
 from ._download import Content, Published, obtain
 from ._formats import Pixels, read_amat, read_idx, read_omniglot
 
@@ -106,10 +107,9 @@ def _image_set(name: str) -> ImageSet:
     return IMAGE_SETS[name]
 
 
-def _digits(split: str, files: list[Content]) -> Pixels:
-    training, test = binarised_digits()
-    chosen = {"train": training[:1300], "valid": training[1300:], "test": test}[split]
-    return chosen.to(torch.uint8).numpy()
+def _digits(rows: slice, files: list[Content]) -> Pixels:
+    """A pixel is one from half of the full ink (16) on."""
+    return (load_digits().data[rows] >= 8).astype(np.uint8)
 
 
 def _amat(files: list[Content]) -> Pixels:
@@ -159,9 +159,9 @@ IMAGE_SETS: Mapping[str, ImageSet] = {
         levels=1,
         side=8,
         splits={
-            "train": Split(1300, (), partial(_digits, "train")),
-            "valid": Split(200, (), partial(_digits, "valid")),
-            "test": Split(297, (), partial(_digits, "test")),
+            "train": Split(1300, (), partial(_digits, slice(1300))),
+            "valid": Split(200, (), partial(_digits, slice(1300, 1500))),
+            "test": Split(297, (), partial(_digits, slice(1500, None))),
         },
     ),
     "binarized_mnist": ImageSet(

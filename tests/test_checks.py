@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -824,6 +825,19 @@ def test_relabelled_estimates_from_the_same_noise_are_compared_in_pairs(correlat
     seconds = stats.ttest_rel((noise + own).square(), noise.square()).statistic
     assert z == pytest.approx(max(abs(paired).max(), abs(seconds).max()))
     assert freedom == 63
+
+
+@pytest.mark.parametrize(
+    ("cls", "law", "told"),
+    [
+        (TwoNeighboursOfEachCategory, "bias", r"relative bias \d+\.\d\d%, enumerated"),
+        (SurrogateLoss, "value", r"off E f by \d+\.\d\d%, enumerated"),
+        (RightForTwoSamplesAlone, "settings", r"relative bias at most \de-1\d%, enumerated"),
+        (RightForTwoSamplesAlone, "rare", r"a coordinate at most \de-1\d%, enumerated"),
+    ],
+)
+def test_what_is_relative_is_told_in_percent(cls: type[Estimator], law: str, told: str) -> None:
+    assert re.search(told, verdict(cls, law).detail)
 
 
 class FiveCategories(Estimator):

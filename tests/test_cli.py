@@ -273,7 +273,7 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of the arguments --suite --list --check --report is required"),
+        ([], "--list --check --report --new-estimator --new-task is required"),
         (["--suite", "varianc"], "unknown suite 'varianc'; did you mean 'variance'?"),
         (["--suite", "none.yaml"], "none.yaml: no such suite file"),
         (["--suite", "smoke", "--jobs", "0"], "argument --jobs: 0 is less than 1"),
@@ -289,6 +289,9 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--list", "--bibtex", "--markdown"], "not allowed with argument"),
         (["--check", "rlo"], "unknown estimator or task 'rlo'; did you mean 'rloo'?"),
         (["--check", "none.py"], "none.py: no such plugin"),
+        (["--new-estimator", "rloo"], "'rloo' cannot be the name of a plugin: it is taken"),
+        (["--new-task", ""], "'' cannot be the name of a plugin: it takes a lower-case letter"),
+        (["--new-task", "mine", "--list"], "not allowed with argument"),
         (["--report", "nowhere"], "nowhere: holds no readable run"),
     ],
 )

@@ -10,6 +10,7 @@ from scipy import stats
 
 from gradest.analysis import curves
 from gradest.plots import training as plots
+from gradest.plots.looks import looks as looks_of
 from gradest.report import properties
 from gradest.report import training as report
 from gradest.report.document import markdown
@@ -191,17 +192,37 @@ def test_a_bias_that_may_be_zero_is_an_upper_limit():
             yield row(estimator, 3.0, split="train", metric="gradient_variance", step=step)
 
     points = frame(
-        looks("rloo", -0.0001, 0.0004), looks("concrete", 0.04, 0.01), looks("exact", 0.0, 0.0)
+        looks("rloo", -0.0001, 0.0003),
+        looks("concrete", 0.04, 0.01),
+        looks("exact", 0.0, 0.0),
+        looks("relax", 0.0005, 0.0006),
+        [row("nvil", 3.0, split="train", metric="gradient_variance", step=0)],  # bias unknown
     )
     found = plots._rooted(curves.over_seeds(points, "train", "gradient_bias_sq"))
     found = found.drop_duplicates("label").set_index("label")
-    assert found["limit"].to_dict() == {"rloo": True, "concrete": False, "exact": False}
-    assert found["value"].to_dict() == pytest.approx({"rloo": 2.0, "concrete": 20.0, "exact": 0.0})
+    names = ["rloo", "concrete", "exact", "relax"]
+    assert list(found.index) == names and found["limit"].tolist() == [True, False, False, True]
+    # Of what may be zero the upper end, in % of ‖g‖.
+    ends = pytest.approx([100 * 0.0003**0.5, 20.0, 0.0, 100 * 0.0011**0.5])
+    assert found["value"].tolist() == ends
+    assert found["verdict"].tolist() == ["unbiased", "biased", "unbiased", "inconclusive"]
     figure = plots.gradient(points)
     panels = {ax.get_ylabel(): ax for ax in figure.axes}
     bias = panels["relative bias, % of ‖g‖"]
-    assert sum(text.arrow_patch is not None for text in bias.texts) == 2  # both looks at rloo
-    assert "variance tr Cov(ĝ)" in panels
+    assert sum(text.arrow_patch is not None for text in bias.texts) == 4  # looks at rloo, relax
+    look = looks_of([*names, "nvil"])
+    said = {**found["verdict"], "nvil": "inconclusive"}
+    for ax in figure.axes:
+        marks = [
+            mark for mark in ax.lines if mark.get_marker() in {k.marker for k in look.values()}
+        ]
+        assert {(mark.get_color(), mark.get_markerfacecolor()) for mark in marks} == {
+            (look[name].colour, look[name].face(verdict))
+            for name, verdict in said.items()
+            if name != "nvil" or ax is not bias
+        }
+    shown = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert {"unbiased", "biased", "inconclusive"} <= shown
 
 
 def test_pictures_have_room_for_every_label_and_a_title_a_task():

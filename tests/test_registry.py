@@ -77,6 +77,8 @@ def test_a_folder_gives_all_its_files_but_its_helpers(plugin):
     )
     plugin("more/second.py", TASK)
     plugin("more/_shared.py", "from gradest import Estimator\nclass Base(Estimator):\n    pass\n")
+    plugin("more/test_first.py", "raise AssertionError")
+    plugin("more/conftest.py", "raise AssertionError")
     folder = plugin("more/notes.txt", "not Python").parent
     found = loaded(folder)
     assert found.estimator("first").__mro__[1].__name__ == "Base"

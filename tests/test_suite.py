@@ -19,6 +19,19 @@ estimators:
   - rloo: {samples: [2, 4]}
 """
 
+TRAINING = """\
+training:
+  steps: 10
+  evaluation: {every: 5}
+  checkpoint_seconds: 1
+  gradient:
+    steps: [0, 8]
+tasks:
+  - categorical_vae
+estimators:
+  - rloo
+"""
+
 
 @pytest.fixture(scope="module")
 def registry():
@@ -104,6 +117,33 @@ def test_the_key_sees_everything_that_determines_the_numbers(load):
     )
 
 
+def test_the_key_of_a_training_does_not_see_how_often_it_is_saved(load):
+    (own,) = load(TRAINING).cells
+    for old, new, same in (
+        ("checkpoint_seconds: 1", "checkpoint_seconds: 2", True),
+        ("every: 5", "every: 4", False),
+        ("steps: 10", "steps: 11", False),
+        ("[0, 8]", "[0, 9]", False),
+    ):
+        (other,) = load(TRAINING.replace(old, new)).cells
+        assert (other.key == own.key) is same
+        assert (other.draw_seed == own.draw_seed) is same
+
+
+@pytest.mark.parametrize(("steps", "left"), [(20, [0, 8]), (8, [0, 8]), (7, [0])])
+def test_of_a_training_cut_short_the_looks_within_it_are_left(load, steps, left):
+    training = load(TRAINING, steps=steps).settings.training
+    assert (training.steps, training.gradient.steps) == (steps, left)
+
+
+def test_of_a_training_cut_short_before_any_look_there_is_none(load):
+    text = TRAINING.replace("[0, 8]", "[8]")
+    assert load(text, steps=7).settings.training.gradient is None
+    beyond = TRAINING.replace("[0, 8]", "[11]")
+    with pytest.raises(SuiteError, match="step 11 is beyond the end of a training of 10 steps"):
+        load(beyond, steps=20)
+
+
 def test_cells_are_plain_data(load):
     cell = load(BASE).cells[0]
     fields = {field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)}
@@ -168,6 +208,11 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         (BASE + "  - concrete: {temperature: .inf}\n", 6, "temperature = inf"),
         (BASE + "  - concrete: 3\n", 6, "neither a name nor"),
         (BASE + "  - {a: {}, b: {}}\n", 6, "neither a name nor"),
+        (
+            BASE.replace("replicates: 100\n", "training: {}\n"),
+            1,
+            "categorical is no model that can be trained; known: bernoulli_vae, categorical_vae, ",
+        ),
         (BASE + "  - 3\n", 6, "neither a name nor"),
         (BASE.replace("- categorical", "- categorical: {alpha: [1, -1, 1]}"), 3, "alpha.1. = -1"),
         (BASE.replace("- categorical", "- categorical: {alpha: [1, 1]}"), 3, "alpha has 2 entries"),
@@ -178,6 +223,11 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
             + "nested: [theta, alpha]\n",
             7,
             "no task of this suite has all of theta, alpha",
+        ),
+        (
+            TRAINING.replace("[0, 8]", "[0, 8, 11]"),
+            6,
+            r"training\.gradient\.steps: step 11 is beyond the end of a training of 10 steps",
         ),
     ],
 )

@@ -14,13 +14,14 @@ import pandas as pd
 import pytest
 import torch
 
-from gradest import cli, make_estimator, make_task, measure
+from gradest import cli, load_networks, make_estimator, make_task, measure
 from gradest.categorical import log_prob, nabla, sample
-from gradest.errors import Inapplicable, KnobError
+from gradest.errors import Inapplicable, KnobError, UsageError
 from gradest.measuring.rounding import resolution
 from gradest.objectives import beside
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry, Shipment
+from gradest.running import training_cell
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
 from gradest.running.runner import run
@@ -28,6 +29,7 @@ from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
 from gradest.training import course, evaluation
 from gradest.training.course import trained
+from gradest.training.networks import keep_networks
 from gradest.training.pictures import Pictures, pictures
 from gradest.training.settings import Annealing, TrainingSettings
 from gradest.training.snapshot import Snapshot, looked_at
@@ -139,7 +141,7 @@ def test_how_often_it_is_saved_and_looked_at_changes_no_training(tmp_path, monke
                 "test_samples": 5,
             },
             checkpoint_seconds=seconds,
-            gradient={"steps": [3], "points": 1, "replicates": 64} if number < 2 else None,
+            gradient={"steps": [3], "points": 1, "replicates": 64} if number == 0 else None,
         )
         one = trainer("nvil", dtype=torch.float64)
         found, _ = trained(one, asked, 7, tmp_path / str(number))
@@ -159,6 +161,16 @@ def test_the_running_objective_is_the_mean_since_the_last_look(tmp_path, monkeyp
     # Sums of float32 numbers of like size are exact in float64.
     means = {s: float(torch.stack(seen[s - 4 : s]).double().sum()) / 4 for s in (4, 8, 12)}
     assert found == means
+
+
+def test_what_is_never_looked_at_is_not_held_beside_the_training_data(tmp_path):
+    asked = settings(gradient={"steps": [3], "points": 30, "replicates": 64})
+    items = course._Looker(trainer(), asked, 7)._items
+    assert [len(items[split]) for split in ("train", "valid", "test")] == [30, 20, 30]
+    for each in items.values():  # no view of all of them
+        assert each.untyped_storage().nbytes() == each.nbytes
+    few = course._Looker(trainer(), settings(evaluation={"test_points": 3}), 7)
+    assert few.pictures().samples.shape == (10, 8, 8)
 
 
 def test_a_damaged_checkpoint_warns_in_one_line_and_starts_over(tmp_path):
@@ -293,6 +305,17 @@ def test_annealing_is_for_the_estimators_that_have_the_knob():
     assert not hasattr(other.estimator, "temperature")
     with pytest.raises(KnobError, match="samples"):
         trainer("rloo", anneal={"samples": Annealing()})
+
+
+def test_the_rate_at_which_an_estimator_tunes_itself_can_be_annealed():
+    falling = Annealing(rate=100.0, least=1e-30, every=1)  # 1, and then as good as nothing
+    one = trainer("relax", anneal={"learning_rate": falling})
+    one.advance()
+    before = one.state()["estimator"]["_parameters"]
+    one.advance()
+    after = one.state()["estimator"]["_parameters"]
+    moved = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
+    assert max(moved) < 1e-20
 
 
 def test_an_estimator_that_does_not_apply_is_refused():
@@ -478,6 +501,26 @@ estimators: [rloo, {nvil: {hidden: 5}}]
 """
 
 
+def test_the_expected_time_of_a_training_includes_its_looks_at_the_gradient(tmp_path, monkeypatch):
+    measured = []
+
+    def expected(make, adapt_steps, replicates, device):
+        made = make()
+        measured.append((made.task.name, len(made.logits), adapt_steps, replicates(made, 1)))
+        return 7.0
+
+    monkeypatch.setattr(training_cell, "seconds_of", lambda call: 0.0)
+    monkeypatch.setattr(training_cell, "expected_seconds", expected)
+    path, registry = tmp_path / "small.yaml", Registry.load([])
+    looks = "gradient: {steps: [0, 60, 0], points: 3, replicates: 99}"
+    path.write_text(SUITE.replace("checkpoint_seconds: 0", looks))
+    found = [cell.expected_seconds(registry) for cell in load_suite(str(path), registry).cells[::2]]
+    assert found == [14.0, 14.0]  # two steps, each once
+    assert measured == [("categorical_vae", 3, steps, 99) for steps in (0, 200)]
+    path.write_text(SUITE)
+    assert load_suite(str(path), registry).cells[0].expected_seconds(registry) == 0.0
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_amid_its_trainings_ends_as_one_that_is_not(tmp_path):
     path = tmp_path / "small.yaml"
@@ -517,6 +560,43 @@ def undisturbed(path, folder, **options):
     return pd.read_parquet(folder / "training.parquet")
 
 
+def test_the_networks_of_every_finished_training_are_kept_and_can_be_loaded(tmp_path):
+    path, registry, out = tmp_path / "small.yaml", Registry.load([]), tmp_path / "out"
+    path.write_text(SUITE.replace("steps: 60", "steps: 6").replace("[0, 1]", "[3]"))
+    undisturbed(path, out)
+    files = {file.name: file for file in (out / "networks").iterdir()}
+    cells = load_suite(str(path), registry).cells
+    for cell, name in zip(cells, ("rloo", "nvil"), strict=True):
+        file = files.pop(f"categorical_vae_{name}_rate0.001_seed3_{cell.key[:12]}.pt")
+        state = torch.load(file, weights_only=True)
+        assert {part.dtype for part in state.values()} == {torch.float32}
+        one = cell.trainer(registry)
+        before = parameters(one)
+        asked = TrainingSettings.model_validate(cell.training)
+        trained(one, asked, cell.draw_seed, tmp_path / name)
+        networks = load_networks(make_task("categorical_vae", **TINY), file)
+        own = torch.cat([part.flatten() for part in networks.parameters()])
+        assert own.dtype == torch.float64 and not own.requires_grad
+        assert torch.equal(own, parameters(one).double()) and not torch.equal(own.float(), before)
+    assert not files
+
+
+def test_networks_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    path = tmp_path / "some.pt"
+    keep_networks(path, make_task("categorical_vae", **TINY).networks(0))
+    for name, knobs, said in (
+        ("categorical_vae", {**TINY, "hidden": 6}, "no networks of categorical_vae as it is made"),
+        ("bernoulli_vae", {}, "no networks of bernoulli_vae as it is made"),
+        ("bernoulli", {}, "is no model"),
+    ):
+        with pytest.raises(UsageError, match=said) as raised:
+            load_networks(make_task(name, **knobs), path)
+        assert "\n" not in str(raised.value)
+    path.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"some\.pt: unreadable"):
+        load_networks(make_task("categorical_vae", **TINY), path)
+
+
 def test_a_run_that_starts_over_forgets_what_was_half_done(tmp_path, monkeypatch):
     path = tmp_path / "small.yaml"
     path.write_text(SUITE.replace("steps: 60", "steps: 20").replace("[0, 1]", "[0]"))
@@ -539,6 +619,7 @@ def test_a_run_that_starts_over_forgets_what_was_half_done(tmp_path, monkeypatch
     for reason in rows["reason"]:
         assert "cannot be written" in reason and "No space left" in reason and "\n" not in reason
     (kept,) = (tmp_path / "out").glob("unfinished/*/checkpoint.pt")  # the second has none
+    assert not (tmp_path / "out" / "networks").exists()
     taken, advance = [], Trainer.advance
     monkeypatch.setattr(Trainer, "advance", lambda self: taken.append(self.step) or advance(self))
     (tmp_path / "copy" / "unfinished").parent.mkdir()
@@ -546,7 +627,11 @@ def test_a_run_that_starts_over_forgets_what_was_half_done(tmp_path, monkeypatch
     again = undisturbed(path, tmp_path / "out")
     assert taken == [*range(5, 20), *range(20)]
     taken.clear()
+    (tmp_path / "copy" / "networks").mkdir()
+    (tmp_path / "copy" / "networks" / "of_old.pt").touch()
     fresh = undisturbed(path, tmp_path / "copy", fresh=True)
     assert taken == [*range(20), *range(20)]
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), fresh.drop(columns="seconds"))
     assert not list(tmp_path.glob("*/unfinished")) and not kept.exists()
+    names = [{p.name for p in tmp_path.glob(f"{each}/networks/*")} for each in ("out", "copy")]
+    assert names[0] == names[1] and len(names[0]) == 2

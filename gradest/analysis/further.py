@@ -1,6 +1,7 @@
-"""The further tables of a run, labelled as its measurements are."""
+"""The tables of a run's folder, the further ones labelled as its measurements are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import pandas as pd
 
 from gradest.analysis import curves, levels, tables
 from gradest.analysis.levels import Family
-from gradest.running.results import ADAPTATION, SOURCES
+from gradest.errors import UsageError
+from gradest.running.results import ADAPTATION, COLUMNS, SOURCES
 from gradest.training.tables import COLUMNS as TRAINING
 
 Images = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
@@ -25,6 +27,16 @@ class Further(NamedTuple):
     properties: pd.DataFrame  # of distributions
 
 
+@contextmanager
+def readable(folder: object) -> Iterator[None]:
+    """Raises UsageError, naming the folder, for tables that within the block cannot be read."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{folder}: holds no readable run: {reason}") from error
+
+
 def read(
     folder: Path, frame: pd.DataFrame, families: Sequence[Family], nested: Sequence[str]
 ) -> Further:
@@ -37,6 +49,11 @@ def read(
         pictures(folder, points),
         properties(folder),
     )
+
+
+def measurements(folder: Path) -> pd.DataFrame:
+    """The rows as they were written.  Raises ValueError for other columns, OSError without any."""
+    return _checked(pd.read_parquet(folder / "measurements.parquet"), COLUMNS, "measurements")
 
 
 def looks(folder: Path, frame: pd.DataFrame, nested: Sequence[str] = ()) -> pd.DataFrame:
@@ -105,9 +122,12 @@ def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """No rows where there is no file: runs of old have none."""
     if not path.exists():
         return pd.DataFrame(columns=list(columns))
-    rows = pd.read_parquet(path)
+    return _checked(pd.read_parquet(path), columns, path.stem)
+
+
+def _checked(rows: pd.DataFrame, columns: Sequence[str], table: str) -> pd.DataFrame:
     if missing := [c for c in columns if c not in rows]:
-        raise ValueError(f"{path.name} has no column {', '.join(missing)}")
+        raise ValueError(f"{table}.parquet has no column {', '.join(missing)}")
     return rows
 
 

@@ -5,15 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from gradest.analysis import multiplicity, ranking
+from gradest.inference import reach_of_sum
 from gradest.measuring import rounding
+from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # whoever shows tables has it from here
 from gradest.measuring.schedule import BATCHES
-
-SYMBOLS = {"log_alpha": "log α", "alpha": "α"}
 
 _NORMS = ("bias_norm", "relative_bias")
 _SQUARES = (
@@ -190,14 +189,9 @@ def _resolution(frame: pd.DataFrame) -> pd.Series:
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
-    """Ends of relative bias and mse.
-
-    The mse is a sum of two nearly independent estimates with an interval each: the distances to
-    their ends add in quadrature (MOVER), since adding the ends themselves would be too wide.
-    """
-    bias = frame["bias_sq"].clip(lower=0)
-    below = np.hypot(bias - frame["bias_sq_low"], frame["variance"] - frame["variance_low"])
-    above = np.hypot(frame["bias_sq_high"] - bias, frame["variance_high"] - frame["variance"])
+    """Ends of relative bias and mse, the sum of two estimates with an interval each."""
+    bias = [frame["bias_sq"].clip(lower=0), frame["bias_sq_low"], frame["bias_sq_high"]]
+    below, above = reach_of_sum(bias, [frame[f"variance{end}"] for end in ("", "_low", "_high")])
     norm = frame["gradient_norm"].mask(frame["gradient_norm"] == 0)
     return frame.assign(
         relative_bias_low=frame["bias_sq_low"].clip(lower=0) ** 0.5 / norm,

@@ -122,7 +122,10 @@ def _randomness(subject: Subject, task: Task) -> str:
     before = global_randomness()
     estimates(subject.ready(task))
     touched = [name for name, state in global_randomness().items() if state != before[name]]
-    return f"draws from the global state of {', '.join(touched)}" if touched else ""
+    if not touched:
+        return ""
+    told = f"draws from the global state of {', '.join(touched)}"
+    return f"{told}; gradest.categorical draws what a seed brings back"
 
 
 def _seed(subject: Subject) -> Outcome:

@@ -81,6 +81,11 @@ def relative_gap(a: Tensor, b: Tensor) -> float:
     return gap if gap == gap else float("inf")
 
 
+def percent(share: float) -> str:
+    """To two decimals, or to the digit that they would round away: 4.20%, 5e-14%."""
+    return f"{share:.2%}" if share >= 5e-5 else f"{100 * share:.1g}%"
+
+
 def global_randomness() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state().tolist(),

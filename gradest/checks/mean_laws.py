@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradest.checks.finding import EQUAL, Outcome, Status
+from gradest.checks.finding import EQUAL, Outcome, Status, percent
 from gradest.checks.problems import of_degree, span
 from gradest.checks.rare_laws import rare_bias
 from gradest.checks.settings import told, variations
@@ -52,7 +52,7 @@ class _Found(NamedTuple):
     def told(self) -> str:
         size, z, most = self.deviation.size, self.deviation.z, self.deviation.most
         if z in (0.0, math.inf):
-            return f"{size:.2g}, enumerated ({self.task})"
+            return f"{percent(size)}, enumerated ({self.task})"
         if self.certain:
             return f"{size:.2%}, |z| = {z:.1f} ({self.task})"
         return f"at most {most:.2%} ({self.task})"
@@ -152,10 +152,11 @@ def _settings(subject: Subject) -> Outcome:
             gaps.append(gap := _gap(found, task))
             if not gap <= EQUAL:
                 where = told(knobs, task.name)
-                return "failed", f"relative bias {gap:.2g}, enumerated ({where})"
+                return "failed", f"relative bias {percent(gap)}, enumerated ({where})"
     if not gaps:
         return "skipped", "the draws are endless, or their outcomes too many"
-    return "passed", f"relative bias at most {max(gaps):.1g}, enumerated in {len(gaps)} cases"
+    most = percent(max(gaps))
+    return "passed", f"relative bias at most {most}, enumerated in {len(gaps)} cases"
 
 
 def _degree(subject: Subject) -> Outcome:

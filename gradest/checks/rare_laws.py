@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from gradest.checks.finding import Outcome
+from gradest.checks.finding import Outcome, percent
 from gradest.checks.problems import rare
 from gradest.checks.rigged import Uneven
 from gradest.checks.subject import Subject
@@ -45,7 +45,7 @@ def rare_bias(subject: Subject) -> Outcome:
 def _exactly(found: Enumerated, task: Task, tolerance: float) -> Outcome:
     truth = exact(task.problem()).gradient
     gap = float(((found.mean - truth) / truth).abs().max())
-    told = f"relative bias of a coordinate at most {gap:.1g}, enumerated"
+    told = f"relative bias of a coordinate at most {percent(gap)}, enumerated"
     return ("passed" if gap <= tolerance else "failed"), told
 
 

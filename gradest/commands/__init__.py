@@ -1,1 +1,1 @@
-"""What the command line does, an option a module."""
+"""What each command of the command line does: a module for each."""

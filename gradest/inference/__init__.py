@@ -11,7 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from gradest.inference.bias import detectable_length, squared_bias
-from gradest.inference.intervals import CONFIDENCE, Interval, mean_interval, total_variance
+from gradest.inference.intervals import (
+    CONFIDENCE,
+    Interval,
+    mean_interval,
+    reach_of_sum,
+    total_variance,
+)
 from gradest.inference.joint import joint_test, largest_z
 from gradest.inference.planning import bias_precision, replicates_needed, variance_precision
 from gradest.moments import Moments
@@ -25,6 +31,7 @@ __all__ = [
     "detectable_length",
     "largest_z",
     "mean_interval",
+    "reach_of_sum",
     "replicates_needed",
     "squared_bias",
     "total_variance",

@@ -1,8 +1,10 @@
 """An estimate with its interval: of a mean, and of the variance of one estimate."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from scipy import stats
 
 from gradest.moments import Moments
@@ -22,6 +24,16 @@ class Interval(NamedTuple):
     @classmethod
     def exactly(cls, value: float) -> "Interval":
         return cls(value, value, value, 0.0)
+
+
+def reach_of_sum(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, Any]:
+    """How far the ends of a sum lie below and above it: of numbers, or of columns of a frame.
+
+    Of two nearly independent estimates, each with the ends of its interval, the distances to the
+    ends add in quadrature (MOVER), since adding the ends themselves would be too wide.
+    """
+    (a, a_low, a_high), (b, b_low, b_high) = first, second
+    return np.hypot(a - a_low, b - b_low), np.hypot(a_high - a, b_high - b)
 
 
 def mean_interval(moments: Moments) -> Interval:

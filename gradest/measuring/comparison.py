@@ -11,7 +11,6 @@ Efron & Stein, "The jackknife estimate of variance", 1981;
 Zou & Donner, "Construction of confidence limits about effect measures: a general approach", 2008.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from gradest import html
 from gradest.contracts import Estimator, Task
 from gradest.inference import (
     CONFIDENCE,
@@ -33,7 +33,7 @@ from gradest.inference import (
 from gradest.measuring import truth
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
-from gradest.measuring.preparation import check_subjects
+from gradest.measuring.preparation import called, check_subjects
 from gradest.moments import Moments
 from gradest.quantities import interval, number
 
@@ -92,8 +92,21 @@ class Comparison:
         return columns
 
     def __str__(self) -> str:
+        lines = self._said.items()
+        return "\n".join([self._title, *(f"  {what:<16} {said}" for what, said in lines)])
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return html.table((), list(self._said.items()), 2, self._title)
+
+    @property
+    def _title(self) -> str:
         drawn = self.method != "enumerated"
         how = f"{self.replicates:,} replicates" if drawn else "every outcome"
+        return f"{self.a} against {self.b} on {self.task}, {how}, in log α"
+
+    @property
+    def _said(self) -> dict[str, str]:
         lines = {
             "variance ratio": interval(*self.variance_ratio[:3])
             + _unseen(self.variances_differ, self.variance_ratio, number(self.detectable_ratio)),
@@ -108,8 +121,7 @@ class Comparison:
                 f"variance ratio {number(self.variance_gain)} times, "
                 f"means {number(self.mean_gain)} times"
             )
-        title = f"{self.a} against {self.b} on {self.task}, {how}, in log α"
-        return "\n".join([title, *(f"  {what:<16} {said}" for what, said in lines.items())])
+        return lines
 
     def _length(self, *parts: float) -> str:
         """In percent of ‖g‖, where that is known and not zero."""
@@ -151,9 +163,9 @@ def compare(
     cost = [side.evaluations for side in sides]
     work = cost[0] / cost[1] if cost[1] else math.nan
     return Comparison(
-        a=_called(a),
-        b=_called(b),
-        task=_called(task),
+        a=called(a),
+        b=called(b),
+        task=called(task),
         method=("paired", "half_enumerated", "enumerated")[exact],
         replicates=0 if difference is None else replicates,
         gradient_norm=math.nan if g is None else float(g.norm()),
@@ -240,9 +252,3 @@ def _unseen(found: bool, where: Interval, detectable: str) -> str:
     if where.low == where.high:
         return ": no difference"
     return f": no difference found; {detectable} would have been"
-
-
-def _called(what: Estimator | Task) -> str:
-    chosen = {k: v for k, v in what.knobs.items() if v is not None}
-    said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in chosen.items())
-    return f"{what.name} ({', '.join(said)})" if chosen else what.name

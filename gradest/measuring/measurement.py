@@ -12,7 +12,7 @@ from gradest.measuring.memory import peak_bytes
 from gradest.measuring.outcomes import Enumerated
 from gradest.measuring.parameters import LOG_ALPHA, projections, pulled_back
 from gradest.measuring.precision import Precision, planned
-from gradest.measuring.preparation import check_subjects, prepared
+from gradest.measuring.preparation import called, check_subjects, prepared
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import ENUMERATED, Measurement
 from gradest.measuring.rounding import resolution
@@ -114,6 +114,7 @@ def measure(
         seconds=seconds,
         adapt_steps=steps,
         adaptation=subject.looks,
+        title=f"{called(estimator)} on {called(task)}",
     )
 
 

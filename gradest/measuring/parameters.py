@@ -11,6 +11,7 @@ from torch import Tensor
 from gradest.contracts import Task
 
 LOG_ALPHA = "log_alpha"
+SYMBOLS = {LOG_ALPHA: "log α", "alpha": "α"}
 
 # ∂/∂α = (1/α) ∂/∂log α, coordinate by coordinate: factors [B, N, K].
 SCALES = {"alpha": lambda logits: (-logits).exp(), LOG_ALPHA: torch.ones_like}

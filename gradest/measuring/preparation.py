@@ -1,5 +1,6 @@
 """What a measurement and a comparison begin with: what is asked for, and an estimator adapted."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -60,6 +61,13 @@ def prepared(
     replicator = Replicator(estimator, task, dtype, device)
     chunk = replicator.pilot(source)
     return Prepared(replicator, chunk, tuple(adapted(replicator, steps, chunk)))
+
+
+def called(what: Estimator | Task) -> str:
+    """`name (knob=value)`, with every knob that is set."""
+    chosen = {k: v for k, v in what.knobs.items() if v is not None}
+    said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in chosen.items())
+    return f"{what.name} ({', '.join(said)})" if chosen else what.name
 
 
 def check_subjects(estimators: Sequence[Estimator], task: Task, replicates: int) -> None:

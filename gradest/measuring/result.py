@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gradest.errors import UsageError
 from gradest.inference import describe, mean_interval
+from gradest.measuring import shown
 from gradest.measuring.adaptation import Look
 from gradest.measuring.drift import Drift
 from gradest.measuring.parameters import LOG_ALPHA, SCALES
@@ -55,6 +56,7 @@ class Measurement:
     seconds: float  # per estimate
     adapt_steps: int
     adaptation: tuple[Look, ...]
+    title: str = ""  # who was measured on what; a record says so in its cell
 
     def __repr__(self) -> str:
         row = self.row()
@@ -67,6 +69,11 @@ class Measurement:
             f"<Measurement in log α: {row['verdict']}, bias {interval(*bias)} for a gradient of "
             f"{row['gradient_norm']:.4g}, variance {interval(*variance)}, {drawn}>"
         )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: a table with a line for each parameter."""
+        rows = [self.row(parameter) for parameter in self.parameters]
+        return shown.measurement(self.title, rows, self.resolution)
 
     @property
     def gradient(self) -> Moments:
@@ -180,7 +187,7 @@ class Measurement:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data from which `from_json` makes the same measurement, bit by bit."""
+        """Plain data from which `from_json` makes the same measurement, bit by bit, untitled."""
         return {
             "gradients": {name: m.to_json() for name, m in self.gradients.items()},
             "objective": self.objective.to_json(),

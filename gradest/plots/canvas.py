@@ -1,5 +1,6 @@
 """What the figures are drawn with: panels, axes that have a place for zero, points, labels."""
 
+import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,15 @@ _OWN = 4.5  # points from the centre of a marker that labels keep clear of
 Part = tuple[Axes, pd.DataFrame, str, str]  # what was drawn where: rows and the columns x and y
 
 
+class Drawing(Figure):
+    """A figure that a notebook shows, also where nobody has imported pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        self.savefig(image, format="png", dpi="figure")
+        return image.getvalue()
+
+
 def panels(
     rows: int,
     columns: int,
@@ -43,7 +53,7 @@ def panels(
     across = max(1, int(width / (0.5 + _CHARACTER * longest)))
     height = rows * size[1] + 0.8 + _LEGEND_LINE * math.ceil(len(names) / across)
     sharpness = min(_SHARPNESS, _LARGEST / max(width, height))
-    figure = Figure((width, height), dpi=sharpness, layout="constrained")
+    figure = Drawing((width, height), dpi=sharpness, layout="constrained")
     FigureCanvasAgg(figure)
     _legend(figure, "upper", keys, max(len(keys), 1), title)
     _legend(figure, "lower", names, across)

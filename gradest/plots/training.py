@@ -60,16 +60,20 @@ def gap(points: pd.DataFrame) -> Figure | None:
 def gradient(points: pd.DataFrame) -> Figure | None:
     """Variance and relative bias of the gradient at the states that training went through.
 
-    Of a bias that may be zero the upper end of its interval is drawn.
+    Of a bias that may be zero the upper end of its interval is drawn.  Both are filled by what the
+    interval of the bias says, as everywhere; where the bias is unknown, nothing.
     """
     title = "The gradient in log α along the way: its variance, and its bias against enumeration"
     variance = over_seeds(points, "train", "gradient_variance")
     bias = _rooted(over_seeds(points, "train", "gradient_bias_sq"))
+    state = ["task_label", "label", "step"]
+    variance = variance.assign(limit=False).merge(bias[[*state, "verdict"]], "left", state)
     lines = [
-        (variance.assign(limit=False), _marks("variance tr Cov(ĝ)")),
+        (variance.fillna({"verdict": "inconclusive"}), _marks("variance tr Cov(ĝ)")),
         (bias, _marks("relative bias, % of ‖g‖", 100 * UNBIASED_WITHIN)),
     ]
-    return _panels(points, lines, title, {} if bias.empty else looks.bias_keys())
+    keys = looks.verdict_keys() | ({} if bias.empty else looks.bias_keys())
+    return _panels(points, lines, title, keys)
 
 
 @looks.style()
@@ -178,18 +182,26 @@ def _without_the_far(ax: Axes, part: Part, look: Mapping[str, Look]) -> Part:
 
 
 def _rooted(curves: pd.DataFrame) -> pd.DataFrame:
-    """Relative bias in percent from its square; `limit` where it may be zero."""
+    """Relative bias in percent from its square; `limit` where it may be zero.
+
+    `verdict`: biased where the interval excludes zero, unbiased where it ends within the margin.
+    """
     squares = {c: curves[c] for c in ("value", "low", "high")}
     # A negative estimate is zero to noise, which reaches as far above zero as above the estimate.
     squares["high"] = squares["high"] - squares["value"].clip(upper=0)
     limit = squares["low"].le(0) & squares["high"].gt(0)
     roots = {c: 100 * x.clip(lower=0) ** 0.5 for c, x in squares.items()}
     upper = {c: roots[c].mask(limit, roots["high"]) for c in ("value", "low")}
-    return curves.assign(**{**roots, **upper}, limit=limit)
+    verdict = np.select(
+        [squares["low"].gt(0), roots["high"].le(100 * UNBIASED_WITHIN)],
+        ["biased", "unbiased"],
+        "inconclusive",
+    )
+    return curves.assign(**{**roots, **upper}, limit=limit, verdict=verdict)
 
 
 def _marks(what: str, margin: float | None = None) -> Drawer:
-    """Draws points with bars, an arrow below those that are limits, and a line at the margin."""
+    """Points by verdict with bars, an arrow below those that are limits, a line at the margin."""
 
     def draw(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look]) -> Part:
         labels = list(rows["label"].unique())
@@ -197,8 +209,7 @@ def _marks(what: str, margin: float | None = None) -> Drawer:
         column = "variance" if margin is None else "bias"
         rows = rows.rename(columns={"value": column, "low": f"{column}_low"})
         rows = rows.rename(columns={"high": f"{column}_high"}).assign(
-            step=rows["step"] + _APART * rows["step"].max() * beside,
-            verdict=np.where(rows["limit"], "inconclusive", ""),
+            step=rows["step"] + _APART * rows["step"].max() * beside
         )
         ends = [rows[f"{column}_low"], rows[f"{column}_high"]]
         if margin is not None:

@@ -17,6 +17,7 @@ from gradest.report import (
     methods,
     nested,
     numerics,
+    paper,
     properties,
     prose,
     rankings,
@@ -31,7 +32,10 @@ from gradest.report.run import Run, read
 from gradest.report.sections import Sections
 
 _BIBTEX = "references.bib"
-_OURS = {"tables": {".csv"}, "figures": set(figures.SUFFIXES)}  # what a report may clear away
+_OURS = {
+    "tables": {".csv", ".parquet", ".tex"},
+    "figures": set(figures.SUFFIXES),
+}  # what a report may clear away
 
 
 def write_report(folder: Path) -> Path:
@@ -48,7 +52,10 @@ def write_report(folder: Path) -> Path:
     _clear(
         folder,
         {
-            "tables": sections.write(ranked, folder / "tables"),
+            "tables": [
+                *sections.write(ranked, folder / "tables"),
+                *paper.write(ranked, run, folder / "tables"),
+            ],
             "figures": figures.save(drawn, folder / "figures"),
         },
     )

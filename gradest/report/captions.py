@@ -11,6 +11,13 @@ _POINTS = (
 _LIMITS = "an arrow hangs from an upper limit, where the bias may be zero"
 _ZERO = "the grey band holds exact zeros"
 _CAPTIONS = {
+    "matrix": (
+        "Relative bias, and variance × evaluations, of every estimator on every task",
+        "Those that no task calls biased stand above the line, by their mean rank at equal work; "
+        "the others below, by that of their bias. Filled points are unbiased, hollow ones biased, "
+        "pale ones inconclusive; < is an upper limit, where the bias may be zero; hatched cells "
+        "are exactly zero, a dot was not run. Intervals are in `tables/`.",
+    ),
     "bias_against_variance": (
         "Relative bias against variance of one estimate, one panel a task",
         f"{_POINTS}; {_LIMITS}; {_ZERO}.",
@@ -72,8 +79,9 @@ _CAPTIONS = {
     ),
     "training_gradient": (
         "Variance of the gradient, and its bias against enumeration, at states of the training",
-        "In log α, of a few data points. The bias is shown where all codes can be enumerated; an "
-        "arrow hangs from an upper limit, where it may be zero. Bars are 95 % intervals.",
+        f"In log α, of a few data points; the bias where all codes can be enumerated. {_POINTS}: "
+        "hollow where that of the bias excludes zero, filled where it ends below the margin, pale "
+        f"otherwise, as where the bias is unknown; {_LIMITS}.",
     ),
     "vae_temperature": (
         "Discrete objectives, and their gap to the one descended, over the temperature of training",

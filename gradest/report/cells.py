@@ -15,7 +15,7 @@ _HEADERS = (
     *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
     *("cosine with g", "evaluations of f", "bytes", "µs per estimate", "variance × evaluations"),
 )
-_MISSED, _UNPROVEN = "‡", "†"
+MISSED, UNPROVEN = "‡", "†"
 _TAGS = {"unbiased": "good", "biased": "bad", "inconclusive": "unsure"}
 
 
@@ -37,7 +37,7 @@ def _cells(row: pd.Series) -> list[str]:
         interval(*(row[f"variance{end}"] for end in ("", "_low", "_high"))),
         interval(*(row[f"mse{end}"] for end in ("", "_low", "_high"))),
         plus_minus(row["cosine"], row["cosine_se"]),
-        _evaluations(row),
+        evaluations(row),
         count(np.round(row["memory"])),
         interval(*micro),
         interval(*work, ends=False),
@@ -52,15 +52,14 @@ def _rank(row: pd.Series) -> str:
 
 def _verdict(row: pd.Series) -> str:
     # Enumerated, what would have been found is rounding.
-    certain = row["verdict"] == "biased" or row["method"] == "enumerated"
-    told = (
-        "" if certain or np.isnan(row["detectable_bias"]) else f" ({share(row['detectable_bias'])})"
-    )
-    text = row["verdict"] + told + (f" {_UNPROVEN}" if _unproven(row) else "")
+    found = row["verdict"] == "biased" or row["method"] == "enumerated"
+    known = not found and not np.isnan(row["detectable_bias"])
+    told = f" ({share(row['detectable_bias'])})" if known else ""
+    text = row["verdict"] + told + (f" {UNPROVEN}" if unproven(row) else "")
     return Tagged(text, _TAGS[row["verdict"]])
 
 
-def _unproven(row: pd.Series) -> bool:
+def unproven(row: pd.Series) -> bool:
     """Whether the interval of the bias excludes 0, which the test does not bear out."""
     drawn, excluded = row["method"] != "enumerated", row["relative_bias_low"] > 0
     return bool(drawn and excluded and row["verdict"] == "inconclusive")
@@ -70,15 +69,15 @@ def _replicates(row: pd.Series) -> str:
     if row["method"] == "enumerated":
         behind = "" if np.isnan(row["outcomes"]) else f" ({count(row['outcomes'])})"
         return Quantity("exact" + behind, np.inf)
-    behind = f" {_MISSED}" if _missed(row["precision"]) else ""
+    behind = f" {MISSED}" if missed(row["precision"]) else ""
     return Quantity(count(row["replicates"]) + behind, row["replicates"])
 
 
-def _missed(precision: Any) -> bool:
+def missed(precision: Any) -> bool:
     return isinstance(precision, str) and precision not in ("", "reached")
 
 
-def _evaluations(row: pd.Series) -> str:
+def evaluations(row: pd.Series) -> str:
     backward = row["gradient_evaluations"]
     behind = f" + {count(backward)}" if backward > 0 else ""
     return Quantity(count(row["evaluations"]) + behind, row["evaluations"])
@@ -86,17 +85,17 @@ def _evaluations(row: pd.Series) -> str:
 
 def notes(rows: pd.DataFrame) -> Iterator[str]:
     """What must be said of some rows of a ranking only."""
-    if rows.apply(_unproven, axis=1).any():
+    if rows.apply(unproven, axis=1).any():
         yield (
-            f"{_UNPROVEN} Inconclusive although the interval of the bias excludes 0: that has one "
+            f"{UNPROVEN} Inconclusive although the interval of the bias excludes 0: that has one "
             f"chance in twenty to do so without any bias, whereas the test rejects at "
             f"{100 * BIASED_BELOW:g} %, and allows for what outcomes too rare to have been drawn "
             "would add. More replicates would tell."
         )
-    missed = rows[rows["precision"].map(_missed)]
-    if not missed.empty:
-        named = [f"{label}: {said}" for label, said in missed[["label", "precision"]].to_numpy()]
-        yield f"{_MISSED} The precision asked for was not reached: {escape('; '.join(named))}."
+    short = rows[rows["precision"].map(missed)]
+    if not short.empty:
+        named = [f"{label}: {said}" for label, said in short[["label", "precision"]].to_numpy()]
+        yield f"{MISSED} The precision asked for was not reached: {escape('; '.join(named))}."
     estimated = rows[rows["reference"].eq("monte_carlo")]
     if not estimated.empty:
         by = estimated["reference_by"].fillna("an unbiased estimator").iloc[0]

@@ -13,9 +13,14 @@ from gradest.report.document import Part
 def section(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[Part]:
     """How the controls came out, in a line, and which of them this run left out."""
     controls, left_out = _expected(frame, run)
-    yield _line(control_failures(frame, controls), controls)
+    yield _line(failures(frame, run), controls)
     if left_out:
         yield f"Controls that this run left out: {', '.join(map(escape, left_out))}."
+
+
+def failures(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
+    """`control_failures` of the controls of the run, but for those that it was to leave out."""
+    return control_failures(frame, _expected(frame, run)[0])
 
 
 def control_failures(frame: pd.DataFrame, controls: Mapping[str, Sequence[str]]) -> list[str]:

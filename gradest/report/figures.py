@@ -10,12 +10,14 @@ from gradest import plots
 from gradest.files import write_atomically
 from gradest.plots import concrete, landscape, training
 from gradest.plots.adaptation import adaptation
+from gradest.plots.matrix import matrix
 from gradest.plots.sources import variance_by_source
 from gradest.plots.vae_temperature import vae_temperature
 from gradest.report.run import Run
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _OF_MEASUREMENTS = {
+    "matrix": matrix,
     "bias_against_variance": plots.bias_against_variance,
     "variance_against_evaluations": plots.variance_against_evaluations,
     "mse_against_budget": plots.mse_against_budget,

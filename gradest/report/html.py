@@ -95,12 +95,17 @@ class _Writer:
         return Markup(_markdown().renderer.render(tokens, _markdown().options, {}))
 
     def anchor(self, heading: str) -> str:
-        """As forges make them, so that links within the document hold in both forms."""
-        plain = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        """That of the heading, unlike those before it."""
+        plain = anchored(heading)
         tries = (plain, *(f"{plain}-{n}" for n in range(1, len(self.taken) + 1)))
         found = next(each for each in tries if each not in self.taken)
         self.taken.add(found)
         return found
+
+
+def anchored(heading: str) -> str:
+    """A heading's anchor, as forges make it: links within a document hold in both its forms."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
 @cache

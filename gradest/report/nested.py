@@ -16,9 +16,9 @@ _HEADERS = (
     *("estimator", "verdicts", "relative bias, %", "variance", "least variance"),
     *("largest variance", "evaluations of f"),
 )
-_READING = (
-    "Medians over the settings, in brackets the medians of the ends of their 95 % intervals, which "
-    "cover draws alone; then the least and the largest variance of any setting. Rows are in the "
+READING = (
+    "Medians over the settings, with the medians of the ends of their 95 % intervals, which cover "
+    "draws alone; then the least and the largest variance of any setting. Rows are in the "
     "order of their median {by}."
 )
 
@@ -43,11 +43,17 @@ def section(family: Family, of: Section) -> Iterator[Part]:
         yield "Nothing was measured here."
     for parameter, rows, file in of.rankings:
         by = tables.ranking_column(rows)
-        settings = sorted((p for _, p in rows.groupby("label")), key=lambda p: p[by].median())
         yield f"### Gradient in {escape(tables.SYMBOLS.get(parameter, parameter))}"
-        yield _READING.format(by=by)
-        yield Table(_HEADERS, [_cells(part) for part in settings], left=2)
+        yield READING.format(by=by)
+        yield table(rows)
         yield f"Unrounded, every setting by itself: [{escape(file)}](tables/{file})"
+
+
+def table(rows: pd.DataFrame) -> Table:
+    """A row for each estimator, by the median of what the ranking is by."""
+    by = tables.ranking_column(rows)
+    settings = sorted((p for _, p in rows.groupby("label")), key=lambda p: p[by].median())
+    return Table(_HEADERS, [_cells(part) for part in settings], left=2)
 
 
 def _cells(rows: pd.DataFrame) -> list[str]:

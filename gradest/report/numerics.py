@@ -32,6 +32,12 @@ def resolved(dtype: str) -> bool:
     return tables.resolution(dtype) < UNBIASED_WITHIN
 
 
+def fine(rows: pd.DataFrame) -> list[str]:
+    """The dtypes whose rounding leaves something to rank; all of them where none does."""
+    dtypes = list(rows["dtype"].unique())
+    return [d for d in dtypes if resolved(d)] or dtypes
+
+
 def section(frame: pd.DataFrame) -> Iterator[Part]:
     """A table, a row for every estimator on every task and a column for every dtype.
 

@@ -25,7 +25,8 @@ def section(rows: pd.DataFrame) -> Iterator[Part]:
     if rows.empty:
         return
     yield "## Properties"
-    yield _verdict(rows)
+    said, of = verdict(rows)
+    yield f"**{said}**: {escape(of)}."
     yield _READING.format(missed=100 * LEVEL * max(1.0, len(rows) / ROWS))
     for name, part in rows.groupby("property", sort=False):
         yield f"### {escape(name)}"
@@ -35,15 +36,15 @@ def section(rows: pd.DataFrame) -> Iterator[Part]:
     yield "Unrounded: `properties.parquet`"
 
 
-def _verdict(rows: pd.DataFrame) -> str:
-    """Whether every property holds, and if not, which do not."""
+def verdict(rows: pd.DataFrame) -> tuple[str, str]:
+    """Whether every property holds, and of how many, or else of which; plain text."""
     failed = rows[~rows["holds"].astype(bool)]
     kinds = rows["property"].nunique()
     if failed.empty:
-        return f"**Every property holds**: {len(rows):,} rows of {kinds} properties."
+        return "Every property holds", f"{len(rows):,} rows of {kinds} properties"
     counts = failed["property"].value_counts(sort=False)
-    named = ", ".join(f"{escape(name)} ({count})" for name, count in counts.items())
-    return f"**{len(failed):,} of {len(rows):,} rows do not hold**: {named}."
+    named = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return f"{len(failed):,} of {len(rows):,} rows do not hold", named
 
 
 def _claim(found: type) -> str:

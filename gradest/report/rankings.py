@@ -49,7 +49,7 @@ def section(of: Section) -> Iterator[Part]:
 def _shown(rows: pd.DataFrame) -> Iterator[Part]:
     """One for each dtype, where its rounding leaves something to rank."""
     dtypes = list(rows["dtype"].unique())
-    fine = [d for d in dtypes if numerics.resolved(d)] or dtypes
+    fine = numerics.fine(rows)
     for dtype in fine:
         if len(dtypes) > 1:
             yield f"In {escape(dtype)}:"

@@ -9,8 +9,7 @@ import pandas as pd
 from gradest.analysis import further, levels, tables
 from gradest.analysis.further import Further
 from gradest.analysis.levels import Family
-from gradest.errors import UsageError
-from gradest.running.results import COLUMNS, read_run
+from gradest.running.results import read_run
 
 
 class Run(NamedTuple):
@@ -43,14 +42,8 @@ def read(folder: Path) -> Run:
     Raises UsageError when there is none, or it cannot be read.
     """
     run = read_run(folder)
-    try:
-        frame = pd.read_parquet(folder / "measurements.parquet")
-        if missing := [c for c in COLUMNS if c not in frame]:
-            raise ValueError(f"measurements.parquet has no column {', '.join(missing)}")
-        frame = tables.annotate(frame)
+    with further.readable(folder):
+        frame = tables.annotate(further.measurements(folder))
         nested = run.get("nested") or []
         families = levels.found(frame, nested)
         return Run(frame, run, families, further.read(folder, frame, families, nested))
-    except (OSError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{folder}: holds no readable run: {reason}") from error

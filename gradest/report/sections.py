@@ -14,7 +14,7 @@ from gradest.report.rankings import Ranking, Section
 from gradest.report.run import Run
 
 _SUMMARY, _CROSSOVERS = "summary.csv", "crossovers.csv"
-_OWN = ("summary", "crossovers")  # names in tables/ that no task can take
+OWN = ("summary", "crossovers")  # names in tables/ that no task can take
 
 
 class Sections(NamedTuple):
@@ -46,9 +46,12 @@ def write(of: Sections, folder: Path) -> list[Path]:
         frames[_SUMMARY] = pd.concat(every)
     if not of.crossovers.empty:
         frames[_CROSSOVERS] = of.crossovers.drop(columns="task_label")
+    paths = []
     for name, frame in frames.items():
-        write_frame(folder / name, frame)
-    return [folder / name for name in frames]
+        for suffix in (".csv", ".parquet"):
+            paths.append((folder / name).with_suffix(suffix))
+            write_frame(paths[-1], frame)
+    return paths
 
 
 def _tasks(frame: pd.DataFrame) -> list[Section]:
@@ -58,7 +61,7 @@ def _tasks(frame: pd.DataFrame) -> list[Section]:
     for label, rows in tables.sections(frame):
         rankings = []
         for parameter in tables.parameters(rows):
-            names.append(_unused(f"{label}-{parameter}", [*names, *_OWN]))
+            names.append(unused(f"{label}-{parameter}", [*names, *OWN]))
             parts = tables.measured(rows, parameter).groupby("dtype", sort=False)
             ranked = pd.concat([tables.ranked(part) for _, part in parts])
             rankings.append(Ranking(parameter, ranked, f"{names[-1]}.csv"))
@@ -66,7 +69,7 @@ def _tasks(frame: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def _unused(label: str, taken: Sequence[str]) -> str:
+def unused(label: str, taken: Sequence[str]) -> str:
     """A file name from a label, unlike those taken also where upper and lower case are one."""
     name = re.sub(r"[^\w.=]+", "-", label, flags=re.ASCII)[-100:].strip("-.")
     lower = {other.lower() for other in taken}

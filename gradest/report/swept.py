@@ -14,9 +14,9 @@ _HEADERS = (
     *("estimator", "verdicts", "largest bias", "at π", "median variance", "largest variance"),
     "evaluations of f",
 )
-_READING = (
+READING = (
     "One table for all settings. Bias is ‖E ĝ − g‖, not relative to ‖g‖, where it is largest: at "
-    "the probabilities π. Brackets hold the largest lower and the largest upper end of the "
+    "the probabilities π. Its interval ends at the largest lower and the largest upper end of the "
     "settings' 95 % intervals. Rows are in the order of their median mse."
 )
 
@@ -34,15 +34,20 @@ def section(of: Section) -> Iterator[Part]:
     """A table for each parameter, a row for each estimator."""
     norms = tables.measured(of.rows).groupby("parameter")["gradient_norm"]
     yield f"## {escape(of.label)}"
-    yield _READING
+    yield READING
     for parameter, rows, file in of.rankings:
         symbol = tables.SYMBOLS.get(parameter, parameter)
         low, high = (number(end) for end in (norms.min()[parameter], norms.max()[parameter]))
-        settings = sorted((p for _, p in rows.groupby("label")), key=lambda p: p["mse"].median())
         yield f"### Gradient in {escape(symbol)}"
         yield f"‖g‖ is between {low} and {high}."
-        yield Table(_HEADERS, [_cells(part) for part in settings], left=2)
+        yield table(rows)
         yield f"Unrounded, every setting by itself: [{escape(file)}](tables/{file})"
+
+
+def table(rows: pd.DataFrame) -> Table:
+    """A row for each estimator, by its median mse."""
+    settings = sorted((p for _, p in rows.groupby("label")), key=lambda p: p["mse"].median())
+    return Table(_HEADERS, [_cells(part) for part in settings], left=2)
 
 
 def rankings(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:

@@ -43,12 +43,17 @@ def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[Part]
         yield f"### {escape(str(task))}"
         knobs = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
         yield escape(", ".join(f"{k} = {tables.plain(v)}" for k, v in tables.knobs(knobs).items()))
-        yield Table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
+        yield ranking(rows)
     lost = points[points["status"] != "ok"]
     if not lost.empty:
         yield "### Not trained"
         yield "\n".join(map(_lost, lost.to_dict("records")))
     yield "All points of all curves, unrounded: `training.parquet` and `training.csv`"
+
+
+def ranking(rows: pd.DataFrame) -> Table:
+    """Ranked trainings of one task, as `gradest.analysis.curves.final` has them."""
+    return Table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
 
 
 def _lost(row: dict) -> str:

@@ -9,16 +9,13 @@ import torch
 
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
-from gradest.measuring.outcomes import outcomes
 from gradest.measuring.precision import Precision, planned
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import FEWEST
 from gradest.measuring.truth import Reference, known
-from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
 from gradest.running.cells import EstimatorCell, Payload
-from gradest.running.clock import seconds_of
-from gradest.threads import one_thread
+from gradest.running.trial import expected_seconds
 
 
 @dataclass(frozen=True)
@@ -54,18 +51,13 @@ class MeasuringCell(EstimatorCell):
         return {"measurement": measurement.to_json()}
 
     def expected_seconds(self, registry: Registry) -> float:
-        with one_thread(), drawing_from(Draws.seeded(0, self.device)) as source:
-            replicator = self.replicator(registry)
-            adapting = seconds_of(lambda: replicator.adapt(min(self.adapt_steps, 1)))
-            chunk = replicator.pilot(source)
-            estimates = None
-            if self.enumerate_draws is not False:
-                estimates = outcomes(replicator)
-            if estimates is None:
-                estimates = self._replicates(replicator, chunk)
-            rows = min(estimates, chunk)
-            one = seconds_of(lambda: replicator(rows)) / rows
-            return adapting * self.adapt_steps + one * estimates
+        return expected_seconds(
+            lambda: self.replicator(registry),
+            self.adapt_steps,
+            self._replicates,
+            self.device,
+            listed=self.enumerate_draws is not False,
+        )
 
     def replicator(self, registry: Registry) -> Replicator:
         """The estimator on the task.  Raises Inapplicable where it does not apply."""

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_QUIET = ContextVar("quiet", default=False)  # rather than an argument of all that have a display
 _LIVE, _PLAIN = 1.0, 30.0  # seconds between two looks at what is under way
 
 
@@ -30,6 +32,16 @@ class Display(Protocol):
 
 
 @contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Within the block displays tell what failed and nothing else."""
+    token = _QUIET.set(quiet)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
+@contextmanager
 def display(
     what: str, total: int, workers: int, under_way: Callable[[], float] = lambda: 0.0
 ) -> Iterator[Display]:
@@ -38,6 +50,9 @@ def display(
     `under_way` says how many steps those that are not finished amount to; it is asked now and then,
     from a thread.
     """
+    if _QUIET.get():
+        yield _Failures()
+        return
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         lines = _Lines(what, total, under_way)
@@ -76,6 +91,15 @@ def _every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+class _Failures:
+    def done(self, label: str, status: str, detail: str) -> None:
+        if status == "failed":
+            print(f"failed {label}: {detail}", file=sys.stderr, flush=True)
+
+    def advance(self) -> None:
+        pass
 
 
 class _Live:

@@ -28,7 +28,7 @@ from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.progress import display
 from gradest.running.results import finished
 from gradest.running.timing import ROUNDS, time_cells
-from gradest.running.training_cell import UNFINISHED, TrainingCell, own_folder
+from gradest.running.training_cell import NETWORKS, UNFINISHED, TrainingCell, own_folder
 from gradest.running.truths import references
 from gradest.running.workers import Workers, running_on
 from gradest.threads import one_thread
@@ -59,6 +59,7 @@ def run(
         if fresh:
             journal.path.unlink()
             _remove(folder / UNFINISHED)
+            _remove(folder / NETWORKS)
             journal = Journal(folder, suite)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
         truths = references(measuring, precision, journal, registry, shipment, workers)

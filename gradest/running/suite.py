@@ -110,6 +110,7 @@ def load_suite(
         settings = settings.model_copy(update={"precision": precision})
     if seed is not None:
         settings = settings.model_copy(update={"seeds": [seed]})
+    source.check_looks(settings)  # as they are written: --steps may leave some of them out
     if steps is not None:
         settings = _training_for(steps, settings, path)
     tasks = list(source.members("tasks", settings.tasks, registry.task))
@@ -117,7 +118,7 @@ def load_suite(
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
-    source.check_training(settings, tasks, estimators)
+    source.check_training(settings, tasks, estimators, registry.models())
     make = _training_cells if settings.training else _measuring_cells
     looked_at = source.members("properties", settings.properties, find_property)
     cells = (*_property_cells(settings, looked_at), *make(settings, tasks, estimators, device))
@@ -128,8 +129,7 @@ def load_suite(
 def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
     if settings.training is None:
         raise UsageError(f"--steps {steps}: {path.stem} is no suite of trainings")
-    training = settings.training.model_copy(update={"steps": steps})
-    return settings.model_copy(update={"training": training})
+    return settings.model_copy(update={"training": settings.training.lasting(steps)})
 
 
 def _property_cells(settings: SuiteFile, found: Iterable[Property]) -> Iterator[PropertyCell]:

@@ -190,13 +190,21 @@ class SuiteSource:
                 )
 
     def check_training(
-        self, settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator]
+        self,
+        settings: SuiteFile,
+        tasks: Sequence[Task],
+        estimators: Sequence[Estimator],
+        models: Iterable[str],
     ) -> None:
+        """Raises SuiteError for a task that is none of the `models`, and for annealed knobs."""
         if settings.training is None:
             return
         for task in tasks:
             if not isinstance(task, Model):
-                raise self.error(("training",), f"{task.name} is no model that can be trained")
+                raise self.error(
+                    ("training",),
+                    f"{task.name} is no model that can be trained; known: {', '.join(models)}",
+                )
         known = {estimator.name: estimator.knobs for estimator in estimators}
         for name, falling in settings.training.anneal.items():
             if name not in known:
@@ -210,6 +218,17 @@ class SuiteSource:
                         ("training", "anneal", name, knob),
                         f"{name} has no knob {knob!r}{suggestion(knob, known[name])}",
                     )
+
+    def check_looks(self, settings: SuiteFile) -> None:
+        """Raises SuiteError for a look at the gradient that no training comes to."""
+        asked = settings.training
+        for number, step in enumerate(asked.gradient.steps if asked and asked.gradient else ()):
+            if step > asked.steps:
+                raise self.error(
+                    ("training", "gradient", "steps", number),
+                    f"training.gradient.steps: step {step} is beyond the end of a training of "
+                    f"{asked.steps} steps",
+                )
 
     def _named(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:
         if isinstance(entry, str):

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from gradest.errors import NonFiniteGradient
+from gradest.inference import CONFIDENCE
 from gradest.randomness import Draws, drawing_from
-from gradest.training.checkpoint import keep, kept
+from gradest.states import read_state, write_state
 from gradest.training.evaluation import (
     Estimate,
     discrete_objective,
@@ -20,7 +22,7 @@ from gradest.training.evaluation import (
     objective,
 )
 from gradest.training.headway import Headway
-from gradest.training.pictures import Pictures, pictures
+from gradest.training.pictures import SHOWN, Pictures, pictures
 from gradest.training.settings import TrainingSettings
 from gradest.training.snapshot import looked_at
 from gradest.training.streams import stream
@@ -60,7 +62,7 @@ def trained(
     """
     checkpoint, headway = folder / "checkpoint.pt", Headway(folder, settings.steps)
     course = Course([])
-    if state := kept(checkpoint):
+    if state := read_state(checkpoint, "training from the start"):
         trainer.resume(state["trainer"])
         course = Course(**{**state["course"], "points": [Point(*p) for p in state["points"]]})
     looker = _Looker(trainer, settings, seed)
@@ -94,7 +96,7 @@ def trained(
 def _save(path: Path, trainer: Trainer, course: Course) -> None:
     plain = {k: v for k, v in asdict(course).items() if k != "points"}
     points = [list(p) for p in course.points]
-    keep(path, {"trainer": trainer.state(), "course": plain, "points": points})
+    write_state(path, {"trainer": trainer.state(), "course": plain, "points": points})
 
 
 class _Looker:
@@ -103,10 +105,15 @@ class _Looker:
     def __init__(self, trainer: Trainer, settings: TrainingSettings, seed: int) -> None:
         self._trainer, self._settings, self._seed = trainer, settings, seed
         self._title = f"{trainer.estimator.name} on {trainer.model.name}"
-        # In an order of chance: published sets are sorted, and their first items no sample.
+        asked, gradient = settings.evaluation, settings.gradient
+        most = {
+            "train": max(asked.points, gradient.points if gradient else 0),
+            "valid": asked.points,
+            "test": max(asked.test_points, SHOWN),
+        }
         self._items = {
-            split: _shuffled(trainer.model.data(split)).to(trainer.device)
-            for split in ("train", "valid", "test")
+            split: _some(trainer.model.data(split), count).to(trainer.device)
+            for split, count in most.items()
         }
 
     def wanted(self, step: int) -> bool:
@@ -174,15 +181,20 @@ class _Looker:
         return drawing_from(Draws.seeded(stream("look", *what, self._seed), self._trainer.device))
 
 
-def _shuffled(items: Tensor) -> Tensor:
-    """In an order that is the same for every training."""
-    return items[torch.randperm(len(items), generator=torch.Generator().manual_seed(0))]
+def _some(items: Tensor, count: int) -> Tensor:
+    """At most so many, the same for every training: a copy of these alone.
+
+    By chance: published sets are sorted, and their first items no sample.
+    """
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0))
+    return items[order[:count]]
 
 
 _UNKNOWN = (float("nan"), float("nan"))
+_REACH = float(stats.norm.isf((1 - CONFIDENCE) / 2))  # in standard errors
 
 
 def _interval(found: Estimate) -> tuple[float, float, float]:
-    """At 95 %, over data points and draws: what another test set of that size would give."""
-    reach = 1.96 * found.standard_error
+    """At CONFIDENCE, over data points and draws: of another test set of that size."""
+    reach = _REACH * found.standard_error
     return found.value, found.value - reach, found.value + reach

@@ -48,9 +48,8 @@ def negative_elbo(trainer: Trainer, items: Tensor) -> Tensor:
 
 def discrete_objective(trainer: Trainer, items: Tensor) -> Tensor:
     """What the model is trained on, were it at hard codes: [B]."""
-    samples = trainer.problem(items[:1]).f.samples
-    if samples > 1:
-        return negative_bound(trainer, items, samples)
+    if trainer.samples > 1:
+        return negative_bound(trainer, items, trainer.samples)
     return negative_elbo(trainer, items)
 
 

@@ -14,7 +14,7 @@ from gradest.costs import Cost
 from gradest.files import write_atomically
 from gradest.training.trainer import Trainer
 
-_SHOWN = 10  # data points, and samples
+SHOWN = 10  # data points, and samples
 
 
 class Pictures(NamedTuple):
@@ -60,7 +60,7 @@ def write_pictures(path: Path, images: Mapping[str, Pictures]) -> None:
 def pictures(trainer: Trainer, items: Tensor) -> Pictures:
     """Of the first data points, under the draws in force."""
     model, networks = trainer.model, trainer.networks
-    x = model.observed(items[:_SHOWN], trainer.dtype)  # [B, D]
+    x = model.observed(items[:SHOWN], trainer.dtype)  # [B, D]
     logits, f = model.posed(networks, x)
     reconstructed = model.pictures(networks, x, _last(logits, f))  # [B, H, W]
     law = logits if f.prior is None else f.prior.to(logits).expand_as(logits)

@@ -58,3 +58,11 @@ class TrainingSettings(_Settings):
     evaluation: Evaluation = Evaluation()
     gradient: GradientLooks | None = None
     checkpoint_seconds: Annotated[float, Ge(0), AllowInfNan(False)] = 60.0
+
+    def lasting(self, steps: int) -> "TrainingSettings":
+        """The same for another number of steps, without the looks that are beyond its end."""
+        looks = self.gradient
+        if looks is not None:
+            reached = [step for step in looks.steps if step <= steps]
+            looks = looks.model_copy(update={"steps": reached}) if reached else None
+        return self.model_copy(update={"steps": steps, "gradient": looks})

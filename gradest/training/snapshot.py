@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.contracts import Model, Task
+from gradest.contracts import Estimator, Model, Task
 from gradest.costs import Problem
 from gradest.errors import NonFiniteGradient
 from gradest.knobs import build
@@ -36,6 +36,12 @@ class Snapshot(Task):
         return self._model.penalty(logits)
 
 
+def fresh(trainer: Trainer) -> tuple[Estimator, int]:
+    """One with the knobs that the trained one has now, and how often it adapts before a look."""
+    estimator = build(type(trainer.estimator), trainer.estimator.knobs)
+    return estimator, min(estimator.adapt_steps, _ADAPT_STEPS)
+
+
 def looked_at(
     trainer: Trainer, x: Tensor, looks: GradientLooks, seed: int
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
@@ -46,14 +52,14 @@ def looked_at(
     Of a fresh estimator with the knobs that the trained one has now.  Nothing where estimates are
     not finite, as of networks that have diverged.
     """
-    estimator = build(type(trainer.estimator), trainer.estimator.knobs)
+    estimator, steps = fresh(trainer)
     try:
         row = measure(
             estimator,
             Snapshot(trainer, x),
             replicates=looks.replicates,
             seed=seed,
-            adapt_steps=min(estimator.adapt_steps, _ADAPT_STEPS),
+            adapt_steps=steps,
             dtype=torch.float64,
             device=x.device,
         ).row()

@@ -57,6 +57,7 @@ class Trainer:
             problem = self.problem(self._items[: self._batch])
             if reason := inapplicable(estimator, model, problem):
                 raise Inapplicable(reason)
+            self.samples = problem.f.samples  # of the bound that is descended
             estimator.reset(posed(estimator, problem.logits, problem.f)[0])
 
     def problem(self, items: Tensor) -> Problem:

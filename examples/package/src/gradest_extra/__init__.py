@@ -1,0 +1,1 @@
+"""Plugins for gradest; pyproject.toml names them as entry points."""

@@ -1,0 +1,112 @@
+"""`--suite`: a run from its suite to its report, and what is said of it."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from gradest.errors import Inapplicable, UsageError
+from gradest.measuring.schedule import FEWEST
+from gradest.registry import Registry, Shipment
+from gradest.report import write_report
+from gradest.report.run import read
+from gradest.report.summary import failed_controls, summary
+from gradest.report.terminal import show
+from gradest.running.cells import Cell, labels
+from gradest.running.progress import quietly
+from gradest.running.provenance import describe_run
+from gradest.running.results import finished, write_results
+from gradest.running.runner import prepare
+from gradest.running.runner import run as run_cells
+from gradest.running.suite import load_suite
+from gradest.running.workers import Workers
+
+
+def run_suite(options: argparse.Namespace, registry: Registry) -> int:
+    """Run the suite of `options`, or tell what would be run, and return the exit status.
+
+    Raises UsageError for options that go with others or with another machine, and whatever is wrong
+    with the suite or its folder.
+    """
+    if options.scheduler and options.backend != "dask":
+        raise UsageError("--scheduler goes with --backend dask")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no CUDA device")
+    if options.replicates is not None and options.replicates < FEWEST:
+        raise UsageError(
+            f"--replicates {options.replicates}: at least {FEWEST} are needed for intervals"
+        )
+    suite = load_suite(
+        options.suite,
+        registry,
+        replicates=options.replicates,
+        precision=options.precision,
+        seed=options.seed,
+        steps=options.steps,
+        device=options.device,
+    )
+    cells = suite.only(options.only_tasks, options.only_estimators)
+    folder = options.out or Path("results") / suite.name
+    if options.dry_run:
+        return _dry_run(cells, folder, registry, options)
+    started = datetime.now(UTC)
+    prepare(cells, registry)
+    with quietly(options.quiet):
+        run_cells(
+            suite.name,
+            cells,
+            folder,
+            registry,
+            Shipment.of(options.plugin),
+            Workers(options.jobs, options.backend, options.scheduler),
+            suite.settings.reference,
+            options.fresh,
+            suite.settings.timed,
+        )
+    write_results(folder, describe_run(suite, registry, started))
+    report = write_report(folder)
+    return _conclude(cells, folder, report, options.quiet)
+
+
+def _dry_run(
+    cells: Sequence[Cell], folder: Path, registry: Registry, options: argparse.Namespace
+) -> int:
+    kept = {} if options.fresh else finished(folder / "journal.jsonl")
+    named = labels(cells)
+    total = 0.0
+    for cell in cells:
+        if kept.get(cell.key, {}).get("status") in ("ok", "skipped"):
+            state = "cached"
+        else:
+            try:
+                seconds = cell.expected_seconds(registry)
+                total += seconds
+                state = f"{seconds:.1f} s"
+            except Inapplicable as error:
+                state = f"to be skipped: {error}"
+        print(f"{state:>8}  {named[cell.key]}")
+    print(f"{len(cells)} cells, about {total / options.jobs:.0f} s with {options.jobs} jobs")
+    return 0
+
+
+def _conclude(cells: Sequence[Cell], folder: Path, report: Path, quiet: bool) -> int:
+    """Says how it went, the report's path last, and returns the exit status."""
+    records = finished(folder / "journal.jsonl")
+    count = Counter(records[cell.key]["status"] for cell in cells)
+    if quiet:
+        for line in failed_controls(read(folder)):
+            print(line, file=sys.stderr)
+    else:
+        print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
+        show(summary(folder))
+        print()
+    print(f"report: {report}", flush=True)
+    if not count["ok"]:
+        reasons = {records[cell.key]["reason"] for cell in cells} - {None}
+        told = f": {min(reasons)}" if reasons else ""
+        print(f"error: no cell gave a finite number{told}", file=sys.stderr)
+    return 0 if count["ok"] and not count["failed"] else 1

@@ -1,0 +1,72 @@
+"""A measurement as a table in HTML, as notebooks show it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gradest import html
+from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN, reach_of_sum
+from gradest.measuring.parameters import SYMBOLS
+from gradest.quantities import count, interval, plus_minus, share
+
+_HEADERS = ("gradient in", "verdict", "relative bias, %", "variance", "mse", "cosine with g")
+_VERDICTS = {
+    "biased": f"biased at a level of {100 * BIASED_BELOW:g} %",
+    "unbiased": f"unbiased, within {100 * UNBIASED_WITHIN:g} %",
+}
+
+
+def measurement(title: str, rows: Sequence[Mapping[str, Any]], resolution: float) -> str:
+    """A line for each of the rows of one measurement, which differ in the parameter.
+
+    `resolution` is the relative rounding: what is below it is shown as zero.
+    """
+    first = rows[0]
+    caption = f"{title}: {_protocol(first)}" if title else _protocol(first)
+    if first["nonfinite"]:
+        caption += f"; {share(first['nonfinite'])} of the estimates are not finite"
+        return html.table((), [], 0, caption)
+    return html.table(_HEADERS, [_cells(row, resolution) for row in rows], 2, caption)
+
+
+def _protocol(row: Mapping[str, Any]) -> str:
+    outcomes, replicates = row["outcomes"], row["replicates"]
+    how = f"{replicates:,} replicates"
+    if outcomes is not None:
+        how = f"exact, {outcomes:,} outcome{'s' if outcomes > 1 else ''}"
+    evaluations = count(row["evaluations"])
+    if row["gradient_evaluations"]:
+        evaluations += f" + {count(row['gradient_evaluations'])} backward"
+    return f"{how}; evaluations of f per estimate: {evaluations}"
+
+
+def _cells(row: Mapping[str, Any], resolution: float) -> list[str]:
+    norm = row["gradient_norm"]
+    least = (resolution * norm) ** 2
+    bias = [_flushed(max(row[f"bias_sq{end}"], 0.0), least) for end in ("", "_low", "_high")]
+    variance = [_flushed(row[f"variance{end}"], least) for end in ("", "_low", "_high")]
+    below, above = map(float, reach_of_sum(bias, variance))
+    mse = bias[0] + variance[0]
+    relative = [100 * b**0.5 / norm if norm else math.nan for b in bias]
+    return [
+        SYMBOLS.get(row["parameter"], row["parameter"]),
+        _verdict(row),
+        interval(*relative),
+        interval(*variance),
+        interval(mse, max(mse - below, 0.0), mse + above),
+        plus_minus(row["cosine"], row["cosine_se"]),
+    ]
+
+
+def _flushed(square: float, least: float) -> float:
+    return 0.0 if square <= least else square
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    verdict = row["verdict"]
+    if verdict in _VERDICTS:
+        chance = row["outcomes"] is None or row["reference"] == "monte_carlo"
+        return _VERDICTS[verdict] if chance else verdict
+    if math.isnan(row["gradient_norm"]):
+        return f"{verdict}: the true gradient is unknown"
+    return f"{verdict}: a bias of {share(row['detectable_bias'])} would have been found"

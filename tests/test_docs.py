@@ -1,0 +1,147 @@
+"""The documentation does what it says: every command, suite, snippet and link of every page."""
+
+import re
+import shlex
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gradest import cli, make_task
+from gradest.cli import main
+from gradest.registry import Registry
+from gradest.report.html import anchored
+from gradest.running.suite import load_suite
+from gradest.states import write_state
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for folder in ("", "docs", "examples", "results")
+    for path in sorted((ROOT / folder).glob("*.md"))
+}
+# Its plugins are files, and have tests of their own.
+CHECKED_APART = {"README.md", "docs/plugins.md"}
+RUNS = ("variance", "a", "b", "before", "after", "baseline")
+SUITE = "{replicates: 512, timed: false, tasks: [categorical], estimators: [exact, reinforce]}"
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], flags=re.M | re.S)
+
+
+def commands():
+    """Every line that calls the command line, as page and words."""
+    found = []
+    for page in PAGES:
+        for line in "".join(blocks(page, "console")).splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0].endswith("python") and words[1] == "benchmark.py":
+                found.append((page, words[2:]))
+            elif words and words[0] == "gradest":
+                found.append((page, words[1:]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the files and runs that the pages speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "tiny.yaml").write_text(SUITE, encoding="utf-8")
+    first = folder / "results" / RUNS[0]
+    assert main(["--suite", str(folder / "tiny.yaml"), "--out", str(first), "--jobs", "1"]) == 0
+    for name in RUNS[1:]:
+        shutil.copytree(first, folder / "results" / name)
+    (suite,) = blocks("README.md", "yaml")
+    (folder / "mine.yaml").write_text(suite, encoding="utf-8")
+    plugin = next(each for each in blocks("README.md", "python") if "class Clipped" in each)
+    for name in ("my_estimator.py", "clipped.py"):
+        (folder / name).write_text(plugin, encoding="utf-8")
+    (folder / "matching.py").write_text(
+        next(
+            each for each in blocks("docs/choosing.md", "python") if "class Matching" in each
+        ).partition("task = ")[0],
+        encoding="utf-8",
+    )
+    return folder
+
+
+def ids(found):
+    return [f"{page}: {' '.join(words)}" for page, words in found]
+
+
+def call(words, place, monkeypatch, tmp_path):
+    if "--new-estimator" in words or "--new-task" in words:
+        place = tmp_path  # what they write must not be there yet
+    monkeypatch.chdir(place)
+    if "--suite" not in words or "--dry-run" in words:
+        return main(words)
+    # What a suite measures is tested elsewhere: here that it is there, and the options are.
+    options = cli._parser().parse_args(words)
+    suite = load_suite(options.suite, Registry.load(options.plugin), steps=options.steps)
+    return 0 if suite.only(options.only_tasks, options.only_estimators) else 1
+
+
+LONG = ("--check", "--dry-run")
+QUICK = [each for each in commands() if not set(LONG) & set(each[1])]
+OTHERS = [each for each in commands() if set(LONG) & set(each[1])]
+
+
+@pytest.mark.parametrize(("page", "words"), QUICK, ids=ids(QUICK))
+def test_a_command_does_what_it_is_for(page, words, place, monkeypatch, tmp_path):
+    assert call(words, place, monkeypatch, tmp_path) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "words"), OTHERS, ids=ids(OTHERS))
+def test_a_command_that_takes_long_does_what_it_is_for(page, words, place, monkeypatch, tmp_path):
+    assert call(words, place, monkeypatch, tmp_path) == 0
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_make_has_every_target(page):
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = re.findall(r"`make ([a-z-]+)`", PAGES[page])
+    lines = re.findall(r"^make ([a-z-]+)", "".join(blocks(page, "console")), flags=re.M)
+    assert {*named, *lines} <= known
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_suites_can_be_run(page, monkeypatch, tmp_path, capsys):
+    for number, text in enumerate(blocks(page, "yaml")):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text, encoding="utf-8")
+        if "tasks" in yaml.safe_load(text):
+            assert main(["--suite", str(path), "--dry-run"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", sorted({p for p in PAGES if blocks(p, "python")} - CHECKED_APART))
+def test_snippets_run_one_after_the_other(page, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    task = make_task("categorical_vae", latents=8, categories=4, kl="relaxed")
+    trained = tmp_path / "results/training/networks/categorical_vae_rloo_rate0.001_seed0_0.pt"
+    write_state(trained, task.networks(0).state_dict())
+    names = {}
+    for block in blocks(page, "python"):
+        if block.startswith("return"):  # what a function ends with
+            block = f"def shown():\n{textwrap.indent(block, '    ')}"
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_links_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", PAGES[page]):
+        path = ROOT / page if not target else (ROOT / page).parent / target
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), flags=re.M)
+            assert anchor in {anchored(heading) for heading in headings}, anchor
+
+
+def test_how_to_cite_is_of_this_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nversion = "{cited["version"]}"\n' in project
+    assert cited["title"].startswith("gradest") and cited["license"] == "MIT"

@@ -1,0 +1,101 @@
+"""The examples are certified as they are; what their README warns of is rejected, with a reason."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gradest.checks import check_estimator, check_task, passed
+from gradest.registry import load_plugin
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+PACKAGE = EXAMPLES / "package"
+FILES = sorted(EXAMPLES.glob("*.py"))
+
+WRAPPED = "cost + nabla(surrogate_loss(logits, z, cost))"
+BEHIND_NABLA = "a surrogate's gradient goes behind nabla, beside the value f(z)"
+# example, text in it, what takes its place, the law that it breaks, and what that law says
+BROKEN = [
+    ("surrogate_loss", WRAPPED, "surrogate_loss(logits, z, cost)", "value", BEHIND_NABLA),
+    ("surrogate_loss", WRAPPED, f"({WRAPPED}).mean()", "shape", "one value a row, was expected"),
+    ("surrogate_loss", "cost.detach()", "cost", "parameters", "keep to f the value alone"),
+    ("gradient_tensor", "nabla(logits)", "logits", "value", BEHIND_NABLA),
+    ("gradient_tensor", "cost.mean(1) + ", "", "parameters", "f's own parameters get no gradient"),
+    (
+        "autograd_function",
+        ", sample(logits)",
+        ", torch.distributions.OneHotCategorical(logits=logits).sample()",
+        "randomness",
+        "draws from the global state of torch; gradest.categorical draws what a seed brings back",
+    ),
+    (
+        "autograd_function",
+        "logits.softmax(-1), ",
+        "logits, ",
+        "degree",
+        "degree 1: relative bias",
+    ),
+]
+
+
+def test_there_are_examples():
+    assert {path.stem for path in FILES} == {name for name, *_ in BROKEN}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_is_certified_and_claims_every_law_that_it_obeys(path):
+    (cls,) = load_plugin(path)
+    findings = check_estimator(cls)
+    assert passed(findings), findings
+    assert not [f for f in findings if "yet it holds" in f.detail]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "law", "told"), BROKEN, ids=[f"{case[0]} {case[3]}" for case in BROKEN]
+)
+def test_a_wrap_that_is_wrong_is_rejected_with_the_reason(plugin, name, old, new, law, told):
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (cls,) = load_plugin(plugin(f"{name}.py", text.replace(old, new)))
+    failed = {f.law: f.detail for f in check_estimator(cls) if f.status == "failed"}
+    assert told in failed[law]
+
+
+def test_the_package_names_classes_that_are_certified(monkeypatch):
+    monkeypatch.syspath_prepend(PACKAGE / "src")
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for kind, check in (("estimators", check_estimator), ("tasks", check_task)):
+        for place in project["entry-points"][f"gradest.{kind}"].values():
+            module, _, cls = place.partition(":")
+            findings = check(getattr(importlib.import_module(module), cls))
+            assert passed(findings), findings
+
+
+@pytest.mark.slow
+def test_the_package_is_found_once_it_is_installed(tmp_path):
+    source = shutil.copytree(PACKAGE, tmp_path / "source")  # which a build writes into
+    installed = tmp_path / "installed"
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps"]
+    command += ["--no-build-isolation", "--target", installed, source]
+    subprocess.run(command, check=True, capture_output=True)
+    calls = [["--list"], ["--check", "off_policy"], ["--check", "max_cut"]]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from gradest.cli import main\nfor c in {calls}: assert not main(c)",
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in ("  off_policy", "  max_cut", "off_policy: certified", "max_cut: certified"):
+        assert f"\n{line}" in done.stdout

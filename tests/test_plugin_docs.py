@@ -1,0 +1,46 @@
+"""docs/plugins.md: its plugins are certified, and it leaves out no claim and no law."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gradest import Estimator, claims
+from gradest.checks import ESTIMATOR_LAWS, check_estimator, check_task, passed
+from gradest.checks.task_laws import TASK_LAWS
+from gradest.registry import load_plugin
+
+PAGE = Path(__file__).parent.parent / "docs" / "plugins.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+PLUGINS = {
+    found[1]: block
+    for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
+    if (found := re.search(r"^class (\w+)", block, flags=re.M))
+}
+
+
+def section(title: str) -> str:
+    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXT, flags=re.M | re.S)
+    return found
+
+
+@pytest.mark.parametrize("name", ["Sampled", "MovingAverage", "Die"])
+def test_its_plugins_are_certified(plugin, name):
+    (cls,) = load_plugin(plugin("mine.py", PLUGINS[name]))
+    findings = (check_estimator if issubclass(cls, Estimator) else check_task)(cls)
+    assert passed(findings), findings
+    assert not [f for f in findings if "yet it holds" in f.detail]
+
+
+def test_it_explains_every_claim():
+    assert set(re.findall(r"^\| `(\w+)", section("Claims"), flags=re.M)) == set(claims.EXPECTED)
+
+
+def test_it_explains_every_law():
+    said = set(re.findall(r"`([a-z0-9 ]+)`", section("What `--check` says")))
+    assert said >= set(ESTIMATOR_LAWS) | set(TASK_LAWS)
+
+
+def test_its_links_lead_somewhere():
+    for link in re.findall(r"\]\((?!http)([^)#]+)", TEXT):
+        assert (PAGE.parent / link).exists(), link
