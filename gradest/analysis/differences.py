@@ -24,6 +24,7 @@ from gradest.analysis.pairs import (
     undetectable,
 )
 from gradest.analysis.runs import Key, Records, Run
+from gradest.errors import UsageError
 from gradest.inference import Interval
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.result import Measurement
@@ -74,7 +75,8 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
 
     Quantities are variance, mean, bias, evaluations, gradient_evaluations and seconds of a
     measurement, also gradient where the exact one changed; negative_bound of a training; a
-    property's own; and status of a cell that is not measured in both.
+    property's own; and status of a cell that is not measured in both.  Raises UsageError for a
+    journal of another version that this one cannot read.
     """
     base, *others = runs
     rows = [row for other in others for row in _between(base, other)]
@@ -144,7 +146,7 @@ def _measured(
 ) -> Iterator[_Row]:
     """An adaptive estimator is compared seed by seed: each leads it to a state of its own."""
     adaptive = any(
-        record["measurement"]["adapt_steps"] for record in (*base.values(), *other.values())
+        record["measurement"].get("adapt_steps") for record in (*base.values(), *other.values())
     )
     if not adaptive:
         yield from _compared(run, key, base, other, parameters)
@@ -179,7 +181,15 @@ def _compared(
 
 
 def _measurement(records: Sequence[Record]) -> Measurement:
-    return pooled([Measurement.from_json(record["measurement"]) for record in records])
+    """Raises UsageError for what another version left, if this one cannot read it."""
+    try:
+        return pooled([Measurement.from_json(record["measurement"]) for record in records])
+    except (KeyError, TypeError) as error:
+        cell = records[0]["cell"]
+        raise UsageError(
+            f"{cell['estimator']} on {cell['task']}: the journal of another version, which this "
+            f"one cannot read ({type(error).__name__}: {error}); measure it again"
+        ) from error
 
 
 def _seconds(records: Records) -> list[float]:
@@ -219,7 +229,7 @@ def _worst(records: Records) -> tuple[str, str]:
 
 def _status(record: Record) -> str:
     if record["status"] == "ok" and record["of"] == MEASUREMENT:
-        return _ODD if record["measurement"]["nonfinite"] else _OK
+        return _ODD if record["measurement"].get("nonfinite") else _OK
     return record["status"]
 
 
