@@ -15,14 +15,14 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from gradest import catalogue, checks
+from gradest import catalogue
+from gradest.commands.check import check
 from gradest.commands.new import Beginning, begin
 from gradest.commands.report import report_on
 from gradest.commands.suite import run_suite
-from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.precision import Precision
-from gradest.registry import Registry, load_plugin
+from gradest.registry import Registry
 from gradest.running.workers import BACKENDS, Workers
 
 
@@ -168,7 +168,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         print(begin(options.new, options.out or Path(), registry))
         return 0
     if options.check:
-        return _check(options.check, registry)
+        return check(options.check, registry)
     return run_suite(options, registry)
 
 
@@ -177,30 +177,6 @@ def _listing(options: argparse.Namespace, registry: Registry) -> str:
         return catalogue.bibtex(registry)
     show = catalogue.markdown if options.markdown else catalogue.listing
     return f"{show(registry)}\n"
-
-
-def _check(name: str, registry: Registry) -> int:
-    is_path = Path(name).suffix or Path(name).is_dir()
-    classes = load_plugin(Path(name)) if is_path else [registry.find(name)]
-    rejected = False
-    for found in classes:
-        findings = (
-            checks.check_estimator(found)
-            if issubclass(found, Estimator)
-            else checks.check_task(found)
-        )
-        for finding in findings:
-            print(f"{finding.status:<13}{finding.law}: {finding.detail}")
-        certified = checks.passed(findings)
-        print(f"{found.name}: {_ruling(found) if certified else 'rejected'}", flush=True)
-        rejected = rejected or not certified
-    return int(rejected)
-
-
-def _ruling(found: type[Estimator] | type[Task]) -> str:
-    if issubclass(found, Estimator) and not found.unbiased and found.degree is None:
-        return "certified as biased; without a claim of `degree` nothing vouches for its mean"
-    return "certified"
 
 
 if __name__ == "__main__":
