@@ -16,7 +16,7 @@ from gradest.analysis import tables
 from gradest.plots import canvas, looks, views
 from gradest.quantities import number
 
-_CELL = (0.72, 0.2)  # inches
+_CELL = (0.64, 0.2)  # inches
 _CHARACTER = 0.065
 _BESIDE = 1.0  # inches for the scale of a panel
 _MAP = "mako_r"  # seaborn's, from light to dark, so that it prints in grey
@@ -55,6 +55,7 @@ def matrix(frame: pd.DataFrame) -> Figure | None:
         _rest(ax, rows, names, tasks, absent)
         ax.axhline(_unbiased(rows, names), color="0.2", linewidth=0.8)
     grid[0, 0].set_yticks(np.arange(len(names)) + 0.5, looks.titles(names), rotation=0)
+    canvas.lay_out(figure)
     return figure
 
 
