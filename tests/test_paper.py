@@ -134,7 +134,7 @@ def test_a_table_holds_what_a_paper_wants(tables):
 def test_where_the_truth_is_unknown_neither_bias_nor_mse_are_shown(tables):
     unknown = dict.fromkeys(("bias_sq", "bias_sq_high", "relative_bias", "mse"), float("nan"))
     (table,) = tables([row("a") | unknown, row("b", variance=9.0) | unknown]).values()
-    assert "mse" not in table and "bias" not in table.split(r"\toprule")[1]
+    assert not {"mse", "bias"} & set(re.findall(r"\w+", table.split(r"\midrule")[0]))
     assert "the order of the variance" in table and r"$\mathbf{1.00}$" in table
 
 
@@ -157,7 +157,9 @@ def test_a_paper_with_hostile_tables_compiles(write, tmp_path):  # noqa: F811
     if not shutil.which("pdflatex"):
         pytest.skip("pdflatex is not installed: the tables were parsed, not compiled")
     inputs = [f"\\input{{tables/{path.name}}}" for path in found]
-    text = "\n".join([PREAMBLE, *inputs, tex.escape(hostile.ALL), r"\end{document}"])
+    row_ends = rf"\begin{{tabular}}{{l}} a \\ {tex.escape('[x]')} \end{{tabular}}"
+    body = [*inputs, tex.escape(hostile.ALL), row_ends]
+    text = "\n".join([PREAMBLE, *body, r"\end{document}"])
     (tmp_path / "paper.tex").write_text(text, encoding="ascii")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper"]
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)

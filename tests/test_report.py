@@ -17,6 +17,7 @@ from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.markdown import escape
 from gradest.plots import looks
+from gradest.plots.matrix import matrix
 from gradest.quantities import interval, number, plus_minus
 from gradest.report import figures as files
 from gradest.report import write_report
@@ -608,6 +609,41 @@ def test_budget_curves_begin_at_one_estimate_and_the_least_lies_below():
     for budget, mse in zip(budgets, least, strict=True):
         expected = {1: 4 / budget, 2: 0.5 + 2 / budget, 4: 36 / budget, 27: 0.0}
         assert mse == pytest.approx(min(v for c, v in expected.items() if budget >= c))
+
+
+def test_the_matrix_has_a_cell_for_every_estimator_and_task():
+    found = [
+        row("zero", variance=0.0),
+        row("fair", evaluations=2),
+        row("fair", task="other", variance=3.0, verdict="inconclusive"),
+        row("skewed", bias_sq=0.25, variance=8.0, verdict="biased"),
+        row("skewed", task="other", bias_sq=0.01, variance=6.0, verdict="biased"),
+        lacking("skipped", "K = 3", estimator="zero", task="other"),
+        row("alone", task="other", variance=1.0),
+    ]
+    figure = matrix(measurements_frame(found))
+    bias, work = figure.axes[:2]
+    names = [label.get_text() for label in bias.get_yticklabels()]
+    assert names == ["alone", "zero", "fair", "skewed"]  # the biased last
+    assert [label.get_text() for label in bias.get_xticklabels()] == ["toy", "other"]
+
+    def cell(ax, name, task):
+        line, across = names.index(name), ["toy", "other"].index(task)
+        inside = [t for t in ax.texts if [int(x) for x in t.get_position()] == [across, line]]
+        filled = [p for p in ax.patches if p.get_xy() == (across, line)]
+        return [t.get_text() for t in inside], [to_hex(p.get_facecolor()) for p in filled]
+
+    assert cell(bias, "skewed", "toy") == (["100"], [])
+    assert cell(bias, "fair", "toy") == (["< 0.632"], [])  # √(1/10⁵)/0.5: may be zero
+    assert cell(work, "fair", "toy") == (["2.00"], [])
+    assert cell(work, "zero", "toy") == (["0"], ["#f7f7f7"])  # hatched
+    assert cell(bias, "zero", "other") == ([], ["#d9d9d9"])  # skipped
+    assert cell(work, "alone", "toy") == (["·"], [])
+    # Shades are over the least of a task, whatever the task's scale.
+    shades = work.collections[0].get_array().reshape(4, 2)
+    np.testing.assert_allclose(shades, [[np.nan, 1], [np.nan, np.nan], [1, 3], [4, 6]])
+    assert matrix(measurements_frame([row("a"), row("b")])) is None
+    assert matrix(measurements_frame([row("a"), row("a", task="other")])) is None
 
 
 def test_labels_keep_off_points_and_each_other():
