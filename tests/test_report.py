@@ -490,7 +490,7 @@ def test_the_report_is_reproducible_and_clears_what_is_stale(write, tmp_path):
 
 
 def test_every_figure_is_embedded_with_alternative_text(write, tmp_path):
-    text = write(rows(), FIGURES)
+    text = write([each for each in rows() if each["latents"] < 8], FIGURES)  # two tasks: quicker
     for name in FIGURES:
         assert f"](figures/{name}.png)" in text
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -7,6 +7,7 @@ columns have no such tests, so that nothing in them is called best.
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
@@ -246,9 +247,9 @@ def _together(of: Sections) -> Iterator[tuple[str, Environment]]:
                 reading = kind.READING.format(by=tables.ranking_column(each.rows))
                 symbol = tables.SYMBOLS.get(each.parameter, each.parameter)
                 caption = f"Gradient estimators on {section.label}: gradient in {symbol}."
-                found = kind.table(each.rows)
-                broken = [name.replace(" ", "\n", 1) for name in found.headers]
-                table = Table(broken, found.rows, found.left)
+                table = kind.table(each.rows)
+                broken = [name.replace(" ", "\n", 1) for name in table.headers]
+                table = replace(table, headers=broken)
                 yield f"{section.label}-{each.parameter}", Environment(caption, reading, [table])
 
 
