@@ -209,7 +209,7 @@ def test_the_list_can_be_a_table_or_bibtex(call, plugin):
     status, out, _ = call("--list", "--bibtex", "--plugin", plugin)
     assert status == 0
     assert "@misc{maddison2017concrete," in out
-    assert "@misc{clipped,\n  note = {Me, on my <desk>, 2024.},\n}" in out
+    assert "@misc{clipped,\n  note = {Me, on my \\textless{}desk\\textgreater{}, 2024.},\n}" in out
 
 
 def test_an_own_docstring_that_does_not_cite_in_the_form_is_one_line(call, monkeypatch):

@@ -268,7 +268,11 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
     assert sum("arm" in line for line in text.splitlines()) == 1
     summary = pd.read_csv(tmp_path / "tables" / "summary.csv")
     assert len(summary) == 26
-    assert len(list((tmp_path / "tables").iterdir())) == 3
+    assert len(list((tmp_path / "tables").glob("*.csv"))) == 3
+    paper = (
+        tmp_path / "tables" / "net-over-12-settings-of-seed-steps-batch-log_alpha.tex"
+    ).read_text()
+    assert r"$6.5$ & ${}^{+1.3}_{-0.7}$" in paper and "Medians over the settings" in paper
     apart = write(rows)
     assert sum(line.startswith("## net") for line in apart.splitlines()) == 12
 

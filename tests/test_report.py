@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
+from collections import Counter
 
+import hostile
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +17,7 @@ from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.markdown import escape
 from gradest.plots import looks
+from gradest.plots.matrix import matrix
 from gradest.quantities import interval, number, plus_minus
 from gradest.report import figures as files
 from gradest.report import write_report
@@ -78,6 +82,18 @@ def rows():
         for temperature in (0.1, 0.5, 1.0):
             settings = {"params": {"temperature": temperature}, "verdict": "biased"}
             yield row("relaxed", bias_sq=temperature, variance=1 / temperature, **settings, **sizes)
+
+
+def hostile_rows():
+    """A run in which a plugin has put such texts wherever it can."""
+    texts = hostile.TEXTS
+    for task in ("toy", "other"):
+        for n, text in enumerate(texts.values()):
+            params = {"mode": text, "other": n}
+            settings = {"task": task, "task_params": {"data": text}}
+            yield row("hostile", params, variance=1.0 + n, **settings)
+            yield row("relaxed", params, bias_sq=1.0 + n, verdict="biased", **settings)
+            yield lacking("failed", hostile.ALL, estimator="broken", params=params, **settings)
 
 
 @pytest.fixture
@@ -226,7 +242,7 @@ def test_params_of_one_task_are_sections_of_their_own(write, tmp_path):
 def test_names_that_a_file_system_confuses_get_files_of_their_own(write, tmp_path):
     write([row(task="toy"), row(task="Toy"), row(task="to/y"), row(task="to y")])
     names = [path.name.lower() for path in (tmp_path / "tables").iterdir()]
-    assert len(set(names)) == 5
+    assert len(set(names)) == len(names) == 5 + 5 + 4  # the summary is no table for a paper
 
 
 def test_text_of_plugins_cannot_break_the_markdown(write):
@@ -244,6 +260,26 @@ def test_text_of_plugins_cannot_break_the_markdown(write):
     assert "<script>" not in text and not any(line.startswith("# title") for line in lines)
     assert r"\*bold\*" in failed and r"\$x\$" in failed and r"\_\_d\_\_" in failed
     assert escape("reinforce_ema") == "reinforce_ema"
+
+
+def test_hostile_texts_of_plugins_stay_texts_in_every_file(write, tmp_path):
+    cited = {"hostile": f"{hostile.ALL}, 2024"}
+    text = write(hostile_rows(), references=cited, suite=hostile.ALL, command=["x", hostile.ALL])
+    code = text.split("````")[1]  # of the command; it holds a shorter fence
+    assert "".join(hostile.ALL.split()) in "".join(code.replace("'\"'\"'", "'").split())
+    outside = text.replace(code, "")
+    assert "<" not in outside and not re.search(r"(?<!\\)\]\(javascript", outside)
+    lines = outside.splitlines()
+    assert [line for line in lines if line.startswith("# ")] == [lines[0]]
+    widths = Counter(len(cells(line)) for line in lines if line.startswith("|"))
+    tasks = 2 * len(hostile.TEXTS)
+    assert widths == {4: tasks + 2, 5: widths[5], 12: tasks * (2 + 2)}  # with headers and rules
+    summary = pd.read_csv(tmp_path / "tables" / "summary.csv")
+    assert summary["label"].map(
+        lambda x: x.split("=", 1)[1].rpartition(", other")[0]
+    ).to_list() == [text for _ in range(2) for text in hostile.TEXTS.values() for _ in range(2)]
+    same = pd.read_parquet(tmp_path / "tables" / "summary.parquet")
+    pd.testing.assert_frame_equal(summary, same, check_dtype=False, rtol=1e-14)
 
 
 def test_numbers_are_as_precise_as_their_intervals():
@@ -392,7 +428,7 @@ def test_where_the_biased_are_overtaken_is_a_table(write, tmp_path):
     assert "What a budget buys" not in write(found[:1])
     assert not (tmp_path / "tables" / "crossovers.csv").exists()
     write([row("fair", task=name) for name in ("crossovers", "summary")] + found)
-    assert len(list((tmp_path / "tables").iterdir())) == 6
+    assert len(list((tmp_path / "tables").glob("*.csv"))) == 6
 
 
 def test_a_run_without_a_measured_row_is_reported(write, tmp_path):
@@ -429,7 +465,13 @@ def test_how_the_run_was_made_can_be_read(write):
 def test_the_report_is_reproducible_and_clears_what_is_stale(write, tmp_path):
     stale = [
         tmp_path / name
-        for name in ("figures/cost_growth.svg", "figures/old.png", "tables/gone-log_alpha.csv")
+        for name in (
+            "figures/cost_growth.svg",
+            "figures/old.png",
+            "tables/gone-log_alpha.csv",
+            "tables/gone-log_alpha.tex",
+            "tables/gone-log_alpha.parquet",
+        )
     ]
     only = [each for each in rows() if each["latents"] == 2]
     for path in stale:
@@ -448,12 +490,14 @@ def test_the_report_is_reproducible_and_clears_what_is_stale(write, tmp_path):
 
 
 def test_every_figure_is_embedded_with_alternative_text(write, tmp_path):
-    text = write(rows(), FIGURES)
+    text = write([each for each in rows() if each["latents"] < 8], FIGURES)  # two tasks: quicker
     for name in FIGURES:
         assert f"](figures/{name}.png)" in text
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (tmp_path / "figures" / f"{name}.svg").read_bytes()
-    assert text.count("![") == len(FIGURES) == 5 and "![]" not in text
+        pdf = (tmp_path / "figures" / f"{name}.pdf").read_bytes()
+        assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # fonts are embedded whole
+    assert text.count("![") == len(FIGURES) == 6 and "![]" not in text
 
 
 def test_the_methods_that_were_measured_come_last_with_what_they_cite(write, tmp_path):
@@ -571,6 +615,41 @@ def test_budget_curves_begin_at_one_estimate_and_the_least_lies_below():
     for budget, mse in zip(budgets, least, strict=True):
         expected = {1: 4 / budget, 2: 0.5 + 2 / budget, 4: 36 / budget, 27: 0.0}
         assert mse == pytest.approx(min(v for c, v in expected.items() if budget >= c))
+
+
+def test_the_matrix_has_a_cell_for_every_estimator_and_task():
+    found = [
+        row("zero", variance=0.0),
+        row("fair", evaluations=2),
+        row("fair", task="other", variance=3.0, verdict="inconclusive"),
+        row("skewed", bias_sq=0.25, variance=8.0, verdict="biased"),
+        row("skewed", task="other", bias_sq=0.01, variance=6.0, verdict="biased"),
+        lacking("skipped", "K = 3", estimator="zero", task="other"),
+        row("alone", task="other", variance=1.0),
+    ]
+    figure = matrix(measurements_frame(found))
+    bias, work = figure.axes[:2]
+    names = [label.get_text() for label in bias.get_yticklabels()]
+    assert names == ["alone", "zero", "fair", "skewed"]  # the biased last
+    assert [label.get_text() for label in bias.get_xticklabels()] == ["toy", "other"]
+
+    def cell(ax, name, task):
+        line, across = names.index(name), ["toy", "other"].index(task)
+        inside = [t for t in ax.texts if [int(x) for x in t.get_position()] == [across, line]]
+        filled = [p for p in ax.patches if p.get_xy() == (across, line)]
+        return [t.get_text() for t in inside], [to_hex(p.get_facecolor()) for p in filled]
+
+    assert cell(bias, "skewed", "toy") == (["100"], [])
+    assert cell(bias, "fair", "toy") == (["< 0.632"], [])  # √(1/10⁵)/0.5: may be zero
+    assert cell(work, "fair", "toy") == (["2.00"], [])
+    assert cell(work, "zero", "toy") == (["0"], ["#f7f7f7"])  # hatched
+    assert cell(bias, "zero", "other") == ([], ["#d9d9d9"])  # skipped
+    assert cell(work, "alone", "toy") == (["·"], [])
+    # Shades are over the least of a task, whatever the task's scale.
+    shades = work.collections[0].get_array().reshape(4, 2)
+    np.testing.assert_allclose(shades, [[np.nan, 1], [np.nan, np.nan], [1, 3], [4, 6]])
+    assert matrix(measurements_frame([row("a"), row("b")])) is None
+    assert matrix(measurements_frame([row("a"), row("a", task="other")])) is None
 
 
 def test_labels_keep_off_points_and_each_other():

@@ -16,7 +16,7 @@ from gradest.analysis import tables
 from gradest.plots import canvas, looks, views
 from gradest.quantities import number
 
-_CELL = (0.72, 0.2)  # inches
+_CELL = (0.64, 0.2)  # inches
 _CHARACTER = 0.065
 _BESIDE = 1.0  # inches for the scale of a panel
 _MAP = "mako_r"  # seaborn's, from light to dark, so that it prints in grey
@@ -44,7 +44,7 @@ def matrix(frame: pd.DataFrame) -> Figure | None:
     known = every["label"].isin(names) & every["task_label"].isin(tasks)
     absent = every[every["status"].ne("ok") & known]
     absent = set(zip(absent["label"], absent["task_label"], strict=True))
-    longest = max(map(len, looks.titles(names)))
+    longest = max(map(len, looks.titles(names, 48)))
     width = len(tasks) * _CELL[0] + _BESIDE + _CHARACTER * longest / 2
     height = max(len(names), 6) * _CELL[1] + 1.2
     title = f"All estimators on all tasks: one estimate of the gradient in {symbol}"
@@ -54,7 +54,8 @@ def matrix(frame: pd.DataFrame) -> Figure | None:
         _panel(ax, rows, column, names, tasks)
         _rest(ax, rows, names, tasks, absent)
         ax.axhline(_unbiased(rows, names), color="0.2", linewidth=0.8)
-    grid[0, 0].set_yticks(np.arange(len(names)) + 0.5, looks.titles(names), rotation=0)
+    grid[0, 0].set_yticks(np.arange(len(names)) + 0.5, looks.titles(names, 48), rotation=0)
+    canvas.lay_out(figure)
     return figure
 
 
@@ -101,9 +102,11 @@ def _rest(
     """The cells without numbers: grey where something kept them from it, else a dot."""
     measured = set(zip(rows["label"], rows["task_label"], strict=True))
     for (line, name), (across, task) in itertools.product(enumerate(names), enumerate(tasks)):
-        if (name, task) in absent - measured:
+        if (name, task) in measured:
+            continue
+        if (name, task) in absent:
             ax.add_patch(Rectangle((across, line), 1, 1, **_ABSENT))
-        elif (name, task) not in measured:
+        else:
             ax.text(across + 0.5, line + 0.5, "·", ha="center", va="center")
 
 

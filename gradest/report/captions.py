@@ -15,8 +15,8 @@ _CAPTIONS = {
         "Relative bias, and variance × evaluations, of every estimator on every task",
         "Those that no task calls biased stand above the line, by their mean rank at equal work; "
         "the others below, by that of their bias. Filled points are unbiased, hollow ones biased, "
-        "pale ones inconclusive; < is an upper limit, where the bias may be zero; hatched cells "
-        "are exactly zero, a dot was not run. Intervals are in `tables/`.",
+        "pale ones inconclusive; an upper limit stands where the bias may be zero. Hatched cells "
+        "are exactly zero, a dot was not run. The tables have the intervals.",
     ),
     "bias_against_variance": (
         "Relative bias against variance of one estimate, one panel a task",

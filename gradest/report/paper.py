@@ -7,8 +7,10 @@ columns have no such tests, so that nothing in them is called best.
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -41,9 +43,35 @@ _HEADERS = {
 }
 _ENDS = ("", "_low", "_high")
 _READING = (
-    "Behind a number are the distances to the ends of its 95 % interval; < is an upper limit, "
-    "where the bias may be zero; what was enumerated is exact."
+    f"Evals are the evaluations of {_F} that one estimate takes. Behind a number are the distances "
+    "to the ends of its 95 % interval; < is an upper limit, where the bias may be zero; what was "
+    "enumerated is exact."
 )
+_LONG = 30  # rows that only a smaller size brings onto a page, with caption and notes
+_SIZES = {
+    False: r"\footnotesize\renewcommand{\arraystretch}{1.15}",
+    True: r"\scriptsize\renewcommand{\arraystretch}{1.15}",
+}
+_TEMPLATE = Template(r"""% \input this file where the table is to stand.
+% Needs \usepackage{booktabs}; with graphicx, a table that is wider than the text shrinks to it.
+\begin{table}
+  \centering
+  \caption{$caption}
+  \label{$label}
+  \smallskip$size
+  \setlength{\tabcolsep}{3pt}
+  \sbox0{\begin{tabular}{@{}$columns@{}}
+    \toprule
+    $headers \\
+    \midrule
+$body    \bottomrule
+  \end{tabular}}
+  \ifdim\wd0>\linewidth
+    \ifdefined\resizebox\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi
+  \else\usebox0\fi
+  \par\smallskip\parbox{\linewidth}{\scriptsize $notes}
+\end{table}
+""")
 _BEST = (
     "Bold is the least {by}, with all that no test tells apart from it ({level:g} % for all pairs "
     "of rows, Holm)."
@@ -52,6 +80,38 @@ _BEST = (
 
 class Best(Quantity):
     """A number that is best, or that no test tells apart from the best."""
+
+
+class Environment(NamedTuple):
+    """A caption, notes below the table, and blocks of rows under the headers of the first."""
+
+    caption: str
+    notes: str
+    blocks: Sequence[Table]
+
+    def latex(self, label: str) -> str:
+        """A table environment, of plain texts, with a line between blocks.
+
+        A `Quantity` becomes mathematics, in two columns where its uncertainty follows it.
+        """
+        first = self.blocks[0]
+        blocks = [[[_cell(text) for text in row] for row in block.rows] for block in self.blocks]
+        rows = [row for block in blocks for row in block]
+        double = [any(row[n][1] for row in rows) for n in range(len(first.headers))]
+        columns = [
+            "l" if n < first.left else "r@{}l" if two else "r" for n, two in enumerate(double)
+        ]
+        headers = [_header(*each) for each in zip(first.headers, columns, strict=True)]
+        lines = ("".join(f"    {_line(row, double)}" for row in block) for block in blocks)
+        return _TEMPLATE.substitute(
+            caption=_prose(self.caption),
+            label=label,
+            size=_SIZES[len(rows) > _LONG],
+            columns="".join(columns),
+            headers=" & ".join(headers),
+            body="    \\midrule\n".join(filter(None, lines)),
+            notes=_prose(self.notes),
+        )
 
 
 def write(of: Sections, run: Run, folder: Path) -> list[Path]:
@@ -64,47 +124,9 @@ def write(of: Sections, run: Run, folder: Path) -> list[Path]:
     }
     for name, table in [*_together(of), *_trainings(run.further.points)]:
         found[unused(name, [*found, *OWN])] = table
-    for name, (caption, *blocks) in found.items():
-        text = environment(caption, f"tab:{suite}:{name}", blocks)
-        write_text(folder / f"{name}.tex", text)
+    for name, table in found.items():
+        write_text(folder / f"{name}.tex", table.latex(f"tab:{suite}:{name}"))
     return [folder / f"{name}.tex" for name in found]
-
-
-def environment(caption: str, label: str, blocks: Sequence[Table]) -> str:
-    """A table environment of plain texts with the headers of the first block.
-
-    A `Quantity` becomes mathematics, in two columns where its uncertainty follows it.  There is a
-    line between blocks.
-    """
-    first = blocks[0]
-    lines = [[[_cell(text) for text in row] for row in block.rows] for block in blocks]
-    flat = [row for block in lines for row in block]
-    double = [any(row[n][1] for row in flat) for n in range(len(first.headers))]
-    columns = ["l" if n < first.left else "r@{}l" if two else "r" for n, two in enumerate(double)]
-    headers = [_header(*each) for each in zip(first.headers, columns, strict=True)]
-    body = "    \\midrule\n".join(
-        "".join(f"    {_line(row, double)}" for row in block) for block in lines if block
-    )
-    return f"""\
-% \\input this file where the table is to stand.  Needs \\usepackage{{booktabs}}; with graphicx, a
-% table that is wider than the text shrinks to it.
-\\begin{{table}}
-  \\centering
-  \\caption{{{_prose(caption)}}}
-  \\label{{{label}}}
-  \\smallskip\\footnotesize
-  \\setlength{{\\tabcolsep}}{{3pt}}\\renewcommand{{\\arraystretch}}{{1.15}}
-  \\sbox0{{\\begin{{tabular}}{{@{{}}{"".join(columns)}@{{}}}}
-    \\toprule
-    {" & ".join(headers)} \\\\
-    \\midrule
-{body}    \\bottomrule
-  \\end{{tabular}}}}
-  \\ifdim\\wd0>\\linewidth
-    \\ifdefined\\resizebox\\resizebox{{\\linewidth}}{{!}}{{\\usebox0}}\\else\\usebox0\\fi
-  \\else\\usebox0\\fi
-\\end{{table}}
-"""
 
 
 def _prose(text: str) -> str:
@@ -112,8 +134,8 @@ def _prose(text: str) -> str:
     return tex.escape(text).replace(r" \%", r"\,\%").replace("log \\ens", "log~\\ens")
 
 
-def _ranking(of: Section, ranking: Ranking) -> tuple[str | Table, ...]:
-    """The caption, then of each dtype that leaves something to rank the zeros, then the rest."""
+def _ranking(of: Section, ranking: Ranking) -> Environment:
+    """Of each dtype that leaves something to rank the zeros, then the rest."""
     rows = ranking.rows[ranking.rows["dtype"].isin(numerics.fine(ranking.rows))]
     rows = rows.assign(name=_names(rows))
     by = tables.ranking_column(rows)
@@ -125,19 +147,22 @@ def _ranking(of: Section, ranking: Ranking) -> tuple[str | Table, ...]:
         if len(part)
     ]
     headers = ["", "estimator", *(_HEADERS[c] for c in shown)]
-    return (
-        _caption(of.label, ranking.parameter, rows, by, any(_best(b, by).any() for b in blocks)),
-        *(
+    symbol = tables.SYMBOLS.get(ranking.parameter, ranking.parameter)
+    return Environment(
+        f"Gradient estimators on {of.label}, in the order of the {by} of one estimate of the "
+        f"gradient in {symbol}.",
+        " ".join(_notes(rows, by, any(_best(block).any() for block in blocks))),
+        [
             Table(
                 headers,
                 [
                     _cells(row, shown, by if best else "")
-                    for (_, row), best in zip(block.iterrows(), _best(block, by), strict=True)
+                    for (_, row), best in zip(block.iterrows(), _best(block), strict=True)
                 ],
                 left=2,
             )
             for block in blocks
-        ),
+        ],
     )
 
 
@@ -159,10 +184,10 @@ def _shared(rows: pd.DataFrame) -> dict[str, Any]:
     return {k: v for k, v in first.items() if all(k in each and each[k] == v for each in others)}
 
 
-def _best(rows: pd.DataFrame, by: str) -> pd.Series:
-    """Which rows share the first rank, if any row is told apart from them; no zeros."""
-    first = rows["rank"].eq(rows["rank"].min())
-    return first & rows["rank"].gt(rows["rank"].min()).any() & rows[by].ne(0)
+def _best(rows: pd.DataFrame) -> pd.Series:
+    """Which rows of a block share its first rank, if any row is told apart from them."""
+    first = rows["rank"].min()
+    return rows["rank"].eq(first) & rows["rank"].gt(first).any()
 
 
 def _cells(row: pd.Series, shown: Sequence[str], best: str) -> list[str]:
@@ -190,22 +215,13 @@ def _bias(row: pd.Series) -> Quantity:
     return Quantity(f"< {number(high)}", bias) if low == 0 < high else interval(bias, low, high)
 
 
-def _caption(task: str, parameter: str, rows: pd.DataFrame, by: str, best: bool) -> str:
-    symbol = tables.SYMBOLS.get(parameter, parameter)
-    used = set(rows["verdict"])
-    said = [
-        f"Gradient estimators on {task}, in the order of the {by} of one estimate of the gradient "
-        f"in {symbol}; evals are its evaluations of {_F}.",
-        *([f"{', '.join(f'{m} {_CALLED[v]}' for v, m in _MARKS.items() if v in used)}."]),
-        _READING,
-    ]
+def _notes(rows: pd.DataFrame, by: str, best: bool) -> Iterator[str]:
+    """How to read it; what must be said of some rows only where they are there."""
+    used = [v for v in _MARKS if rows["verdict"].eq(v).any()]
+    yield f"{', '.join(f'{_MARKS[v]} {_CALLED[v]}' for v in used)}."
+    yield _READING
     if best:
-        said.append(_BEST.format(by=by, level=100 * LEVEL))
-    return " ".join([*said, *_notes(rows)])
-
-
-def _notes(rows: pd.DataFrame) -> Iterator[str]:
-    """What must be said of some rows only."""
+        yield _BEST.format(by=by, level=100 * LEVEL)
     short = rows[rows["name"].ne(rows["label"])]
     fixed = [tables.label(name, _shared(part)) for name, part in short.groupby("estimator")]
     if fixed:
@@ -223,24 +239,27 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
         yield "The true gradient is estimated, and its noise part of the intervals."
 
 
-def _together(of: Sections) -> Iterator[tuple[str, tuple[str, Table]]]:
+def _together(of: Sections) -> Iterator[tuple[str, Environment]]:
     """Of the settings of a sweep or of a family a table for each parameter."""
     for kind, found in ((swept, of.sweeps), (nested, of.families)):
         for section in found:
             for each in section.rankings:
                 reading = kind.READING.format(by=tables.ranking_column(each.rows))
                 symbol = tables.SYMBOLS.get(each.parameter, each.parameter)
-                caption = f"Gradient in {symbol} on {section.label}. {reading}"
-                yield f"{section.label}-{each.parameter}", (caption, kind.table(each.rows))
+                caption = f"Gradient estimators on {section.label}: gradient in {symbol}."
+                table = kind.table(each.rows)
+                broken = [name.replace(" ", "\n", 1) for name in table.headers]
+                table = replace(table, headers=broken)
+                yield f"{section.label}-{each.parameter}", Environment(caption, reading, [table])
 
 
-def _trainings(points: pd.DataFrame) -> Iterator[tuple[str, tuple[str, Table]]]:
+def _trainings(points: pd.DataFrame) -> Iterator[tuple[str, Environment]]:
     if not points.empty:
         for task, rows in final(points[points["status"] == "ok"]):
             yield f"training-{task}", _training(task, rows)
 
 
-def _training(task: str, rows: pd.DataFrame) -> tuple[str, Table]:
+def _training(task: str, rows: pd.DataFrame) -> Environment:
     headers = ("estimator", "learning\nrate", "seeds", "test\n−log p(x)", "test\n−ELBO", "seconds")
     lines = []
     best = rows["rank"].eq(1) & rows["rank"].gt(1).any()
@@ -258,12 +277,15 @@ def _training(task: str, rows: pd.DataFrame) -> tuple[str, Table]:
         )
     caption = (
         f"Models trained on {task} with each estimator: nats for a data point with hard codes, "
-        "lower is better, and seconds of training. Behind a number are the distances to the ends "
-        "of its 95 % interval, over seeds, or over test data where there is one seed."
+        "lower is better, and seconds of training."
+    )
+    notes = (
+        "Behind a number are the distances to the ends of its 95 % interval, over seeds, or over "
+        "test data where there is one seed."
     )
     if best.any():
-        caption += " " + _BEST.format(by="−log p(x)", level=100 * LEVEL)
-    return caption, Table(headers, lines, left=1)
+        notes += " " + _BEST.format(by="−log p(x)", level=100 * LEVEL)
+    return Environment(caption, notes, [Table(headers, lines, left=1)])
 
 
 def _cell(text: str) -> tuple[str, str]:
