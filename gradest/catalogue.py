@@ -9,7 +9,7 @@ from gradest.docstrings import citation, headline
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.markdown import escape, table
-from gradest.registry import Registry
+from gradest.registry import Registry, built_in
 from gradest.running.suite import suite_names
 
 _WIDTH = 100
@@ -42,11 +42,6 @@ def bibtex(registry: Registry) -> str:
     """What the estimators cite."""
     cited = {found.name: _citation(found) for found in _sorted(registry.estimators)}
     return references.bibtex({name: text for name, text in cited.items() if text})
-
-
-def built_in(found: type) -> bool:
-    """Whether the class is the catalogue's own: its docstring then has to keep the form."""
-    return found.__module__.startswith(f"{__package__}.")
 
 
 def _sorted(members: dict[str, type]) -> list[type]:

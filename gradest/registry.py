@@ -173,6 +173,11 @@ def is_test(stem: str) -> bool:
     return stem.startswith("test_") or stem == "conftest"
 
 
+def built_in(found: type) -> bool:
+    """Whether the class is the catalogue's own, and no plugin from elsewhere."""
+    return found.__module__.startswith(f"{__package__}.")
+
+
 def source_digest(cls: type) -> str:
     """SHA-256 of the plugin's file and of the helpers in its folder.
 
@@ -195,7 +200,9 @@ def digest_of(files: Iterable[Path]) -> str:
 
 def _lookup(members: dict[str, type], name: str, kind: str) -> Any:
     if name not in members:
-        raise UsageError(f"unknown {kind} {name!r}{suggestion(name, members)}")
+        file = Path(f"{name}.py")
+        hint = f"; --plugin {file}?" if file.is_file() else suggestion(name, members)
+        raise UsageError(f"unknown {kind} {name!r}{hint}")
     return members[name]
 
 

@@ -25,7 +25,8 @@ PAGES = {
 # Its plugins are files, and have tests of their own.
 CHECKED_APART = {"README.md", "docs/plugins.md"}
 RUNS = ("variance", "a", "b", "before", "after", "baseline")
-SUITE = "{replicates: 512, timed: false, tasks: [categorical], estimators: [exact, reinforce]}"
+SUITE = """{replicates: 512, timed: false, tasks: [bernoulli, categorical],
+estimators: [exact, straight_through]}"""
 
 
 def blocks(page, language):
@@ -118,7 +119,8 @@ def test_suites_can_be_run(page, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("page", sorted({p for p in PAGES if blocks(p, "python")} - CHECKED_APART))
-def test_snippets_run_one_after_the_other(page, monkeypatch, tmp_path, capsys):
+def test_snippets_run_one_after_the_other(page, place, monkeypatch, tmp_path, capsys):
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     task = make_task("categorical_vae", latents=8, categories=4, kl="relaxed")
     trained = tmp_path / "results/training/networks/categorical_vae_rloo_rate0.001_seed0_0.pt"

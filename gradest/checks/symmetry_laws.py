@@ -33,7 +33,8 @@ def _symmetry(law: str, violation: Callable[[Subject, Task], float], subject: Su
             worst, where = gap, task.name
     if not worst <= tolerance:
         told = f"broken by {worst:.2g}, relative to the largest estimate ({where})"
-        return ("failed", told) if claimed else ("skipped", f"not claimed, and {told}")
+        mend = f"; mend it, or claim laws without {law!r}"
+        return ("failed", told + mend) if claimed else ("skipped", f"not claimed, and {told}")
     if claimed:
         return "passed", "holds draw by draw"
     return "skipped", f"not claimed, yet it holds: `laws` may hold {law!r}"

@@ -50,21 +50,28 @@ def begin(asked: Beginning, folder: Path, registry: Registry) -> str:
     Raises UsageError for a name that cannot be a plugin's, for a file that exists and for a folder
     that cannot be written: then none of the files is there.
     """
-    if reason := _unfit(asked, registry):
+    if reason := _ill_formed(asked.name):
         raise UsageError(f"{asked.name!r} cannot be the name of a plugin: {reason}")
     texts = {folder / name: text for name, text in asked.texts().items()}
     for path in texts:
         if os.path.lexists(path):
             raise UsageError(f"{path} exists; nothing was written")
+    if reason := _taken(asked, registry):
+        raise UsageError(f"{asked.name!r} cannot be the name of a plugin: {reason}")
     _write_all(texts, folder)
     return _told(*texts)
 
 
-def _unfit(asked: Beginning, registry: Registry) -> str:
-    """Why the name is none for a plugin's file, class and test, or nothing."""
-    name, class_name = asked.name, asked.class_name
+def _ill_formed(name: str) -> str:
+    """Why the name is none for any plugin, or nothing."""
     if not _NAME.fullmatch(name):
         return "it takes a lower-case letter and then such letters, digits and _, at most 40"
+    return ""
+
+
+def _taken(asked: Beginning, registry: Registry) -> str:
+    """Why the name is no longer free for a plugin's file, class and test, or nothing."""
+    name, class_name = asked.name, asked.class_name
     if keyword.iskeyword(name) or keyword.iskeyword(class_name):
         return "it is a keyword of Python"
     if name in registry.estimators or name in registry.tasks:

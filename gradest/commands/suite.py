@@ -77,19 +77,21 @@ def _dry_run(
 ) -> int:
     kept = {} if options.fresh else finished(folder / "journal.jsonl")
     named = labels(cells)
-    total = 0.0
+    total = longest = 0.0
     for cell in cells:
         if kept.get(cell.key, {}).get("status") in ("ok", "skipped"):
             state = "cached"
         else:
             try:
                 seconds = cell.expected_seconds(registry)
-                total += seconds
+                total, longest = total + seconds, max(longest, seconds)
                 state = f"{seconds:.1f} s"
             except Inapplicable as error:
                 state = f"to be skipped: {error}"
         print(f"{state:>8}  {named[cell.key]}")
-    print(f"{len(cells)} cells, about {total / options.jobs:.0f} s with {options.jobs} jobs")
+    # The longest cell takes its time however many jobs there are.
+    expected = max(total / options.jobs, longest)
+    print(f"{len(cells)} cells, about {expected:.0f} s with {options.jobs} jobs")
     return 0
 
 

@@ -3,6 +3,7 @@
 Their names are those of the files in a run's `figures/`.  Of a frame of `gradest.read_results`, or
 a part of its rows:
 
+    matrix: relative bias, and variance at equal work, of every estimator on every task
     bias_against_variance, variance_against_evaluations, mse_against_budget: a panel a task
     temperature_tradeoff: bias, variance and mse of what was measured at three temperatures or more
     cost_growth: seconds and evaluations against each size that varies
@@ -39,6 +40,7 @@ from gradest.plots.concrete import simplex, simplex_panels
 from gradest.plots.landscape import binary as landscape_binary
 from gradest.plots.landscape import simplex as landscape_simplex
 from gradest.plots.looks import Look
+from gradest.plots.matrix import matrix
 from gradest.plots.training import gap as training_gap
 from gradest.plots.training import gradient as training_gradient
 from gradest.plots.training import objectives as training_objectives
@@ -50,6 +52,7 @@ __all__ = [
     "cost_growth",
     "landscape_binary",
     "landscape_simplex",
+    "matrix",
     "mse_against_budget",
     "simplex",
     "simplex_panels",

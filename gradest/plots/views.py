@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradest.analysis import budget, sweeps, tables
+from gradest.errors import UsageError
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
 _CURVE = 3  # temperatures that make a curve
@@ -24,7 +25,14 @@ def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, st
     rounding, and what is equal would lie on top of each other.  Sweeps of α, which have figures of
     their own, are left out unless they are asked for, `swept`.
     Adds `tag`, the values of the knobs that vary.
+
+    Raises UsageError for rows of several runs, which would lie on top of each other.
     """
+    if "run" in frame and frame["run"].nunique() > 1:
+        raise UsageError(
+            "a figure shows one run: frame[frame['run'] == RUN], with RUN one of "
+            + ", ".join(map(repr, frame["run"].unique()))
+        )
     frame = tables.annotate(frame)
     parameter = next(iter(tables.parameters(frame)), "log_alpha")
     frame = frame if swept else sweeps.apart(frame)

@@ -30,8 +30,8 @@ from gradest.report.prose import listed
 _FIGURE = "comparison"
 _TABLES = ("differences.csv", "differences.parquet")
 _FACTS = (
-    *("suite", "command", "started", "commit", "versions", "machine", "seeds", "replicates"),
-    *("precision", "dtype", "training"),
+    *("suite", "command", "started", "commit", "plugins", "versions", "machine", "seeds"),
+    *("replicates", "precision", "dtype", "training"),
 )
 _OWN = ("command", "started")  # of every run, and no difference
 _READING = f"""\

@@ -73,6 +73,7 @@ def _made(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
         "nested levels, outermost first": listed(run.get("nested")),
         "versions": listed(run.get("versions")),
         "commit": listed(run.get("commit")),
+        "plugins, by the start of their SHA-256": listed(run.get("plugins")),
         "machine": listed(run.get("machine")),
         "time": _time(run.get("started"), run.get("finished")),
         "knobs with one value throughout": _constant(frame),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gradest.docstrings import body, citation
-from gradest.registry import Registry
+from gradest.registry import Registry, built_in, source_digest
 from gradest.running.cells import EstimatorCell
 from gradest.running.suite import Suite
 
@@ -38,6 +38,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **_versions()},
         "commit": _commit(),
+        "plugins": _plugins(suite, registry),
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
@@ -56,6 +57,15 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "training": settings.training and settings.training.model_dump(),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
+
+
+def _plugins(suite: Suite, registry: Registry) -> dict[str, str]:
+    """name -> the first digits of the SHA-256 of its source, of what the commit does not tell."""
+    cells = [cell for cell in suite.cells if isinstance(cell, EstimatorCell)]
+    tasks = {registry.task(cell.task) for cell in cells}
+    estimators = {registry.estimator(cell.estimator) for cell in cells}
+    foreign = (found for found in tasks | estimators if not built_in(found))
+    return {found.name: source_digest(found)[:12] for found in foreign}
 
 
 def _accelerator(suite: Suite) -> dict[str, str]:

@@ -134,6 +134,8 @@ def _property_rows(record: Record) -> Iterator[dict[str, Any]]:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """The run.json of a folder.  Raises UsageError when there is none or it is damaged."""
+    if not (folder / "run.json").exists():
+        raise UsageError(f"{folder}: holds no readable run: {_lacking(folder)}")
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -141,6 +143,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not isinstance(run, dict):
         raise UsageError(f"{folder}: holds no readable run: run.json is no mapping")
     return run
+
+
+def _lacking(folder: Path) -> str:
+    """Why there is no run.json, and what would help."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    if (folder / "journal.jsonl").exists():
+        return "run.json comes at its end; its finished cells are kept, run it again to go on"
+    return "there is no run.json in it"
 
 
 def finished(journal: Path) -> dict[str, Record]:
