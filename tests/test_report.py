@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from gradest import plots
 from gradest.analysis import tables
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.markdown import escape
-from gradest.plots import looks
+from gradest.plots import canvas, looks
 from gradest.plots.matrix import matrix
 from gradest.quantities import interval, number, plus_minus
 from gradest.report import figures as files
@@ -742,3 +743,15 @@ def test_two_panels_of_long_names_have_two_titles():
     titles = [title for title in drawn(figure) if title]
     assert len(titles) == 3 and titles[0].startswith("categorical (values=[0.125")
     assert "x_target=0.1" in titles[0] and "x_target=0.2" in titles[1]
+
+
+@pytest.mark.parametrize("values", [(3.0, 3.1), (0.04, 0.3), (7e-5, 8e-5), (1.0, 1e4)])
+def test_an_axis_has_a_scale_beside_its_zeros_however_narrow_it_is(values):
+    figure = Figure()
+    ax = figure.subplots()
+    canvas.logarithmic(ax, "x", pd.Series([0.0, *values]))
+    figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    shown = [text for x, text in zip(ax.get_xticks(), labels, strict=True) if 0 < x <= high]
+    assert low < 0 and shown and all(shown) and len(set(shown)) == len(shown)

@@ -98,7 +98,11 @@ def logarithmic(
     if points.empty:
         ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color="0.4")
     if plain:
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.6g}"))
+        axis.set_major_formatter(FuncFormatter(_plain))
+
+
+def _plain(value: float, _: int | None) -> str:
+    return f"{value:,.6g}"
 
 
 def _with_zero(ax: Axes, name: str, low: float, high: float, fine: bool) -> None:
@@ -112,8 +116,11 @@ def _with_zero(ax: Axes, name: str, low: float, high: float, fine: bool) -> None
     between = [k * 10.0**power for power in powers for k in (1, 2, 5)]
     between = [tick for tick in between if unit < tick <= high]
     decades = [10.0**power for power in powers if 10.0**power > unit]
-    ticks = between if fine and len(between) <= _TICKS else decades
     axis = getattr(ax, f"{name}axis")
+    narrow = len(decades) < 2  # one decade beside zero would leave the axis without a scale
+    if narrow and not fine:
+        axis.set_major_formatter(FuncFormatter(_plain))
+    ticks = between if narrow or (fine and len(between) <= _TICKS) else decades
     axis.set_major_locator(FixedLocator([0.0, *ticks[:: max(1, math.ceil(len(ticks) / _TICKS))]]))
     axis.set_minor_locator(NullLocator())
 
