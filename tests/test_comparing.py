@@ -20,6 +20,8 @@ from gradest.running.runner import run
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
 
+pytestmark = pytest.mark.slow  # whole runs, compared
+
 SUITE = """\
 replicates: {replicates}
 enumerate_draws: false

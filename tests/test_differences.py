@@ -33,6 +33,8 @@ from gradest.measuring.parameters import LOG_ALPHA
 from gradest.moments import Moments
 from gradest.training.tables import COLUMNS as TRAINING
 
+pytestmark = pytest.mark.slow  # whole runs, compared
+
 PARAMETERS = ["alpha", LOG_ALPHA]
 TOLD = (BETTER, WORSE, CHANGED)
 TASKS = {

@@ -490,6 +490,7 @@ def test_the_report_is_reproducible_and_clears_what_is_stale(write, tmp_path):
     assert changed == set()
 
 
+@pytest.mark.slow  # six figures, in three forms each
 def test_every_figure_is_embedded_with_alternative_text(write, tmp_path):
     text = write([each for each in rows() if each["latents"] < 8], FIGURES)  # two tasks: quicker
     for name in FIGURES:
