@@ -92,11 +92,8 @@ def _cells(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[Record
 
 
 def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    try:
+    with further.readable(folder):
         return further.training(folder), further.properties(folder)
-    except (OSError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{folder}: holds no readable run: {reason}") from error
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
