@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
 from pylatexenc.latexwalker import LatexWalker
-from test_report import CONTROLS, hostile_rows, row, rows, write  # noqa: F401
 
 from gradest import tex
 from gradest.quantities import count, interval, number, plus_minus, share
+from tests.test_report import CONTROLS, hostile_rows, row, rows
+from tests.test_report import write as write  # the fixture
 
 ENUMERATED = {"method": "enumerated", "outcomes": 9, "replicates": 0}
 
@@ -26,7 +27,7 @@ def exactly(variance, **columns):
 
 
 @pytest.fixture
-def tables(write, tmp_path):  # noqa: F811
+def tables(write, tmp_path):
     """Writes a report and returns its tables for papers: name -> text."""
 
     def written(rows, **run):
@@ -138,14 +139,14 @@ def test_where_the_truth_is_unknown_neither_bias_nor_mse_are_shown(tables):
     assert "the order of the variance" in table and r"$\mathbf{1.00}$" in table
 
 
-def test_tables_are_the_same_as_parquet(write, tmp_path):  # noqa: F811
+def test_tables_are_the_same_as_parquet(write, tmp_path):
     write(list(rows())[:7])
     for path in (tmp_path / "tables").glob("*.csv"):
         frame = pd.read_parquet(path.with_suffix(".parquet"))
         pd.testing.assert_frame_equal(frame, pd.read_csv(path), check_dtype=False, rtol=1e-14)
 
 
-def test_a_paper_with_hostile_tables_compiles(write, tmp_path):  # noqa: F811
+def test_a_paper_with_hostile_tables_compiles(write, tmp_path):
     cited = {"hostile": f"{hostile.ALL}, 2024", "relaxed": 'Ðé & Ł, "λ {%} 中", 2024.'}
     write(hostile_rows(), controls=CONTROLS, references=cited, suite=hostile.TEXTS["tex"])
     found = sorted((tmp_path / "tables").glob("*.tex"))
