@@ -30,7 +30,7 @@ from scipy import stats
 from torch import Tensor
 
 import gradest
-from gradest.inference import UNBIASED_WITHIN, describe
+from gradest.inference import UNBIASED_WITHIN, Arithmetic, describe
 from gradest.markdown import table
 from gradest.measuring import outcomes
 from gradest.measuring.replicator import Replicator
@@ -232,7 +232,7 @@ def simulated(case: Case) -> Counts:
     for _ in range(case.repetitions):
         moments, peak = law.sample(case.replicates, generator)
         shifted = Moments(moments.count, moments.mean + exact + bias, moments.m2)
-        rows.append(describe(shifted, exact, torch.ones_like(exact), peak, 1e-12))
+        rows.append(describe(shifted, exact, torch.ones_like(exact), peak, Arithmetic(1e-12)))
     return counted(rows, size**2, variance, size / length)
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from gradest.analysis import ranking
-from gradest.inference import UNBIASED_WITHIN, Interval, squared_bias
+from gradest.inference import UNBIASED_WITHIN, Arithmetic, Interval, squared_bias
 from gradest.inference.joint import Joint, joint_test
 from gradest.inference.noise import Noise
 from gradest.measuring.pairing import length_of
@@ -154,7 +154,8 @@ class Pair:
             apart, why = math.nan, f"{len(a)} coordinates, then {len(b)}"
         else:
             apart, why = float((b - a).norm()), "the exact gradient is another one"
-            if apart <= self._resolution * max(float(a.norm()), float(b.norm())):
+            cost = max(side.cost for side in self._sides)
+            if apart <= self._resolution * max(float(a.norm()), float(b.norm()), cost):
                 return []
         found = Interval.exactly(apart)
         return [Change("gradient", LOG_ALPHA, *norms, DIFFERENCE, found, False, reason=why)]
@@ -197,7 +198,9 @@ class Pair:
         moved = Moments(b.count, b.mean + (towards - mean), b.m2)
         peak = max(side.peaks[LOG_ALPHA] for side in self._sides)
         weight = torch.ones_like(mean)
-        return joint_test(moved, towards, weight, peak, self._resolution, level, a)
+        cost = max(side.cost for side in self._sides)
+        rounding = Arithmetic(self._resolution, cost).of_dtype(moved, towards)
+        return joint_test(moved, towards, weight, peak, rounding, level, a)
 
     def _variance(self, parameter: str) -> Change:
         a, b = (_of(row, "variance") for row in self._rows(parameter))
@@ -257,7 +260,8 @@ class Pair:
             row["variance"] + float(_mean_of(side, parameter).square().sum())
             for side, row in zip(self._sides, self._rows(parameter), strict=True)
         ]
-        return self._resolution * max(sizes) ** 0.5
+        cost = max(side.cost for side in self._sides) if parameter in SCALES else 0.0
+        return self._resolution * max(max(sizes) ** 0.5, cost)
 
     @property
     def _freedom(self) -> list[int]:

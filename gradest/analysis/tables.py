@@ -5,25 +5,24 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from gradest.analysis import multiplicity, ranking
 from gradest.inference import reach_of_sum
+from gradest.inference.rounding import SINGLE
 from gradest.measuring import rounding
 from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # whoever shows tables has it from here
 from gradest.measuring.schedule import BATCHES
 
-_NORMS = ("bias_norm", "relative_bias")
-_SQUARES = (
-    *("bias_sq", "bias_sq_low", "bias_sq_high", "mse"),
-    *("variance", "variance_low", "variance_high"),
-)
+_BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
+_VARIANCES = ("variance", "variance_low", "variance_high")
 _PUBLISHED = (
     *("rank", "detectable_ratio", "label", "estimator", "estimator_params", "seed", "dtype"),
-    *("replicates", "outcomes", "adapt_steps", "method", "precision", "verdict"),
+    *("replicates", "outcomes", "adapt_steps", "method", "precision", "verdict", "note"),
     *("reference", "reference_by", "reference_se"),
-    *("gradient_norm", "relative_bias", "relative_bias_low", "relative_bias_high"),
+    *("gradient_norm", "scale", "relative_bias", "relative_bias_low", "relative_bias_high"),
     *("bias_precision", "detectable_bias", "max_z", "p_value", "p_holm", "variance"),
     *("variance_low", "variance_high", "variance_precision", "mse", "mse_low", "mse_high", "snr"),
     *("cosine", "cosine_se", "zero", "nonfinite", "overflow", "drift", "drift_se"),
@@ -168,14 +167,21 @@ def _task_labels(frame: pd.DataFrame) -> pd.Series:
 
 
 def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy in which what is below rounding, relative to ‖g‖, is zero."""
-    relative = _resolution(frame)
-    norm = relative * frame["gradient_norm"]
-    floors = {c: norm**2 for c in _SQUARES} | {"bias_norm": norm, "relative_bias": relative}
-    flushed = {c: frame[c].mask(frame[c].abs() <= floor, 0.0) for c, floor in floors.items()}
-    return frame.assign(
-        **flushed, work_variance=frame["work_variance"].mask(flushed["variance"] == 0, 0.0)
+    """A copy in which what is below rounding is zero.
+
+    A bias is where the verdict says so: one of single precision is far above the rounding of
+    float64, whose variances are resolved.
+    """
+    length = np.fmax(frame["rounding"], _resolution(frame) * frame["gradient_norm"])
+    spread = {c: frame[c].mask(frame[c].abs() <= length**2, 0.0) for c in _VARIANCES}
+    none = frame["verdict"].eq("unbiased") & (
+        frame["bias_norm"] <= np.fmax(length, SINGLE * frame["scale"])
     )
+    none &= frame["method"].eq("enumerated")
+    bias = {c: frame[c].mask(none, 0.0) for c in _BIASES}
+    mse = frame["mse"].mask(none, spread["variance"])
+    work = frame["work_variance"].mask(spread["variance"] == 0, 0.0)
+    return frame.assign(**bias, **spread, mse=mse, work_variance=work)
 
 
 def resolution(dtype: object) -> float:
@@ -192,7 +198,8 @@ def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
     """Ends of relative bias and mse, the sum of two estimates with an interval each."""
     bias = [frame["bias_sq"].clip(lower=0), frame["bias_sq_low"], frame["bias_sq_high"]]
     below, above = reach_of_sum(bias, [frame[f"variance{end}"] for end in ("", "_low", "_high")])
-    norm = frame["gradient_norm"].mask(frame["gradient_norm"] == 0)
+    scale = frame["scale"].fillna(frame["gradient_norm"])
+    norm = scale.mask(scale == 0)
     return frame.assign(
         relative_bias_low=frame["bias_sq_low"].clip(lower=0) ** 0.5 / norm,
         relative_bias_high=frame["bias_sq_high"].clip(lower=0) ** 0.5 / norm,

@@ -113,7 +113,7 @@ def squared_bias(moments: Moments, exact: Tensor, reference: Moments | None = No
     deviation = moments.pooled().mean[0] - exact  # [D]
     x = float(deviation.square().sum())
     noise = Noise.of(moments, reference)
-    if noise is None or noise.t1 == 0:
+    if noise is None or noise.t2 == 0:  # none, or so little that its square is no number
         return Interval.exactly(x)
     return Law.of(noise, deviation).interval(x)
 

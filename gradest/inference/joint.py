@@ -29,6 +29,7 @@ from scipy import special, stats
 from torch import Tensor
 
 from gradest.inference.noise import Noise
+from gradest.inference.rounding import Arithmetic
 from gradest.moments import Moments
 
 POWER = 0.8  # with which a bias of the detectable size is found
@@ -38,7 +39,6 @@ class Joint(NamedTuple):
     max_z: float  # the largest of a coordinate
     p_value: float
     detectable: float  # length of weight · bias from which on it is found, whatever its direction
-    rounding: float  # length of weight · bias that the arithmetic does not resolve
 
 
 class _Test(NamedTuple):
@@ -83,7 +83,8 @@ def largest_z(
     What the arithmetic cannot resolve, `resolution` relative to the largest coordinate, is no
     evidence.  `moments` and `exact` are with respect to log α: z does not depend on the scale.
     """
-    return _largest(_coordinates(moments, exact, peak, resolution, Noise.of(moments)))
+    rounding = Arithmetic(resolution).of_dtype(moments, exact)
+    return _largest(_coordinates(moments, exact, peak, rounding, Noise.of(moments)))
 
 
 def joint_test(
@@ -91,36 +92,33 @@ def joint_test(
     exact: Tensor,
     weight: Tensor,
     peak: float,
-    resolution: float,
+    rounding: float,
     level: float,
     reference: Moments | None = None,
 ) -> Joint:
     """The largest |z|, the p-value of all together, and the bias that is found at this level.
 
-    The latter is the length of the vector of what the tests of the coordinates would each find: of
-    two vectors, the longer is the longer in some coordinate.
+    A deviation of at most `rounding` in a coordinate is no evidence.  The bias that is found is the
+    length of the vector of what the tests of the coordinates would each find: of two vectors, the
+    longer is the longer in some coordinate.
     """
     noise = Noise.of(moments, reference)
-    coordinates = _coordinates(moments, exact, peak, resolution, noise)
+    coordinates = _coordinates(moments, exact, peak, rounding, noise)
     max_z, p = _largest(coordinates)
-    rounding = coordinates.rounding * float(weight.norm())
     if noise is None:
-        return Joint(max_z, p, rounding, rounding)
+        return Joint(max_z, p, rounding * float(weight.norm()))
     if len(exact) > 1:
         along = _projection(moments, exact, peak, coordinates, noise)
         p = min(1.0, 2 * min(p, float(along.p_value())))
         level /= 2
     found = coordinates.detectable(-np.expm1(np.log1p(-level) / len(exact)))
-    return Joint(max_z, p, float(np.linalg.norm(found * weight.numpy())), rounding)
+    return Joint(max_z, p, float(np.linalg.norm(found * weight.numpy())))
 
 
 def _coordinates(
-    moments: Moments, exact: Tensor, peak: float, resolution: float, noise: Noise | None
+    moments: Moments, exact: Tensor, peak: float, rounding: float, noise: Noise | None
 ) -> _Test:
-    pooled = moments.pooled()
-    second_moment = pooled.mean[0].square() + pooled.m2[0] / pooled.count
-    rounding = resolution * float(second_moment.max().sqrt() + exact.abs().max())
-    excess = ((pooled.mean[0] - exact).abs() - rounding).clamp(min=0)
+    excess = ((moments.pooled().mean[0] - exact).abs() - rounding).clamp(min=0)
     if noise is None:
         return _Test(excess, rounding, torch.zeros_like(excess), 0.0, 1.0)
     unit, freedom = peak / noise.replicates, noise.replicates - 1

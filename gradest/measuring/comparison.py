@@ -156,6 +156,9 @@ def compare(
     difference = draw(sides, replicates, seed)
     exact = sum(side.exact is not None for side in sides)
     known = truth.known(sides[0].replicator, {})
+    if known is not None:
+        for side in sides:
+            side.cost = max(side.cost, float(known.value.abs().max()) + known.spread)
     g = None if known is None else known.gradients[LOG_ALPHA]
     variances = [side.variance() for side in sides]
     ratio, detectable, gain = _ratio(sides, variances)

@@ -100,7 +100,7 @@ def measure(
         truth=known,
         means=pulled_back(task, logits, mean),
         peaks=tally.peaks,
-        resolution=resolution(dtype),
+        resolution=max(resolution(dtype), resolution(torch.float32) if tally.single else 0.0),
         method="monte_carlo" if outcomes is None else ENUMERATED,
         outcomes=outcomes,
         asked=precision,

@@ -42,6 +42,7 @@ class Side:
             self.exact = subject.listed(enumerate_draws)
         self.name, self.replicator, self.chunk = subject.title, subject.replicator, subject.chunk
         self.moments: Moments | None = None  # filled by `draw`
+        self.cost = float(self.exact.value.abs().max()) if self.exact else 0.0  # the size of f
 
     @property
     def evaluations(self) -> int:
@@ -52,7 +53,8 @@ class Side:
         if self.exact:
             return self.mean().expand(replicates, -1)
         with drawing_from(Draws.seeded(stream, self.device)):
-            gradient, _ = self.replicator(replicates)
+            gradient, value = self.replicator(replicates)
+        self.cost = max(self.cost, float(value.abs().max()))
         if not gradient.isfinite().all():
             raise NonFiniteGradient(f"{self.name}: the gradient is not finite in some replicates")
         return gradient.double().cpu()
@@ -62,8 +64,9 @@ class Side:
         return self.exact.mean.flatten() if self.exact else self.moments.pooled().mean[0]
 
     def rounding(self) -> float:
-        """The length that the arithmetic leaves of zero."""
-        return resolution(self.replicator.logits.dtype) * float(self.mean().norm())
+        """The length that the arithmetic leaves of zero, by the size of gradients and costs."""
+        size = float(self.mean().norm()) + self.cost
+        return resolution(self.replicator.logits.dtype) * size
 
     def variance(self) -> Interval:
         """tr Cov(ĝ)."""

@@ -77,6 +77,7 @@ def planned(asked: Precision, replicator: Replicator, chunk: int, truth: Truth |
             variance=asked.variance,
             bias=None if truth is None else asked.bias,
             reference=None if truth is None else truth.noise.get(LOG_ALPHA),
+            unseen=0.0 if truth is None else truth.spread,
         )
     # With fewer there would be fewer batches than the plan reckons with.
     return max(FEWEST, min(max(needed, PER_BATCH * BATCHES), affordable))

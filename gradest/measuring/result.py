@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from gradest.errors import UsageError
-from gradest.inference import describe, mean_interval
+from gradest.inference import Arithmetic, describe, mean_interval
 from gradest.measuring import shown
 from gradest.measuring.adaptation import Look
 from gradest.measuring.drift import Drift
 from gradest.measuring.parameters import LOG_ALPHA, SCALES
 from gradest.measuring.precision import Precision, shortfall
+from gradest.measuring.rounding import resolution
 from gradest.measuring.truth import Truth
 from gradest.moments import Moments, decode, encode
 from gradest.quantities import interval
@@ -42,7 +43,7 @@ class Measurement:
     truth: Truth | None
     means: Mapping[str, Tensor]  # [P], with respect to each group's own coordinates
     peaks: Mapping[str, float]  # largest coordinate that was seen, or that an unseen cost gives
-    resolution: float  # relative rounding of the dtype that was measured in
+    resolution: float  # relative rounding of sums in the dtype that the estimates were computed in
     method: str  # monte_carlo or enumerated
     outcomes: int | None  # that were enumerated
     asked: Precision | None
@@ -73,7 +74,7 @@ class Measurement:
     def _repr_html_(self) -> str:
         """What notebooks show: a table with a line for each parameter."""
         rows = [self.row(parameter) for parameter in self.parameters]
-        return shown.measurement(self.title, rows, self.resolution)
+        return shown.measurement(self.title, rows)
 
     @property
     def gradient(self) -> Moments:
@@ -153,7 +154,8 @@ class Measurement:
             "memory": self.memory,
         }
         if self.nonfinite:  # a mean of what is not finite says nothing
-            return columns | {"verdict": "inconclusive"}
+            note = "some estimates are not finite"
+            return columns | {"verdict": "inconclusive", "note": note}
         value = mean_interval(self.objective)
         cosine = mean_interval(self.cosines.column(self.parameters.index(parameter)))
         said = self._described(parameter)
@@ -179,12 +181,33 @@ class Measurement:
         weight = self.weight(parameter).flatten() if scaled else torch.ones(size).double()
         exact = None if self.truth is None else self.truth.gradients[name]
         noise = None if self.truth is None else self.truth.noise.get(name)
-        said = describe(moments, exact, weight, self.peaks[name], self.resolution, noise)
+        arithmetic = Arithmetic(self.resolution, self.cost, self._negligible(name, weight))
+        said = describe(moments, exact, weight, self.peaks[name], arithmetic, noise)
         return {
             "coordinates": size,
             "reference_se": _relative_error(noise, weight, said["gradient_norm"]),
             **said,
         }
+
+    @property
+    def cost(self) -> float:
+        """The size |f| of the costs: |E f| and what they lie apart, or what the values show."""
+        pooled = self.objective.pooled()
+        shown = float(pooled.mean[0, 0].square() + pooled.m2[0, 0] / pooled.count[0]) ** 0.5
+        if self.truth is None:
+            return shown
+        return max(shown, float(self.truth.value.abs().max()) + self.truth.spread)
+
+    def _negligible(self, name: str, weight: Tensor) -> float:
+        """The length that the truth's own rounding gives to a gradient of zero, of the logits.
+
+        E |f (z_k − π_k)|, what is summed to it, is at most |f| 2 π_k (1 − π_k).
+        """
+        if name != LOG_ALPHA:
+            return 0.0
+        pi = self.logits.softmax(-1)
+        score = (2 * pi * (1 - pi)).flatten()
+        return resolution(torch.float64) * self.cost * float((score * weight).norm())
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes the same measurement, bit by bit, untitled."""

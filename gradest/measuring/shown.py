@@ -16,17 +16,17 @@ _VERDICTS = {
 }
 
 
-def measurement(title: str, rows: Sequence[Mapping[str, Any]], resolution: float) -> str:
+def measurement(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """A line for each of the rows of one measurement, which differ in the parameter.
 
-    `resolution` is the relative rounding: what is below it is shown as zero.
+    What is rounding is shown as zero.
     """
     first = rows[0]
     caption = f"{title}: {_protocol(first)}" if title else _protocol(first)
     if first["nonfinite"]:
         caption += f"; {share(first['nonfinite'])} of the estimates are not finite"
         return html.table((), [], 0, caption)
-    return html.table(_HEADERS, [_cells(row, resolution) for row in rows], 2, caption)
+    return html.table(_HEADERS, [_cells(row) for row in rows], 2, caption)
 
 
 def _protocol(row: Mapping[str, Any]) -> str:
@@ -40,14 +40,14 @@ def _protocol(row: Mapping[str, Any]) -> str:
     return f"{how}; evaluations of f per estimate: {evaluations}"
 
 
-def _cells(row: Mapping[str, Any], resolution: float) -> list[str]:
-    norm = row["gradient_norm"]
-    least = (resolution * norm) ** 2
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    scale = row["scale"]
+    least = row["rounding"] ** 2
     bias = [_flushed(max(row[f"bias_sq{end}"], 0.0), least) for end in ("", "_low", "_high")]
     variance = [_flushed(row[f"variance{end}"], least) for end in ("", "_low", "_high")]
     below, above = map(float, reach_of_sum(bias, variance))
     mse = bias[0] + variance[0]
-    relative = [100 * b**0.5 / norm if norm else math.nan for b in bias]
+    relative = [100 * b**0.5 / scale if scale else math.nan for b in bias]
     return [
         SYMBOLS.get(row["parameter"], row["parameter"]),
         _verdict(row),
@@ -67,6 +67,6 @@ def _verdict(row: Mapping[str, Any]) -> str:
     if verdict in _VERDICTS:
         chance = row["outcomes"] is None or row["reference"] == "monte_carlo"
         return _VERDICTS[verdict] if chance else verdict
-    if math.isnan(row["gradient_norm"]):
-        return f"{verdict}: the true gradient is unknown"
+    if row["note"]:
+        return f"{verdict}: {row['note']}"
     return f"{verdict}: a bias of {share(row['detectable_bias'])} would have been found"

@@ -44,12 +44,15 @@ class Tally:
         self.peaks = self._bounds(0.0 if truth is None else truth.spread)
         self.replicates = 0
         self.zero = self.nonfinite = self.overflow = 0.0  # how many of them
+        self.single = False  # whether all estimates seen are numbers of single precision
+        self._seen = False
         self._cosines_left = COSINES
 
     def add(self, gradient: Tensor, value: Tensor, batches: int, joined: bool) -> None:
         """Count [R, D] gradients and [R] values as so many batches, or as more of the last."""
         self.replicates += len(gradient)
         self.zero += float((~gradient.any(1)).sum())
+        self._look(gradient)
         part = Moments.of(gradient.unflatten(0, (batches, -1)))
         if not part.mean.isfinite().all() or not value.isfinite().all():
             self._examine(gradient, value)
@@ -71,6 +74,7 @@ class Tally:
         Whether the estimate is zero, not finite, infinite; its part in each projection; and, where
         a single data point makes up the whole of it, the cosines.
         """
+        self._look(gradient)
         points = self._shape[0]
         odd = (~gradient.any(-1), ~gradient.isfinite().all(-1), gradient.isinf().any(-1))
         columns = [torch.stack(odd, -1).double()]
@@ -106,6 +110,12 @@ class Tally:
             self._refuse(~found.mean.flatten().isfinite(), "not finite in some of its outcomes")
             if not found.value.isfinite().all():
                 raise NonFiniteGradient(f"{self._title}: the objective is not finite")
+
+    def _look(self, gradient: Tensor) -> None:
+        """Code that computes in float32 inside a float64 measurement gives float32 numbers."""
+        if self.single or not self._seen:
+            self._seen = self._seen or bool(gradient.any())
+            self.single = self._seen and bool((gradient.float() == gradient).all())
 
     def _bounds(self, spread: float) -> dict[str, float]:
         """How large a coordinate an unseen cost, so far from the others, could make."""

@@ -28,8 +28,9 @@ SIZE = ("batch", "latents", "categories", "coordinates")
 PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "precision")
 REFERENCE = ("reference", "reference_by", "reference_se")
 BIAS = (
-    *("gradient_norm", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias"),
-    *("bias_precision", "max_z", "p_value", "detectable_bias", "verdict"),
+    *("gradient_norm", "scale", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm"),
+    *("relative_bias", "rounding", "bias_precision", "max_z", "p_value", "detectable_bias"),
+    *("verdict", "note"),
 )
 VARIANCE = (
     *("variance", "variance_low", "variance_high", "variance_precision", "mse", "snr", "cosine"),
@@ -44,7 +45,7 @@ COST = (
 COLUMNS = (*IDENTITY, *SIZE, *PROTOCOL, *REFERENCE, *BIAS, *VARIANCE, *VALUE, *ODD, *COST)
 TEXT = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "dtype", "parameter"),
-    *("status", "reason", "method", "reference", "reference_by", "precision", "verdict"),
+    *("status", "reason", "method", "reference", "reference_by", "precision", "verdict", "note"),
 )
 
 _RUN = ("suite", "parameters", "cells")  # what run.json must say for tables to be derived

@@ -1,0 +1,43 @@
+"""What arithmetic leaves in a mean, and what a bias is relative to where the gradient vanishes.
+
+A sum of products f · ∇ log p has the rounding of its terms, however small the sum is: near a
+stationary point, or with a constant added to f, the terms are far larger than the gradient.  So the
+allowance counts the size of the estimates and the size of the costs besides that of the gradient.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gradest.moments import Moments
+
+# Relative to the gradient: code that computes in single precision, or guards a logarithm with a
+# small constant, is off by less.  The margin of `unbiased` is 20,000 times as large.
+SINGLE = 2.0**-20
+
+
+class Arithmetic(NamedTuple):
+    """What the numbers were computed with and from."""
+
+    resolution: float  # relative rounding of sums in the dtype
+    cost: float = 0.0  # the size |f| of the costs that were summed
+    negligible: float = 0.0  # a ‖weight · g‖ up to this is zero but for the truth's own rounding
+
+    def allowance(self, moments: Moments, exact: Tensor) -> float:
+        """A deviation of a coordinate's mean up to this is no evidence of a bias.
+
+            ε (√max E ĝ_d² + max |g_d| + |f|) + 2⁻²⁰ max |g_d|
+
+        The last term is for means without noise, which show what single precision leaves.
+        `moments` and `exact` are with respect to log α.
+        """
+        allowance = self.of_dtype(moments, exact)
+        without_noise = float(moments.count.sum()) == 1 or not moments.pooled().m2.any()
+        return allowance + (SINGLE * float(exact.abs().max()) if without_noise else 0.0)
+
+    def of_dtype(self, moments: Moments, exact: Tensor) -> float:
+        """The part of the allowance that is due to the dtype, without that of single precision."""
+        pooled = moments.pooled()
+        second_moment = pooled.mean[0].square() + pooled.m2[0] / pooled.count
+        size = float(second_moment.max().sqrt()) + float(exact.abs().max()) + self.cost
+        return self.resolution * size
