@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gradest.costs import Cost, Problem, layers, outcomes
+from gradest.costs import Cost, Problem, layers, outcomes, width
 from gradest.knobs import Knobs, Positive
 
 # What may hold estimate by estimate, under the same draws, whatever the cost:
@@ -28,6 +28,8 @@ LAWS = frozenset(
 # A law of relaxations alone: the estimate is the derivative of the value at fixed noise, which
 # makes it unbiased for the mean of that value.
 PATHWISE = "pathwise"
+
+_LISTED = 2**27  # numbers in all codes together, which methods that visit all of them hold at once
 
 
 class Task(Knobs, ABC):
@@ -188,5 +190,10 @@ def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | No
         return (
             f"{estimator.name} visits all K^N outcomes: {counted} is more than "
             f"{estimator.outcomes:,}"
+        )
+    if estimator.outcomes is not None and outcomes(problem) * width(problem) > _LISTED:
+        return (
+            f"{estimator.name} visits all K^N outcomes: the {outcomes(problem):,} codes of "
+            f"{width(problem):,} numbers each take more than {8 * _LISTED / 2**30:.0f} GiB"
         )
     return None

@@ -228,3 +228,8 @@ def layers(problem: Problem) -> list[tuple[int, int]]:
 def outcomes(problem: Problem) -> int:
     """How many codes there are, K^N, of all layers together."""
     return math.prod(k**n for n, k in layers(problem))
+
+
+def width(problem: Problem) -> int:
+    """How many numbers a code has, N · K, of all samples of a bound and all layers together."""
+    return sum(n * k for n, k in layers(problem))

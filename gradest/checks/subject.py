@@ -98,6 +98,7 @@ class Subject:
                 enumerate_draws=False,
                 seed=replicates,
                 adapt_steps=steps,
+                progress=False,
             )
         return self._measured[key]
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from gradest.inference import total_variance
+from gradest.measuring.progress import phase
 from gradest.measuring.replicator import Replicator
 
 _REPLICATES = 2048  # of a look at the variance
@@ -25,11 +26,12 @@ def adapted(replicator: Replicator, steps: int, chunk: int) -> list[Look]:
     """
     if steps == 0:
         return []
-    looks, done = [_look(replicator, 0, chunk)], 0
-    for stop in [*_powers_of_four(steps), steps]:
-        replicator.adapt(stop - done)
-        done = stop
-        looks.append(_look(replicator, done, chunk))
+    with phase("adapting", steps):
+        looks, done = [_look(replicator, 0, chunk)], 0
+        for stop in [*_powers_of_four(steps), steps]:
+            replicator.adapt(stop - done)
+            done = stop
+            looks.append(_look(replicator, done, chunk))
     return looks
 
 

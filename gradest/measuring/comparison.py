@@ -34,6 +34,7 @@ from gradest.measuring import truth
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.preparation import called, check_subjects
+from gradest.measuring.progress import display
 from gradest.moments import Moments
 from gradest.quantities import interval, number
 
@@ -141,6 +142,7 @@ def compare(
     adapt_steps: int | None = None,
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
+    progress: bool | None = None,
 ) -> Comparison:
     """Compare the variances and the means of two estimators on a task, on the same draws.
 
@@ -152,10 +154,11 @@ def compare(
     or infinite.
     """
     check_subjects([a, b], task, replicates)
-    sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
-    difference = draw(sides, replicates, seed)
+    with display(f"{called(a)} against {called(b)} on {called(task)}", progress):
+        sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
+        difference = draw(sides, replicates, seed)
+        known = truth.known(sides[0].replicator, {})
     exact = sum(side.exact is not None for side in sides)
-    known = truth.known(sides[0].replicator, {})
     if known is not None:
         for side in sides:
             side.cost = max(side.cost, float(known.value.abs().max()) + known.spread)

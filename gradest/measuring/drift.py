@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.inference import mean_interval
+from gradest.measuring.progress import phase
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
@@ -67,11 +68,12 @@ def drift(
         narrow = Replicator(copy.deepcopy(estimator), task, dtype, device)
     with drawing_from(replaying):
         wide = Replicator(copy.deepcopy(estimator), task, torch.float64, device)
-    for _ in range(steps):
-        with drawing_from(recording):
-            narrow.adapt(1)
-        with drawing_from(replaying):
-            wide.adapt(1)
+    with phase("adapting in both precisions", 2 * steps):
+        for _ in range(steps):
+            with drawing_from(recording):
+                narrow.adapt(1)
+            with drawing_from(replaying):
+                wide.adapt(1)
     spare = Draws.seeded(seed, device)
     with drawing_from(spare):
         chunk = wide.pilot(spare)

@@ -9,10 +9,11 @@ from gradest.errors import UsageError
 from gradest.measuring import truth
 from gradest.measuring.drift import Drift, drift
 from gradest.measuring.memory import peak_bytes
-from gradest.measuring.outcomes import Enumerated
+from gradest.measuring.outcomes import Enumerated, Unlisted
 from gradest.measuring.parameters import LOG_ALPHA, projections, pulled_back
 from gradest.measuring.precision import Precision, planned
 from gradest.measuring.preparation import called, check_subjects, prepared
+from gradest.measuring.progress import display, phase
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import ENUMERATED, Measurement
 from gradest.measuring.rounding import resolution
@@ -37,18 +38,20 @@ def measure(
     device: str | torch.device = "cpu",
     reference: Reference | None = None,
     tolerant: bool = False,
+    progress: bool | None = None,
 ) -> Measurement:
     """Measure an estimator on a task: its mean, variance and bias against the true gradient.
 
-    Where the draws of an estimate have at most 1,000,000 joint outcomes, these are all visited and
-    weighted by their probabilities: the moments are exact (`method` is enumerated).
-    `enumerate_draws` False draws replicates all the same, unless there is nothing to draw; True
-    insists.  Replicates are as many as `replicates` says, or as a `precision` asks for.
+    Where the draws of an estimate have at most 1,000,000 joint outcomes, and these take some
+    seconds at most, they are all visited and weighted by their probabilities: the moments are exact
+    (`method` is enumerated; else `drawn_because` says why not).  `enumerate_draws` False draws
+    replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many as `replicates` says, or as a `precision` asks for.
 
     `adapt_steps` None: as many as the estimator asks for.  `reference`, of the same task and by
     other draws (`gradest.measure_reference`), stands for the truth where that is unknown.
     `tolerant` counts estimates that are not finite instead of raising.  The global random state is
-    neither read nor changed.
+    neither read nor changed.  `progress` None shows how far the measurement is after two seconds,
+    on a terminal or in a notebook; True at once and everywhere; False never.
 
     Raises Inapplicable when the estimator cannot run on the task, UsageError for fewer than 64
     replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
@@ -64,10 +67,12 @@ def measure(
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"dtype = {dtype!r} is no torch.dtype, such as torch.float32")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
+    title = f"{called(estimator)} on {called(task)}"
     moved = Drift(0.0, 0.0)
     if dtype != torch.float64:
-        moved = drift(estimator, task, dtype, device, steps, seed)
-    with drawing_from(Draws.seeded(seed, device)) as source:
+        with display(title, progress):
+            moved = drift(estimator, task, dtype, device, steps, seed)
+    with display(title, progress), drawing_from(Draws.seeded(seed, device)) as source:
         subject = prepared(estimator, task, steps, dtype, device, source)
         replicator, chunk = subject.replicator, subject.chunk
         maps = projections(task, replicator.problem.logits)
@@ -79,15 +84,16 @@ def measure(
             memory = _weighed(replicator, min(_WEIGHED, chunk))
         start = time.perf_counter()
         found = subject.listed(enumerate_draws, tally.columns)
-        if found is not None:
+        if isinstance(found, Enumerated):
             _settle(tally, found, replicator, chunk)
         else:
             if precision is not None:
-                replicates = planned(precision, replicator, chunk, known)
+                with phase("planning"):
+                    replicates = planned(precision, replicator, chunk, known)
             start = time.perf_counter()
             for piece in replicator.pieces(replicates, chunk):
                 tally.add(*piece)
-        outcomes = None if found is None else found.outcomes
+        outcomes = found.outcomes if isinstance(found, Enumerated) else None
         seconds = (time.perf_counter() - start) / (outcomes or replicates)
     gradients = {name: Moments.stacked(parts) for name, parts in tally.gradients.items()}
     logits = replicator.problem.logits
@@ -114,7 +120,8 @@ def measure(
         seconds=seconds,
         adapt_steps=steps,
         adaptation=subject.looks,
-        title=f"{called(estimator)} on {called(task)}",
+        title=title,
+        drawn_because=found.reason if isinstance(found, Unlisted) else "",
     )
 
 

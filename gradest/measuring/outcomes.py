@@ -5,18 +5,30 @@ prescribes each joint outcome once, one a row, then takes the place of the rando
 weighted by probability are exact.  No estimator knows of it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gradest.costs import width
+from gradest.measuring.progress import advance, phase
 from gradest.measuring.replicator import Replicator
+from gradest.quantities import number
 from gradest.randomness import Draws, drawing_from
 
 LIMIT = 1_000_000  # joint outcomes of the draws of one estimate
+# Computed while they are visited.  About 20 ns each on one core, whether there are many outcomes of
+# a few numbers or few of many: some seconds, at most.
+NUMBERS = 500_000_000
+_PASSES = 3  # over a gradient and for its moments, as much work as so many evaluations of f
 _ROWS = 2**14  # at once
 _ALIKE = 4  # rows whose draws are the same, and so must be the estimates
+_REQUESTS = 10_000  # from one estimate; draws from a single category never are too many outcomes
+_MOST = 15  # decimal digits of a number of outcomes that is still counted exactly
+_TOO_MANY = "too many outcomes"
+_UNEQUAL = "how many draws there are depends on their outcomes"
 
 
 class Enumerated(NamedTuple):
@@ -31,68 +43,117 @@ class Enumerated(NamedTuple):
     outcomes: int
 
 
-class _NotListed(Exception):
-    """Draws whose joint outcomes cannot be listed beforehand."""
+class Unlisted(NamedTuple):
+    """Why the joint outcomes of the draws are not all visited."""
+
+    reason: str
 
 
-class _Finite(Draws):
-    """Draws from finite sets alone, as many for each of so many rows; it counts the outcomes.
+class _Counted(Draws):
+    """Draws from finite sets alone, as many for each of so many rows; it counts their outcomes.
 
-    Raises _NotListed for all others, and past `limit` outcomes: also an estimator that draws until
-    it is content comes to an end.
+    It never raises: an exception on its way through an estimator would leave open what that has
+    opened, and may not even come out.  Where the outcomes cannot be listed, `reason` says why, and
+    all that is still asked for is ordinary noise, of its own seed.  So an estimator that draws
+    until it is content comes to an end as it always does.
     """
 
-    def __init__(self, rows: int, limit: int) -> None:
-        super().__init__()
+    def __init__(self, rows: int, limit: int, device: torch.device | str) -> None:
+        super().__init__(torch.Generator(device).manual_seed(0))
+        self.reason = ""
         self.radices: list[int] = []  # of every single draw of a row, in order
-        self.outcomes = 1
+        self._digits = 0.0  # log₁₀ of the number of outcomes
         self._rows = rows
         self._limit = limit
 
     @property
-    def generator(self) -> None:
-        raise _NotListed("noise past the vocabulary")
+    def generator(self) -> torch.Generator:
+        self._refuse("they include noise past the vocabulary")
+        return self._generator
 
     @generator.setter
-    def generator(self, generator: None) -> None:
-        """There is none."""
+    def generator(self, generator: torch.Generator) -> None:
+        self._generator = generator
 
-    def _took(self, logits: Tensor, samples: int) -> int:
-        """Counts the single draws that a row takes at once, and returns their number."""
-        rows, *middle, categories = logits.shape
-        if rows != self._rows:
-            raise _NotListed(f"{rows} draws side by side for {self._rows} rows")
-        self.count += 1
-        places = torch.Size(middle).numel() * samples
-        self.radices += [categories] * places
-        self.outcomes *= categories**places
-        if self.outcomes > self._limit:
-            raise _NotListed(f"more than {self._limit} outcomes")
-        return places
-
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        raise _NotListed(f"{law} noise has no finite number of outcomes")
-
-
-class _Recorded(_Finite):
-    """Each draw is the likeliest."""
+    @property
+    def outcomes(self) -> int:
+        """Of what is listed: no more than the limit."""
+        return math.prod(self.radices)
 
     def categories(self, logits: Tensor, samples: int) -> Tensor:
-        self._took(logits, samples)
+        index = self._listed(logits, samples)
+        return super().categories(logits, samples) if index is None else index
+
+    def _listed(self, logits: Tensor, samples: int) -> Tensor | None:
+        """Indices [R, S, ...] as they are listed; None where they are not."""
+        raise NotImplementedError
+
+    def _counts(self, logits: Tensor, samples: int) -> int | None:
+        """How many single draws a row takes at once; None where they cannot be listed."""
+        rows, *middle, categories = logits.shape
+        self.count += 1
+        places = torch.Size(middle).numel() * samples
+        self._digits += places * math.log10(max(categories, 1))
+        if rows != self._rows:
+            self._refuse(f"{rows} of them are drawn side by side for {self._rows} rows")
+        elif self.count > _REQUESTS:
+            self._refuse(f"they are asked for more than {_REQUESTS:,} times")
+        # By logarithms first: of many draws the number itself would have millions of digits.
+        elif self._digits > _MOST or self.outcomes * categories**places > self._limit:
+            self._refuse("")
+        if self.reason:
+            return None
+        if categories > 1:
+            self.radices += [categories] * places
+        return places
+
+    def _refuse(self, reason: str) -> None:
+        """The first reason counts; too many outcomes, of which more may come, are told as ""."""
+        self.reason = self.reason or reason or _TOO_MANY
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        self._refuse(f"{law.strip('_')} noise has no finite number of outcomes")
+        return super()._fill(shape, like, law)
+
+    def unlisted(self) -> Unlisted | None:
+        """Why the draws so far cannot be listed, if they cannot."""
+        if self.reason != _TOO_MANY:
+            return Unlisted(self.reason) if self.reason else None
+        return Unlisted(
+            f"they have {_counted(self._digits)} joint outcomes, and at most {self._limit:,} are "
+            "enumerated"
+        )
+
+
+class _Recorded(_Counted):
+    """Each draw is the likeliest, as long as all can be listed."""
+
+    def _listed(self, logits: Tensor, samples: int) -> Tensor | None:
+        if self._counts(logits, samples) is None:
+            return None
         likeliest = logits.argmax(-1).unsqueeze(1)  # [R, 1, ...]
         return likeliest.expand(-1, samples, *likeliest.shape[2:])
 
 
-class _Prescribed(_Finite):
-    """Row by row the joint outcome of that number, in mixed radix: [R] numbers."""
+class _Prescribed(_Counted):
+    """Row by row the joint outcome of that number, in mixed radix: [R] numbers.
 
-    def __init__(self, number: Tensor, outcomes: int) -> None:
-        super().__init__(len(number), outcomes)
+    The draws have to be those that were recorded, of these radices.
+    """
+
+    def __init__(self, number: Tensor, radices: Sequence[int]) -> None:
+        super().__init__(len(number), math.prod(radices), number.device)
         self.log_p: Tensor | float = 0.0
         self._number = number
+        self._recorded = radices
 
-    def categories(self, logits: Tensor, samples: int) -> Tensor:
-        places, categories = self._took(logits, samples), logits.shape[-1]
+    def _listed(self, logits: Tensor, samples: int) -> Tensor | None:
+        places, categories = self._counts(logits, samples), logits.shape[-1]
+        if places is None:
+            return None
+        if self.radices != self._recorded[: len(self.radices)]:
+            self._refuse(_UNEQUAL)
+            return None
         place = categories ** torch.arange(places, device=logits.device)
         digits = self._number.unsqueeze(1) // place % categories  # [R, S · ...]
         self._number = self._number // categories**places
@@ -102,6 +163,10 @@ class _Prescribed(_Finite):
         self.log_p = self.log_p + chosen.flatten(1).sum(1)  # [R]
         return index
 
+    def deviates(self) -> bool:
+        """Whether other draws were taken than those recorded, once all are taken."""
+        return bool(self.reason) or self.radices != self._recorded
+
 
 def enumerated(
     replicator: Replicator,
@@ -109,38 +174,67 @@ def enumerated(
     more: Callable[[Tensor], Tensor] | None = None,
     rows: int = _ROWS,
 ) -> Enumerated | None:
-    """The exact moments, or None where the joint outcomes of the draws cannot be listed.
+    """The exact moments, or None where `visited` says why there are none."""
+    found = visited(replicator, limit, more, rows)
+    return found if isinstance(found, Enumerated) else None
 
-    So it is where the draws are endless, have more outcomes than `limit`, are not as many whatever
-    their outcome, do not come row by row, or do not decide the estimate: a plugin may draw past the
-    vocabulary.  `more` maps gradients [B, R, N · K] to further statistics [B, R, C].  No more than
-    `rows` outcomes are looked at together.
+
+def visited(
+    replicator: Replicator,
+    limit: int = LIMIT,
+    more: Callable[[Tensor], Tensor] | None = None,
+    rows: int = _ROWS,
+) -> Enumerated | Unlisted:
+    """The exact moments, or why the joint outcomes of the draws are not all visited.
+
+    They are not where the draws are endless, have more outcomes than `limit`, are not as many
+    whatever their outcome, do not come row by row, or do not decide the estimate: a plugin may draw
+    past the vocabulary.  Nor are they where a visit is too much work: B · N · K numbers for each
+    outcome and evaluation of f, some passes of the gradient and its moments beside.  `more` maps
+    gradients [B, R, N · K] to further statistics [B, R, C].  No more than `rows` outcomes are
+    looked at together.
     """
-    try:
-        return _summed(replicator, _recorded(replicator, limit), more, min(rows, _ROWS))
-    except _NotListed:
-        return None
+    recorded = _recorded(replicator, limit)
+    if isinstance(recorded, Unlisted):
+        return recorded
+    with phase("outcomes of the draws", recorded.outcomes):
+        return _summed(replicator, recorded, more, min(rows, _ROWS))
 
 
 def outcomes(replicator: Replicator, limit: int = LIMIT) -> int | None:
     """How many joint outcomes `enumerated` would visit, without visiting them."""
-    try:
-        return _recorded(replicator, limit).outcomes
-    except _NotListed:
-        return None
+    recorded = _recorded(replicator, limit)
+    return None if isinstance(recorded, Unlisted) else recorded.outcomes
 
 
-def _recorded(replicator: Replicator, limit: int) -> _Recorded:
-    """The draws of an estimate.  Raises _NotListed where they cannot be listed."""
-    recorded = _Recorded(_ALIKE * len(replicator.logits), limit)
+def _recorded(replicator: Replicator, limit: int) -> _Recorded | Unlisted:
+    """The draws of an estimate, where their outcomes can be visited."""
+    logits = replicator.logits
+    recorded = _Recorded(_ALIKE * len(logits), limit, logits.device)
     state = torch.get_rng_state()
     with drawing_from(recorded):
         gradient, _ = replicator.each(_ALIKE)  # [B, R, N · K]
+    if unlisted := recorded.unlisted():
+        return unlisted
     rounding = 64 * torch.finfo(gradient.dtype).eps * gradient.abs().max()
     alike = not (gradient - gradient[:, :1]).abs().max() > rounding  # NaN where all are NaN
     if not alike or not torch.equal(torch.get_rng_state(), state):
-        raise _NotListed("randomness past the vocabulary")
+        return Unlisted("they include randomness past the vocabulary")
+    count = recorded.outcomes
+    problem = replicator.problem
+    numbers = len(logits) * width(problem) // problem.f.samples  # of the codes of one evaluation
+    work = count * numbers * (_PASSES + replicator.evaluations)
+    if count > 1 and work > NUMBERS:
+        return Unlisted(
+            f"they have {count:,} joint outcomes, whose estimates take {number(work)} numbers, and "
+            f"at most {number(NUMBERS)} are computed"
+        )
     return recorded
+
+
+def _counted(digits: float) -> str:
+    """So many, from its decimal logarithm."""
+    return f"{round(10**digits):,}" if digits < _MOST else f"10^{digits:.0f}"
 
 
 def _summed(
@@ -148,33 +242,33 @@ def _summed(
     recorded: _Recorded,
     more: Callable[[Tensor], Tensor] | None,
     rows: int,
-) -> Enumerated:
-    """Raises _NotListed where other outcomes lead to other draws than those recorded."""
+) -> Enumerated | Unlisted:
+    """Unlisted where other outcomes lead to other draws than those recorded."""
     outcomes = recorded.outcomes
     points, device = len(replicator.logits), replicator.logits.device
     total = torch.zeros(points, 1, dtype=torch.float64, device=device)
     mean = square = torch.zeros((), dtype=torch.float64, device=device)
     for start in range(0, outcomes, rows):
-        number = torch.arange(start, min(start + rows, outcomes), device=device)
-        source = _Prescribed(number.repeat(points), outcomes)
+        numbers = torch.arange(start, min(start + rows, outcomes), device=device)
+        source = _Prescribed(numbers.repeat(points), recorded.radices)
         with drawing_from(source):
-            gradient, value = replicator.each(len(number))  # [B, R, N · K], [B, R]
-        if source.radices != recorded.radices:
-            raise _NotListed("how many draws there are depends on them")
+            gradient, value = replicator.each(len(numbers))  # [B, R, N · K], [B, R]
+        if source.deviates():
+            return Unlisted(_UNEQUAL)
         weight = torch.as_tensor(source.log_p, device=device).exp()
-        weight = weight.expand(points * len(number)).unflatten(0, (points, -1)).unsqueeze(-1)
+        weight = weight.expand(points * len(numbers)).unflatten(0, (points, -1)).unsqueeze(-1)
         asked = () if more is None else (more(gradient.double()),)
         x = torch.cat([value.unsqueeze(-1).double(), gradient.double(), *asked], -1)
-        # What cannot happen may be infinite or NaN.
-        x = torch.where(weight > 0, x, 0.0)
+        x.masked_fill_(weight == 0, 0.0)  # what cannot happen may be infinite or NaN
         # Merged about the running mean, so that no E x² − (E x)² appears.
         here = weight.sum(1)  # [B, 1]
         centre = (weight * x).sum(1) / here.clamp(min=torch.finfo(here.dtype).tiny)
-        spread = (weight * (x - centre.unsqueeze(1)).square()).sum(1)
+        spread = x.sub_(centre.unsqueeze(1)).square_().mul_(weight).sum(1)
         share = here / (total + here).clamp(min=torch.finfo(here.dtype).tiny)
         square = square + spread + (centre - mean).square() * total * share
         mean = mean + (centre - mean) * share
         total = total + here
+        advance(len(numbers))
     shape = replicator.logits.shape
     size = 1 + shape[1:].numel()
     return Enumerated(

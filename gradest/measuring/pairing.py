@@ -15,7 +15,9 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.errors import NonFiniteGradient
 from gradest.inference import Interval, squared_bias, total_variance
+from gradest.measuring.outcomes import Enumerated
 from gradest.measuring.preparation import prepared
+from gradest.measuring.progress import advance, phase
 from gradest.measuring.rounding import resolution
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
@@ -39,7 +41,8 @@ class Side:
         steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
         with drawing_from(Draws.seeded(seed, device)) as source:
             subject = prepared(estimator, task, steps, dtype, device, source)
-            self.exact = subject.listed(enumerate_draws)
+            found = subject.listed(enumerate_draws)
+        self.exact = found if isinstance(found, Enumerated) else None
         self.name, self.replicator, self.chunk = subject.title, subject.replicator, subject.chunk
         self.moments: Moments | None = None  # filled by `draw`
         self.cost = float(self.exact.value.abs().max()) if self.exact else 0.0  # the size of f
@@ -102,12 +105,14 @@ def draw(sides: Sequence[Side], replicates: int, seed: int) -> Moments | None:
         return None
     parts: list[list[Moments]] = [[], [], []]
     streams = _streams(seed)
-    for batches, size, joined in schedule(replicates, min(side.chunk for side in sides)):
-        stream = next(streams)
-        a, b = (side.gradients(batches * size, stream) for side in sides)
-        for kept, seen in zip(parts, (a, b, a - b), strict=True):
-            part = Moments.of(seen.unflatten(0, (batches, -1)))
-            kept.append(kept.pop().merge(part) if joined else part)
+    with phase("replicates", replicates):
+        for batches, size, joined in schedule(replicates, min(side.chunk for side in sides)):
+            stream = next(streams)
+            a, b = (side.gradients(batches * size, stream) for side in sides)
+            for kept, seen in zip(parts, (a, b, a - b), strict=True):
+                part = Moments.of(seen.unflatten(0, (batches, -1)))
+                kept.append(kept.pop().merge(part) if joined else part)
+            advance(batches * size)
     for side, kept in zip(sides, parts, strict=False):
         side.moments = Moments.stacked(kept)
     return Moments.stacked(parts[-1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.adaptation import Look, adapted
-from gradest.measuring.outcomes import LIMIT, Enumerated, enumerated
+from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visited
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import FEWEST
 from gradest.randomness import Draws
@@ -30,19 +30,18 @@ class Prepared(NamedTuple):
 
     def listed(
         self, enumerate_draws: bool | None, more: Callable[[Tensor], Tensor] | None = None
-    ) -> Enumerated | None:
-        """The exact moments by all outcomes of the draws; None where replicates are to be drawn.
+    ) -> Enumerated | Unlisted:
+        """The exact moments by all outcomes of the draws, or why replicates are to be drawn.
 
         `enumerate_draws` is as in `measure`, `more` [B, R, N · K] -> [B, R, C] as in `enumerated`.
         Raises UsageError for draws that cannot be enumerated though they should.
         """
         limit = 1 if enumerate_draws is False else LIMIT
-        found = enumerated(self.replicator, limit, more, self.chunk)
-        if found is None and enumerate_draws:
-            raise UsageError(
-                f"{self.title}: the draws cannot be listed: they are continuous, or have more than "
-                f"{LIMIT:,} outcomes"
-            )
+        found = visited(self.replicator, limit, more, self.chunk)
+        if enumerate_draws is False and isinstance(found, Unlisted):
+            return Unlisted("enumerate_draws is False")
+        if enumerate_draws and isinstance(found, Unlisted):
+            raise UsageError(f"{self.title}: the draws cannot be enumerated: {found.reason}")
         return found
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.errors import Inapplicable
+from gradest.measuring.progress import advance, phase
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
 from gradest.objectives import beside, owns_kl, posed
@@ -62,6 +63,7 @@ class Replicator:
             logits = self._rows(_ADAPT_ROWS)
             f = self.problem.f.replicated(len(self.logits), logits)
             self.estimator.adapt(*posed(self.estimator, logits, f))
+            advance()
 
     def __call__(self, replicates: int) -> tuple[Tensor, Tensor]:
         """Gradients [R, B·N·K] and objective values [R], the mean over the data points.
@@ -75,8 +77,10 @@ class Replicator:
         """So many replicates, piece by piece: gradients [R, B·N·K], values [R], into how many
         batches they fall, and whether they are more of the last batch.
         """
-        for batches, size, joined in schedule(replicates, chunk, self.logits.numel()):
-            yield *self(batches * size), batches, joined
+        with phase("replicates", replicates):
+            for batches, size, joined in schedule(replicates, chunk, self.logits.numel()):
+                yield *self(batches * size), batches, joined
+                advance(batches * size)
 
     def moments(self, replicates: int, chunk: int) -> Moments:
         """Of the gradients of so many replicates: [J, B·N·K]."""

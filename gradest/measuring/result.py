@@ -58,6 +58,7 @@ class Measurement:
     adapt_steps: int
     adaptation: tuple[Look, ...]
     title: str = ""  # who was measured on what; a record says so in its cell
+    drawn_because: str = ""  # why the draws were not enumerated
 
     def __repr__(self) -> str:
         row = self.row()
@@ -222,6 +223,7 @@ class Measurement:
             "asked": None if self.asked is None else self.asked.model_dump(),
             "drift": list(self.drift),
             "adaptation": [list(look) for look in self.adaptation],
+            "drawn_because": self.drawn_because,
             **{name: getattr(self, name) for name in _SCALARS},
         }
 
@@ -238,6 +240,7 @@ class Measurement:
             asked=None if data["asked"] is None else Precision(**data["asked"]),
             drift=Drift(*data["drift"]),
             adaptation=tuple(Look(*look) for look in data["adaptation"]),
+            drawn_because=data.get("drawn_because", ""),
             **{name: data[name] for name in _SCALARS},
         )
 

@@ -47,6 +47,7 @@ class MeasuringCell(EstimatorCell):
             dtype=getattr(torch, self.dtype),
             device=self.device,
             reference=reference,
+            progress=False,
         )
         return {"measurement": measurement.to_json()}
 

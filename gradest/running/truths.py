@@ -99,7 +99,9 @@ def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
     precision = ReferencePrecision(**cell.precision)
     identity = {"kind": "reference", "key": cell.key, "cell": asdict(cell)}
     try:
-        found = measure_reference(task, precision, seed=cell.draw_seed, device=cell.device)
+        found = measure_reference(
+            task, precision, seed=cell.draw_seed, device=cell.device, progress=False
+        )
     except UsageError:
         raise
     except Exception as error:  # a cost that raises ends its own cells, and must end no others

@@ -62,6 +62,7 @@ def looked_at(
             adapt_steps=steps,
             dtype=torch.float64,
             device=x.device,
+            progress=False,
         ).row()
     except NonFiniteGradient:
         return
