@@ -46,10 +46,16 @@ def exp_concrete_log_prob(y: Tensor, logits: Tensor, temperature: Temperature) -
 
         log p(y) = log (K − 1)! + (K − 1) log λ + Σₖ (log αₖ − λ yₖ) − K log Σₖ exp(log αₖ − λ yₖ)
 
-    With respect to the log-ratios yₖ − y_j, k ≠ j, of whichever j.
+    With respect to the log-ratios yₖ − y_j, k ≠ j, of whichever j.  It is −∞ where some yₖ is.
     Raises ValueError for a temperature that is not one positive number.
     """
     temperature = _positive(temperature, logits)
+    density = _exp_concrete_log_prob(y, logits, temperature)
+    return torch.where((y == -torch.inf).any(-1), -torch.inf, density)
+
+
+def _exp_concrete_log_prob(y: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
+    """Of finite y."""
     categories = logits.shape[-1]
     score = logits - temperature * y
     # Each term by itself, before the sum: K log Σ, taken off at once, would round K times as much.
@@ -64,9 +70,34 @@ def concrete_log_prob(log_x: Tensor, logits: Tensor, temperature: Temperature) -
 
     With respect to K − 1 of the coordinates.  Of log x, since RelaxedOneHotCategorical takes x and
     is NaN where a coordinate has underflowed.
+
+    On the boundary, where n coordinates are 0, it is the limit as they go to 0 alike, ε say: there
+    p(x) behaves like ε^(Kλ − n(λ + 1)), so that it is ∞, or 0, or finite if that exponent is zero.
+    At a vertex, n = K − 1, the density is infinite for λ < K − 1.
+
     Raises ValueError for a temperature that is not one positive number.
     """
-    return exp_concrete_log_prob(log_x, logits, temperature) - log_x.sum(-1)
+    temperature = _positive(temperature, logits)
+    gone = log_x == -torch.inf
+    # Inside ε stands for 1, outside for what the exponent says of it.
+    inside = torch.where(gone, 0.0, log_x)
+    density = _exp_concrete_log_prob(inside, logits, temperature) - inside.sum(-1)
+    if not gone.any():
+        return density
+    number, categories = gone.sum(-1), logits.shape[-1]
+    exponent = categories * temperature - number * (temperature + 1)
+    at_zero = _boundary(inside, logits, temperature, gone)
+    limit = torch.where(exponent > 0, -torch.inf, torch.where(exponent < 0, torch.inf, at_zero))
+    return torch.where(number > 0, limit, density)
+
+
+def _boundary(inside: Tensor, logits: Tensor, temperature: Tensor, gone: Tensor) -> Tensor:
+    """The log density where the powers of ε cancel: in Σ only the coordinates that are 0 count."""
+    categories = logits.shape[-1]
+    score = logits - temperature * inside
+    total = score.masked_fill(~gone, -torch.inf).logsumexp(-1)
+    constant = math.lgamma(categories) + (categories - 1) * temperature.log()
+    return constant + score.sum(-1) - categories * total - inside.sum(-1)
 
 
 def binary_concrete(logits: Tensor, temperature: Temperature) -> Tensor:

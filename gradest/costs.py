@@ -7,15 +7,17 @@ D observed dimensions.  `logits` are log α, unnormalised.
 import math
 from collections.abc import Callable
 from copy import copy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradest.categorical import sample
+from gradest.errors import CostError
 
 KL = Literal["exact", "sampled", "relaxed"]
+_KLS = get_args(KL)
 
 
 class Cost:
@@ -42,10 +44,14 @@ class Cost:
     Called as it is, f(z) is the cost of one draw of the next layer, whose gradient lacks the one
     with respect to that layer's logits.  Its evaluations are those of the last layer's cost.
 
+    A cost that computes in one `dtype`, as a network of float32 weights does, gets z in that dtype,
+    and its values are converted to that of z.  By default it follows z.
+
     `evaluations` counts forward evaluations for each row, and `gradient_evaluations` those of them
-    that a backward pass went through to z.  Calls raise ValueError when fn returns another shape
-    than the contract's; making a Cost does for a kl without a prior, or for a bound of a model
-    whose logarithms are not inside.
+    that a backward pass went through to z.  Calls raise CostError, a ValueError, when fn returns
+    anything but one number in the dtype of z for each code, changes z in place, or has no gradient
+    where z asks for one.  Making a Cost raises ValueError for an argument that it cannot have: a kl
+    without a prior, or a bound of a model whose logarithms are not inside.
     """
 
     def __init__(
@@ -59,7 +65,16 @@ class Cost:
         samples: int = 1,
         logits: Tensor | None = None,
         deep: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        if not callable(fn):
+            raise ValueError(f"Cost({fn!r}): expected a function of z")
+        if kl is not None and kl not in _KLS:
+            raise ValueError(f"kl = {kl!r}; expected {', '.join(map(repr, _KLS))} or None")
+        if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+            raise ValueError(f"samples = {samples!r}; expected a whole number from 1 on")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"dtype = {dtype!r}; expected a floating torch.dtype or None")
         if kl is not None and prior is None:
             raise ValueError(f"kl = {kl!r} needs a prior: Cost(..., prior=logits of p)")
         if samples > 1 and prior is not None and kl != "sampled":
@@ -74,6 +89,7 @@ class Cost:
         self.kl = kl
         self.samples = samples
         self.deep = deep
+        self.dtype = dtype
         self.evaluations = 0
         self.gradient_evaluations = 0
         self._logits = logits
@@ -112,6 +128,10 @@ class Cost:
     def bounded(self, samples: int) -> "Cost":
         """−log w of the same model, for a bound of so many samples."""
         return self._with(kl="sampled", samples=samples)
+
+    def computing_in(self, dtype: torch.dtype) -> "Cost":
+        """The same, which gets z in this dtype."""
+        return self._with(dtype=dtype)
 
     def next(self, z: Tensor, frozen: bool = False) -> "Problem":
         """The next layer of a deep cost, with a row for each code z.
@@ -160,25 +180,31 @@ class Cost:
         if z.requires_grad and torch.is_grad_enabled():
             z = z.view_as(z)  # f's own, so that no other use of z counts
             z.register_hook(lambda _: self._passed(evaluations))
+        given = None if z.is_inference() else z._version
         value = self._applied(z, frozen)
+        if given is not None and z._version != given:
+            raise CostError(
+                "the cost changed z in place; write z = z * w instead of z *= w, for z is what the "
+                "estimator goes on with"
+            )
         if self.points is not None:
             z = z.unflatten(0, (self.points, -1))  # [B, R, ..., N, K]
-        if value.shape != z.shape[:-2]:
-            raise ValueError(
-                f"the cost returned shape {list(value.shape)} for z of shape {list(z.shape)}; "
-                f"{list(z.shape[:-2])} was expected"
-            )
+        _check_value(value, z)
         return value if self.points is None else value.flatten(0, 1)
 
     def _applied(self, z: Tensor, frozen: bool) -> Any:
         """What fn returns, [B, ...] or a `Problem`, with a data point's rows along the axis R."""
         if self.points is not None:
             z = z.unflatten(0, (self.points, -1))  # [B, R, ..., N, K]
+        own = z if self.dtype is None else z.to(self.dtype)
         if self.module is None:
-            return self.fn(z)
-        named = self.module.named_parameters()
-        following = {name: _held(p, frozen).to(z) for name, p in named}
-        return self.fn(z, lambda x: functional_call(self.module, following, x))
+            value = self.fn(own)
+        else:
+            named = self.module.named_parameters()
+            following = {name: _held(p, frozen).to(own) for name, p in named}
+            value = self.fn(own, lambda x: functional_call(self.module, following, x))
+        converted = self.dtype is not None and isinstance(value, Tensor)
+        return value.to(z.dtype) if converted else value
 
     def _logarithms(self, z: Tensor, frozen: bool) -> Tensor:
         """log q(z) − log p(z), linear in each latent: [R, ..., N, K] -> [R, ...]."""
@@ -202,6 +228,37 @@ class Cost:
         if self._whole is not None:
             whole, times = self._whole
             whole._passed(evaluations * times)
+
+
+def _check_value(value: Any, z: Tensor) -> None:
+    """Raises CostError unless there is one number for each code of z, with its graph."""
+    if not isinstance(value, Tensor):
+        told = "None" if value is None else f"a {type(value).__name__}"
+        raise CostError(
+            f"the cost returned {told}; expected a torch.Tensor of shape {list(z.shape[:-2])}, one "
+            "number for each code, computed from z by operations of torch"
+        )
+    if value.shape != z.shape[:-2]:
+        raise CostError(
+            f"the cost returned shape {list(value.shape)} for z of shape {list(z.shape)}; "
+            f"{list(z.shape[:-2])} was expected"
+        )
+    if not value.is_floating_point():
+        raise CostError(
+            f"the cost returned {value.dtype} for z of {z.dtype}; convert it with value.to(z)"
+        )
+    if value.dtype != z.dtype:
+        raise CostError(
+            f"the cost returned {value.dtype} for z of {z.dtype}; constants follow z with x.to(z), "
+            "parameters where their module is passed as Cost(fn, module), and "
+            f"Cost(fn, dtype={value.dtype}) converts both ways"
+        )
+    if z.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
+        raise CostError(
+            "the cost has no gradient with respect to z, which the estimator asked for; argmax, "
+            "comparisons, detach, item and no_grad cut it. A task whose cost has none says "
+            "relaxable = False"
+        )
 
 
 def _held(x: Tensor, frozen: bool) -> Tensor:

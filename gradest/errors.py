@@ -21,6 +21,14 @@ class DataError(UsageError):
     """A data set that is unknown, damaged, or missing and not to be had."""
 
 
+class CostError(UsageError):
+    """A cost that breaks its contract; the message says how, and what would mend it."""
+
+
+class ContractError(UsageError):
+    """An estimator that breaks its contract, so that what is measured would not be what it says."""
+
+
 class Inapplicable(UsageError):
     """An estimator that cannot run on a task by its nature: such a cell is skipped."""
 

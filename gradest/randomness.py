@@ -5,10 +5,12 @@ reproducible and the global random state is left untouched.  Whoever wants other
 enumeration, quasi-random numbers) puts another source in its place; no estimator changes.
 """
 
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +19,15 @@ class Draws:
     """Pseudo-random draws from one `torch.Generator` (None: torch's global one).
 
     `count` is the number of requests served: an estimator that leaves it unchanged is
-    deterministic.  `nbytes` is the memory that they took, noise and tables of probabilities.
+    deterministic.  `nbytes` is the memory that they took, noise and tables of probabilities, and
+    `leading` the sizes of the first axes of the noise, which is that of the rows.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
         self.count = 0
         self.nbytes = 0
+        self.leading: set[int] = set()
 
     @classmethod
     def seeded(cls, seed: int, device: str | torch.device = "cpu") -> "Draws":
@@ -65,6 +69,7 @@ class Draws:
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
         self.count += 1
+        self.leading.add(shape[0] if len(shape) else 1)
         noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
         self.nbytes += noise.nbytes
         return getattr(noise, law)(generator=self.generator)
@@ -73,6 +78,24 @@ class Draws:
 def _noise_dtype(like: Tensor) -> torch.dtype:
     """Half precision has too few mantissa bits to hold the tails of any of these laws."""
     return torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+
+
+@contextmanager
+def global_randomness_kept(seed: int) -> Iterator[None]:
+    """Within the block the global states of torch, numpy and random are those of the seed.
+
+    After it they are what they were: code that draws from them is reproducible, and changes none.
+    """
+    numpys, pythons = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(enabled=True):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpys)
+            random.setstate(pythons)
 
 
 _global = Draws()

@@ -31,12 +31,14 @@ from gradest.inference import (
     total_variance,
 )
 from gradest.measuring import truth
+from gradest.measuring.arguments import check_arguments, check_estimators, check_task
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
-from gradest.measuring.preparation import called, check_subjects
+from gradest.measuring.preparation import called
 from gradest.measuring.progress import display
 from gradest.moments import Moments
 from gradest.quantities import interval, number
+from gradest.randomness import global_randomness_kept
 
 POWER = 0.8  # with which the smallest detectable effects would have been found
 
@@ -153,8 +155,18 @@ def compare(
     draws that cannot be enumerated though they should, NonFiniteGradient when an estimate is NaN
     or infinite.
     """
-    check_subjects([a, b], task, replicates)
-    with display(f"{called(a)} against {called(b)} on {called(task)}", progress):
+    check_estimators([a, b])
+    check_task(task)
+    check_arguments(
+        replicates=replicates,
+        seed=seed,
+        device=device,
+        adapt_steps=adapt_steps,
+        enumerate_draws=enumerate_draws,
+        dtype=dtype,
+    )
+    title = f"{called(a)} against {called(b)} on {called(task)}"
+    with display(title, progress), global_randomness_kept(seed):
         sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
         difference = draw(sides, replicates, seed)
         known = truth.known(sides[0].replicator, {})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.inference import mean_interval
+from gradest.knobs import build
 from gradest.measuring.progress import phase
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import schedule
@@ -50,6 +51,14 @@ class _Replaying(Draws):
         return self._tape.popleft().reshape(shape).to(like.dtype)
 
 
+def _another(estimator: Estimator) -> Estimator:
+    """A copy; where the state cannot be copied, another one with the same knobs."""
+    try:
+        return copy.deepcopy(estimator)
+    except Exception:  # whatever an attribute raises that was not made to be copied
+        return build(type(estimator), estimator.knobs)
+
+
 def drift(
     estimator: Estimator,
     task: Task,
@@ -65,9 +74,9 @@ def drift(
     recording = _Recording(torch.Generator(device).manual_seed(seed))
     replaying = _Replaying(recording.tape)
     with drawing_from(recording):
-        narrow = Replicator(copy.deepcopy(estimator), task, dtype, device)
+        narrow = Replicator(_another(estimator), task, dtype, device)
     with drawing_from(replaying):
-        wide = Replicator(copy.deepcopy(estimator), task, torch.float64, device)
+        wide = Replicator(_another(estimator), task, torch.float64, device, cost_dtype=dtype)
     with phase("adapting in both precisions", 2 * steps):
         for _ in range(steps):
             with drawing_from(recording):

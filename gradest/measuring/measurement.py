@@ -1,18 +1,22 @@
 """One estimator on one task: replicates of the gradient, or all its outcomes, as moments."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from gradest.contracts import Estimator, Task
-from gradest.errors import UsageError
-from gradest.measuring import truth
+from gradest.errors import NonFiniteGradient, UsageError
+from gradest.measuring import enumeration, truth
+from gradest.measuring.arguments import check_arguments, check_estimators, check_task
 from gradest.measuring.drift import Drift, drift
 from gradest.measuring.memory import peak_bytes
 from gradest.measuring.outcomes import Enumerated, Unlisted
 from gradest.measuring.parameters import LOG_ALPHA, projections, pulled_back
 from gradest.measuring.precision import Precision, planned
-from gradest.measuring.preparation import called, check_subjects, prepared
+from gradest.measuring.preparation import called, prepared
+from gradest.measuring.probes import blame
 from gradest.measuring.progress import display, phase
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import ENUMERATED, Measurement
@@ -20,7 +24,7 @@ from gradest.measuring.rounding import resolution
 from gradest.measuring.tally import COSINES, Tally
 from gradest.measuring.truth import Reference
 from gradest.moments import Moments
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, drawing_from, global_randomness_kept
 
 _WEIGHED = 64  # replicates at once whose memory is watched
 
@@ -45,7 +49,8 @@ def measure(
     Where the draws of an estimate have at most 1,000,000 joint outcomes, and these take some
     seconds at most, they are all visited and weighted by their probabilities: the moments are exact
     (`method` is enumerated; else `drawn_because` says why not).  `enumerate_draws` False draws
-    replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many as `replicates` says, or as a `precision` asks for.
+    replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many
+    as `replicates` says, or as a `precision` asks for.
 
     `adapt_steps` None: as many as the estimator asks for.  `reference`, of the same task and by
     other draws (`gradest.measure_reference`), stands for the truth where that is unknown.
@@ -57,42 +62,57 @@ def measure(
     replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
     estimate is NaN or infinite.
     """
-    check_subjects([estimator], task, replicates)
+    check_estimators([estimator])
+    check_task(task)
+    check_arguments(
+        replicates=replicates,
+        seed=seed,
+        device=device,
+        adapt_steps=adapt_steps,
+        enumerate_draws=enumerate_draws,
+        tolerant=tolerant,
+        dtype=dtype,
+    )
     for given, kind, name in (
         (precision, Precision, "precision"),
         (reference, Reference, "reference"),
     ):
         if given is not None and not isinstance(given, kind):
-            raise UsageError(f"{name} = {given!r} is no gradest {kind.__name__}")
-    if not isinstance(dtype, torch.dtype):
-        raise UsageError(f"dtype = {dtype!r} is no torch.dtype, such as torch.float32")
+            raise UsageError(f"{name} = {given!r}; expected a gradest {kind.__name__}")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
     title = f"{called(estimator)} on {called(task)}"
     moved = Drift(0.0, 0.0)
     if dtype != torch.float64:
-        with display(title, progress):
+        with display(title, progress), global_randomness_kept(seed):
             moved = drift(estimator, task, dtype, device, steps, seed)
-    with display(title, progress), drawing_from(Draws.seeded(seed, device)) as source:
+    with (
+        display(title, progress),
+        global_randomness_kept(seed),
+        drawing_from(Draws.seeded(seed, device)) as source,
+    ):
         subject = prepared(estimator, task, steps, dtype, device, source)
         replicator, chunk = subject.replicator, subject.chunk
         maps = projections(task, replicator.problem.logits)
         known = truth.known(replicator, maps)
+        if known is None and not tolerant and enumeration.enumerable(replicator.problem):
+            _refuse_costs(replicator)
         if known is None and reference is not None:
             known = truth.estimated(reference)
         tally = Tally(subject.title, replicator.logits, known, maps, tolerant)
         with drawing_from(Draws.seeded(seed, device)):  # what is weighed hangs on the chunk
             memory = _weighed(replicator, min(_WEIGHED, chunk))
         start = time.perf_counter()
-        found = subject.listed(enumerate_draws, tally.columns)
-        if isinstance(found, Enumerated):
-            _settle(tally, found, replicator, chunk)
-        else:
-            if precision is not None:
-                with phase("planning"):
-                    replicates = planned(precision, replicator, chunk, known)
-            start = time.perf_counter()
-            for piece in replicator.pieces(replicates, chunk):
-                tally.add(*piece)
+        with _blaming(replicator):
+            found = subject.listed(enumerate_draws, tally.columns)
+            if isinstance(found, Enumerated):
+                _settle(tally, found, replicator, chunk)
+            else:
+                if precision is not None:
+                    with phase("planning"):
+                        replicates = planned(precision, replicator, chunk, known)
+                start = time.perf_counter()
+                for piece in replicator.pieces(replicates, chunk):
+                    tally.add(*piece)
         outcomes = found.outcomes if isinstance(found, Enumerated) else None
         seconds = (time.perf_counter() - start) / (outcomes or replicates)
     gradients = {name: Moments.stacked(parts) for name, parts in tally.gradients.items()}
@@ -123,6 +143,22 @@ def measure(
         title=title,
         drawn_because=found.reason if isinstance(found, Unlisted) else "",
     )
+
+
+@contextmanager
+def _blaming(replicator: Replicator) -> Iterator[None]:
+    """An estimate that is not finite is the cost's fault where some code's cost is not."""
+    try:
+        yield
+    except NonFiniteGradient:
+        _refuse_costs(replicator)
+        raise
+
+
+def _refuse_costs(replicator: Replicator) -> None:
+    """Raises NonFiniteGradient for a code whose cost is not finite, if one is found."""
+    if cause := blame(replicator.problem, replicator.logits):
+        raise NonFiniteGradient(f"{replicator.task.name}: {cause}")
 
 
 def _settle(tally: Tally, found: Enumerated, replicator: Replicator, chunk: int) -> None:

@@ -17,6 +17,7 @@ from gradest.contracts import Estimator, Task, inapplicable
 from gradest.costs import Problem, width
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring import enumeration
+from gradest.measuring.arguments import check_arguments, check_task
 from gradest.measuring.measurement import measure
 from gradest.measuring.preparation import called
 from gradest.measuring.progress import advance, display, phase
@@ -63,6 +64,8 @@ def measure_reference(
     whose pilot alone would take more than 2³² numbers in its codes are left out.  `progress` is as
     in `gradest.measure`.  Raises UsageError where none applies to the task.
     """
+    check_task(task)
+    check_arguments(seed=seed, device=device)
     with display(f"reference of {called(task)}", progress):
         return _measured(task, precision, seed, device)
 

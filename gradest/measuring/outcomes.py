@@ -24,6 +24,7 @@ LIMIT = 1_000_000  # joint outcomes of the draws of one estimate
 NUMBERS = 500_000_000
 _PASSES = 3  # over a gradient and for its moments, as much work as so many evaluations of f
 _ROWS = 2**14  # at once
+_AGAIN = 5  # calls of an estimator that draws nothing
 _ALIKE = 4  # rows whose draws are the same, and so must be the estimates
 _REQUESTS = 10_000  # from one estimate; draws from a single category never are too many outcomes
 _MOST = 15  # decimal digits of a number of outcomes that is still counted exactly
@@ -216,8 +217,14 @@ def _recorded(replicator: Replicator, limit: int) -> _Recorded | Unlisted:
         gradient, _ = replicator.each(_ALIKE)  # [B, R, N · K]
     if unlisted := recorded.unlisted():
         return unlisted
+    seen = [gradient]
+    # Noise from elsewhere may be the same by chance: what draws nothing is looked at more often.
+    for _ in range(1 if recorded.count else _AGAIN):
+        with drawing_from(_Recorded(_ALIKE * len(logits), limit, logits.device)):
+            seen.append(replicator.each(_ALIKE)[0])
     rounding = 64 * torch.finfo(gradient.dtype).eps * gradient.abs().max()
-    alike = not (gradient - gradient[:, :1]).abs().max() > rounding  # NaN where all are NaN
+    spread = (torch.cat(seen, 1) - gradient[:, :1]).abs().max()
+    alike = not spread > rounding  # NaN where all are NaN
     if not alike or not torch.equal(torch.get_rng_state(), state):
         return Unlisted("they include randomness past the vocabulary")
     count = recorded.outcomes

@@ -1,7 +1,7 @@
 """What a measurement and a comparison begin with: what is asked for, and an estimator adapted."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,8 +11,8 @@ from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.adaptation import Look, adapted
 from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visited
+from gradest.measuring.probes import probe
 from gradest.measuring.replicator import Replicator
-from gradest.measuring.schedule import FEWEST
 from gradest.randomness import Draws
 
 
@@ -55,9 +55,11 @@ def prepared(
 ) -> Prepared:
     """The estimator bound to the task and adapted, so many steps, by draws of `source`, in use.
 
-    Raises Inapplicable where the estimator does not apply to the task.
+    Raises Inapplicable where the estimator does not apply to the task, CostError for a cost that is
+    no function of z and ContractError for an estimator whose rows share noise.
     """
     replicator = Replicator(estimator, task, dtype, device)
+    probe(task.name, replicator.problem, replicator.logits)
     chunk = replicator.pilot(source)
     return Prepared(replicator, chunk, tuple(adapted(replicator, steps, chunk)))
 
@@ -67,18 +69,3 @@ def called(what: Estimator | Task) -> str:
     chosen = {k: v for k, v in what.knobs.items() if v is not None}
     said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in chosen.items())
     return f"{what.name} ({', '.join(said)})" if chosen else what.name
-
-
-def check_subjects(estimators: Sequence[Estimator], task: Task, replicates: int) -> None:
-    """Raises UsageError for what is no estimator or no task, and for too few replicates."""
-    made = [
-        *((estimator, Estimator, "estimator") for estimator in estimators),
-        (task, Task, "task"),
-    ]
-    for given, kind, name in made:
-        if not isinstance(given, kind):
-            raise UsageError(f"{given!r} is no {name}; gradest.make_{name}(name) makes one")
-    if not isinstance(replicates, int):
-        raise UsageError(f"replicates = {replicates!r} is no whole number")
-    if replicates < FEWEST:
-        raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")

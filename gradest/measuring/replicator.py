@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from gradest.contracts import Estimator, Task, inapplicable
-from gradest.errors import Inapplicable
+from gradest.errors import ContractError, Inapplicable
+from gradest.measuring.probes import fitted
+from gradest.measuring.problems import problem_of
 from gradest.measuring.progress import advance, phase
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
@@ -17,7 +19,8 @@ from gradest.objectives import beside, owns_kl, posed
 from gradest.randomness import Draws
 
 _ADAPT_ROWS = 64  # fresh draws a step of adapt looks at, for each data point
-_PILOT_ROWS = 4
+_PILOT_ROWS = 7  # unlike the sizes of other axes as a rule, so that an axis of rows is known as one
+_ALIKE = 32  # rows that are alike by chance in so few cases that it tells
 # What one chunk may save for its backward pass, and what its gradients may take in float64.  On a
 # CPU a chunk that stays in the cache beats a larger one; a GPU wants to be filled.
 _SAVED_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}
@@ -27,7 +30,10 @@ _GRADIENT_BYTES = {"cpu": 2**20, "cuda": 512 * 2**20}
 class Replicator:
     """Replicates of one estimator on one task, in one dtype and on one device.
 
-    Raises Inapplicable where the estimator does not apply to the task.
+    A cost that cannot be evaluated in float64 is in `cost_dtype`, by default the dtype.
+
+    Raises Inapplicable where the estimator does not apply to the task, UsageError for a problem
+    that is none.
     """
 
     def __init__(
@@ -36,14 +42,16 @@ class Replicator:
         task: Task,
         dtype: torch.dtype = torch.float64,
         device: str | torch.device = "cpu",
+        cost_dtype: torch.dtype | None = None,
     ) -> None:
-        self.task, self.problem = task, task.problem()
+        self.task, self.problem = task, fitted(problem_of(task), cost_dtype or dtype)
         if reason := inapplicable(estimator, task, self.problem):
             raise Inapplicable(reason)
         self.estimator = estimator
         self.logits = self.problem.logits.detach().to(device, dtype)  # [B, N, K]
         self.evaluations = 0  # of f, per estimate
         self.gradient_evaluations = 0
+        self._repeated: Tensor | None = None  # the estimate of all rows of a call, where it was one
         # What is in closed form has no noise: it is added to every replicate, and to the truth.
         exact_logits = self.problem.logits.detach().double().requires_grad_()
         self.penalty = beside(task, exact_logits, self.problem.f)  # [B]
@@ -64,6 +72,7 @@ class Replicator:
             f = self.problem.f.replicated(len(self.logits), logits)
             self.estimator.adapt(*posed(self.estimator, logits, f))
             advance()
+        self._repeated = None
 
     def __call__(self, replicates: int) -> tuple[Tensor, Tensor]:
         """Gradients [R, B·N·K] and objective values [R], the mean over the data points.
@@ -71,7 +80,9 @@ class Replicator:
         Raises ValueError when the estimator breaks its contract.
         """
         gradient, value = self.each(replicates)
-        return gradient.transpose(0, 1).flatten(1), value.mean(0)
+        gradient = gradient.transpose(0, 1).flatten(1)
+        self._refuse_common_noise(gradient)
+        return gradient, value.mean(0)
 
     def pieces(self, replicates: int, chunk: int) -> Iterator[tuple[Tensor, Tensor, int, bool]]:
         """So many replicates, piece by piece: gradients [R, B·N·K], values [R], into how many
@@ -108,6 +119,38 @@ class Replicator:
             gradient, value = gradient + self._shift, value + self._shift_of_value
         return gradient, value
 
+    def _refuse_shared_noise(self, source: Draws) -> None:
+        """Raises ContractError for noise that is not drawn for each row."""
+        rows = _PILOT_ROWS * len(self.logits)
+        shared = [size for size in sorted(source.leading) if size % rows]
+        if shared:
+            raise ContractError(
+                f"{self.estimator.name}: rows share noise (law 'rows'): noise whose first axis has "
+                f"{shared[0]} entries is drawn for {rows} rows; every row is a replicate and draws "
+                "its own, as sample(logits) does with the logits of all rows"
+            )
+
+    def _refuse_common_noise(self, gradient: Tensor) -> None:
+        """Raises ContractError where all rows are alike in each call, and calls are not.
+
+        So it is where the noise of a call is drawn once for all rows, from wherever it comes.  By
+        chance it has a probability below 4⁻³²: each call's rows are of one outcome, and these
+        differ.
+        """
+        if len(gradient) < _ALIKE or not torch.equal(gradient[0], gradient[1]):
+            return
+        first = gradient[:1]
+        rounding = 64 * torch.finfo(gradient.dtype).eps * first.abs().max()
+        if not (gradient - first).abs().max() <= rounding:
+            return
+        if self._repeated is not None and (self._repeated - first).abs().max() > 16 * rounding:
+            raise ContractError(
+                f"{self.estimator.name}: rows share noise (law 'rows'): the estimates of all "
+                f"{len(gradient):,} rows of a call are the same, and other ones in another call; "
+                "every row is a replicate and draws its own noise"
+            )
+        self._repeated = first
+
     def _rows(self, replicates: int) -> Tensor:
         """Rows of a data point side by side, so that [B·R] unflattens to [B, R] as a view."""
         # Copied, not expanded: every operation on a tensor of stride 0 would pay for it.
@@ -122,8 +165,10 @@ class Replicator:
             saved += tensor.nbytes
             return tensor
 
+        source.leading.clear()
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
             self(_PILOT_ROWS)
+        self._refuse_shared_noise(source)
         # Draws and what f is evaluated at count too: they take memory where no graph saves them.
         saved += source.nbytes - drawn
         saved += self.evaluations * _PILOT_ROWS * self.logits.nbytes

@@ -17,6 +17,7 @@ from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 
 from gradest.concrete import concrete_log_prob
+from gradest.errors import UsageError
 from gradest.plots import canvas, looks
 
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(0.75)]])
@@ -37,9 +38,9 @@ MANY = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 def simplex(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = FEW) -> Figure:
     """The discrete distribution at the vertices, and beside it densities of its relaxations.
 
-    Raises ValueError unless there are three categories.
+    Raises UsageError unless there are three positive α and positive temperatures.
     """
-    _three(alpha)
+    _check(alpha, temperatures)
     title = (
         "Concrete relaxations of a discrete law: as λ rises the mass leaves the vertices, "
         "and each part keeps its share"
@@ -57,9 +58,9 @@ def simplex(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = FEW)
 def simplex_panels(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = MANY) -> Figure:
     """The same densities over many temperatures, three in a line.
 
-    Raises ValueError unless there are three categories.
+    Raises UsageError unless there are three positive α and positive temperatures.
     """
-    _three(alpha)
+    _check(alpha, temperatures)
     lines = math.ceil(len(temperatures) / 3)
     title = "Concrete densities on the simplex as the temperature rises"
     figure, grid = canvas.panels(lines, 3, (2.75, 3.0), title, _keys(), {})
@@ -94,9 +95,15 @@ def density(alpha: Sequence[float], temperature: float, points: np.ndarray) -> n
     return (log_p.exp() / 2).numpy()
 
 
-def _three(alpha: Sequence[float]) -> None:
+def _check(alpha: Sequence[float], temperatures: Sequence[float]) -> None:
     if len(alpha) != 3:
-        raise ValueError(f"α has {len(alpha)} entries; a simplex is drawn of three")
+        raise UsageError(f"alpha has {len(alpha)} entries; a simplex is drawn of three")
+    for name, values in (("alpha", alpha), ("temperatures", temperatures)):
+        for value in values:
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name} = {tuple(values)}: {value} is not a positive number")
+    if not len(temperatures):
+        raise UsageError("temperatures is empty; give at least one")
 
 
 def _discrete(ax: Axes, alpha: Sequence[float]) -> None:

@@ -1,0 +1,84 @@
+"""The arguments of `measure`, `compare` and `measure_reference`, checked where they enter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gradest.contracts import Estimator, Task
+from gradest.errors import UsageError
+from gradest.measuring.schedule import FEWEST
+
+SEEDS = 2**63  # seeds are below this, which tables, generators and YAML all hold
+
+
+def check_estimators(estimators: Sequence[Any]) -> None:
+    """Raises UsageError for what is not an Estimator."""
+    for given in estimators:
+        _check_made(given, Estimator, "estimator")
+
+
+def check_task(task: Any) -> None:
+    """Raises UsageError for what is not a Task."""
+    _check_made(task, Task, "task")
+
+
+def check_arguments(
+    *,
+    replicates: Any = FEWEST,
+    seed: Any,
+    device: Any,
+    adapt_steps: Any = None,
+    enumerate_draws: Any = None,
+    tolerant: Any = False,
+    dtype: Any = torch.float64,
+) -> None:
+    """Raises UsageError, in one line, for the first argument that cannot be used."""
+    _check_whole("replicates", replicates)
+    if replicates < FEWEST:
+        raise UsageError(f"replicates = {replicates}; at least {FEWEST} are needed for intervals")
+    check_seed(seed)
+    if adapt_steps is not None:
+        _check_whole("adapt_steps", adapt_steps)
+        if adapt_steps < 0:
+            raise UsageError(f"adapt_steps = {adapt_steps}; expected None or a number from 0 on")
+    for name, given, known in (
+        ("enumerate_draws", enumerate_draws, (True, False, None)),
+        ("tolerant", tolerant, (True, False)),
+    ):
+        if not any(given is value for value in known):
+            raise UsageError(f"{name} = {given!r}; expected {' or '.join(map(str, known))}")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise UsageError(f"dtype = {dtype!r}; expected a floating torch.dtype, as torch.float32")
+    check_device(device)
+
+
+def check_seed(seed: Any) -> None:
+    """Raises UsageError for what is not a whole number from 0 to 2⁶³ − 1."""
+    _check_whole("seed", seed)
+    if not 0 <= seed < SEEDS:
+        raise UsageError(f"seed = {seed}; expected a whole number from 0 to 2**63 - 1")
+
+
+def check_device(device: Any) -> None:
+    """Raises UsageError for what torch does not take for a device, and for one that is missing."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"device = {device!r} cannot be used: {reason}") from None
+
+
+def _check_made(given: Any, kind: type, name: str) -> None:
+    if isinstance(given, kind):
+        return
+    if isinstance(given, type) and issubclass(given, kind):
+        told = f"the class {given.__name__}; make an instance, {given.__name__}()"
+    else:
+        told = f"{given!r}; create one with gradest.make_{name}(name)"
+    raise UsageError(f"expected {'an' if name[0] in 'aeiou' else 'a'} {kind.__name__}, got {told}")
+
+
+def _check_whole(name: str, given: Any) -> None:
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise UsageError(f"{name} = {given!r}; expected a whole number")
