@@ -7,9 +7,8 @@ that `--check` tests of a task, by the same names.
 
 import inspect
 import math
-import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -39,25 +38,58 @@ def probe(name: str, problem: Problem, logits: Tensor) -> None:
     z = _some_codes(logits)
     with _global_randomness() as touched, torch.no_grad():
         given = z.clone()
-        whole = _value(name, f, z)  # [B, R, S]
-        _refuse(name, "deterministic", f, whole, _value(name, f, z), touched)
+        whole = _value(name, f, z).flatten(1)  # [B, C]
         if not torch.equal(given, z):
             raise CostError(f"{name}: the cost changed z in place; it is given z to read alone")
-        for kept in (slice(0, None, 2), slice(1, None, 2)) if len(z) > 1 else ():
-            others = z.roll(1, 1)
-            others[kept] = z[kept]
-            _refuse(name, "points", f, whole[kept], _value(name, f, others)[kept], touched)
-        # Alone a code is its batch's minimum, mean and maximum: one of two moves with any of them.
-        for alone in (whole.flatten(1).argmin(1), whole.flatten(1).argmax(1)):
-            index = alone[:, None]  # [B, 1]
-            code = z.flatten(1, 2)[torch.arange(len(z), device=z.device)[:, None], index]
-            of_part = _value(name, f, code.unsqueeze(1)).flatten(1)
-            _refuse(name, "middle axes", f, whole.flatten(1).gather(1, index), of_part, touched)
+        again = _value(name, f, z).flatten(1)
+        law = "" if _alike(f, whole, again, _AGAIN) else "deterministic"
+        if law := law or _broken(name, f, z, whole):
+            raise CostError(
+                f"{name}: the cost is not a function of z (law {law!r}): {_TOLD[law]}"
+                f"{_why(f, law, touched())}"
+            )
         if which := touched():
             raise CostError(
                 f"{name}: the cost changes the global random state of {which} (law "
                 "'deterministic'); a measurement neither reads nor changes it"
             )
+
+
+_TOLD = {
+    "deterministic": "the same codes have other costs a second time",
+    "middle axes": "the cost of a code depends on the codes that are evaluated beside it",
+    "points": "the cost of a data point depends on the codes of the others",
+}
+
+
+def _broken(name: str, f: Cost, z: Tensor, whole: Tensor) -> str:
+    """The law that the costs [B, C] of the codes z [B, R, S, N, K] break, or nothing."""
+    points = len(z)
+    for kept in (slice(0, None, 2), slice(1, None, 2)) if points > 1 else ():
+        others = z.roll(1, 1)
+        others[kept] = z[kept]
+        if not _alike(f, whole[kept], _value(name, f, others).flatten(1)[kept], _OTHERWISE):
+            return "points"
+    # Alone a code is its batch's minimum, mean and maximum: one of two moves with any of them.
+    codes, number = z.flatten(1, 2), torch.arange(points, device=z.device)
+    for alone in (whole.argmin(1), whole.argmax(1)):
+        value = _value(name, f, codes[number, alone][:, None, None]).flatten()
+        if not _alike(f, whole[number, alone], value, _OTHERWISE):
+            return "middle axes"
+    return ""
+
+
+def _alike(f: Cost, a: Tensor, b: Tensor, units: int) -> bool:
+    """Whether costs are the same up to so many units of rounding, or both not finite."""
+    a_, b_ = a.flatten().tolist(), b.flatten().tolist()
+    size = max((abs(x) for x in (*a_, *b_) if math.isfinite(x)), default=0.0)
+    dtypes = (a.dtype, f.dtype or a.dtype)
+    room = units * size * max(torch.finfo(dtype).eps for dtype in dtypes)
+    # Two NaN are alike, and two infinities.
+    return all(
+        abs(x - y) <= room if math.isfinite(x) and math.isfinite(y) else str(x) == str(y)
+        for x, y in zip(a_, b_, strict=True)
+    )
 
 
 def fitted(problem: Problem, dtype: torch.dtype) -> Problem:
@@ -83,15 +115,12 @@ def _takes(problem: Problem, logits: Tensor) -> bool:
 
 
 def _some_codes(logits: Tensor) -> Tensor:
-    """Codes that can occur, each latent's uniform over its categories: [B, R, S, N, K]."""
-    points, latents, categories = logits.shape
-    draws = torch.Generator().manual_seed(_SEED)
-    weight = logits.isfinite().double().cpu()  # [B, N, K]
-    cdf = weight.cumsum(-1)
-    u = torch.rand(points, latents, _ROWS * _SAMPLES, generator=draws, dtype=torch.float64)
-    index = torch.searchsorted(cdf, u * cdf[..., -1:], right=True).clamp_(max=categories - 1)
-    index = index.movedim(-1, 1).unflatten(1, (_ROWS, _SAMPLES))  # [B, R, S, N]
-    return one_hot(index.to(logits.device), logits)
+    """Codes that can occur, each latent's spread over its categories: [B, R, S, N, K]."""
+    latents, categories = logits.shape[1:]
+    places = torch.arange(_ROWS * _SAMPLES * latents * categories, device=logits.device)
+    spread = (places * 0.6180339887 % 1).view(_ROWS, _SAMPLES, latents, categories)
+    possible = logits.isneginf().logical_not_()[:, None, None]  # [B, 1, 1, N, K]
+    return one_hot((spread * possible).argmax(-1), logits)
 
 
 def _value(name: str, f: Cost, z: Tensor) -> Tensor:
@@ -118,31 +147,6 @@ def _raised(error: Exception, f: Cost, z: Tensor) -> str:
         "module is passed as Cost(fn, module). Cost(fn, dtype=torch.float32) converts both ways, "
         "and measure(..., dtype=torch.float32) measures in that dtype"
     )
-
-
-def _refuse(name: str, law: str, f: Cost, whole: Tensor, part: Tensor, touched: Any) -> None:
-    """Raises CostError where the same codes have other costs."""
-    both = whole.isfinite() & part.isfinite()
-    alike = whole.isfinite() == part.isfinite()
-    size = float(torch.where(both, whole.abs(), 0.0).max())
-    gap = float(torch.where(both, (whole - part).abs(), 0.0).max())
-    units = _AGAIN if law == "deterministic" else _OTHERWISE
-    if alike.all() and gap <= units * torch.finfo(_narrowest(f, whole)).eps * size:
-        return
-    by = f"by {gap / size:.2g} relative to the largest" if size else "altogether"
-    how = {
-        "deterministic": f"the same codes have other costs a second time, {by}",
-        "middle axes": f"a code's cost differs {by} with the codes that are evaluated beside it",
-        "points": f"the cost of a data point differs {by} with the codes of the others",
-    }[law]
-    raise CostError(
-        f"{name}: the cost is not a function of z (law {law!r}): {how}{_why(f, law, touched())}"
-    )
-
-
-def _narrowest(f: Cost, whole: Tensor) -> torch.dtype:
-    dtypes = {whole.dtype, f.dtype or whole.dtype}
-    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def _why(f: Cost, law: str, which: str) -> str:
@@ -179,24 +183,29 @@ def _modules(f: Cost) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def _global_randomness() -> Iterator[Any]:
-    """Yields a function that names the libraries whose global state changed; restores it after."""
-    before = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+def _global_randomness() -> Iterator[Callable[[], str]]:
+    """Yields a function that names the libraries whose global state changed.
+
+    An error within the block restores it.
+    """
+    torchs, numpys, pythons = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
     def touched() -> str:
+        numpy_ = np.random.get_state()
         same = {
-            "torch": torch.equal(torch.get_rng_state(), before[0]),
-            "numpy": pickle.dumps(np.random.get_state()) == pickle.dumps(before[1]),
-            "random": random.getstate() == before[2],
+            "torch": torch.equal(torch.get_rng_state(), torchs),
+            "numpy": numpy_[2:] == numpys[2:] and np.array_equal(numpy_[1], numpys[1]),
+            "random": random.getstate() == pythons,
         }
         return ", ".join(name for name, kept in same.items() if not kept)
 
     try:
         yield touched
-    finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
+    except BaseException:
+        torch.set_rng_state(torchs)
+        np.random.set_state(numpys)
+        random.setstate(pythons)
+        raise
 
 
 def blame(problem: Problem, logits: Tensor) -> str:
