@@ -57,7 +57,7 @@ _MODES = {
     "list": "--list",
     "check": "--check",
     "report": "--report",
-    "new": "--new-estimator and --new-task",
+    "new": "--new-...",
 }
 # Kept apart from the parser, which then tells what was given from what was not.
 _DEFAULTS: dict[str, Any] = {

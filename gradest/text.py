@@ -1,5 +1,6 @@
 """Text that comes from elsewhere, as one line of a message can show it."""
 
+import math
 from typing import Any
 
 _LONGEST = 80  # characters of a value that are shown
@@ -42,8 +43,9 @@ def described(error: BaseException) -> str:
 def _begun(value: Any, longest: int) -> str:
     if isinstance(value, str):
         return repr(value if len(value) <= longest else f"{value[:longest]}{value[-longest:]}")
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * longest:
-        return f"an integer of {value.bit_length()} bits"  # Python refuses to write out the largest
+    if isinstance(value, int) and value.bit_length() > 4 * longest:
+        # By its logarithm: Python refuses to write out the largest.
+        return f"a number of some {round(math.log10(abs(value)))} digits"
     if isinstance(value, list | tuple) and len(value) > longest:
         return f"{_begun(list(value[:longest]), longest)[:-1]}, ...]"
     if isinstance(value, dict) and len(value) > longest:

@@ -28,7 +28,7 @@ from gradest.training.settings import Annealing, Evaluation, GradientLooks, Trai
 
 Entries = list[Any]
 
-MOST_CELLS = 20_000
+MOST_CELLS = 10_000
 MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
 MOST_STEPS = 10**9
 

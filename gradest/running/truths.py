@@ -10,6 +10,7 @@ from typing import Any
 import joblib
 import torch
 
+from gradest.costs import outcomes
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.objectives import closed_form
@@ -111,6 +112,7 @@ def _unknown(cell: ReferenceCell, registry: Registry) -> bool:
     try:
         problem = task.problem()
         closed = closed_form(task, problem.logits.detach().double(), problem.f)
-        return needed(problem, closed)
+        outcomes(problem)  # which `needed` asks for: logits of no such shape are the task's fault
     except (Exception, SystemExit):  # a plugin's: each of its cells asks the same and fails with it
         return False
+    return needed(problem, closed)
