@@ -219,12 +219,10 @@ def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path, wher
     if where == "prepare":  # which is not what its cells are measured by
         assert (status, fails) == (0, [False] * 4)
         return
-    if what.startswith("raise SystemExit"):  # of workers, which the runner's own tests are about
-        assert (status, fails) == (1, [False, False, True, True])
-        return
-    wet, out, _ = run(call, suite, tmp_path / "out", "--plugin", wild)
-    assert "2 ok, 0 skipped, 2 failed" in out
-    assert (status, wet, fails) == (1, 1, [False, False, True, True])
+    assert (status, fails) == (1, [False, False, True, True])
+    if what in ("return None", "logits = torch.full((1, 1, 3), torch.nan)"):
+        wet, out, _ = run(call, suite, tmp_path / "out", "--plugin", wild)
+        assert wet == 1 and "2 ok, 0 skipped, 2 failed" in out
 
 
 def test_every_option_is_in_the_table_of_modes_with_its_default():
@@ -237,7 +235,7 @@ def test_the_ends_of_the_range_of_seeds_reach_the_tables(call, suite, tmp_path, 
     suite.write_text("replicates: 64\ntasks: [categorical]\nestimators: [concrete]\n")
     assert run(call, suite, tmp_path / "out", "--seed", seed)[0] == 0
     rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
-    assert rows.seed.tolist() == [seed]
+    assert set(rows.seed) == {seed}
 
 
 def test_the_version_is_that_of_the_project(call):
