@@ -243,7 +243,7 @@ def _name(text: str) -> str:
     _word(text)
     try:
         text.encode()
-        os.lstat(text)
+        os.stat(text)
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f"{shortened(text)} is no UTF-8") from None
     except ValueError:

@@ -244,6 +244,14 @@ def test_the_version_is_that_of_the_project(call):
     assert gradest.__version__ == project["version"]
 
 
+@pytest.mark.parametrize("mode", ["--suite", "--check", "--report"])
+def test_a_link_onto_itself_is_one_line(call, tmp_path, mode):
+    link = tmp_path / "loop.yaml"
+    link.symlink_to(link.name)
+    status, out, err = call(mode, link)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["pipe.yaml", "pipe.py"])
 def test_a_pipe_is_not_waited_for(call, suite, tmp_path, name):
     pipe = tmp_path / name

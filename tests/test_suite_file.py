@@ -128,6 +128,8 @@ def refused(tmp_path, registry):
         ("\ufeff" + BASE + "seeds: x\n", 5, "seeds = 'x'"),
         (BASE.encode("utf-16"), 1, "the file is UTF-16; a suite is UTF-8"),
         (BASE.encode() + b"description: caf\xe9\n", 5, "cannot be read: byte 0xe9 is no UTF-8"),
+        (BASE + "seeds: [1", 5, "malformed YAML: "),
+        (BASE + "seeds", 5, "malformed YAML: could not find expected ':'"),
         ("", 1, "the file is empty"),
         ("# nothing\n", 1, "the file is empty"),
         (BASE + "---\n" + BASE, 5, "a suite is one document, and here a second one begins"),

@@ -131,7 +131,9 @@ def _composed(path: Path, text: str) -> _Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         told = error.problem or error.context
-        raise SuiteError(f"{path}:{mark.line + 1 if mark else 1}: malformed YAML: {told}") from None
+        # At the end of the file a mark may lie beyond its last line.
+        line = min(mark.line + 1, _line_at(text, len(text))) if mark else 1
+        raise SuiteError(f"{path}:{line}: malformed YAML: {told}") from None
     except yaml.YAMLError as error:
         told = " ".join(str(error).split())
         raise SuiteError(f"{path}:1: malformed YAML: {told}") from None

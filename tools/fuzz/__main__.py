@@ -1,4 +1,4 @@
-"""`python -m tools.fuzz [KIND ...] --seed N --count N`: a table of endings; status 1 if any is bad."""
+"""`python -m tools.fuzz [KIND ...]`: a table of endings, and exit status 1 if any is bad."""
 
 import argparse
 import importlib
