@@ -24,11 +24,13 @@ from gradest.running.runner import prepare
 from gradest.running.runner import run as run_cells
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
+from gradest.text import described, one_line
 
 
 def run_suite(options: argparse.Namespace, registry: Registry) -> int:
     """Run the suite of `options`, or tell what would be run, and return the exit status.
 
+    A dry run ends with the status that the run would have, as far as the first replicates tell.
     Raises UsageError for options that go with others or with another machine, and whatever is wrong
     with the suite or its folder.
     """
@@ -78,21 +80,28 @@ def _dry_run(
     kept = {} if options.fresh else finished(folder / "journal.jsonl")
     named = labels(cells)
     total = longest = 0.0
+    count: Counter[str] = Counter()
     for cell in cells:
-        if kept.get(cell.key, {}).get("status") in ("ok", "skipped"):
+        status = kept.get(cell.key, {}).get("status")
+        if status in ("ok", "skipped"):
             state = "cached"
         else:
             try:
                 seconds = cell.expected_seconds(registry)
                 total, longest = total + seconds, max(longest, seconds)
-                state = f"{seconds:.1f} s"
+                status, state = "ok", f"{seconds:.1f} s"
             except Inapplicable as error:
-                state = f"to be skipped: {error}"
-        print(f"{state:>8}  {named[cell.key]}")
+                status, state = "skipped", f"to be skipped: {one_line(str(error))}"
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever a plugin raises: the run records it as failed
+                status, state = "failed", f"would fail: {described(error)}"
+        count[status] += 1
+        print(f"{state:>8}  {named[cell.key]}", flush=True)
     # The longest cell takes its time however many jobs there are.
     expected = max(total / options.jobs, longest)
     print(f"{len(cells)} cells, about {expected:.0f} s with {options.jobs} jobs")
-    return 0
+    return _exit_status(count)
 
 
 def _conclude(cells: Sequence[Cell], folder: Path, report: Path, quiet: bool) -> int:
@@ -111,4 +120,9 @@ def _conclude(cells: Sequence[Cell], folder: Path, report: Path, quiet: bool) ->
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
         told = f": {min(reasons)}" if reasons else ""
         print(f"error: no cell gave a finite number{told}", file=sys.stderr)
+    return _exit_status(count)
+
+
+def _exit_status(count: Counter[str]) -> int:
+    """Of a run, and of what is foreseen of it: 0 where some cell has numbers and none failed."""
     return 0 if count["ok"] and not count["failed"] else 1

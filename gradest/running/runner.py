@@ -81,14 +81,23 @@ def run(
 
 
 def prepare(cells: Sequence[Cell], registry: Registry) -> None:
-    """Let every task fetch what it needs.  Raises UsageError where that is not to be had."""
+    """Let every task fetch what it needs.
+
+    Raises UsageError where that is not to be had; whatever else a task raises is left to its cells.
+    """
     tasks = {
         (cell.task, canonical(cell.task_knobs)): cell
         for cell in cells
         if isinstance(cell, EstimatorCell)
     }
     for cell in tasks.values():
-        build(registry.task(cell.task), cell.task_knobs).prepare()
+        try:
+            build(registry.task(cell.task), cell.task_knobs).prepare()
+        except UsageError:
+            raise
+        except (Exception, SystemExit):
+            # A plugin's own fault, which its cells run into and record; others must go on.
+            continue
 
 
 def measure_cell(
