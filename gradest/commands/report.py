@@ -1,21 +1,30 @@
 """`--report`: the report of one run, or of what changed between several."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gradest.analysis.differences import regressions
 from gradest.errors import UsageError
-from gradest.report import write_report
+from gradest.report import page_of, rebuild
 from gradest.report.comparison import told, write_comparison
-from gradest.running.results import read_run, write_results
+from gradest.report.run import read
+from gradest.report.summary import failed_controls
+from gradest.running.folder import alone_in
+from gradest.running.journal import Contents, read_journal
+from gradest.running.results import latest, read_run
 
 _COMPARISONS = Path("results/comparison")
+_GLUED = 2  # cells that one damaged line can have held: the end of a line may be what was damaged
+_UNSEALED = "of an older version, without checksums: damage in it cannot be seen"
 
 
 def report_on(folders: Sequence[Path], out: Path | None, fail_on_regression: bool) -> int:
     """Rebuild the report of one run, or compare several with the first; the exit status.
 
-    That is 1 where something is worse and it was asked to be.  Raises UsageError where folders are
+    That is 1 where a part of the report is missing or a control failed, and where something is
+    worse and it was asked to be.  Raises UsageError where folders are
     no runs, there is nothing to compare, or a comparison cannot be written: all but a regression
     must be told from one.
     """
@@ -26,9 +35,52 @@ def report_on(folders: Sequence[Path], out: Path | None, fail_on_regression: boo
     if out:
         raise UsageError("--out goes with several folders; the report of a run is in its folder")
     (folder,) = folders
-    write_results(folder, read_run(folder))
-    print(write_report(folder))
-    return 0
+    return _rebuild(folder)
+
+
+def _rebuild(folder: Path) -> int:
+    """1 where something is missing from the report, or a control failed."""
+    read_run(folder)  # before a lock is made in what may be no folder of a run
+    with alone_in(folder):
+        run = read_run(folder)
+        journal = read_journal(folder / "journal.jsonl")
+        _refuse_losing(folder, run, journal)
+        if not journal.sealed:
+            print(f"warning: {folder}: {journal.path.name}: {_UNSEALED}", file=sys.stderr)
+        told = rebuild(folder, run)
+        failed = failed_controls(read(folder))
+    for line in told:
+        print(f"warning: {folder}: {line}", file=sys.stderr)
+    for line in failed:
+        print(line, file=sys.stderr)
+    print(page_of(folder))
+    return int(bool(told or failed))
+
+
+def _refuse_losing(folder: Path, run: Mapping[str, Any], journal: Contents) -> None:
+    """What is derived must not replace numbers that cannot be derived any more.
+
+    Lines that are damaged can still be seen to be missing, so that their cells are told of in the
+    report.  Raises UsageError where the journal has lost more than that, or all.
+    """
+    held = set(latest(journal.records))
+    if held and not run.get("recorded"):  # of a version that did not note what it had
+        return
+    known = {cell["key"] for cell in run.get("cells") or ()} & set(run.get("recorded") or ())
+    lost = known - held
+    if held and len(lost) <= _GLUED * len(journal.damage):
+        return
+    again = "" if held else " with --fresh"
+    if not journal.path.exists():
+        why = "is missing"
+    elif not held:
+        why = "holds no cell" + (f" ({journal.told[0]})" if journal.damage else "")
+    else:
+        why = f"lacks {len(lost):,} of the {len(known):,} cells that the report is of"
+    raise UsageError(
+        f"{folder}: journal.jsonl, from which tables and report are derived, {why}; they are left "
+        f"as they are; put the journal back, or run the suite again{again}"
+    )
 
 
 def _compare(folders: Sequence[Path], out: Path, fail_on_regression: bool) -> int:
