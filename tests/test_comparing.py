@@ -126,7 +126,8 @@ def test_the_same_run_again_is_the_same(runs, compare):
 def test_a_regression_fails_and_its_reverse_does_not(runs, compare):
     status, out, _, folder = compare(runs["base"], runs["worse"])
     assert status == 1
-    *lines, total = out.splitlines()[1:]
+    shared, _, *lines, total = out.splitlines()
+    assert shared == "worse: 3 of 3 cells are compared"
     assert total == f"{len(lines)} worse"
     assert lines and all(line.startswith("worse: ") and " of mine on " in line for line in lines)
     text = (folder / "comparison.md").read_text()

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradest.analysis.differences import regressions
+import pandas as pd
+
+from gradest.analysis.differences import PROPERTY, regressions
+from gradest.analysis.runs import Overlap
 from gradest.errors import UsageError
 from gradest.report import page_of, rebuild
-from gradest.report.comparison import told, write_comparison
+from gradest.report.comparison import MOST, told, write_comparison
 from gradest.report.run import read
 from gradest.report.summary import failed_controls
 from gradest.running.folder import alone_in
@@ -85,12 +88,29 @@ def _refuse_losing(folder: Path, run: Mapping[str, Any], journal: Contents) -> N
 
 def _compare(folders: Sequence[Path], out: Path, fail_on_regression: bool) -> int:
     try:
-        path, frame = write_comparison(folders, out)
+        path, frame, shared = write_comparison(folders, out)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from error
     worse = regressions(frame)
+    for name, each in shared.items():
+        print(f"{name}: {each}")
     print(path)
     for line in told(worse, len(folders) > 2):
         print(line)
-    print(f"{len(worse):,} worse" if len(worse) else "no regression")
-    return int(fail_on_regression and not worse.empty)
+    print(f"{len(worse):,} worse" if len(worse) else _no_regression(shared))
+    nothing = not all(each.compared for each in shared.values()) and not _has_properties(frame)
+    return int(fail_on_regression and (nothing or not worse.empty))
+
+
+def _no_regression(shared: Mapping[str, Overlap]) -> str:
+    """Of what, where that is the smaller part of the runs."""
+    least = min(shared.values(), key=lambda each: each.share)
+    if not least.compared:
+        return "nothing is compared: no cell has numbers in both runs"
+    if least.share < MOST:
+        return f"no regression among the {least.compared:,} of {least.total:,} cells compared"
+    return "no regression"
+
+
+def _has_properties(frame: pd.DataFrame) -> bool:
+    return bool(frame["kind"].eq(PROPERTY).any())

@@ -108,7 +108,7 @@ def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
     described |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
     described |= {"damage": damage} if damage else {}
     write_json(out / "run.json", described | {"checksum": checksum(described)})
-    return damage
+    return [*damage, *tables.underived]
 
 
 class _Tables:
@@ -123,6 +123,7 @@ class _Tables:
         self._looked_at: list[dict[str, Any]] = []
         self._images: dict[str, Pictures] = {}
         self._nested = Nested(run.get("nested") or ())
+        self.underived: list[str] = []  # a line for each row that its moments do not give
 
     def add(self, record: Record) -> str:
         """Take over a cell; if its payload cannot be read, as one that failed, and the reason."""
@@ -151,11 +152,13 @@ class _Tables:
             measurement = _readable(Measurement.from_json(record["measurement"]))
             names = _names(_identity(self._suite, record, ""), ADAPTATION)
             adaptation = [(*names, *look) for look in measurement.adaptation]
-            self._nested.add(record["cell"], measurement)
             self._adaptation.extend(adaptation)
+        failed = len(self.underived)
         for parameter in self._parameters:
             if measurement is None or parameter in measurement.parameters:
                 self._parameter(record, measurement, parameter)
+        if measurement is not None and failed == len(self.underived):
+            self._nested.add(record["cell"], measurement)
 
     def _parameter(self, record: Record, measurement: Measurement | None, parameter: str) -> None:
         """A row, also where nothing can be told from the measurement: then it says why."""
@@ -166,6 +169,7 @@ class _Tables:
         except Exception as error:  # whatever arithmetic makes of an odd number
             reason = f"nothing can be derived from its moments: {_line(error)}"
             self._rows.append(identity | {"status": "failed", "reason": reason})
+            self.underived.append(f"{_called(record)} in {parameter}: {reason}")
             return
         self._rows.append(identity | row)
         self._coordinates.extend(coordinates)
