@@ -42,10 +42,11 @@ def measure(
 ) -> Measurement:
     """Measure an estimator on a task: its mean, variance and bias against the true gradient.
 
-    Where the draws of an estimate have at most 1,000,000 joint outcomes, and these take some
-    seconds at most, they are all visited and weighted by their probabilities: the moments are exact
-    (`method` is enumerated; else `drawn_because` says why not).  `enumerate_draws` False draws
-    replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many as `replicates` says, or as a `precision` asks for.
+    Where the draws of an estimate have at most 1,000,000 joint outcomes, which take a few seconds
+    to visit, these are all visited and weighted by their probabilities: the moments are exact
+    (`method` is enumerated; `drawn_because` says why it is not).  `enumerate_draws` False draws
+    replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many
+    as `replicates` says, or as a `precision` asks for.
 
     `adapt_steps` None: as many as the estimator asks for.  `reference`, of the same task and by
     other draws (`gradest.measure_reference`), stands for the truth where that is unknown.
