@@ -154,7 +154,7 @@ def compare(
     or infinite.
     """
     check_subjects([a, b], task, replicates)
-    with display(f"{called(a)} against {called(b)} on {called(task)}", progress):
+    with display(f"{a.name} against {b.name} on {task.name}", progress):
         sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
         difference = draw(sides, replicates, seed)
         known = truth.known(sides[0].replicator, {})

@@ -68,12 +68,12 @@ def measure(
     if not isinstance(dtype, torch.dtype):
         raise UsageError(f"dtype = {dtype!r} is no torch.dtype, such as torch.float32")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
-    title = f"{called(estimator)} on {called(task)}"
+    shown = f"{estimator.name} on {task.name}"
     moved = Drift(0.0, 0.0)
     if dtype != torch.float64:
-        with display(title, progress):
+        with display(shown, progress):
             moved = drift(estimator, task, dtype, device, steps, seed)
-    with display(title, progress), drawing_from(Draws.seeded(seed, device)) as source:
+    with display(shown, progress), drawing_from(Draws.seeded(seed, device)) as source:
         subject = prepared(estimator, task, steps, dtype, device, source)
         replicator, chunk = subject.replicator, subject.chunk
         maps = projections(task, replicator.problem.logits)
@@ -121,7 +121,7 @@ def measure(
         seconds=seconds,
         adapt_steps=steps,
         adaptation=subject.looks,
-        title=title,
+        title=f"{called(estimator)} on {called(task)}",
         drawn_because=found.reason if isinstance(found, Unlisted) else "",
     )
 

@@ -18,7 +18,6 @@ from gradest.costs import Problem, width
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring import enumeration
 from gradest.measuring.measurement import measure
-from gradest.measuring.preparation import called
 from gradest.measuring.progress import advance, display, phase
 from gradest.measuring.result import Measurement
 from gradest.measuring.schedule import FEWEST
@@ -63,7 +62,7 @@ def measure_reference(
     whose pilot alone would take more than 2³² numbers in its codes are left out.  `progress` is as
     in `gradest.measure`.  Raises UsageError where none applies to the task.
     """
-    with display(f"reference of {called(task)}", progress):
+    with display(f"reference of {task.name}", progress):
         return _measured(task, precision, seed, device)
 
 
