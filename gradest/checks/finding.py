@@ -2,7 +2,7 @@
 
 import pickle
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +28,11 @@ _RESTS_ON = {
 
 Status = Literal["passed", "failed", "skipped", "inconclusive"]
 Outcome = tuple[Status, str]
+Begin = Callable[[str], None]
+
+
+def silently(law: str) -> None:
+    """Tells nobody that a law is being asked."""
 
 
 class Finding(NamedTuple):
@@ -47,27 +52,40 @@ def passed(findings: Iterable[Finding]) -> bool:
     return "passed" in statuses and statuses <= {"passed", "skipped"}
 
 
-def findings_of(laws: Mapping[str, Callable[..., Outcome]], *subject: Any) -> list[Finding]:
+def findings_of(
+    laws: Mapping[str, Callable[..., Outcome]], *subject: Any, begin: Begin = silently
+) -> Iterator[Finding]:
+    """Asks one law after the other, calls `begin` with its name first, and gives its finding."""
     findings: dict[str, Finding] = {}
     for law, check in laws.items():
         rests_on = ("shape", *_RESTS_ON.get(law, ()))
         broken = [on for on in rests_on if _failed(findings.get(on))]
         if broken:
             findings[law] = Finding(law, "skipped", f"says nothing while {broken[0]!r} is broken")
-            continue
-        try:
-            findings[law] = Finding(law, *check(*subject))
-        except Exception as error:
-            findings[law] = Finding(law, "failed", told(error))
-    return list(findings.values())
+        else:
+            begin(law)
+            findings[law] = _found(law, check, *subject)
+        yield findings[law]
+
+
+def _found(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
+    try:
+        return Finding(law, *check(*subject))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin that calls sys.exit() is rejected, not obeyed
+        return Finding(law, "failed", told(error))
 
 
 def _failed(finding: Finding | None) -> bool:
     return finding is not None and finding.status == "failed"
 
 
-def told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def told(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its own __str__ is a plugin's code too
+        return f"{type(error).__name__}, whose message cannot be shown"
 
 
 def outcome(broken: str, kept: str) -> Outcome:
