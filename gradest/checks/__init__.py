@@ -48,7 +48,7 @@ def estimator_findings(cls: type[Estimator], begin: Begin = silently) -> Iterato
     """The findings of `check_estimator` as they come; `begin` is told of each law before."""
     try:
         subject = Subject(cls)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         yield Finding("builds", "failed", told(error))
         return
     yield from (Finding("applies", "skipped", reason) for reason in subject.skipped)
@@ -63,7 +63,7 @@ def task_findings(cls: type[Task], begin: Begin = silently) -> Iterator[Finding]
     try:
         task = build(cls, {})
         problem = task.problem()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         yield Finding("builds", "failed", told(error))
         return
     laws = TASK_LAWS | MODEL_LAWS if isinstance(task, Model) else TASK_LAWS

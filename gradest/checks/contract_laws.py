@@ -114,35 +114,48 @@ def _shared_noise(subject: Subject, task: Task) -> str:
             )
         states |= used.states
     calls = torch.stack(seen)  # [M, B · R, N · K + 1]
-    rows = agreement(calls)
+    mend = "draw for every row, as sample(logits) does with the logits of all rows"
+    rows, again = agreement(calls), agreement(calls.transpose(0, 1))
     if not rows.by_chance:
         return (
             f"rows share noise: the estimates of two rows move in the same direction in "
             f"{rows.share:.0%} of {rows.comparisons:,} comparisons, those of independent rows in "
-            "50%; draw for every row, as sample(logits) does with the logits of all rows"
+            f"50%; {mend}"
         )
-    again = agreement(calls.transpose(0, 1))
     if not again.by_chance:
         return (
             f"calls repeat their noise: a row moves in the same direction in two calls in "
             f"{again.share:.0%} of {again.comparisons:,} comparisons, instead of 50%; draw through "
             "gradest.categorical, not from a generator that each call seeds anew"
         )
-    if task is not subject.tasks[0] or not _state_is_no_noise(subject.cls):
-        return ""
-    drawn = torch.stack(
-        [
-            estimates(subject.ready(task, seed=seed), rows=_ALONGSIDE, source=source)
-            for seed in range(_STATES)
-        ]
-    ).unflatten(1, (len(replicator.logits), -1))  # [M, B, R, N · K + 1]
-    ratio = max(excess(x) for x in drawn.unbind(1))
-    if excessive(ratio):
+    ratio = _excess(calls, replicator)
+    if excessive(ratio, _CALLS):
         return (
-            "rows share noise that `reset` or `adapt` drew: between states their mean varies "
-            f"{ratio:.2g} times as much as that of independent rows; draw in the call, for each row"
+            f"rows share noise: between calls their mean varies {ratio:.2g} times as much as that "
+            f"of independent rows; {mend}"
         )
+    if task is subject.tasks[0] and _state_is_no_noise(subject.cls):
+        return _noise_in_the_state(subject, task)
     return ""
+
+
+def _noise_in_the_state(subject: Subject, task: Task) -> str:
+    source = Draws.seeded(4)
+    replicators = [subject.ready(task, seed=seed) for seed in range(_STATES)]
+    calls = torch.stack([estimates(x, rows=_ALONGSIDE, source=source) for x in replicators])
+    ratio = _excess(calls, replicators[0])
+    if not excessive(ratio, _STATES):
+        return ""
+    return (
+        "rows share noise that `reset` or `adapt` drew: between states their mean varies "
+        f"{ratio:.2g} times as much as that of independent rows; draw in the call, for each row"
+    )
+
+
+def _excess(calls: Tensor, replicator: Replicator) -> float:
+    """That of each data point's rows, at most: calls are [M, B · R, N · K + 1]."""
+    points = calls.unflatten(1, (len(replicator.logits), -1))
+    return max(excess(x) for x in points.unbind(1))
 
 
 def _state_is_no_noise(cls: type[Estimator]) -> bool:

@@ -11,6 +11,7 @@ test is exact.  Rows in the place of calls, and calls in that of rows, test whet
 each other's noise.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,6 @@ from torch import Tensor
 from gradest.checks.finding import EQUAL
 
 _FALSE_ALARM = 1e-10  # of one test of all columns and all ways to pair the rows
-_EXCESS = 16.0  # of the variance of means over that of independent rows
 
 
 class Agreement(NamedTuple):
@@ -72,6 +72,10 @@ def excess(x: Tensor) -> float:
     return float(torch.where(between > x.shape[1] * rounding, ratio, 0.0).max())
 
 
-def excessive(ratio: float) -> bool:
-    """Whether the means vary by more than chance explains; a NaN is no agreement."""
-    return not ratio <= _EXCESS
+def excessive(ratio: float, calls: int) -> bool:
+    """Whether means over so many calls vary by more than chance explains; a NaN is no agreement.
+
+    k outliers that outweigh all else give a ratio of k where they fall into one call, which happens
+    with a probability of M^(1 − k) for M calls; noise without outliers comes nowhere near.
+    """
+    return not ratio <= 1 + math.log(_FALSE_ALARM) / -math.log(calls)
