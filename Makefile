@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all certify lint format readme mutants wheel bench cost coverage
+.PHONY: help install benchmark test test-all certify lint format readme mutants wheel bench cost coverage fuzz
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench      speed, as ratios measured in one run"
 	@echo "make cost       evaluations and time of each estimator against leave-one-out"
 	@echo "make coverage   how often intervals cover and verdicts are right, on known answers"
+	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -63,6 +64,9 @@ cost: install
 
 coverage: install
 	$(PYTHON) tests/coverage.py
+
+fuzz: install
+	$(PYTHON) -m tools.fuzz all
 
 wheel: install
 	rm -rf dist build

@@ -1,6 +1,7 @@
 """A benchmark of gradient estimators for discrete latent variables."""
 
-from importlib import import_module
+import tomllib
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gradest.measuring.measurement import measure
 from gradest.measuring.monte_carlo_truth import measure_reference
 from gradest.measuring.precision import Precision
 from gradest.measuring.result import Measurement
-from gradest.registry import all_estimators, all_tasks, make_estimator, make_task
+from gradest.registry import all_estimators, all_tasks, load_plugin, make_estimator, make_task
 from gradest.training.networks import load_networks
 
 # Found when they are first asked for: pandas and matplotlib, which they need, take a second or two
@@ -39,10 +40,12 @@ __all__ = [
     "Problem",
     "Task",
     "Tuned",
+    "__version__",
     "all_estimators",
     "all_tasks",
     "compare",
     "load_networks",
+    "load_plugin",
     "make_estimator",
     "make_task",
     "measure",
@@ -51,6 +54,17 @@ __all__ = [
     "read_results",
     "read_training",
 ]
+
+
+def _version() -> str:
+    """Of the clone that this is, else of the installed package."""
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    if project.is_file():
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+    return metadata.version("gradest")
+
+
+__version__ = _version()
 
 
 def __getattr__(name: str) -> Any:

@@ -5,17 +5,18 @@ run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 
 """
 
 import argparse
+import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from gradest import catalogue
+from gradest import __version__, catalogue
 from gradest.commands.check import check
 from gradest.commands.new import Beginning, begin
 from gradest.commands.report import report_on
@@ -23,7 +24,56 @@ from gradest.commands.suite import run_suite
 from gradest.errors import UsageError
 from gradest.measuring.precision import Precision
 from gradest.registry import Registry
+from gradest.running.plain_yaml import INTEGERS
+from gradest.running.suite_file import MOST_REPLICATES, MOST_STEPS
 from gradest.running.workers import BACKENDS, Workers
+from gradest.text import one_line, shortened
+
+_MOST_JOBS = 1024
+
+# The modes that an option belongs to; in any other it would be passed over without a word.
+_BELONGS = {
+    "only_tasks": ("suite",),
+    "only_estimators": ("suite",),
+    "plugin": ("suite", "list", "check", "new"),
+    "out": ("suite", "report", "new"),
+    "jobs": ("suite",),
+    "device": ("suite",),
+    "seed": ("suite",),
+    "replicates": ("suite",),
+    "precision": ("suite",),
+    "steps": ("suite",),
+    "fresh": ("suite",),
+    "dry_run": ("suite",),
+    "quiet": ("suite",),
+    "backend": ("suite",),
+    "scheduler": ("suite",),
+    "markdown": ("list",),
+    "bibtex": ("list",),
+    "fail_on_regression": ("report",),
+}
+_MODES = {
+    "suite": "--suite",
+    "list": "--list",
+    "check": "--check",
+    "report": "--report",
+    "new": "--new-...",
+}
+# Kept apart from the parser, which then tells what was given from what was not.
+_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(_MODES),
+    **dict.fromkeys(_BELONGS),
+    "only_tasks": [],
+    "only_estimators": [],
+    "plugin": [],
+    "jobs": Workers.jobs,
+    "device": "cpu",
+    "backend": "loky",
+    "fresh": False,
+    "dry_run": False,
+    "quiet": False,
+    "fail_on_regression": False,
+}
 
 
 def run() -> NoReturn:
@@ -36,17 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without α must not end a run
             stream.reconfigure(errors="replace")
-    options = _parser().parse_args(arguments)
+    given = _parser().parse_args(arguments)
     try:
-        return _dispatch(options)
+        return _dispatch(_completed(given))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: finished cells are kept; run again to go on", file=sys.stderr)
@@ -55,7 +105,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
+        self.exit(2, f"error: {one_line(message)}; see --help\n")
+
+
+class _Once(argparse.Action):
+    """Stores a value, and refuses to do so a second time: which one counts would be a guess."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            parser.error(f"argument {option_string}: given twice")
+        setattr(namespace, self.dest, values)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,17 +128,25 @@ def _parser() -> argparse.ArgumentParser:
         prog="gradest",
         description="Measures the bias, variance and cost of gradient estimators for discrete "
         "latent variables, each with its uncertainty.",
+        argument_default=argparse.SUPPRESS,
     )
+    parser.register("action", None, _Once)
+    parser.add_argument("--version", action="version", version=f"gradest {__version__}")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--suite", metavar="NAME|FILE", help="run a suite, or go on with it")
+    what.add_argument(
+        "--suite", metavar="NAME|FILE", type=_name, help="run a suite, or go on with it"
+    )
     what.add_argument("--list", action="store_true", help="estimators, tasks and suites")
     what.add_argument(
-        "--check", metavar="NAME|FILE", help="certify a plugin (exit status 1: rejected)"
+        "--check",
+        metavar="NAME|FILE",
+        type=_name,
+        help="certify a plugin (exit status 1: rejected)",
     )
     what.add_argument(
         "--report",
         metavar="DIR",
-        type=Path,
+        type=_path,
         nargs="+",
         help="rebuild the report of a run, or compare runs with the first",
     )
@@ -91,26 +164,42 @@ def _parser() -> argparse.ArgumentParser:
     as_what = parser.add_mutually_exclusive_group()
     as_what.add_argument("--markdown", action="store_true", help="--list estimators as a table")
     as_what.add_argument("--bibtex", action="store_true", help="--list what estimators cite")
-    parser.add_argument("--only-tasks", metavar="GLOB", nargs="+", default=[])
-    parser.add_argument("--only-estimators", metavar="GLOB", nargs="+", default=[])
+    parser.add_argument("--only-tasks", metavar="GLOB", nargs="+")
+    parser.add_argument("--only-estimators", metavar="GLOB", nargs="+")
     parser.add_argument(
-        "--plugin", metavar="PATH", action="append", default=[], help="a file or folder; repeatable"
+        "--plugin",
+        metavar="PATH",
+        action="append",
+        type=_name,
+        help="a file or folder; repeatable",
     )
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="default: results/<suite>; of --new-...: here"
+        "--out", metavar="DIR", type=_path, help="default: results/<suite>; of --new-...: here"
     )
-    parser.add_argument("--jobs", metavar="N", type=_positive, default=Workers.jobs)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--seed", metavar="N", type=int, help="instead of the suite's seeds")
+    parser.add_argument("--jobs", metavar="N", type=_whole(1, _MOST_JOBS))
+    parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--seed",
+        metavar="N",
+        type=_whole(INTEGERS[0], INTEGERS[-1]),
+        help="instead of the suite's seeds",
+    )
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--replicates", metavar="N", type=_positive, help="instead of the suite's")
+    amount.add_argument(
+        "--replicates",
+        metavar="N",
+        type=_whole(1, MOST_REPLICATES),
+        help="instead of the suite's",
+    )
     amount.add_argument(
         "--precision",
         metavar="KEY=VALUE,...",
         type=_precision,
         help="half-widths to reach: variance=0.02,bias=0.005,max_replicates=1000000,max_seconds=60",
     )
-    parser.add_argument("--steps", metavar="N", type=_positive, help="of training, likewise")
+    parser.add_argument(
+        "--steps", metavar="N", type=_whole(1, MOST_STEPS), help="of training, likewise"
+    )
     parser.add_argument("--fresh", action="store_true", help="measure every cell again")
     parser.add_argument("--dry-run", action="store_true", help="show the cells, run nothing")
     parser.add_argument(
@@ -118,19 +207,56 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="of a run say only what failed, cells and controls, and where the report is",
     )
-    parser.add_argument("--backend", choices=BACKENDS, default="loky", help="of joblib")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
+    parser.add_argument("--backend", choices=BACKENDS, help="of joblib")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", type=_word, help="of a running Dask cluster"
+    )
     return parser
 
 
-def _positive(text: str) -> int:
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            told = f"{shortened(text)} is no whole number"
+            raise argparse.ArgumentTypeError(told) from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{shortened(number)} is less than {least}")
+        if number > most:
+            raise argparse.ArgumentTypeError(f"{shortened(number)} is more than {most}")
+        return number
+
+    return read
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
+def _name(text: str) -> str:
+    """A name or a path, as far as the system and a report can hold it."""
+    _word(text)
     try:
-        number = int(text)
+        text.encode()
+        os.stat(text)
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is no UTF-8") from None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+        raise argparse.ArgumentTypeError(f"{shortened(text)} cannot be a path") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            told = f"{shortened(text)}: {error.strerror}"
+            raise argparse.ArgumentTypeError(told) from None
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_name(text))
 
 
 def _precision(text: str) -> Precision:
@@ -140,24 +266,40 @@ def _precision(text: str) -> Precision:
     for part in text.split(","):
         key, _, value = part.partition("=")
         if key in given:
-            raise argparse.ArgumentTypeError(f"{key} stands twice; each once: {known}")
+            told = f"{shortened(key)} stands twice; each once: {known}"
+            raise argparse.ArgumentTypeError(told)
         given[key] = value
     try:
-        return Precision.model_validate(given, strict=False)
+        asked = Precision.model_validate(given, strict=False)
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"{key}: " for key in problem["loc"][:1])  # nowhere, of what is missing
         raise argparse.ArgumentTypeError(
             f"{where}{problem['msg'].lower()}; known: {known}"
         ) from None
+    if asked.max_replicates > MOST_REPLICATES:
+        told = f"max_replicates: {shortened(asked.max_replicates)} is more than {MOST_REPLICATES}"
+        raise argparse.ArgumentTypeError(told)
+    return asked
+
+
+def _completed(given: argparse.Namespace) -> argparse.Namespace:
+    """With the defaults of what was not given.
+
+    Raises UsageError for an option that does not belong to the mode.
+    """
+    mode = next(name for name in _MODES if hasattr(given, name))
+    for name, modes in _BELONGS.items():
+        if hasattr(given, name) and mode not in modes:
+            named = [_MODES[each] for each in modes]
+            where = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+            raise UsageError(
+                f"--{name.replace('_', '-')} goes with {where}, not with {_MODES[mode]}"
+            )
+    return argparse.Namespace(**{**_DEFAULTS, **vars(given)})
 
 
 def _dispatch(options: argparse.Namespace) -> int:
-    for form in ("markdown", "bibtex"):
-        if getattr(options, form) and not options.list:
-            raise UsageError(f"--{form} goes with --list")
-    if options.fail_on_regression and not options.report:
-        raise UsageError("--fail-on-regression goes with --report")
     if options.report:
         return report_on(options.report, options.out, options.fail_on_regression)
     registry = Registry.load(options.plugin)

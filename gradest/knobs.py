@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from gradest.errors import KnobError, PluginError
+from gradest.text import shortened
 
 Positive = Annotated[float, Gt(0)]
 Probability = Annotated[float, Gt(0), Lt(1)]
@@ -24,6 +25,9 @@ AtLeast2 = Annotated[int, Ge(2)]
 
 # No infinities or NaN, and "3" is not 3.
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+_LONGEST_NAME = 100  # of which a likeness is looked for, which takes quadratic time
 
 
 class Knobs:
@@ -99,7 +103,7 @@ def build(cls: type, knobs: Mapping[str, Any]) -> Any:
     known = knob_types(cls)
     for knob in knobs:
         if knob not in known:
-            raise KnobError(f"{cls.name} has no knob {knob!r}{suggestion(knob, known)}")
+            raise KnobError(f"{cls.name} has no knob {shortened(knob)}{suggestion(knob, known)}")
     missing = [k for k in known if k not in knobs and k not in knob_defaults(cls)]
     if missing:
         raise KnobError(f"{cls.name} needs the knob {missing[0]!r}")
@@ -126,7 +130,7 @@ def grid(cls: type, knob: str, value: Any) -> list[Any]:
 def suggestion(name: str, known: Iterable[str]) -> str:
     """What the user may have meant, as the tail of an error message."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if known else "; it has none"
@@ -141,7 +145,7 @@ def _validate(cls: type, knob: str, hint: Any, value: Any) -> Any:
         # Of the arms of a union, the one that the value got furthest into.
         problem = max(error.errors(), key=lambda e: len(e["loc"]))
         where = "".join(f"[{i}]" for i in problem["loc"] if isinstance(i, int))
-        wrong = f"{cls.name}: {knob}{where} = {problem['input']!r}"
+        wrong = f"{cls.name}: {knob}{where} = {shortened(problem['input'])}"
         raise KnobError(f"{wrong}: {problem['msg'].lower()}") from None
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 _MISSING = "n/a"
+_LEAST = 5e-324  # above zero, a part of which is rounded to zero
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -78,13 +79,15 @@ def share(value: float) -> Quantity:
 def _precision(values: Sequence[float], width: float) -> tuple[int, int]:
     """Decimals, and the power of ten taken out of very large and very small numbers."""
     top = math.floor(math.log10(max(abs(x) for x in values) or width))
-    last = max(math.floor(math.log10(width)) - 1, top - 5)
+    last = max(math.floor(math.log10(width or _LEAST)) - 1, top - 5)
     exponent = 0 if -4 <= top < 6 else top
     return max(exponent - last, 0), exponent
 
 
 def _fixed(value: float, decimals: int, exponent: int) -> str:
-    return f"{round(value / 10.0**exponent, decimals) + 0.0:.{decimals}f}"
+    # In two steps: the power of the very smallest numbers is no number any more.
+    scaled = value / 10.0 ** (exponent // 2) / 10.0 ** (exponent - exponent // 2)
+    return f"{round(scaled, decimals) + 0.0:.{decimals}f}"
 
 
 def _power(exponent: int) -> str:

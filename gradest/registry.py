@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -23,6 +23,7 @@ from gradest import claims
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import PluginError, UsageError
 from gradest.knobs import build, examine, suggestion
+from gradest.text import described, shortened
 
 _KINDS = {"estimators": Estimator, "tasks": Task}
 
@@ -124,13 +125,24 @@ def _copy(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
 
 
 def _contents(path: Path) -> tuple[tuple[str, str], ...]:
-    files = [*_files_at(path), *sorted(_folder_of(path).glob("_*.py"))]
-    return tuple((file.name, file.read_text(encoding="utf-8")) for file in files)
+    files = [*_files_at(path), *_regular(_folder_of(path), "_*.py")]
+    try:
+        return tuple((file.name, file.read_text(encoding="utf-8")) for file in files)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PluginError(f"{path}: cannot be read: {described(error)}") from None
 
 
 @cache
 def _default() -> Registry:
     return Registry.load()
+
+
+# kind -> name -> class of what `load_plugin` read in this process
+_loaded_here: dict[str, dict[str, type]] = {kind: {} for kind in _KINDS}
+
+
+def _kind_of(cls: type) -> str:
+    return next(kind for kind, contract in _KINDS.items() if issubclass(cls, contract))
 
 
 def all_estimators() -> dict[str, type[Estimator]]:
@@ -149,23 +161,41 @@ def catalogue_estimators() -> dict[str, type[Estimator]]:
 
 
 def make_estimator(name: str, **knobs: Any) -> Estimator:
-    """The estimator of that name.  Raises UsageError for an unknown name, KnobError for a knob."""
-    return build(_default().estimator(name), knobs)
+    """The estimator of that name: built in, installed or loaded by `load_plugin`.
+
+    Raises UsageError for an unknown name, KnobError for a knob.
+    """
+    members = {**_loaded_here["estimators"], **_default().estimators}
+    return build(_lookup(members, name, "estimator"), knobs)
 
 
 def make_task(name: str, **knobs: Any) -> Task:
-    """The task of that name.  Raises UsageError for an unknown name, KnobError for a knob."""
-    return build(_default().task(name), knobs)
+    """The task of that name: built in, installed or loaded by `load_plugin`.
 
-
-def load_plugin(path: Path) -> list[type]:
-    """The classes of a plugin file or folder, named after their files.
-
-    Raises PluginError for a path that is no plugin, or a plugin that fails.
+    Raises UsageError for an unknown name, KnobError for a knob.
     """
-    files = _files_at(path)
-    package = _package(_folder_of(path).resolve())
-    return [_only_class(_import(file.resolve(), package), file) for file in files]
+    return build(_lookup({**_loaded_here["tasks"], **_default().tasks}, name, "task"), knobs)
+
+
+def load_plugin(path: str | Path) -> list[type[Estimator] | type[Task]]:
+    """The classes of a plugin file or folder, named after their files: of a file, a list of one.
+
+    From then on `make_estimator` and `make_task` of this process know their names, the last loaded
+    of each; names of the catalogue stay its own.  Raises PluginError for a path that is no plugin,
+    or a plugin that fails.
+    """
+    path = Path(path)
+    try:
+        files = _files_at(path)
+        package = _package(_folder_of(path).resolve())
+    except (OSError, ValueError) as error:
+        if isinstance(error, PluginError):
+            raise
+        raise PluginError(f"{path}: cannot be read: {described(error)}") from None
+    classes = [_only_class(_import(file.resolve(), package), file) for file in files]
+    for cls in classes:
+        _loaded_here[_kind_of(cls)][cls.name] = cls
+    return classes
 
 
 def is_test(stem: str) -> bool:
@@ -185,8 +215,7 @@ def source_digest(cls: type) -> str:
     keeping a stale number is not.
     """
     path = Path(inspect.getfile(cls))
-    files = [path, *sorted(path.parent.glob("_*.py"))]
-    return digest_of(files)
+    return digest_of([path, *_regular(path.parent, "_*.py")])
 
 
 def digest_of(files: Iterable[Path]) -> str:
@@ -198,12 +227,14 @@ def digest_of(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _lookup(members: dict[str, type], name: str, kind: str) -> Any:
-    if name not in members:
-        file = Path(f"{name}.py")
-        hint = f"; --plugin {file}?" if file.is_file() else suggestion(name, members)
-        raise UsageError(f"unknown {kind} {name!r}{hint}")
-    return members[name]
+def _lookup(members: Mapping[str, type], name: str, kind: str) -> Any:
+    if name in members:
+        return members[name]
+    # A name that can be no file's must not be looked for as one: the system may refuse even that.
+    file = f"{name}.py" if name.isidentifier() and len(name) < 100 else "FILE.py"
+    how = f'load it with --plugin {file} or gradest.load_plugin("{file}")'
+    hint = f"; {how}" if Path(file).is_file() else f"{suggestion(name, members)}; a plugin? {how}"
+    raise UsageError(f"unknown {kind} {shortened(name)}{hint}")
 
 
 def _built_in(kind: str) -> Iterator[type]:
@@ -214,18 +245,24 @@ def _built_in(kind: str) -> Iterator[type]:
 
 
 def _plugin_files(folder: Path) -> list[Path]:
-    return sorted(
+    return [
         file
-        for file in folder.glob("*.py")
+        for file in _regular(folder, "*.py")
         if not file.name.startswith("_") and not is_test(file.stem)
-    )
+    ]
+
+
+def _regular(folder: Path, pattern: str) -> list[Path]:
+    """Sorted; reading a pipe or a device would wait for ever, and a folder has no text."""
+    return sorted(file for file in folder.glob(pattern) if file.is_file())
 
 
 def _entry_point_class(entry: Any) -> type:
     try:
         found = entry.load()
     except Exception as error:
-        raise PluginError(f"the entry point {entry.value} does not import: {error}") from error
+        told = described(error)
+        raise PluginError(f"the entry point {entry.value} does not import: {told}") from error
     contracts = tuple(_KINDS.values())
     if not inspect.isclass(found) or not issubclass(found, contracts) or inspect.isabstract(found):
         raise PluginError(f"the entry point {entry.value} is no concrete Estimator or Task class")
@@ -235,7 +272,7 @@ def _entry_point_class(entry: Any) -> type:
 def _files_at(path: Path) -> list[Path]:
     if not path.exists():
         raise PluginError(f"{path}: no such plugin file or folder")
-    if path.is_file() and path.suffix != ".py":
+    if not path.is_dir() and (path.suffix != ".py" or not path.is_file()):
         raise PluginError(f"{path}: a plugin is a .py file or a folder of them")
     files = _plugin_files(path) if path.is_dir() else [path]
     if not files:
@@ -255,7 +292,7 @@ def _package(folder: Path) -> str:
     Its name changes with the files, so that an edited helper is imported anew in a process that
     has already seen it.
     """
-    content = f"{folder} {digest_of(sorted(folder.glob('*.py')))}"
+    content = f"{folder} {digest_of(_regular(folder, '*.py'))}"
     name = f"gradest_plugins_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         package = ModuleType(name)
@@ -271,11 +308,11 @@ def _import(file: Path, package: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and inspect look modules up there
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
-        raise PluginError(
-            f"the plugin {file} does not import: {type(error).__name__}: {error}"
-        ) from error
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise PluginError(f"the plugin {file} does not import: {described(error)}") from error
     return module
 
 

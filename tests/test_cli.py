@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import readme
 
-from gradest import all_estimators, all_tasks
+import gradest
+from gradest import all_estimators, all_tasks, cli
 from gradest.cli import main
 from gradest.report import figures
 from gradest.running.suite import suite_names
@@ -170,6 +172,95 @@ def test_dry_run_tells_and_writes_nothing(call, suite, tmp_path):
     assert ["cached" in line for line in lines[:3]] == [False, True, False]
 
 
+WILD_TASK = """
+from gradest import Cost, Problem, Task
+import torch
+
+class Wild(Task):
+    def prepare(self):
+        {prepare}
+
+    def problem(self, batch=None):
+        logits = torch.zeros(1, 1, 3)
+        {problem}
+        return Problem(logits, Cost(self.cost))
+
+    def cost(self, z):
+        {cost}
+        return z[..., 0].sum(-1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("prepare", "raise RuntimeError('gone')"),
+        ("problem", "raise RuntimeError('gone')"),
+        ("problem", "raise SystemExit(0)"),
+        ("problem", "return None"),
+        ("problem", "logits = torch.zeros(3)"),
+        ("problem", "logits = torch.full((1, 1, 3), torch.nan)"),
+        ("problem", "logits = torch.full((1, 1, 3), -torch.inf)"),
+        ("problem", "logits = torch.zeros(0, 1, 3)"),
+        ("problem", "logits = [[0.0, 1.0]]"),
+        ("cost", "raise RuntimeError('gone')"),
+    ],
+)
+def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path, where, what):
+    lines = {"prepare": "pass", "problem": "pass", "cost": "pass", where: what}
+    wild = tmp_path / "wild.py"
+    wild.write_text(WILD_TASK.format(**lines))
+    suite.write_text("replicates: 64\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n")
+    status, out, err = run(call, suite, tmp_path / "out", "--plugin", wild, "--dry-run")
+    foreseen = out.splitlines()
+    assert "4 cells" in foreseen[-1] and "Traceback" not in err
+    assert [line.split()[-3] for line in foreseen[:2]] == ["categorical"] * 2
+    fails = ["would fail: " in line for line in foreseen[:4]]
+    if where == "prepare":  # which is not what its cells are measured by
+        assert (status, fails) == (0, [False] * 4)
+        return
+    assert (status, fails) == (1, [False, False, True, True])
+    if what in ("return None", "logits = torch.full((1, 1, 3), torch.nan)"):
+        wet, out, _ = run(call, suite, tmp_path / "out", "--plugin", wild)
+        assert wet == 1 and "2 ok, 0 skipped, 2 failed" in out
+
+
+def test_every_option_is_in_the_table_of_modes_with_its_default():
+    known = {action.dest for action in cli._parser()._actions} - {"help", "version"}
+    assert known == set(cli._MODES) | set(cli._BELONGS) == set(cli._DEFAULTS)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**63)])
+def test_the_ends_of_the_range_of_seeds_reach_the_tables(call, suite, tmp_path, seed):
+    suite.write_text("replicates: 64\ntasks: [categorical]\nestimators: [concrete]\n")
+    assert run(call, suite, tmp_path / "out", "--seed", seed)[0] == 0
+    rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
+    assert set(rows.seed) == {seed}
+
+
+def test_the_version_is_that_of_the_project(call):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert call("--version") == (0, f"gradest {project['version']}\n", "")
+    assert gradest.__version__ == project["version"]
+
+
+@pytest.mark.parametrize("mode", ["--suite", "--check", "--report"])
+def test_a_link_onto_itself_is_one_line(call, tmp_path, mode):
+    link = tmp_path / "loop.yaml"
+    link.symlink_to(link.name)
+    status, out, err = call(mode, link)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["pipe.yaml", "pipe.py"])
+def test_a_pipe_is_not_waited_for(call, suite, tmp_path, name):
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    status, _, err = call("--suite" if name.endswith("yaml") else "--check", pipe)
+    assert status == 2 and err.count("\n") == 1
+    assert run(call, suite, tmp_path / "out", "--dry-run")[0] == 0
+
+
 def test_a_failed_cell_is_exit_status_1(call, suite, plugin, tmp_path):
     plugin.write_text(PLUGIN.replace("cost = f(z)", "cost = f(z) / 0"))
     suite.write_text(SUITE.replace("rloo", "clipped"))
@@ -292,7 +383,38 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--suite", "smoke", "--backend", "ray"], "invalid choice: 'ray'"),
         (["--suite", "smoke", "--plugin", "none.py"], "none.py: no such plugin"),
         (["--suite", "smoke", "--tasks", "x"], "unrecognized arguments: --tasks x"),
-        (["--suite", "smoke", "--markdown"], "--markdown goes with --list"),
+        (["--suite", "smoke", "--markdown"], "--markdown goes with --list, not with --suite"),
+        (["--report", "x", "--only-tasks", "a"], "--only-tasks goes with --suite, not with --rep"),
+        (["--report", "x", "--only-estimators", "a"], "--only-estimators goes with --suite, not"),
+        (["--report", "x", "--dry-run"], "--dry-run goes with --suite, not with --report"),
+        (["--report", "x", "--plugin", "a"], "--plugin goes with --suite, --list, --check and"),
+        (["--list", "--jobs", "2"], "--jobs goes with --suite, not with --list"),
+        (["--list", "--device", "cpu"], "--device goes with --suite, not with --list"),
+        (["--check", "rloo", "--out", "a"], "--out goes with --suite, --report and --new-..., not"),
+        (["--new-task", "mine", "--fresh"], "--fresh goes with --suite, not with --new-..."),
+        (["--suite", "smoke", "--fail-on-regression"], "--fail-on-regression goes with --report"),
+        (["--suite", "smoke", "--seed", "1", "--seed", "2"], "argument --seed: given twice"),
+        (["--suite", "smoke", "--only-tasks", "a", "--only-tasks", "b"], "--only-tasks: given twi"),
+        (["--check", ""], "argument --check: is empty"),
+        (["--suite", ""], "argument --suite: is empty"),
+        (["--report", ""], "argument --report: is empty"),
+        (["--suite", "smoke", "--out", ""], "argument --out: is empty"),
+        (["--suite", "smoke", "--plugin", ""], "argument --plugin: is empty"),
+        (["--suite", "smoke", "--scheduler", ""], "argument --scheduler: is empty"),
+        (["--check", "a\0b"], r"argument --check: 'a\x00b' cannot be a path"),
+        (["--check", "\udcff.py"], r"argument --check: '\udcff.py' is no UTF-8"),
+        (["--suite", "x" * 5000 + ".yaml"], "File name too long"),
+        (["--suite", "smoke", "--out", "\x1b[31m" * 99], r"'\x1b[31m"),
+        (["--suite", "smoke", "--seed", str(10**30)], "is more than 9223372036854775807"),
+        (["--suite", "smoke", "--seed", str(-(10**30))], "is less than -9223372036854775808"),
+        (["--suite", "smoke", "--seed", "9" * 400], "a number of some 400 digits is more than 9"),
+        (["--suite", "smoke", "--seed", "9" * 5000], "is no whole number"),
+        (["--suite", "smoke", "--replicates", "9" * 400], "is more than 1000000000000"),
+        (["--suite", "training", "--steps", "9" * 400], "is more than 1000000000"),
+        (["--suite", "smoke", "--jobs", "9" * 400], "is more than 1024"),
+        (["--suite", "smoke", "--precision", f"bias=1,max_replicates={10**400}"], "is more than 1"),
+        (["--suite", "smoke", "--precision", "variance=1e400"], "variance: input should be a fini"),
+        (["--suite", "smoke", "--only-tasks", "["], "no task of the suite smoke matches '['"),
         (["--check", "rloo", "--bibtex"], "--bibtex goes with --list"),
         (["--list", "--bibtex", "--markdown"], "not allowed with argument"),
         (["--check", "rlo"], "unknown estimator or task 'rlo'; did you mean 'rloo'?"),
@@ -309,7 +431,7 @@ def test_bad_calls_are_one_line_and_exit_status_2(call, arguments, message, tmp_
     assert status == 2
     assert out == ""
     assert message in err
-    assert err.startswith("error: ") and err.count("\n") == 1
+    assert err.startswith("error: ") and err.count("\n") == 1 and err[:-1].isprintable()
     assert not list(tmp_path.iterdir())
 
 

@@ -213,3 +213,35 @@ class Wide(Task):
 def test_pieces_are_drawn_alike_too():
     found = drifted(gradest.make_estimator("reinforce"), Wide(), SINGLE)
     assert 0 < found.mean < 1e-5
+
+
+@pytest.mark.parametrize("narrow", [1, 3])
+def test_draws_that_depend_on_the_dtype_leave_no_drift_and_raise_nothing(narrow):
+    """As those of a rejection that rounding decides: fewer or more draws than in float64."""
+
+    class Rejecting(Estimator):
+        name = "rejecting"
+
+        def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+            for _ in range(narrow if logits.dtype == SINGLE else 2):
+                z = sample(logits)
+            return f(z) + f(z) * nabla(log_prob(logits, z))
+
+    task = gradest.make_task("categorical")
+    found = gradest.measure(Rejecting(), task, replicates=64, dtype=SINGLE)
+    assert math.isnan(found.drift.mean) and math.isnan(found.drift.standard_error)
+
+
+def test_noise_past_the_vocabulary_is_the_same_in_both_precisions_too():
+    class Own(Estimator):
+        name = "own"
+
+        def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+            z = sample(logits)
+            noise = torch.rand(len(logits), generator=draws().generator, dtype=DOUBLE)
+            return f(z) + (f(z) + noise.to(logits)) * nabla(log_prob(logits, z))
+
+    state = torch.get_rng_state()
+    found = drifted(Own(), gradest.make_task("categorical"), SINGLE)
+    assert 0 < found.mean < 1e-5
+    assert torch.equal(torch.get_rng_state(), state)

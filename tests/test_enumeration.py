@@ -8,8 +8,9 @@ from torch import Tensor
 
 import gradest
 from gradest import Cost, Problem
+from gradest.errors import Inapplicable
 from gradest.measuring import enumeration
-from gradest.measuring.enumeration import all_codes, codes, exact
+from gradest.measuring.enumeration import all_codes, codes, enumerable, exact
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 
@@ -163,3 +164,25 @@ def test_every_outcome_is_coded_once_in_order():
     assert everything.argmax(-1).tolist() == bits
     assert (everything.sum(-1) == 1).all()
     assert torch.equal(codes(3, 2, logits, 3, 6), everything[3:6])
+
+
+def test_the_truth_is_bounded_by_the_numbers_in_its_codes():
+    """B · N · K numbers for each outcome: one wide latent has as few outcomes as many narrow."""
+
+    def few(*size: int) -> bool:
+        return enumerable(
+            Problem(torch.zeros(size, dtype=torch.float64), Cost(lambda z: z[..., 0, 0]))
+        )
+
+    assert few(1, 16, 2) and few(100, 16, 2) and few(1, 1, 10_000)
+    assert not few(1, 1, 65_536)  # as many outcomes as 16 bits
+    assert not few(1000, 16, 2)
+    assert not few(1, 17, 2)  # more than 100,000 outcomes
+    assert not few(1, 5000, 7)
+
+
+def test_what_visits_all_outcomes_does_not_apply_where_their_codes_fill_the_memory():
+    task = gradest.make_task("extreme", categories=65_536, latents=1)
+    for name in ("exact", "sum_and_sample"):
+        with pytest.raises(Inapplicable, match=f"{name} visits all K\\^N outcomes.* GiB"):
+            gradest.measure(gradest.make_estimator(name), task, replicates=64)

@@ -11,7 +11,7 @@ from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.measuring import outcomes
 from gradest.measuring.enumeration import exact
-from gradest.measuring.outcomes import enumerated
+from gradest.measuring.outcomes import Unlisted, enumerated, visit_outcomes
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import draws
 
@@ -178,6 +178,206 @@ def test_what_cannot_be_listed_beforehand_is_refused(kind):
     state = torch.get_rng_state()
     assert enumerated(Replicator(kind(), Coupled())) is None
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Noisy(Estimator):
+    """Relaxed noise, beside a draw."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        noise = draws().uniform(logits.shape[:1], logits)
+        return f(z) + noise * nabla(log_prob(logits, z))
+
+
+class Watched(Estimator):
+    """What another library does by hand around an estimator: it opens, and closes without a try."""
+
+    def __init__(self, inner: Estimator) -> None:
+        self.inner, self.open = inner, 0
+        self.raised: list[BaseException] = []
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        self.open += 1
+        try:
+            value = self.inner(logits, f)
+        except BaseException as error:
+            self.raised.append(error)
+            raise
+        self.open -= 1
+        return value
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(DrawsUntilContent, DrawsASecondTime, DrawsOnceLess, SamplesAsRows, NoiseOfItsOwn, Noisy),
+        lambda: gradest.make_estimator("rloo", samples=9),  # 3^18 outcomes
+    ],
+)
+@pytest.mark.parametrize("limit", [1, outcomes.LIMIT])
+def test_nothing_is_raised_through_the_estimator(kind, limit):
+    watched = Watched(kind())
+    assert enumerated(Replicator(watched, Coupled()), limit) is None
+    assert (watched.raised, watched.open) == ([], 0)
+
+
+class Swallows(Estimator):
+    """Falls back on another estimate whatever happens to it."""
+
+    failures = 0
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        try:
+            noise = draws().uniform(logits.shape[:1], logits)
+        except BaseException:
+            self.failures += 1
+            noise = logits.new_zeros(len(logits))
+        return f(z) + (f(z) + noise) * nabla(log_prob(logits, z))
+
+
+def test_an_estimator_that_swallows_exceptions_is_not_mistaken_for_another():
+    """Were noise refused by an exception, its own estimate would be listed as one without noise."""
+    estimator = Swallows()
+    found = visit_outcomes(Replicator(estimator, Coupled()))
+    assert found == Unlisted("uniform noise has no finite number of outcomes")
+    measured = gradest.measure(estimator, Coupled(), replicates=64)
+    assert (measured.method, measured.drawn_because) == ("monte_carlo", found.reason)
+    assert estimator.failures == 0
+
+
+class Fails(Estimator):
+    """Where a row has drawn the last category of the first latent, or at once."""
+
+    def __init__(self, at_once: bool) -> None:
+        self.at_once = at_once
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        if self.at_once or (z[:, 0, -1] > 0).any():
+            raise RuntimeError("of its own")
+        return f(z) + f(z) * nabla(log_prob(logits, z))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_exception_of_the_estimator_itself_comes_out(at_once):
+    with pytest.raises(RuntimeError, match="of its own"):
+        enumerated(Replicator(Fails(at_once), Coupled()))
+
+
+class DrawsAnother(Estimator):
+    """Draws until no row has the likeliest category, again for all rows or for those alone."""
+
+    def __init__(self, alone: bool) -> None:
+        self.alone = alone
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        while (again := z[:, 0].argmax(-1) == logits[:, 0].argmax(-1)).any():
+            if self.alone:
+                z[again] = sample(logits[again])
+            else:
+                z = torch.where(again[:, None, None], sample(logits), z)
+        return f(z) + f(z) * nabla(log_prob(logits, z))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_draws_until_the_likeliest_is_left_come_to_an_end(alone):
+    assert enumerated(Replicator(DrawsAnother(alone), Coupled())) is None
+
+
+class AsksForever(Estimator):
+    """From a single category, until it is served noise: no number of outcomes would stop it."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        source, asked = draws(), 0
+        while asked < 50_000 and not source.nbytes:
+            sample(logits[..., :1])
+            asked += 1
+        assert asked < 50_000
+        z = sample(logits)
+        return f(z) + f(z) * nabla(log_prob(logits, z))
+
+
+def test_requests_without_a_choice_are_bounded_too():
+    found = visit_outcomes(Replicator(AsksForever(), Coupled()))
+    assert found == Unlisted("they are asked for more than 10,000 times")
+
+
+def test_draws_from_a_single_category_are_one_outcome():
+    class Single(Estimator):
+        def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+            draws().categories(logits[..., :1], 10**6)
+            z = sample(logits)
+            return f(z) + f(z) * nabla(log_prob(logits, z))
+
+    assert enumerated(Replicator(Single(), Coupled())).outcomes == 3**2
+
+
+class Table(Task):
+    """A random cost of the first category alone, at many categories and latents."""
+
+    def __init__(self, categories: int, latents: int = 1, points: int = 1) -> None:
+        self.size = (points, latents, categories)
+        self.name = "table"
+
+    def problem(self, batch=None) -> Problem:
+        logits = torch.arange(self.size[2], dtype=torch.float64).sin().expand(self.size)
+        return Problem(logits.contiguous(), Cost(lambda z: z[..., 0].square().sum(-1)))
+
+
+@pytest.mark.parametrize(
+    ("categories", "latents", "samples", "count"),
+    [
+        (2**16, 4, 1, "10^19"),  # 2⁶⁴ of int64 would be none
+        (2**16, 4, 50, "10^963"),
+        (2, 1, 40, "1,099,511,627,776"),
+        (3, 2, 40_000, "10^38170"),
+    ],
+)
+def test_no_number_of_outcomes_overflows(categories, latents, samples, count):
+    class Draws(Estimator):
+        def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+            draws().categories(logits, samples)
+            return f(logits.softmax(-1))
+
+    found = visit_outcomes(Replicator(Draws(), Table(categories, latents)))
+    assert found.reason == f"they have {count} joint outcomes, and at most 1,000,000 are enumerated"
+
+
+def test_outcomes_are_bounded_by_their_work_and_the_measurement_says_so():
+    """2¹⁵ outcomes are few, of 2¹⁵ numbers each; so they are for 16 latents of two categories."""
+    reinforce, wide, deep = gradest.make_estimator("reinforce"), Table(2**15), Table(2, 15)
+    measured = gradest.measure(reinforce, wide, replicates=64)
+    said = "they have 32,768 joint outcomes, whose estimates take 4.29 × 10⁹ numbers, and at most "
+    assert measured.method == "monte_carlo"
+    assert measured.drawn_because.startswith(said)
+    back = type(measured).from_json(measured.to_json())
+    assert back.drawn_because == measured.drawn_because
+    with pytest.raises(gradest.errors.UsageError, match=f"reinforce on table: .*: {said}"):
+        gradest.measure(reinforce, wide, enumerate_draws=True)
+    listed = gradest.measure(reinforce, deep, replicates=64)
+    assert (listed.outcomes, listed.drawn_because) == (2**15, "")
+    drawn = gradest.measure(reinforce, deep, replicates=64, enumerate_draws=False)
+    assert drawn.drawn_because == "enumerate_draws is False"
+
+
+def test_work_counts_data_points_and_evaluations(monkeypatch):
+    def refused(numbers: int, name: str, points: int, **knobs: int) -> bool:
+        monkeypatch.setattr(outcomes, "NUMBERS", numbers)
+        task = Table(3, 2, points)
+        return enumerated(Replicator(gradest.make_estimator(name, **knobs), task)) is None
+
+    # Outcomes, data points, N · K, evaluations of f and three passes beside.
+    for name, knobs, points, work in (
+        ("reinforce", {}, 1, 3**2 * 1 * 6 * (1 + 3)),
+        ("reinforce", {}, 5, 3**2 * 5 * 6 * (1 + 3)),
+        ("rloo", {"samples": 3}, 1, 3**6 * 1 * 6 * (3 + 3)),
+    ):
+        assert refused(work - 1, name, points, **knobs)
+        assert not refused(work, name, points, **knobs)
+    # Where there is nothing to draw there is nothing to bound.
+    assert not refused(0, "exact", 1)
 
 
 def test_the_variance_keeps_its_digits_far_from_zero():

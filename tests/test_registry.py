@@ -115,6 +115,36 @@ def test_an_alias_is_no_second_class(plugin):
     assert found.estimator("aliased").__name__ == "Mine"
 
 
+def test_a_loaded_plugin_is_known_by_its_name(plugin, monkeypatch):
+    monkeypatch.setattr(registry, "_loaded_here", {"estimators": {}, "tasks": {}})
+    path = plugin("my_method.py", ESTIMATOR)
+    with pytest.raises(UsageError) as caught:
+        gradest.make_estimator("my_method")
+    assert "unknown estimator 'my_method'" in str(caught.value)
+    how = 'load it with --plugin my_method.py or gradest.load_plugin("my_method.py")'
+    assert how in str(caught.value)
+    (mine,) = gradest.load_plugin(str(path))
+    assert type(gradest.make_estimator("my_method", factor=3.0)) is mine
+    assert "my_method" not in gradest.all_estimators()
+    path.write_text(ESTIMATOR.replace("2.0", "5.0"))
+    gradest.load_plugin(path)
+    assert gradest.make_estimator("my_method").factor == 5.0
+    (task,) = gradest.load_plugin(plugin("my_task.py", TASK))
+    assert type(gradest.make_task("my_task")) is task
+
+
+def test_a_loaded_plugin_does_not_take_the_place_of_a_built_in(plugin, monkeypatch):
+    monkeypatch.setattr(registry, "_loaded_here", {"estimators": {}, "tasks": {}})
+    gradest.load_plugin(plugin("rloo.py", ESTIMATOR))
+    assert type(gradest.make_estimator("rloo")).__name__ == "RLOO"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", "../x", "a\nb"])
+def test_any_name_that_is_unknown_is_said_to_be(name):
+    with pytest.raises(UsageError, match="unknown estimator"):
+        gradest.make_estimator(name)
+
+
 # what is refused
 
 
@@ -226,7 +256,9 @@ def test_installed_plugins_are_found_under_the_name_of_their_entry_point(plugin,
 
 def test_an_installed_plugin_that_fails_is_never_skipped(install):
     install(estimators=[Entry("theirs", ImportError("no backend"))])
-    with pytest.raises(PluginError, match=r"package:theirs does not import: no backend"):
+    with pytest.raises(
+        PluginError, match=r"package:theirs does not import: ImportError: no backend"
+    ):
         Registry.load()
 
 

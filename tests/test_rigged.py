@@ -49,9 +49,9 @@ def test_every_row_takes_as_many_uniforms():
     counted.uniform((10, 3), like())
     counted.normal((7,), like())
     counted.exponential((10, 2, 2), like())
-    assert counted.each == 7
-    with pytest.raises(Uneven, match="10"):
-        counted.uniform((5, 2), like())
+    assert counted.each == 7 and not counted.uneven
+    assert counted.uniform((5, 2), like()).shape == (5, 2)
+    assert counted.uneven == "uniforms of [5, 2] for 10 rows" and counted.each == 7
 
 
 def test_other_noise_is_left_alone():
@@ -82,6 +82,18 @@ def test_alike_rows_get_the_noise_of_one():
         assert not torch.equal(one[0], one[1])
 
 
-def test_noise_that_does_not_come_row_by_row_is_refused():
-    with pytest.raises(Uneven, match="for 6 rows"):
-        Alike(2, 3).uniform((3, 6, 4), like())
+def test_uniforms_that_do_not_come_row_by_row_have_no_weights():
+    source = tilted(3)
+    source.uniform((ROWS, 3), like())
+    noise = source.uniform((4, 3), like())
+    assert noise.shape == (4, 3) and 0 <= noise.min() < noise.max() < 1
+    with pytest.raises(Uneven, match=r"uniforms of \[4, 3\] for 200000 rows"):
+        _ = source.weight
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 4), (1, 4), ()])
+def test_noise_that_does_not_come_row_by_row_is_served_and_told_of(shape):
+    source = Alike(2, 3)
+    noise = source.uniform(shape, like())
+    assert noise.shape == shape and source.uneven == f"noise of {list(shape)} for 6 rows"
+    assert noise.numel() == 1 or len(noise.unique()) == noise.numel()

@@ -180,7 +180,7 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
     [
         ("tasks: [a\n", 2, "malformed YAML"),
         ("- a\n", 1, "a suite is a mapping"),
-        ("", 1, "a suite is a mapping"),
+        ("", 1, "the file is empty; a suite is a mapping"),
         ("tasks: [categorical]\n", 1, "the key 'estimators' is missing"),
         (BASE + "replicate: 3\n", 6, "unknown key 'replicate'; did you mean 'replicates'"),
         (BASE + "tasks: [bernoulli]\n", 6, "the key 'tasks' stands twice"),
@@ -201,7 +201,11 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         (BASE.replace("[2, 4]", "two"), 5, "rloo: samples = 'two'"),
         (BASE.replace("[2, 4]", "2.5"), 5, "rloo: samples = 2.5"),
         (BASE.replace("[2, 4]", "true"), 5, "rloo: samples = True"),
-        (BASE.replace("[2, 4]", "[2, 2]"), 1, "categorical × rloo is listed twice"),
+        (
+            BASE.replace("[2, 4]", "[2, 2]"),
+            5,
+            "rloo is listed twice with the same knobs, first in line 5",
+        ),
         (BASE + "  - concrete: {temperature: 0}\n", 6, "temperature = 0: .*greater than 0"),
         (BASE + "  - concrete: {temperature: -1}\n", 6, "temperature = -1"),
         (BASE + "  - concrete: {temperature: .nan}\n", 6, "temperature = nan"),
@@ -246,7 +250,7 @@ def test_unknown_suites_and_files(registry, tmp_path):
         load_suite(str(tmp_path / "none.yaml"), registry)
     folder = tmp_path / "folder.yaml"
     folder.mkdir()
-    with pytest.raises(UsageError, match=r"no such suite file"):
+    with pytest.raises(UsageError, match=r"is no regular file"):
         load_suite(str(folder), registry)
     latin = tmp_path / "latin.yaml"
     latin.write_bytes(b"description: caf\xe9\n")
@@ -254,6 +258,6 @@ def test_unknown_suites_and_files(registry, tmp_path):
         load_suite(str(latin), registry)
 
 
-def test_an_alias_bomb_or_a_python_object_is_not_run(load):
-    with pytest.raises(SuiteError, match="malformed YAML"):
+def test_a_python_object_is_not_made(load):
+    with pytest.raises(SuiteError, match=r"the tag '!!python/object/apply:os\.system' is not"):
         load("tasks: !!python/object/apply:os.system [true]\n")

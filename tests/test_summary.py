@@ -188,19 +188,20 @@ estimators: [exact, straight_through]
 def test_a_run_ends_with_its_summary_and_quiet_with_failures_and_the_path(
     tmp_path, capsys, monkeypatch
 ):
-    def no_figures(folder):
-        return folder / "report.md"
-
-    monkeypatch.setattr("gradest.commands.suite.write_report", no_figures)
+    monkeypatch.setattr("gradest.report.figures._OF_MEASUREMENTS", {})
     (tmp_path / "mine.yaml").write_text(SUITE)
     call = ["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     failed = "control failed: straight_through should be unbiased on categorical"
-    assert main(call) == 0
+    assert main(call) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2 ok, 0 skipped, 0 failed" and lines[2].startswith(failed)
     assert any(line.split()[:3] == ["1", "exact", "unbiased"] for line in lines)
-    assert lines[-1] == f"report: {tmp_path / 'out' / 'report.md'}"
-    assert main([*call, "--quiet", "--fresh"]) == 0
+    assert lines[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<p class="alert"><strong>CONTROLS FAILED' in page
+    assert main([*call, "--quiet", "--fresh"]) == 1
     out, err = capsys.readouterr()
     assert out == f"{lines[-1]}\n"
     assert err.startswith(failed) and err.count("\n") == 1
+    assert main(["--report", str(tmp_path / "out")]) == 1  # the run is no better for that
+    assert capsys.readouterr().err.startswith(failed)

@@ -1,10 +1,14 @@
-"""The laws of closed forms, parameters and masked logits name what is wrong with a task."""
+"""The laws of a task name what is wrong with its cost, closed form, parameters or logits."""
 
 import math
+import random
+import sys
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 import gradest
 from gradest import Cost, Problem, Task
@@ -191,3 +195,157 @@ def test_tasks_that_ship_and_name_parameters_depend_on_them(name):
         assert found["expectation"].status == "skipped"
     elif size[2] ** size[1] <= enumeration.LIMIT:
         assert found["expectation"].status == "passed"
+
+
+class Quadratic(Task):
+    """f = 2 + s + s² with s = W · z, for two data points; what follows breaks it."""
+
+    points = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.mean = 0.0
+        self.norm = nn.BatchNorm1d(1).double()
+        self.linear = skip_init(nn.Linear, 6, 1)  # nothing is drawn from the global state
+        nn.init.ones_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def problem(self, batch=None) -> Problem:
+        logits = torch.tensor([[[0.3, -0.8, 0.5], [1, 0.2, -0.4]]] * 2, dtype=torch.float64)
+        logits[1] += torch.tensor([0.0, 0.5, 0.1])
+        return Problem(logits[: self.points], Cost(self.cost))
+
+    def good(self, z: Tensor) -> Tensor:
+        s = (self.weights.to(z) * z).sum((-2, -1))
+        return 2 + s + s * s
+
+    weights = torch.tensor([[1, -0.5, 0.3], [0.2, 0.9, -1.1]], dtype=torch.float64)
+
+    def cost(self, z: Tensor) -> Tensor:
+        return self.good(z)
+
+
+def scaled_in_place(self, z):
+    z *= self.weights.to(z)
+    return z.sum((-2, -1))
+
+
+def zeroed(self, z):
+    z[..., 0] = 0.0
+    return self.good(z)
+
+
+def counted(self, z):
+    self.calls += 1
+    return self.good(z) + self.calls
+
+
+def counted_late(self, z):
+    self.calls += 1
+    return self.good(z) * (1 + (self.calls > 40))
+
+
+def against_a_moving_average(self, z):
+    cost = self.good(z)
+    self.mean = 0.9 * self.mean + 0.1 * float(cost.detach().mean())
+    return cost - self.mean
+
+
+def normalised(self, z):
+    cost = self.good(z)
+    return self.norm.to(cost.dtype)(cost.reshape(-1, 1)).reshape(cost.shape)
+
+
+def seeded_anew(self, z):
+    own = torch.Generator().manual_seed(0)
+    return self.good(z) + torch.rand(z.shape[:-2], generator=own, dtype=z.dtype)
+
+
+BAD_COSTS = {
+    "torch's random numbers": ("deterministic", lambda self, z: self.good(z) + torch.randn(())),
+    "numpy's": ("deterministic", lambda self, z: self.good(z) + np.random.rand()),
+    "Python's": ("deterministic", lambda self, z: self.good(z) + random.random()),
+    "dropout": ("deterministic", lambda self, z: self.good(nn.functional.dropout(z, 0.5))),
+    "a counter": ("deterministic", counted),
+    "a counter that shows late": ("deterministic", counted_late),
+    "a moving average": ("deterministic", against_a_moving_average),
+    "its own generator": ("middle axes", seeded_anew),
+    "the largest of the batch": ("middle axes", lambda self, z: self.good(z) / self.good(z).max()),
+    "the mean of the batch": ("middle axes", lambda self, z: self.good(z) + self.good(z).mean()),
+    "a normalised batch": ("middle axes", normalised),
+    "points that talk": ("points", lambda self, z: self.good(z) + self.good(z).flip(0)),
+    "their mean": ("points", lambda self, z: self.good(z) + self.good(z).mean(0, keepdim=True)),
+    "z scaled in place": ("in place", scaled_in_place),
+    "z set in place": ("in place", zeroed),
+    "z's data changed": ("in place", lambda self, z: self.good(z.data.mul_(2))),
+    "float32": ("dtype", lambda self, z: self.good(z.float())),
+    "half": ("dtype", lambda self, z: self.good(z).half()),
+    "integers": ("dtype", lambda self, z: self.good(z).long()),
+    "bool": ("dtype", lambda self, z: self.good(z) > 2),
+    "a float32 module": ("shape", lambda self, z: self.linear(z.flatten(-2)).squeeze(-1)),
+    "None": ("shape", lambda self, z: None),
+    "a number": ("shape", lambda self, z: 1.0),
+    "a tuple": ("shape", lambda self, z: (self.good(z),)),
+    "an array": ("shape", lambda self, z: self.good(z).detach().numpy()),
+    "one number for all": ("shape", lambda self, z: self.good(z).sum()),
+    "an exit": ("shape", lambda self, z: sys.exit()),
+    "a detached cost": ("relaxable", lambda self, z: self.good(z.detach())),
+    "NaN at one code": (
+        "finite",
+        lambda self, z: torch.where(z[..., 0, 0] * z[..., 1, 2] == 1, math.nan, self.good(z)),
+    ),
+}
+
+
+_CASES = [
+    pytest.param(law, cost, points, id=f"{name}, {points} points")
+    for name, (law, cost) in BAD_COSTS.items()
+    for points in (1, 2)
+    if law != "points" or points > 1  # one data point has nobody to talk to
+]
+
+
+@pytest.mark.parametrize(("law", "cost", "points"), _CASES)
+def test_a_cost_that_is_no_function_of_z_is_rejected_by_name(law, cost, points):
+    findings = check_task(type("Bad", (Quadratic,), {"cost": cost, "points": points}))
+    failed = [finding.law for finding in findings if finding.status == "failed"]
+    assert failed[0] == law, findings
+    assert not passed(findings)
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_what_they_are_made_from_is_certified(points):
+    findings = check_task(type("Sound", (Quadratic,), {"points": points}))
+    assert passed(findings), findings
+    assert {f.law: f.detail for f in findings}["finite"] == "at all 9 codes"
+
+
+@pytest.mark.parametrize(
+    ("which", "law", "told"),
+    [
+        ("z scaled in place", "in place", "compute z * w instead of z *= w"),
+        ("None", "shape", "f returned None; a tensor [2, 4, 5] was expected"),
+        ("a float32 module", "shape", "pass a module as Cost(fn, module)"),
+        ("NaN at one code", "finite", "f is nan at the code [0, 2] of data point 0"),
+        ("dropout", "deterministic", "no dropout (call eval())"),
+        ("the mean of the batch", "middle axes", "no statistics of the batch"),
+        ("a detached cost", "relaxable", "say relaxable = False"),
+    ],
+)
+def test_says_how_to_mend_it(which, law, told):
+    found = statuses(type("Bad", (Quadratic,), {"cost": BAD_COSTS[which][1]}))
+    assert told in found[law].detail
+
+
+def test_an_infinite_cost_of_what_cannot_happen_is_none():
+    class Impossible(Masked):
+        def problem(self, batch=None) -> Problem:
+            logits, f = super().problem(batch)
+            return Problem(
+                logits,
+                Cost(lambda z: torch.where(z[..., 0, 1] == 1, math.inf, f.fn(z)), points=f.points),
+            )
+
+    point = statuses(Impossible)["finite"]
+    assert (point.status, point.detail) == ("failed", "f is inf at the code [1, 0] of data point 1")

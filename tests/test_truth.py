@@ -302,6 +302,25 @@ def test_the_budget_goes_before_the_precision(blind):
     assert float(least.gradients[LOG_ALPHA].count.sum()) == 64
 
 
+def test_the_numbers_in_the_codes_bound_candidates_and_replicates(blind, monkeypatch):
+    asked_for, numbers = ReferencePrecision(standard_error=1e-9), Unknown().problem().logits.numel()
+    pilots = set()
+    measured = monte_carlo_truth._sampled
+
+    def watched(estimator, *rest):
+        found = measured(estimator, *rest)
+        pilots.add((estimator.name, found.evaluations))
+        return found
+
+    monkeypatch.setattr(monte_carlo_truth, "_sampled", watched)
+    monkeypatch.setattr(monte_carlo_truth, "_NUMBERS", 512 * numbers * 2)  # of two evaluations
+    found = measure_reference(Unknown(), asked_for)
+    assert {"reinforce", "rloo"} <= {name for name, _ in pilots}
+    assert max(evaluations for _, evaluations in pilots) == 2
+    chosen = dict(pilots)[found.estimator]
+    assert float(found.gradients[LOG_ALPHA].count.sum()) <= 512 * 2 / chosen
+
+
 def test_another_seed_makes_another_reference(blind):
     first, again, other = (
         measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=seed)
@@ -511,12 +530,18 @@ def test_what_is_not_the_tasks_own_failure_ends_the_run(ran, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("ours")
 
-    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError, match="ours"):
-        patched.setattr("gradest.running.truths.needed", broken)
+    monkeypatch.setattr("gradest.running.truths.needed", broken)
+    with pytest.raises(ZeroDivisionError, match="ours"):
         ran()
+
+
+def test_a_task_for_which_no_reference_is_to_be_had_ends_no_other(ran, monkeypatch, capsys):
     monkeypatch.setattr(monte_carlo_truth, "catalogue_estimators", dict)
-    with pytest.raises(UsageError, match="no unbiased estimator of the catalogue applies"):
-        ran()
+    rows, _ = ran()
+    assert rows.status.eq("ok").all() and len(rows) == 4
+    assert set(rows[rows.task == "vast"].reference) != {"monte_carlo"}
+    said = "failed vast: UsageError: vast: no unbiased estimator of the catalogue applies"
+    assert said in capsys.readouterr().err
 
 
 class Exaggerated(Estimator):

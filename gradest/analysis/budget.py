@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from gradest.analysis import tables
+
 _ENDS = ("", "_low", "_high")
 COLUMNS = (
     *("label", "overtaken_by", "passes", "passes_of_rival", "budget", "budget_low", "budget_high"),
@@ -62,7 +64,9 @@ def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
     the intervals of its parts.
     """
     rows = rows.assign(passes=passes(rows))
-    rows = rows[rows["passes"].gt(0) & rows["bias_sq"].notna() & np.isfinite(rows["variance"])]
+    parts = [f"{column}{end}" for column in ("bias_sq", "variance") for end in _ENDS]
+    known = tables.usable(rows[["passes", *parts]]).notna().all(axis=1)
+    rows = rows[rows["passes"].gt(0) & known & rows["variance"].ge(0)]
     rivals = rows[rows["verdict"] == "unbiased"]
     found = []
     for biased in rows[rows["verdict"] == "biased"].to_dict("records"):

@@ -119,9 +119,24 @@ def _between(base: Run, other: Run) -> Iterator[_Row]:
         records = base.cells.get(key, {}), other.cells.get(key, {})
         yield from _statuses(other.name, key, *records)
         if key.kind == MEASUREMENT:
-            yield from _cell(other.name, key, *records, _parameters(base, other))
+            yield from _told_apart(other.name, key, *records, _parameters(base, other))
     yield from _trainings(base, other)
     yield from _properties(base, other)
+
+
+def _told_apart(
+    run: str, key: Key, base: Records, other: Records, parameters: Sequence[str]
+) -> list[_Row]:
+    """As `_cell`; a cell with numbers that no test can bear is told as one, and costs no other."""
+    try:
+        return list(_cell(run, key, base, other, parameters))
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"cannot be compared: {type(error).__name__}: {error}".split())
+        change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=reason)
+        seeds = _listed(base), _listed(other)
+        return [_Row(run, key, seeds, change, judgement=UNTOLD)]
 
 
 def _parameters(base: Run, other: Run) -> list[str]:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from gradest.analysis import further
 from gradest.errors import UsageError
-from gradest.running.journal import Record
-from gradest.running.results import finished, read_run
+from gradest.running.journal import Record, read_journal
+from gradest.running.results import latest, read_run
 
 Records = Mapping[int, Record]  # by seed
 
@@ -68,6 +68,55 @@ def read(folders: Sequence[Path]) -> list[Run]:
     ]
 
 
+class Overlap(NamedTuple):
+    """How many cells of two runs are in both, measured in both, and in one of them alone.
+
+    Cells are those of measurements and trainings, the seeds of one taken together.
+    """
+
+    compared: int
+    common: int
+    base_only: int
+    other_only: int
+
+    @property
+    def total(self) -> int:
+        return self.common + self.base_only + self.other_only
+
+    @property
+    def share(self) -> float:
+        """The part of all cells that is compared."""
+        return self.compared / self.total if self.total else 0.0
+
+    def __str__(self) -> str:
+        """`2 of 14 cells are compared; 5 are in the baseline alone, 7 in the other run alone`."""
+        parts = []
+        if self.common > self.compared:
+            parts.append(f"{self.common - self.compared:,} in both without numbers in both")
+        parts += [f"{self.base_only:,} in the baseline alone"] if self.base_only else []
+        parts += [f"{self.other_only:,} in the other run alone"] if self.other_only else []
+        rest = f"; {', '.join(parts)}" if parts else ""
+        return f"{self.compared:,} of {self.total:,} cells are compared{rest}"
+
+
+def overlap(base: Run, other: Run) -> Overlap:
+    common = [key for key in base.cells if key in other.cells]
+    compared = [key for key in common if all(_has_numbers(run.cells[key]) for run in (base, other))]
+    return Overlap(
+        len(compared),
+        len(common),
+        len(base.cells) - len(common),
+        len(other.cells) - len(common),
+    )
+
+
+def _has_numbers(records: Records) -> bool:
+    return any(
+        record["status"] == "ok" and not record.get("measurement", {}).get("nonfinite")
+        for record in records.values()
+    )
+
+
 def _described(folder: Path) -> dict[str, Any]:
     run = read_run(folder)
     if missing := [key for key in ("cells", "parameters") if key not in run]:
@@ -82,7 +131,13 @@ def _records(folder: Path) -> dict[str, Record]:
             f"{folder}: holds no journal.jsonl, without which means cannot be compared; "
             "keep it beside run.json"
         )
-    return finished(journal)
+    found = read_journal(journal)
+    if found.damage:
+        raise UsageError(
+            f"{folder}: {found.told[0]}; run its suite again, which measures what was lost, before "
+            "it is compared"
+        )
+    return latest(found.records)
 
 
 def _cells(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[Record]:

@@ -18,6 +18,7 @@ from gradest.measuring.schedule import BATCHES
 
 _BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
 _VARIANCES = ("variance", "variance_low", "variance_high")
+_EXTREME = 1e100
 _PUBLISHED = (
     *("rank", "detectable_ratio", "label", "estimator", "estimator_params", "seed", "dtype"),
     *("replicates", "outcomes", "adapt_steps", "method", "precision", "verdict", "note"),
@@ -30,6 +31,13 @@ _PUBLISHED = (
     *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
     "work_variance",
 )
+
+
+def usable(numbers: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
+    """Numbers as floats, NaN where they are not finite or so extreme that squares are not."""
+    numbers = numbers.astype(float)
+    size = numbers.abs()
+    return numbers.where(size.eq(0) | (size.ge(1 / _EXTREME) & size.le(_EXTREME)))
 
 
 def annotate(frame: pd.DataFrame) -> pd.DataFrame:
@@ -69,13 +77,16 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Annotated rows of one section, best first, with columns `rank` and `detectable_ratio`.
 
     By mse, or by variance where no row has an mse; those that no test tells apart share a rank
-    (`gradest.analysis.ranking`).  A row without a number has no rank.  An enumerated cell appears
+    (`gradest.analysis.ranking`).  A row without a number, or
+    without an interval of it, has no rank.  An enumerated cell appears
     once, however often it was asked for.
     """
     by = ranking_column(rows)
     rows = rows[~(rows["method"].eq("enumerated") & rows.duplicated("label"))]
     rows = rows.sort_values([by, "label"], kind="stable", na_position="last")
-    found = rows[rows[by].notna()]
+    # An infinite one is last; one whose interval is unknown is not to be told from any.
+    known = np.isfinite(rows[[f"{by}_low", f"{by}_high"]]).all(axis=1) | np.isposinf(rows[by])
+    found = rows[rows[by].ge(0) & known]
     # As many batches as the intervals rest on.
     freedom = (found["replicates"].fillna(0) // 8).clip(2, BATCHES) - 1
     columns = (found[by], found[f"{by}_low"], found[f"{by}_high"], freedom)
@@ -88,7 +99,7 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking_column(rows: pd.DataFrame) -> str:
-    return "mse" if rows["mse"].notna().any() else "variance"
+    return "mse" if np.isfinite(rows["mse"].astype(float)).any() else "variance"
 
 
 def published(rows: pd.DataFrame, summary: bool = False) -> pd.DataFrame:
@@ -153,10 +164,15 @@ def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
     columns = frame[["dtype", "seed"]].assign(replicates=counts).astype(object)
     return _differing(
         [
-            {k: int(v) if isinstance(v, float) else v for k, v in row.items() if pd.notna(v)}
+            {k: _whole(v) for k, v in row.items() if pd.notna(v)}
             for row in columns.to_dict("records")
         ]
     )
+
+
+def _whole(value: Any) -> Any:
+    """A float that is a whole number as an int."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _task_labels(frame: pd.DataFrame) -> pd.Series:

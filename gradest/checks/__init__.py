@@ -6,9 +6,11 @@ statistical law asks two questions: is there a deviation that chance does not ex
 was the measurement sharp enough to show one?
 """
 
+from collections.abc import Iterator
+
 from gradest.checks.contract_laws import CONTRACT_LAWS
 from gradest.checks.divergence_law import DIVERGENCE_LAWS
-from gradest.checks.finding import Finding, findings_of, passed, told
+from gradest.checks.finding import Begin, Finding, findings_of, passed, silently, told
 from gradest.checks.mean_laws import MEAN_LAWS
 from gradest.checks.model_laws import MODEL_LAWS
 from gradest.checks.subject import FALSE_ALARM, LOOKS, SHARP, Subject
@@ -19,27 +21,50 @@ from gradest.knobs import build
 
 ESTIMATOR_LAWS = {**CONTRACT_LAWS, **SYMMETRY_LAWS, **DIVERGENCE_LAWS, **MEAN_LAWS}
 
-__all__ = ["FALSE_ALARM", "LOOKS", "SHARP", "Finding", "check_estimator", "check_task", "passed"]
+__all__ = [
+    "FALSE_ALARM",
+    "LOOKS",
+    "SHARP",
+    "Finding",
+    "check_estimator",
+    "check_task",
+    "estimator_findings",
+    "passed",
+    "task_findings",
+]
 
 
 def check_estimator(cls: type[Estimator]) -> list[Finding]:
     """Test the contract's laws and the claims of the class, with its default knobs."""
-    try:
-        subject = Subject(cls)
-    except Exception as error:
-        return [Finding("builds", "failed", told(error))]
-    skipped = [Finding("applies", "skipped", reason) for reason in subject.skipped]
-    if not subject.tasks:
-        return [*skipped, Finding("applies", "failed", "to no problem of the battery")]
-    return skipped + findings_of(ESTIMATOR_LAWS, subject)
+    return list(estimator_findings(cls))
 
 
 def check_task(cls: type[Task]) -> list[Finding]:
     """Test the contract's laws on the problem that the default knobs give."""
+    return list(task_findings(cls))
+
+
+def estimator_findings(cls: type[Estimator], begin: Begin = silently) -> Iterator[Finding]:
+    """The findings of `check_estimator` as they come; `begin` is told of each law before."""
+    try:
+        subject = Subject(cls)
+    except (Exception, SystemExit) as error:
+        yield Finding("builds", "failed", told(error))
+        return
+    yield from (Finding("applies", "skipped", reason) for reason in subject.skipped)
+    if not subject.tasks:
+        yield Finding("applies", "failed", "to no problem of the battery")
+        return
+    yield from findings_of(ESTIMATOR_LAWS, subject, begin=begin)
+
+
+def task_findings(cls: type[Task], begin: Begin = silently) -> Iterator[Finding]:
+    """The findings of `check_task` as they come; `begin` is told of each law before."""
     try:
         task = build(cls, {})
         problem = task.problem()
-    except Exception as error:
-        return [Finding("builds", "failed", told(error))]
+    except (Exception, SystemExit) as error:
+        yield Finding("builds", "failed", told(error))
+        return
     laws = TASK_LAWS | MODEL_LAWS if isinstance(task, Model) else TASK_LAWS
-    return findings_of(laws, task, problem)
+    yield from findings_of(laws, task, problem, begin=begin)

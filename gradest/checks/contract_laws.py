@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gradest import formula
 from gradest.categorical import one_hot
@@ -23,10 +24,11 @@ from gradest.checks.finding import (
     relative_gap,
 )
 from gradest.checks.problems import extreme, span
-from gradest.checks.rigged import Alike, Uneven
+from gradest.checks.rigged import Alike
 from gradest.checks.settings import alternatives, told, variations
+from gradest.checks.sharing import agreement, excess, excessive
 from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
-from gradest.contracts import Task
+from gradest.contracts import Estimator, Task
 from gradest.inference import largest_z, mean_interval
 from gradest.knobs import knob_defaults
 from gradest.measuring.replicator import Replicator
@@ -34,6 +36,8 @@ from gradest.moments import Moments
 from gradest.objectives import posed
 from gradest.randomness import Draws, drawing_from
 
+_CALLS, _ALONGSIDE = 32, 512  # calls and rows of each in which common noise is looked for
+_STATES = 8  # and how many states, each by draws of its own
 _PAIRS = 4096  # rows in which two ways to the same thing are held against each other
 
 
@@ -74,20 +78,93 @@ def _rows(subject: Subject, task: Task) -> str:
     gap = relative_gap(estimates(replicator)[:ROWS], estimates(elsewhere)[:ROWS])
     if gap > EQUAL:
         return f"a data point moves by {gap:.2g} with the logits of the others"
-    try:
-        alone, together, apart = (
-            estimates(replicator, rows=rows, source=Alike(points, rows, others_too)).unflatten(
-                0, (points, rows)
-            )
-            for rows, others_too in ((1, True), (ROWS, True), (ROWS, False))
-        )
-    except Uneven:  # samples side by side as rows of their own: which noise is a row's is not known
-        return ""
+    return _own_noise(replicator) or _shared_noise(subject, task)
+
+
+def _own_noise(replicator: Replicator) -> str:
+    """Where noise comes row by row: a row keeps its estimate, whatever noise the others get."""
+    points, seen = len(replicator.logits), []
+    for rows, others_too in ((1, True), (ROWS, True), (ROWS, False)):
+        source = Alike(points, rows, others_too)
+        seen.append(estimates(replicator, rows=rows, source=source).unflatten(0, (points, rows)))
+        # Samples side by side as rows of their own: which noise is a row's is not known.
+        if source.uneven:
+            return ""
+    alone, together, apart = seen
     gap = relative_gap(alone.expand_as(together), together)
     if gap > EQUAL:
         return f"a row is {gap:.2g} off from what it is alone"
     gap = relative_gap(alone[:, 0], apart[:, 0])
     return f"a row moves by {gap:.2g} with the draws of the others" if gap > EQUAL else ""
+
+
+def _shared_noise(subject: Subject, task: Task) -> str:
+    """Under one seed, rows have noise of their own, and so have calls one after the other."""
+    if task not in subject.tasks[:2]:  # who shares noise does so on the problems of every size
+        return ""
+    replicator, source = subject.ready(task), Draws.seeded(3)
+    seen, states = [], set()
+    for _ in range(_CALLS):
+        with _OtherGenerators(source) as used:
+            seen.append(estimates(replicator, rows=_ALONGSIDE, source=source))
+        if not states.isdisjoint(used.states):
+            return (
+                "calls repeat their noise: each seeds a torch.Generator anew; draw for every row "
+                "through gradest.categorical"
+            )
+        states |= used.states
+    calls = torch.stack(seen)  # [M, B · R, N · K + 1]
+    mend = "draw for every row, as sample(logits) does with the logits of all rows"
+    rows, again = agreement(calls), agreement(calls.transpose(0, 1))
+    if not rows.by_chance:
+        return (
+            f"rows share noise: the estimates of two rows move in the same direction in "
+            f"{rows.share:.0%} of {rows.comparisons:,} comparisons, those of independent rows in "
+            f"50%; {mend}"
+        )
+    if not again.by_chance:
+        return (
+            f"calls repeat their noise: a row moves in the same direction in two calls in "
+            f"{again.share:.0%} of {again.comparisons:,} comparisons, instead of 50%; draw through "
+            "gradest.categorical, not from a generator that each call seeds anew"
+        )
+    ratio = _excess(calls, replicator)
+    if excessive(ratio, _CALLS):
+        return (
+            f"rows share noise: between calls their mean varies {ratio:.2g} times as much as that "
+            f"of independent rows; {mend}"
+        )
+    if task is subject.tasks[0] and _state_is_no_noise(subject.cls):
+        return _noise_in_the_state(subject, task)
+    return ""
+
+
+def _noise_in_the_state(subject: Subject, task: Task) -> str:
+    source = Draws.seeded(4)
+    replicators = [subject.ready(task, seed=seed) for seed in range(_STATES)]
+    calls = torch.stack([estimates(x, rows=_ALONGSIDE, source=source) for x in replicators])
+    ratio = _excess(calls, replicators[0])
+    if not excessive(ratio, _STATES):
+        return ""
+    return (
+        "rows share noise that `reset` or `adapt` drew: between states their mean varies "
+        f"{ratio:.2g} times as much as that of independent rows; draw in the call, for each row"
+    )
+
+
+def _excess(calls: Tensor, replicator: Replicator) -> float:
+    """That of each data point's rows, at most: calls are [M, B · R, N · K + 1]."""
+    points = calls.unflatten(1, (len(replicator.logits), -1))
+    return max(excess(x) for x in points.unbind(1))
+
+
+def _state_is_no_noise(cls: type[Estimator]) -> bool:
+    """Whether the mean of an estimate may not depend on what drew its state.
+
+    It is the same in all states of an unbiased estimator; a biased one that adapts has learnt it.
+    """
+    made = cls.reset is not Estimator.reset or cls.adapt is not Estimator.adapt
+    return made and (cls.unbiased or not cls.adapt_steps)
 
 
 def _state(subject: Subject, task: Task) -> str:
@@ -119,13 +196,35 @@ class _Contents(pickle.Pickler):
 
 
 def _randomness(subject: Subject, task: Task) -> str:
+    replicator, source = subject.ready(task), Draws.seeded(1)
     before = global_randomness()
-    estimates(subject.ready(task))
+    with _OtherGenerators(source) as used:
+        estimates(replicator, source=source)
     touched = [name for name, state in global_randomness().items() if state != before[name]]
-    if not touched:
-        return ""
-    told = f"draws from the global state of {', '.join(touched)}"
-    return f"{told}; gradest.categorical draws what a seed brings back"
+    mend = "gradest.categorical draws what a seed brings back"
+    if touched:
+        return f"draws from the global state of {', '.join(touched)}; {mend}"
+    if used.states:
+        return f"draws from a torch.Generator of its own; {mend}"
+    return ""
+
+
+class _OtherGenerators(TorchFunctionMode):
+    """Notes the states of the generators, other than that of the source, that torch draws from."""
+
+    def __init__(self, source: Draws) -> None:
+        super().__init__()
+        self.states: set[bytes] = set()
+        self._own = source.generator
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        generator = given.get("generator")
+        if generator is not None and generator is not self._own:
+            self.states.add(generator.get_state().numpy().tobytes())
+        return func(*args, **given)
 
 
 def _seed(subject: Subject) -> Outcome:

@@ -2,7 +2,7 @@
 
 import pickle
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,12 +15,16 @@ STEP = 1e-5  # of a difference quotient: its error, and the rounding over it, ar
 QUOTIENT = 1e-6  # so that this much is no rounding
 
 # A law says nothing once one that it rests on is broken: none without a value and a gradient for
-# every row; two calls cannot be compared where none can be repeated, draws past the vocabulary
-# cannot be enumerated, and who is biased need not be asked about rare or other cases.
-_REPEATS = ("seed", "deterministic")
-_COMPARES = ("rows", "derivative", "middle axes", "dtype", "points", "relaxable", "knobs")
+# every row, or a cost for every code; two calls cannot be compared where none can be repeated,
+# draws past the vocabulary cannot be enumerated, and who is biased need not be asked about rare or
+# other cases.
+_ALWAYS = ("in place", "shape")
+_REPEATS = ("seed", "dtype", "finite", "deterministic")
+_COMPARES = ("rows", "derivative", "middle axes", "points", "relaxable", "knobs", "expectation")
 _SYMMETRIES = ("shift", "constant", "scale", "pathwise", "divergence")
 _RESTS_ON = {
+    "finite": ("dtype",),
+    "deterministic": ("dtype", "finite"),
     **dict.fromkeys(_COMPARES + _SYMMETRIES, _REPEATS),
     **dict.fromkeys(("value", "bias", "labels", "degree", "direction"), ("randomness",)),
     **dict.fromkeys(("rare", "settings", "adapting"), ("randomness", "bias")),
@@ -28,6 +32,11 @@ _RESTS_ON = {
 
 Status = Literal["passed", "failed", "skipped", "inconclusive"]
 Outcome = tuple[Status, str]
+Begin = Callable[[str], None]
+
+
+def silently(law: str) -> None:
+    """Tells nobody that a law is being asked."""
 
 
 class Finding(NamedTuple):
@@ -47,27 +56,41 @@ def passed(findings: Iterable[Finding]) -> bool:
     return "passed" in statuses and statuses <= {"passed", "skipped"}
 
 
-def findings_of(laws: Mapping[str, Callable[..., Outcome]], *subject: Any) -> list[Finding]:
+def findings_of(
+    laws: Mapping[str, Callable[..., Outcome]], *subject: Any, begin: Begin = silently
+) -> Iterator[Finding]:
+    """Asks one law after the other, calls `begin` with its name first, and gives its finding."""
     findings: dict[str, Finding] = {}
     for law, check in laws.items():
-        rests_on = ("shape", *_RESTS_ON.get(law, ()))
+        rests_on = (*_ALWAYS, *_RESTS_ON.get(law, ()))
         broken = [on for on in rests_on if _failed(findings.get(on))]
         if broken:
             findings[law] = Finding(law, "skipped", f"says nothing while {broken[0]!r} is broken")
-            continue
-        try:
-            findings[law] = Finding(law, *check(*subject))
-        except Exception as error:
-            findings[law] = Finding(law, "failed", told(error))
-    return list(findings.values())
+        else:
+            begin(law)
+            findings[law] = _found(law, check, *subject)
+        yield findings[law]
+
+
+def _found(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
+    try:
+        with torch.enable_grad():  # also where the plugin, or the caller, has turned it off
+            return Finding(law, *check(*subject))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin that calls sys.exit() is rejected, not obeyed
+        return Finding(law, "failed", told(error))
 
 
 def _failed(finding: Finding | None) -> bool:
     return finding is not None and finding.status == "failed"
 
 
-def told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def told(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its own __str__ is a plugin's code too
+        return f"{type(error).__name__}, whose message cannot be shown"
 
 
 def outcome(broken: str, kept: str) -> Outcome:
@@ -76,6 +99,7 @@ def outcome(broken: str, kept: str) -> Outcome:
 
 def relative_gap(a: Tensor, b: Tensor) -> float:
     """The largest difference, relative to the largest entry; infinite for NaN."""
+    a, b = a.detach(), b.detach()
     difference, size = (a - b).abs().max(), torch.maximum(a.abs().max(), b.abs().max())
     gap = float(difference / size) if difference != 0 else 0.0
     return gap if gap == gap else float("inf")

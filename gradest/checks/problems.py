@@ -1,6 +1,7 @@
 """The battery's own problems: asymmetric, curved within a latent and coupled between latents."""
 
 from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.costs import KL, Cost, Problem
-from gradest.measuring.enumeration import all_codes
+from gradest.measuring.enumeration import Truth, all_codes, exact
 from gradest.objectives import joined
 
 Change = Callable[[Tensor], Tensor]
+
+_KEPT = 64  # tasks whose truths are kept; a battery has a dozen
 
 
 class Polynomial(Task):
@@ -53,8 +56,8 @@ class Polynomial(Task):
                 return self._offset + u + (v**2 - squares) / 2
             return self._offset + u + u * v + (v**3 if self.degree == 3 else 0.0)
 
-        f = Cost(cost, prior=self._prior, kl=self._kl, logits=self._logits)
-        return Problem(self._logits, f)
+        logits = self._logits.clone()  # whoever writes into them does so to no other plugin's
+        return Problem(logits, Cost(cost, prior=self._prior, kl=self._kl, logits=logits))
 
 
 class Bounded(Task):
@@ -79,39 +82,52 @@ _FAR = [[[0.6, -0.2], [-0.9, 0.1]], [[0.1, 0.4], [0.3, -0.8]]]
 _PRIOR = [[-0.6, 0.3, 0.9], [0.2, -1.1, 0.4]]
 
 
-def battery(cls: type[Estimator] = Estimator) -> list[Task]:
-    """Bounds for a class that takes nothing else; its own divergence for one that has one."""
-    one = Polynomial("one categorical", _ONE, seed=0)
-    coupled = Polynomial("coupled categoricals", _COUPLED, seed=1)
-    # An offset changes no gradient, but magnifies whatever is wrong with a baseline or score.
-    far = Polynomial("bits far from zero", _FAR, seed=3, offset=10.0)
-    prior = with_prior("relaxed")
-    if cls.bounds:
-        return [Bounded(one, 3), Bounded(coupled, 2), Bounded(far, 3), Bounded(prior, 2)]
-    tasks = [one, coupled, Polynomial("coupled bits", _BITS, seed=2), far]
-    return [*tasks, prior] if cls.owns_kl else tasks
+# Made once, so that what is enumerated of a problem serves all laws and all plugins of a process.
+_ALONE = Polynomial("one categorical", _ONE, seed=0)
+_PAIR = Polynomial("coupled categoricals", _COUPLED, seed=1)
+_FOUR = Polynomial("coupled bits", _BITS, seed=2)
+# An offset changes no gradient, but magnifies whatever is wrong with a baseline or score.
+_OFFSET = Polynomial("bits far from zero", _FAR, seed=3, offset=10.0)
+_BOUNDS = [(_ALONE, 3), (_PAIR, 2), (_OFFSET, 3)]
 
 
+@cache
 def with_prior(kl: KL) -> Task:
     return Polynomial("categoricals with a prior", _COUPLED, seed=1, prior=_PRIOR, kl=kl)
 
 
-def of_degree(degree: int) -> list[Task]:
+@cache
+def bounded(task: Task, samples: int = 2) -> Task:
+    return Bounded(task, samples)
+
+
+def battery(cls: type[Estimator] = Estimator) -> list[Task]:
+    """Bounds for a class that takes nothing else; its own divergence for one that has one."""
+    prior = with_prior("relaxed")
+    if cls.bounds:
+        return [bounded(task, samples) for task, samples in [*_BOUNDS, (prior, 2)]]
+    tasks: list[Task] = [_ALONE, _PAIR, _FOUR, _OFFSET]
+    return [*tasks, prior] if cls.owns_kl else tasks
+
+
+@cache
+def of_degree(degree: int) -> tuple[Task, ...]:
     """Problems on which a method that is right up to that degree has no bias."""
-    return [
+    return (
         Polynomial(f"categoricals of degree {degree}", _COUPLED, seed=1, degree=degree),
         Polynomial(f"bits of degree {degree}", _BITS, seed=2, degree=degree),
-    ]
+    )
 
 
-def rare(size: float) -> list[Task]:
+@cache
+def rare(size: float) -> tuple[Task, ...]:
     """Categories of probability e^−size, where whatever is clamped or rounded away is missed."""
     categories = [[[size, 0.0, 0.5]], [[0.5 - size, 0.2, -size]]]
     bits = [[[size, 0.0], [0.0, size - 0.5]]]
-    return [
+    return (
         Polynomial(f"rare categories, e^−{size:g}", categories, seed=1),
         Polynomial(f"rare bits, e^−{size:g}", bits, seed=2),
-    ]
+    )
 
 
 class Changed(Task):
@@ -153,6 +169,13 @@ def extreme(size: float, cls: type[Estimator]) -> list[Task]:
     return [plain, Polynomial(f"logits ±{size:g} with a prior", logits, seed=4, prior=prior)]
 
 
+@lru_cache(_KEPT)
+def truth(task: Task) -> Truth:
+    """E f and its gradient, enumerated once for each task."""
+    return exact(task.problem())
+
+
+@lru_cache(_KEPT)
 def span(task: Task) -> float:
     """Between the smallest and the largest cost."""
     logits, f = joined(*task.problem())

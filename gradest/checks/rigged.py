@@ -22,24 +22,27 @@ _LOG = -math.log(_LEAST)
 
 
 class Uneven(Exception):
-    """Noise that does not come row by row, the same amount for each."""
+    """Noise that did not come row by row, the same amount for each."""
 
 
 class Alike(Draws):
     """The first row of each data point gets the same noise, however many rows there are.
 
-    The others get that noise too, or noise of their own.  Raises Uneven for noise whose first axis
-    is not that of so many rows a point.
+    The others get that noise too, or noise of their own.  Noise whose first axis is not that of so
+    many rows a point is served as ordinary noise, and `uneven` tells of it: an exception would pass
+    through the estimator's code.
     """
 
     def __init__(self, points: int, rows: int, others_too: bool = True, seed: int = 1) -> None:
         super().__init__(torch.Generator().manual_seed(seed))
         self._points, self._rows = points, rows
         self._others = None if others_too else Draws.seeded(seed + 1)
+        self.uneven = ""
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        if shape[0] != self._points * self._rows:
-            raise Uneven(f"noise of {list(shape)} for {self._points * self._rows} rows")
+        if tuple(shape[:1]) != (self._points * self._rows,):
+            self.uneven = f"noise of {list(shape)} for {self._points * self._rows} rows"
+            return super()._fill(shape, like, law)
         first = super()._fill((self._points, *shape[1:]), like, law)
         if self._others is None:
             return first.repeat_interleave(self._rows, 0)
@@ -49,26 +52,28 @@ class Alike(Draws):
 
 
 class Uniforms(Draws):
-    """Counts the uniforms that each of so many rows takes.  Raises Uneven where that is not so."""
+    """Counts the uniforms that each of so many rows takes.
+
+    `uneven` tells where rows do not take the same number; such noise is served all the same.
+    """
 
     def __init__(self, rows: int, generator: torch.Generator) -> None:
         super().__init__(generator)
         self._rows = rows
         self.each = 0
+        self.uneven = ""
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
         if law == "uniform_":
-            if shape[0] != self._rows:
-                raise Uneven(f"uniforms of {list(shape)} for {self._rows} rows")
-            self.each += math.prod(shape[1:])
+            if tuple(shape[:1]) != (self._rows,):
+                self.uneven = f"uniforms of {list(shape)} for {self._rows} rows"
+            else:
+                self.each += math.prod(shape[1:])
         return super()._fill(shape, like, law)
 
 
 class Tilted(Uniforms):
-    """The same with one uniform of a row tilted, when each row takes `each` of them.
-
-    Raises Uneven where it takes another number.
-    """
+    """The same with one uniform of a row tilted, when each row takes `each` of them."""
 
     def __init__(self, rows: int, each: int, generator: torch.Generator) -> None:
         super().__init__(rows, generator)
@@ -80,7 +85,9 @@ class Tilted(Uniforms):
 
     @property
     def weight(self) -> Tensor:
-        """[R], once all are taken."""
+        """[R], once all are taken.  Raises Uneven where a row took another number, or none."""
+        if self.uneven:
+            raise Uneven(self.uneven)
         if self.each != self._total:
             raise Uneven(f"{self.each} uniforms a row, and {self._total} before")
         return 1 / (0.5 + 0.5 * self._ratio / self._total)
@@ -88,7 +95,7 @@ class Tilted(Uniforms):
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
         first = self.each
         noise = super()._fill(shape, like, law)
-        if law != "uniform_":
+        if law != "uniform_" or self.uneven:
             return noise
         u = noise.double().flatten(1)  # [R, places]
         here = (self._chosen >= first) & (self._chosen < self.each)

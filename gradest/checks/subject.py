@@ -1,6 +1,7 @@
 """An estimator class bound to the problems of the battery that it applies to."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from gradest import claims
 from gradest.categorical import one_hot
-from gradest.checks.problems import Bounded, Changed, battery
-from gradest.checks.rigged import Tilted, Uniforms
+from gradest.checks.problems import Changed, battery, bounded
+from gradest.checks.rigged import Tilted, Uneven, Uniforms
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
@@ -51,11 +52,12 @@ class Subject:
         self.with_truth = [task for task in self.tasks if not self._own_kl(task)]
         self._measured: dict[tuple, Measurement] = {}
         self._enumerated: dict[tuple, Enumerated | None] = {}
+        self._tilted: dict[str, tuple[list[Moments], Iterator[Moments]]] = {}
 
     def applicable(self, tasks: Iterable[Task]) -> list[Task]:
         """Those that it applies to, as bounds where it takes nothing else."""
         if self.cls.bounds:
-            tasks = [task if _bound(task) else Bounded(task) for task in tasks]
+            tasks = [task if _bound(task) else bounded(task) for task in tasks]
         return [task for task in tasks if not self._inapplicable(task)]
 
     def _own_kl(self, task: Task) -> bool:
@@ -74,9 +76,10 @@ class Subject:
         steps: int = BRIEFLY,
         used: Estimator | None = None,
         knobs: Mapping[str, Any] = DEFAULTS,
+        seed: int = 0,
     ) -> Replicator:
-        """A fresh instance, or the used one, on the task, reset and adapted."""
-        with drawing_from(Draws.seeded(0)):
+        """A fresh instance, or the used one, on the task, reset and adapted with that seed."""
+        with drawing_from(Draws.seeded(seed)):
             replicator = Replicator(used or self.fresh(knobs), task, dtype)
             replicator.adapt(min(self.cls.adapt_steps, steps))
         return replicator
@@ -113,12 +116,18 @@ class Subject:
             self._enumerated[key] = enumerated(replicator, OUTCOMES)
         return self._enumerated[key]
 
-    def tilted(self, task: Task) -> Moments:
+    def tilted(self, task: Task, batches: int = BATCHES) -> Moments:
         """Of ĝ and of the first code that f sees, from draws that make rare events common.
 
         Weighted so that the means are E ĝ and, where that code is a sample, π: [1, B · 2 · N · K].
-        Raises Uneven where the estimator does not draw row by row, the same number for each.
+        More batches than before go on where the last call ended.  Raises Uneven where the estimator
+        does not draw row by row, the same number for each.
         """
+        parts, more = self._tilted.setdefault(task.name, ([], self._tilted_batches(task)))
+        parts.extend(islice(more, batches - len(parts)))
+        return Moments.stacked(parts).pooled()
+
+    def _tilted_batches(self, task: Task) -> Iterator[Moments]:
         seen: list[Tensor] = []
 
         def watch(z: Tensor) -> Tensor:
@@ -130,8 +139,12 @@ class Subject:
         counted = Uniforms(points, generator)
         with drawing_from(counted):
             replicator.each(1)
-        shape, parts = replicator.logits.shape[1:], []
-        for _ in range(BATCHES):
+        if counted.uneven:
+            raise Uneven(counted.uneven)
+        if not counted.each:
+            raise Uneven("it takes no uniforms")
+        shape = replicator.logits.shape[1:]
+        while True:
             seen.clear()
             source = Tilted(points * TILTED, counted.each, generator)
             with drawing_from(source):
@@ -140,12 +153,11 @@ class Subject:
             code = one_hot(first.argmax(-1), first).flatten(2)
             weight = source.weight.view(points, TILTED, 1)
             both = weight * torch.cat([gradient, code], 2)  # [B, R, 2 · N · K]
-            parts.append(Moments.of(both.transpose(0, 1).flatten(1).unsqueeze(0)))
-        return Moments.stacked(parts).pooled()
+            yield Moments.of(both.transpose(0, 1).flatten(1).unsqueeze(0))
 
-    def level(self) -> float:
+    def level(self, looks: int = len(LOOKS)) -> float:
         """Of one of the tests that a statistical law consists of."""
-        return FALSE_ALARM / (len(LOOKS) * len(self.tasks))
+        return FALSE_ALARM / (looks * len(self.tasks))
 
 
 def _bound(task: Task) -> bool:

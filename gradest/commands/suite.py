@@ -12,23 +12,26 @@ import torch
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring.schedule import FEWEST
 from gradest.registry import Registry, Shipment
-from gradest.report import write_report
+from gradest.report import page_of, rebuild
 from gradest.report.run import read
 from gradest.report.summary import failed_controls, summary
 from gradest.report.terminal import show
 from gradest.running.cells import Cell, labels
+from gradest.running.folder import alone_in
 from gradest.running.progress import quietly
 from gradest.running.provenance import describe_run
-from gradest.running.results import finished, write_results
-from gradest.running.runner import prepare
+from gradest.running.results import carried, finished
+from gradest.running.runner import prepare, refuse_foreign
 from gradest.running.runner import run as run_cells
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
+from gradest.text import described, one_line
 
 
 def run_suite(options: argparse.Namespace, registry: Registry) -> int:
     """Run the suite of `options`, or tell what would be run, and return the exit status.
 
+    A dry run ends with the status that the run would have, as far as the first replicates tell.
     Raises UsageError for options that go with others or with another machine, and whatever is wrong
     with the suite or its folder.
     """
@@ -55,21 +58,25 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
         return _dry_run(cells, folder, registry, options)
     started = datetime.now(UTC)
     prepare(cells, registry)
-    with quietly(options.quiet):
-        run_cells(
-            suite.name,
-            cells,
-            folder,
-            registry,
-            Shipment.of(options.plugin),
-            Workers(options.jobs, options.backend, options.scheduler),
-            suite.settings.reference,
-            options.fresh,
-            suite.settings.timed,
-        )
-    write_results(folder, describe_run(suite, registry, started))
-    report = write_report(folder)
-    return _conclude(cells, folder, report, options.quiet)
+    refuse_foreign(folder, options.fresh)
+    with alone_in(folder):
+        with quietly(options.quiet):
+            run_cells(
+                suite.name,
+                cells,
+                folder,
+                registry,
+                Shipment.of(options.plugin),
+                Workers(options.jobs, options.backend, options.scheduler),
+                suite.settings.reference,
+                options.fresh,
+                suite.settings.timed,
+            )
+        described = describe_run(suite, registry, started)
+        told = rebuild(folder, described | carried(folder))
+        for line in told:
+            print(f"warning: {folder}: {line}", file=sys.stderr)
+        return max(int(bool(told)), _conclude(cells, folder, options.quiet))
 
 
 def _dry_run(
@@ -78,37 +85,50 @@ def _dry_run(
     kept = {} if options.fresh else finished(folder / "journal.jsonl")
     named = labels(cells)
     total = longest = 0.0
+    count: Counter[str] = Counter()
     for cell in cells:
-        if kept.get(cell.key, {}).get("status") in ("ok", "skipped"):
+        status = kept.get(cell.key, {}).get("status")
+        if status in ("ok", "skipped"):
             state = "cached"
         else:
             try:
                 seconds = cell.expected_seconds(registry)
                 total, longest = total + seconds, max(longest, seconds)
-                state = f"{seconds:.1f} s"
+                status, state = "ok", f"{seconds:.1f} s"
             except Inapplicable as error:
-                state = f"to be skipped: {error}"
-        print(f"{state:>8}  {named[cell.key]}")
+                status, state = "skipped", f"to be skipped: {one_line(str(error))}"
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever a plugin raises: the run records it as failed
+                status, state = "failed", f"would fail: {described(error)}"
+        count[status] += 1
+        print(f"{state:>8}  {named[cell.key]}", flush=True)
     # The longest cell takes its time however many jobs there are.
     expected = max(total / options.jobs, longest)
     print(f"{len(cells)} cells, about {expected:.0f} s with {options.jobs} jobs")
-    return 0
+    return _exit_status(count)
 
 
-def _conclude(cells: Sequence[Cell], folder: Path, report: Path, quiet: bool) -> int:
+def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
     """Says how it went, the report's path last, and returns the exit status."""
+    failed = failed_controls(read(folder))
     records = finished(folder / "journal.jsonl")
     count = Counter(records[cell.key]["status"] for cell in cells)
     if quiet:
-        for line in failed_controls(read(folder)):
+        for line in failed:
             print(line, file=sys.stderr)
     else:
         print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
         show(summary(folder))
         print()
-    print(f"report: {report}", flush=True)
+    print(f"report: {page_of(folder)}", flush=True)
     if not count["ok"]:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
         told = f": {min(reasons)}" if reasons else ""
         print(f"error: no cell gave a finite number{told}", file=sys.stderr)
+    return 1 if failed else _exit_status(count)
+
+
+def _exit_status(count: Counter[str]) -> int:
+    """Of a run, and of what is foreseen of it: 0 where some cell has numbers and none failed."""
     return 0 if count["ok"] and not count["failed"] else 1

@@ -165,8 +165,8 @@ def compare(
         enumerate_draws=enumerate_draws,
         dtype=dtype,
     )
-    title = f"{called(a)} against {called(b)} on {called(task)}"
-    with display(title, progress), global_randomness_kept(seed):
+    shown = f"{a.name} against {b.name} on {task.name}"
+    with display(shown, progress), global_randomness_kept(seed):
         sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
         difference = draw(sides, replicates, seed)
         known = truth.known(sides[0].replicator, {})

@@ -27,28 +27,42 @@ class Drift(NamedTuple):
     standard_error: float
 
 
+class _Request(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    law: str
+
+
 class _Recording(Draws):
-    """Keeps the noise that it gives."""
+    """Keeps what it was asked for."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__(generator)
-        self.tape: deque[Tensor] = deque()
+        self.tape: deque[_Request] = deque()
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        noise = super()._fill(shape, like, law)
-        self.tape.append(noise.clone())
-        return noise
+        self.tape.append(_Request(tuple(shape), like.dtype, law))
+        return super()._fill(shape, like, law)
 
 
 class _Replaying(Draws):
-    """Gives the noise of a tape again, in whatever dtype is asked for."""
+    """Gives the noise of a tape again, from the same seed, in whatever dtype is asked for.
 
-    def __init__(self, tape: deque[Tensor]) -> None:
-        super().__init__()
+    Where it is asked for other noise than the tape holds it gives some of its own, and says so: how
+    many draws there are may depend on rounding.
+    """
+
+    def __init__(self, tape: deque[_Request], generator: torch.Generator) -> None:
+        super().__init__(generator)
+        self.parted = False
         self._tape = tape
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        return self._tape.popleft().reshape(shape).to(like.dtype)
+        if not self._tape or (self._tape[0].shape, self._tape[0].law) != (tuple(shape), law):
+            self.parted = True
+            return super()._fill(shape, like, law)
+        before = like.new_empty(0, dtype=self._tape.popleft().dtype)
+        return super()._fill(shape, before, law).to(like.dtype)
 
 
 def _another(estimator: Estimator) -> Estimator:
@@ -69,10 +83,10 @@ def drift(
 ) -> Drift:
     """How far the estimates are from those of the same estimator in float64, adapted alike.
 
-    Not a number where an estimate is not.
+    Not a number where an estimate is not, and where the two do not draw alike.
     """
     recording = _Recording(torch.Generator(device).manual_seed(seed))
-    replaying = _Replaying(recording.tape)
+    replaying = _Replaying(recording.tape, torch.Generator(device).manual_seed(seed))
     with drawing_from(recording):
         narrow = Replicator(_another(estimator), task, dtype, device)
     with drawing_from(replaying):
@@ -93,6 +107,8 @@ def drift(
         with drawing_from(replaying):
             exact, _ = wide(batches * size)
         estimates.append(torch.stack([seen.double(), exact]))
+    if replaying.parted or recording.tape:
+        return Drift(float("nan"), float("nan"))
     seen, exact = torch.cat(estimates, 1)  # [R, D]
     size = float(exact.square().sum(1).mean()) ** 0.5
     distance = (seen - exact).norm(dim=1)  # [R]

@@ -46,9 +46,9 @@ def measure(
 ) -> Measurement:
     """Measure an estimator on a task: its mean, variance and bias against the true gradient.
 
-    Where the draws of an estimate have at most 1,000,000 joint outcomes, and these take some
-    seconds at most, they are all visited and weighted by their probabilities: the moments are exact
-    (`method` is enumerated; else `drawn_because` says why not).  `enumerate_draws` False draws
+    Where the draws of an estimate have at most 1,000,000 joint outcomes, which take a few seconds
+    to visit, these are all visited and weighted by their probabilities: the moments are exact
+    (`method` is enumerated; `drawn_because` says why it is not).  `enumerate_draws` False draws
     replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many
     as `replicates` says, or as a `precision` asks for.
 
@@ -80,13 +80,13 @@ def measure(
         if given is not None and not isinstance(given, kind):
             raise UsageError(f"{name} = {given!r}; expected a gradest {kind.__name__}")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
-    title = f"{called(estimator)} on {called(task)}"
+    shown = f"{estimator.name} on {task.name}"
     moved = Drift(0.0, 0.0)
     if dtype != torch.float64:
-        with display(title, progress), global_randomness_kept(seed):
+        with display(shown, progress), global_randomness_kept(seed):
             moved = drift(estimator, task, dtype, device, steps, seed)
     with (
-        display(title, progress),
+        display(shown, progress),
         global_randomness_kept(seed),
         drawing_from(Draws.seeded(seed, device)) as source,
     ):
@@ -140,7 +140,7 @@ def measure(
         seconds=seconds,
         adapt_steps=steps,
         adaptation=subject.looks,
-        title=title,
+        title=f"{called(estimator)} on {called(task)}",
         drawn_because=found.reason if isinstance(found, Unlisted) else "",
     )
 

@@ -19,7 +19,6 @@ from gradest.errors import Inapplicable, UsageError
 from gradest.measuring import enumeration
 from gradest.measuring.arguments import check_arguments, check_task
 from gradest.measuring.measurement import measure
-from gradest.measuring.preparation import called
 from gradest.measuring.progress import advance, display, phase
 from gradest.measuring.result import Measurement
 from gradest.measuring.schedule import FEWEST
@@ -66,7 +65,7 @@ def measure_reference(
     """
     check_task(task)
     check_arguments(seed=seed, device=device)
-    with display(f"reference of {called(task)}", progress):
+    with display(f"reference of {task.name}", progress):
         return _measured(task, precision, seed, device)
 
 

@@ -175,12 +175,12 @@ def enumerated(
     more: Callable[[Tensor], Tensor] | None = None,
     rows: int = _ROWS,
 ) -> Enumerated | None:
-    """The exact moments, or None where `visited` says why there are none."""
-    found = visited(replicator, limit, more, rows)
+    """The exact moments, or None where `visit_outcomes` says why there are none."""
+    found = visit_outcomes(replicator, limit, more, rows)
     return found if isinstance(found, Enumerated) else None
 
 
-def visited(
+def visit_outcomes(
     replicator: Replicator,
     limit: int = LIMIT,
     more: Callable[[Tensor], Tensor] | None = None,

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.adaptation import Look, adapted
-from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visited
+from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visit_outcomes
 from gradest.measuring.probes import probe
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws
@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
         Raises UsageError for draws that cannot be enumerated though they should.
         """
         limit = 1 if enumerate_draws is False else LIMIT
-        found = visited(self.replicator, limit, more, self.chunk)
+        found = visit_outcomes(self.replicator, limit, more, self.chunk)
         if enumerate_draws is False and isinstance(found, Unlisted):
             return Unlisted("enumerate_draws is False")
         if enumerate_draws and isinstance(found, Unlisted):

@@ -17,7 +17,6 @@ from gradest.errors import UsageError
 _PATIENCE = 2.0  # seconds before anything is shown
 _LIVE, _PLAIN = 0.5, 10.0  # seconds between two looks
 _BAR = 30  # columns
-_FIRST = "preparing"  # what comes before the first phase
 
 
 class Phase:
@@ -163,9 +162,11 @@ def _view(stream: TextIO | None, always: bool) -> _View | None:
     """Where progress can be seen; plain lines only where it is asked for."""
     if _in_notebook():
         return _Notebook()
-    if stream is None or stream.closed:
+    try:
+        terminal = stream.isatty()
+    except (AttributeError, ValueError):  # there is none, it is closed, or it is no stream
         return None
-    if stream.isatty():
+    if terminal:
         return _Terminal(stream)
     return _Lines(stream) if always else None
 
@@ -209,7 +210,7 @@ class _Terminal:
         line = Table.grid(padding=(0, 1))
         share = None if shown is None else shown.share
         bar = ProgressBar(total=1.0, completed=share or 0.0, width=_BAR, pulse=share is None)
-        line.add_row(Text(f"{work.title}: {names or _FIRST}"), bar, Text(_figures(work, shown)))
+        line.add_row(Text(_labelled(work, names)), bar, Text(_figures(work, shown)))
         self._live.update(line, refresh=True)
 
     def close(self) -> None:
@@ -260,7 +261,11 @@ def _plain(text: str) -> dict[str, str]:
 
 def _sentence(work: _Work) -> str:
     names, shown = work.shown()
-    return f"{work.title}: {names or _FIRST}, {_figures(work, shown)}"
+    return f"{_labelled(work, names)}, {_figures(work, shown)}"
+
+
+def _labelled(work: _Work, names: str) -> str:
+    return f"{work.title}: {names}" if names else work.title  # between two phases there is none
 
 
 def _figures(work: _Work, shown: Phase | None) -> str:

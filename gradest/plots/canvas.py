@@ -25,6 +25,8 @@ _CHARACTER = 0.068
 _TICKS = 7  # at most, on an axis with chosen ticks
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _LIMITED = ("bias", "part")  # columns of which rows say whether they are upper limits
+_FAR = 1e10  # times the median of an axis: what is further away is off the axis
+_BEYOND = 1e6  # times the points, as far as the ends of intervals may stretch an axis
 _OWN = 4.5  # points from the centre of a marker that labels keep clear of
 
 Part = tuple[Axes, pd.DataFrame, str, str]  # what was drawn where: rows and the columns x and y
@@ -80,11 +82,10 @@ def logarithmic(
 ) -> None:
     """Make axis `name` ("x" or "y") logarithmic, with a shaded band for zeros if there are any.
 
-    All `points` and the positive ones of `ends` are visible; `plain` writes 100 for 10².
+    `points` are visible and so are the positive ones of `ends`, but for those that are absurdly far
+    away from most: an axis which held these would show nothing else.  `plain` writes 100 for 10².
     """
-    values = pd.concat([points, *ends]).to_numpy()
-    positive = values[values > 0]
-    low, high = (positive.min(), positive.max()) if len(positive) else (1.0, 1.0)
+    low, high = limits(points, ends)
     room = 1.3 * max(high / low, 2.0) ** 0.08
     axis = getattr(ax, f"{name}axis")
     if points.eq(0).any():
@@ -99,6 +100,27 @@ def logarithmic(
         ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color="0.4")
     if plain:
         axis.set_major_formatter(FuncFormatter(_plain))
+
+
+def limits(points: pd.Series, ends: Sequence[pd.Series]) -> tuple[float, float]:
+    """Of the positive numbers: those of points within so many decades of the median, and ends."""
+    known = points.astype(float)
+    known = known[np.isfinite(known) & known.gt(0)]
+    if known.empty:
+        found = np.concatenate([np.ones(0), *map(_positive, ends)])
+        return (found.min(), found.max()) if len(found) else (1.0, 1.0)
+    middle = 10 ** float(np.log10(known).median())
+    near = known[known.between(middle / _FAR, middle * _FAR)]
+    if near.empty:
+        return middle, middle
+    far = known.index.difference(near.index)  # whose ends do not count
+    further = np.concatenate([near, *(_positive(end.drop(far, errors="ignore")) for end in ends)])
+    return max(further.min(), near.min() / _BEYOND), min(further.max(), near.max() * _BEYOND)
+
+
+def _positive(values: pd.Series) -> np.ndarray:
+    found = values.to_numpy(dtype=float)
+    return found[np.isfinite(found) & (found > 0)]
 
 
 def _plain(value: float, _: int | None) -> str:
@@ -141,17 +163,38 @@ def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | N
     """
     if by is not None:
         rows = rows.sort_values(by)
+    rows, off = _onto(ax, rows, x, y)
+    if by is not None:
         ax.plot(rows[x], rows[y], color=look.colour, linewidth=0.9, alpha=0.6)
     bars = {f"{name}err": _bars(rows, column) for name, column in (("x", x), ("y", y))}
     ax.errorbar(rows[x], rows[y], fmt="none", ecolor=look.colour, elinewidth=0.9, **bars)
     verdicts = rows["verdict"] if "verdict" in rows else [None] * len(rows)
-    for at_x, at_y, verdict in zip(rows[x], rows[y], verdicts, strict=True):
+    for at_x, at_y, verdict, side in zip(rows[x], rows[y], verdicts, off, strict=True):
         mark = {"color": look.colour, "markerfacecolor": look.face(verdict)}
-        ax.plot(at_x, at_y, look.marker, markeredgewidth=1.1, zorder=3, clip_on=False, **mark)
+        shape = side or look.marker
+        ax.plot(at_x, at_y, shape, markeredgewidth=1.1, zorder=3, clip_on=False, **mark)
     if y in _LIMITED:
         arrow = {"arrowstyle": "<-", "color": look.colour, "shrinkA": 0, "shrinkB": 3}
         for at in rows.loc[rows["limit"], [x, y]].itertuples(index=False):
             ax.annotate("", at, (0, -15), textcoords="offset points", arrowprops=arrow)
+
+
+def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, list[str]]:
+    """Points that are off the axes, moved to the frame, and the arrowheads that say so."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    off = np.select(
+        [rows[y] > top, rows[y] < bottom, rows[x] > right, rows[x] < left],
+        ["^", "v", ">", "<"],
+        "",
+    )
+    if not any(off):
+        return rows, list(off)
+    ends = {f"{name}{e}" for name in (x, y) for e in ("_low", "_high")} & set(rows)
+    kept = {c: rows[c].mask(pd.Series(off != "", rows.index)) for c in ends}  # no bars there
+    return (
+        rows.assign(**kept, **{x: rows[x].clip(left, right), y: rows[y].clip(bottom, top)}),
+        list(off),
+    )
 
 
 def banded(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str) -> None:
@@ -245,10 +288,10 @@ class Labels:
 
 def _drawn(ax: Axes) -> np.ndarray:
     """Pixels [pixels, 2] on the lines and the error bars of an axes."""
-    paths = [line.get_xydata() for line in ax.lines if line.get_linestyle() == "-"]
+    paths = [line.get_xydata().reshape(-1, 2) for line in ax.lines if line.get_linestyle() == "-"]
     for bars in ax.collections:
         if isinstance(bars, LineCollection):
-            paths += bars.get_segments()
+            paths += [segment for segment in bars.get_segments() if len(segment)]
     pieces = [np.empty((0, 2))]
     for path in paths:
         corners = ax.transData.transform(path)

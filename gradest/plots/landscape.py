@@ -215,8 +215,7 @@ def _scale(found: Iterable[Sweep], column: str) -> LogNorm:
     """One for a quantity in all triangles; that of the bias holds ‖g‖ too."""
     columns = [column, "gradient_norm"] if column == "bias" else [column]
     values = np.concatenate([sweep.rows[columns].to_numpy().ravel() for sweep in found])
-    positive = values[values > 0]
-    low, high = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
+    low, high = canvas.limits(pd.Series(values), [])
     return LogNorm(low, max(high, 1.1 * low))
 
 

@@ -111,9 +111,9 @@ def _rest(
 
 
 def _ends(shades: pd.DataFrame) -> tuple[float, float]:
-    """Of the scale: at least a decade apart."""
-    low = shades.min(axis=None)
-    return low, max(shades.max(axis=None), 10 * low)
+    """Of the scale: at least a decade apart, and not stretched by what is absurdly far away."""
+    low, high = canvas.limits(pd.Series(shades.to_numpy().ravel()), [])
+    return low, max(high, 10 * low)
 
 
 def _cell(ax: Axes, line: int, across: int, row: Mapping, column: str, shade: float) -> None:

@@ -15,6 +15,14 @@ SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
 _CURVE = 3  # temperatures that make a curve
 _STEPS = 160  # of a budget's axis
 _LONGEST = 1e4  # times what an axis has anyway, so that a late crossover does not squeeze all else
+_ENDS = ("", "_low", "_high")
+_NUMBERS = (
+    *(f"{c}{e}" for c in ("bias_sq", "relative_bias", "variance", "mse", "seconds") for e in _ENDS),
+    *("gradient_norm", "work_variance", "evaluations", "gradient_evaluations"),
+)
+# A bias that is called unbiased, and of which no more can be left than this, relative, is zero: it
+# has its place in the band about zero, whatever rounding made of it.
+_ZERO = 1e-9
 _CELL = ["estimator", "estimator_params", "seed", "dtype"]
 
 
@@ -36,13 +44,20 @@ def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, st
     frame = tables.annotate(frame)
     parameter = next(iter(tables.parameters(frame)), "log_alpha")
     frame = frame if swept else sweeps.apart(frame)
-    rows = tables.measured(frame, parameter).replace([np.inf, -np.inf], np.nan)
+    rows = _drawable(tables.measured(frame, parameter))
     rows = rows.assign(tag=[_tag(settings) for settings in rows["settings"]])
     symbol = tables.SYMBOLS.get(parameter, parameter)
     if (dtypes := rows["dtype"]).nunique() > 1:
         finest = min(dtypes.unique(), key=tables.resolution)
         return rows[dtypes == finest], f"{symbol} in {finest}"
     return rows, symbol
+
+
+def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Without numbers that no axis can hold: what is not finite, absurd or impossibly negative."""
+    numbers = tables.usable(rows[list(_NUMBERS)])
+    numbers = numbers.where(numbers.ge(0) | numbers.columns.str.startswith("bias_sq"))
+    return rows.assign(**numbers)
 
 
 def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +73,8 @@ def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
 
 def with_bias(rows: pd.DataFrame) -> pd.DataFrame:
     """Adds bias in percent, and `limit`: where it may be zero its upper end stands for it."""
-    ends = {f"bias{end}": 100 * rows[f"relative_bias{end}"] for end in ("", "_low", "_high")}
+    zero = rows["verdict"].eq("unbiased") & rows["relative_bias_high"].le(_ZERO)
+    ends = {f"bias{end}": (100 * rows[f"relative_bias{end}"]).mask(zero, 0.0) for end in _ENDS}
     rows = rows.assign(**ends, limit=ends["bias_low"].eq(0) & ends["bias_high"].gt(0))
     upper = {c: rows[c].mask(rows["limit"], rows["bias_high"]) for c in ("bias", "bias_low")}
     return rows.assign(**upper)

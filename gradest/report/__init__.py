@@ -1,12 +1,15 @@
 """The report of a run: tables, figures and one document in several forms, from its rows alone."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gradest import references
 from gradest.analysis import tables
-from gradest.files import write_text
+from gradest.files import replacing, write_text
+from gradest.markdown import escape
 from gradest.report import (
     adaptation,
     captions,
@@ -27,11 +30,14 @@ from gradest.report import (
     training,
     vae_temperature,
 )
-from gradest.report.document import Part
+from gradest.report.document import Alert, Part
+from gradest.report.problems import Problems
 from gradest.report.run import Run, read
 from gradest.report.sections import Sections
+from gradest.running import results
+from gradest.running.folder import alone_in
 
-_BIBTEX = "references.bib"
+_BIBTEX, _PAGE = "references.bib", "report.html"
 _OURS = {
     "tables": {".csv", ".parquet", ".tex"},
     "figures": set(figures.SUFFIXES),
@@ -42,55 +48,96 @@ def write_report(folder: Path) -> Path:
     """Write tables/, figures/, references.bib, report.md and report.html of the run in `folder`.
 
     Returns report.html's path.  Reads run.json and the tables beside it, nothing else.  What an
-    earlier report left is removed.  Raises UsageError when `folder` holds no readable run.
+    earlier report left is removed, once the new one is there whole.  Warns of each part that could
+    not be made.  Raises UsageError when `folder` holds no readable run.
     """
     folder = Path(folder)
     run = read(folder)
-    ranked = sections.found(run)
-    drawn = figures.draw(run)
+    with alone_in(folder), replacing(folder, partial(_stale, folder)) as staged:
+        problems = _build(run, staged)
+    for line in problems:
+        warnings.warn(line, stacklevel=2)
+    return folder / _PAGE
+
+
+def rebuild(folder: Path, run: Mapping[str, Any]) -> list[str]:
+    """Derive the tables and the report of a run from its journal, to replace the former ones.
+
+    `run` is what run.json is to say.  Either all files are replaced or, whatever happens, none.
+    Returns what is to be told of it: damage of the journal and parts that could not be made, a
+    line each.  Raises UsageError when `run` lacks what tables are derived from.
+    """
+
+    def stale(new: set[Path]) -> list[Path]:
+        return [*results.stale(new), *_stale(folder, new)]
+
+    with alone_in(folder), replacing(folder, stale) as staged:
+        damage = results.derive(folder, run, staged)
+        return [*damage, *_build(read(staged), staged)]
+
+
+def page_of(folder: Path) -> Path:
+    """Where the report of a run is."""
+    return folder / _PAGE
+
+
+def _build(run: Run, out: Path) -> list[str]:
+    """Write the report of a run into a folder; a line for each part that could not be made."""
+    problems = Problems()
+    ranked = sections.found(run, problems)
+    drawn = figures.write(run, out / "figures", problems)
     cited = _cited(run)
-    _clear(
-        folder,
-        {
-            "tables": [
-                *sections.write(ranked, folder / "tables"),
-                *paper.write(ranked, run, folder / "tables"),
-            ],
-            "figures": figures.save(drawn, folder / "figures"),
-        },
-    )
-    _write_bibtex(folder / _BIBTEX, cited)
-    parts = list(_parts(run, ranked, list(drawn), cited))
-    write_text(folder / "report.md", document.markdown(parts))
-    pictures = {name: folder / "figures" / f"{name}.png" for name in drawn}
-    path = folder / "report.html"
-    write_text(path, html.page(str(run.described.get("suite") or "A run"), parts, pictures))
-    return path
+    sections.write(ranked, out / "tables", problems)
+    paper.write(ranked, run, out / "tables", problems)
+    if cited:
+        write_text(out / _BIBTEX, references.bibtex(cited))
+    parts = [*_told(run, problems), *_parts(run, ranked, drawn, cited, problems)]
+    write_text(out / "report.md", document.markdown(parts))
+    pictures = {name: out / "figures" / f"{name}.png" for name in drawn}
+    title = str(run.described.get("suite") or "A run")
+    write_text(out / _PAGE, html.page(title, parts, pictures))
+    return problems.lines
 
 
-def _parts(run: Run, of: Sections, drawn: list[str], cited: Mapping[str, str]) -> Iterator[Part]:
+def _told(run: Run, problems: Problems) -> Iterator[Part]:
+    """What comes before all else: what is missing, in a line."""
+    if damage := run.described.get("damage"):
+        more = f" and {len(damage) - 1:,} more" if len(damage) > 1 else ""
+        yield Alert(
+            f"**NUMBERS ARE MISSING, the journal of this run is damaged:** {escape(damage[0])}"
+            f"{more}. Run the suite again: what was lost is measured anew, the rest is kept."
+        )
+    for line in list(problems.lines):
+        yield Alert(f"**Not in this report:** {escape(line)}.")
+
+
+def _parts(
+    run: Run, of: Sections, drawn: list[str], cited: Mapping[str, str], problems: Problems
+) -> Iterator[Part]:
     """The document, in the order in which it is read."""
-    frame, more = run.frame, run.further
-    yield from controls.section(frame, run.described)
-    yield from prose.about(frame, run.described, more.points)
+    frame, more, said = run.frame, run.further, run.described
+    written = problems.section
+    yield from written("controls", lambda: controls.section(frame, said))
+    yield from written("what was run", lambda: prose.about(frame, said, more.points))
     yield from captions.figures(drawn)
-    yield from properties.section(more.properties)
-    yield from training.section(more.points, run.described.get("training") or {})
-    yield from vae_temperature.section(more.points)
-    yield prose.multiplicity(frame)
-    for section in of.tasks:
-        yield from rankings.section(section)
-    yield from prose.budgets(of.crossovers, of.crossovers_file)
-    for section in of.sweeps:
-        yield from swept.section(section)
-    for family, section in zip(run.families, of.families, strict=True):
-        yield from nested.section(family, section)
-    yield from sources.section(more.sources, run.nested)
-    yield from adaptation.section(more.looks)
-    yield from numerics.section(run.merged)
-    yield from prose.unmeasured(run.merged)
+    yield from written("properties", lambda: properties.section(more.properties))
+    trained = said.get("training") or {}
+    yield from written("trainings", lambda: training.section(more.points, trained))
+    yield from written("training temperatures", lambda: vae_temperature.section(more.points))
+    yield from written("many tests", lambda: [prose.multiplicity(frame)])
+    for each in of.tasks:
+        yield from written(each.label, partial(rankings.section, each))
+    yield from written("budgets", lambda: prose.budgets(of.crossovers, of.crossovers_file))
+    for each in of.sweeps:
+        yield from written(each.label, partial(swept.section, each))
+    for family, each in zip(run.families, of.families, strict=False):
+        yield from written(each.label, partial(nested.section, family, each))
+    yield from written("variance by source", lambda: sources.section(more.sources, run.nested))
+    yield from written("adaptation", lambda: adaptation.section(more.looks))
+    yield from written("numerics", lambda: numerics.section(run.merged))
+    yield from written("what was not measured", lambda: prose.unmeasured(run.merged))
     yield prose.files(frame)
-    yield from methods.section(run.described.get("methods"), cited, _BIBTEX)
+    yield from written("methods", lambda: methods.section(said.get("methods"), cited, _BIBTEX))
 
 
 def _cited(run: Run) -> dict[str, str]:
@@ -102,17 +149,12 @@ def _cited(run: Run) -> dict[str, str]:
     return {name: str(known[name]) for name in names if known.get(name)}
 
 
-def _write_bibtex(path: Path, cited: Mapping[str, str]) -> None:
-    if cited:
-        write_text(path, references.bibtex(cited))
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _clear(folder: Path, written: Mapping[str, Iterable[Path]]) -> None:
-    """Remove what an earlier report left, of the kinds that a report writes."""
-    for name, paths in written.items():
-        keep = set(paths)
+def _stale(folder: Path, new: Set[Path]) -> Iterator[Path]:
+    """What an earlier report left, of the kinds that a report writes."""
+    if Path(_BIBTEX) not in new:
+        yield Path(_BIBTEX)
+    for name, suffixes in _OURS.items():
         for path in (folder / name).iterdir() if (folder / name).is_dir() else ():
-            if path.suffix in _OURS[name] and path not in keep:
-                path.unlink()
+            place = path.relative_to(folder)
+            if path.suffix in suffixes and place not in new and path.is_file():
+                yield place

@@ -55,8 +55,9 @@ def _verdict(row: pd.Series) -> str:
     found = row["verdict"] == "biased" or row["method"] == "enumerated"
     known = not found and not np.isnan(row["detectable_bias"])
     told = f" ({share(row['detectable_bias'])})" if known else ""
-    text = row["verdict"] + told + (f" {UNPROVEN}" if unproven(row) else "")
-    return Tagged(text, _TAGS[row["verdict"]])
+    verdict = str(row["verdict"]) if isinstance(row["verdict"], str) else "n/a"
+    text = verdict + told + (f" {UNPROVEN}" if unproven(row) else "")
+    return Tagged(text, _TAGS.get(verdict, "unsure"))
 
 
 def unproven(row: pd.Series) -> bool:

@@ -17,16 +17,17 @@ from gradest.analysis.differences import (
     regressions,
 )
 from gradest.analysis.ranking import POWER
-from gradest.analysis.runs import Run
+from gradest.analysis.runs import Overlap, Run, overlap
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_text
 from gradest.markdown import escape
 from gradest.plots.comparison import NAMED, comparison
 from gradest.quantities import count, number
 from gradest.report import compared, document, figures, html
-from gradest.report.document import Folded, Part, Picture, Strong, Table
+from gradest.report.document import Alert, Folded, Part, Picture, Strong, Table
 from gradest.report.prose import listed
 
+MOST = 0.5  # of all cells, below which a comparison says little of the runs
 _FIGURE = "comparison"
 _TABLES = ("differences.csv", "differences.parquet")
 _FACTS = (
@@ -61,25 +62,38 @@ _PICTURE = (
 )
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> tuple[Path, pd.DataFrame]:
+def write_comparison(
+    folders: Sequence[Path], out: Path
+) -> tuple[Path, pd.DataFrame, dict[str, Overlap]]:
     """Compare the runs in the folders with the first: the document, differences.* and figures/.
 
-    Returns the path of comparison.html and the frame of `gradest.analysis.differences`.  The runs
-    are left as they are.  Raises UsageError for folders that are no runs, for the same one twice,
-    and for an `out` that holds a run.
+    Returns the path of comparison.html, the frame of `gradest.analysis.differences`, and of each
+    other run what it has in common with the first.  The runs are left as they are.  Raises
+    UsageError for folders that are no runs, for the same one twice, for one that has no cell in
+    common with the first, and for an `out` that holds a run.
     """
     found = runs.read(folders)
     if any((out / name).exists() for name in ("run.json", "journal.jsonl")):
         raise UsageError(f"{out}: holds a run; name another folder for the comparison with --out")
+    shared = {other.name: overlap(found[0], other) for other in found[1:]}
+    for name, each in shared.items():
+        if not each.common and not _properties_in_common(found):
+            raise UsageError(
+                f"{name} has no cell in common with {found[0].name}: {each}; nothing is compared"
+            )
     frame = differences(found)
     for name in _TABLES:
         write_frame(out / name, frame)
     pictures = _draw(frame, out / "figures")
-    parts = list(_parts(found, frame, list(pictures)))
+    parts = list(_parts(found, frame, list(pictures), shared))
     write_text(out / "comparison.md", document.markdown(parts))
     path = out / "comparison.html"
     write_text(path, html.page(_title(found), parts, pictures))
-    return path, frame
+    return path, frame, shared
+
+
+def _properties_in_common(found: Sequence[Run]) -> bool:
+    return all(not run.properties.empty for run in found)
 
 
 def told(rows: pd.DataFrame, several: bool) -> list[str]:
@@ -113,9 +127,15 @@ def _title(found: Sequence[Run]) -> str:
     return f"{' and '.join(others)} against {base}"
 
 
-def _parts(found: Sequence[Run], frame: pd.DataFrame, drawn: Sequence[str]) -> Iterator[Part]:
+def _parts(
+    found: Sequence[Run],
+    frame: pd.DataFrame,
+    drawn: Sequence[str],
+    shared: Mapping[str, Overlap],
+) -> Iterator[Part]:
     """The document, in the order in which it is read."""
     yield f"# {escape(_title(found))}"
+    yield from _overlaps(shared)
     yield _summary(frame)
     yield _counts(frame)
     yield Folded("How to read it", (_READING, f"{_SHARED} {_APART}"), level=2)
@@ -152,6 +172,13 @@ def _summary(frame: pd.DataFrame) -> str:
         else ""
     )
     return f"{verdict}, by {tests:,} tests at {100 * LEVEL:g} % for all of them together.{more}"
+
+
+def _overlaps(shared: Mapping[str, Overlap]) -> Iterator[Part]:
+    """What is compared at all; to be noticed where that is the smaller part."""
+    for name, each in shared.items():
+        said = escape(f"{f'{name}: ' if len(shared) > 1 else ''}{each}.")
+        yield said if each.share >= MOST else Alert(f"**{said}**")
 
 
 def _counts(frame: pd.DataFrame) -> Part:

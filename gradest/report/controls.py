@@ -7,7 +7,7 @@ import pandas as pd
 
 from gradest.analysis import tables
 from gradest.markdown import escape
-from gradest.report.document import Part
+from gradest.report.document import Alert, Part
 
 
 def section(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[Part]:
@@ -71,7 +71,7 @@ def _expected(
 def _line(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> str:
     if failures:
         said = escape(" ".join(failures))
-        return f"**CONTROLS FAILED, do not trust this run until it is known why:** {said}"
+        return Alert(f"**CONTROLS FAILED, do not trust this run until it is known why:** {said}")
     kinds = sorted(expected.items(), reverse=True)
     named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in kinds if names]
     return f"Controls came out as they should: {' and '.join(named)}." if named else ""

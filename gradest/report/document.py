@@ -17,6 +17,10 @@ class Strong(str):
     """Plain text that stands out."""
 
 
+class Alert(Strong):
+    """A paragraph that must not be overlooked: a failed control, or numbers that are missing."""
+
+
 class Tagged(str):
     """Plain text of a judgement, which a form with colours may show by its `tag`."""
 

@@ -1,6 +1,7 @@
 """The figures of a run and their files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -13,6 +14,7 @@ from gradest.plots.adaptation import adaptation
 from gradest.plots.matrix import matrix
 from gradest.plots.sources import variance_by_source
 from gradest.plots.vae_temperature import vae_temperature
+from gradest.report.problems import Problems
 from gradest.report.run import Run
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -35,19 +37,16 @@ _OF_TRAINING = {
 _OF_PROPERTIES = {"simplex": concrete.simplex, "simplex_panels": concrete.simplex_panels}
 
 
-def draw(run: Run) -> dict[str, Figure]:
-    """Those that the rows have something for, by name, in the order in which they are shown."""
-    everyone = run.frame["estimator"].astype(str)
-    single, more = run.single, run.further
-    found = {
-        **{name: draw() for name, draw in _OF_PROPERTIES.items() if not more.properties.empty},
-        **{name: draw(single) for name, draw in _OF_MEASUREMENTS.items()},
-        "adaptation": adaptation(more.looks, everyone),
-        "variance_by_source": variance_by_source(more.sources, everyone, run.nested),
-        **{name: draw(more.points) for name, draw in _OF_TRAINING.items()},
-        "pictures": training.pictures(more.images),
-    }
-    return {name: figure for name, figure in found.items() if figure}
+def write(run: Run, folder: Path, problems: Problems) -> list[str]:
+    """Draw and save the figures that the rows have something for; their names, in order.
+
+    One that fails is told among the problems, and costs none of the others.
+    """
+    return [
+        name
+        for name, draw in _all(run)
+        if problems.attempt(f"the figure {name}", partial(_written, name, draw, folder), False)
+    ]
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
@@ -58,6 +57,35 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
             paths.append(folder / f"{name}{suffix}")
             write_atomically(paths[-1], lambda path, f=figure: _save(f, path))
     return paths
+
+
+def _all(run: Run) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
+    """What draws each figure, by name, in the order in which they are shown."""
+    everyone = run.frame["estimator"].astype(str)
+    more = run.further
+    if not more.properties.empty:
+        yield from _OF_PROPERTIES.items()
+    for name, draw in _OF_MEASUREMENTS.items():
+        yield name, lambda draw=draw: draw(run.single)
+    yield "adaptation", lambda: adaptation(more.looks, everyone)
+    yield "variance_by_source", lambda: variance_by_source(more.sources, everyone, run.nested)
+    for name, draw in _OF_TRAINING.items():
+        yield name, lambda draw=draw: draw(more.points)
+    yield "pictures", lambda: training.pictures(more.images)
+
+
+def _written(name: str, draw: Callable[[], Figure | None], folder: Path) -> bool:
+    """Whether there was anything to draw."""
+    figure = draw()
+    if figure is None:
+        return False
+    try:
+        save({name: figure}, folder)
+    except BaseException:
+        for suffix in SUFFIXES:  # none rather than some
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _save(figure: Figure, path: Path) -> None:

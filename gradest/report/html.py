@@ -23,7 +23,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from gradest.quantities import Quantity
-from gradest.report.document import Folded, Part, Picture, Strong, Table, Tagged
+from gradest.report.document import Alert, Folded, Part, Picture, Strong, Table, Tagged
 
 _TEMPLATES = Environment(
     loader=PackageLoader("gradest.report", "assets"), autoescape=True, undefined=StrictUndefined
@@ -91,6 +91,8 @@ class _Writer:
                 token.attrSet("id", self.anchor(said))
                 if (level := int(token.tag[1:])) in _LEVELS:
                     self.contents.append(_Entry(level, said, str(token.attrGet("id"))))
+            if token.type == "paragraph_open" and isinstance(text, Alert):
+                token.attrSet("class", "alert")
             _without_files(token.children or ())
         # The renderer has escaped all text: `html` is off.
         return Markup(_markdown().renderer.render(tokens, _markdown().options, {}))

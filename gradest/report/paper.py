@@ -8,6 +8,7 @@ columns have no such tests, so that nothing in them is called best.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
 from gradest.quantities import Quantity, count, interval, number
 from gradest.report import cells, nested, numerics, swept
 from gradest.report.document import Strong, Table
+from gradest.report.problems import Problems
 from gradest.report.rankings import Ranking, Section
 from gradest.report.run import Run
 from gradest.report.sections import OWN, Sections, unused
@@ -114,19 +116,29 @@ class Environment(NamedTuple):
         )
 
 
-def write(of: Sections, run: Run, folder: Path) -> list[Path]:
+def write(of: Sections, run: Run, folder: Path, problems: Problems) -> None:
     """A file for each ranking, beside its CSV, and for what was trained on each task."""
     suite = re.sub("[^A-Za-z0-9]+", "-", str(run.described.get("suite") or "run"))
-    found = {
-        each.file.removesuffix(".csv"): _ranking(section, each)
-        for section in of.tasks
-        for each in section.rankings
-    }
-    for name, table in [*_together(of), *_trainings(run.further.points)]:
+    found: dict[str, Environment] = {}
+    for section in of.tasks:
+        for each in section.rankings:
+            what = f"tables/{Path(each.file).stem}.tex"
+            table = problems.attempt(what, partial(_ranking, section, each), None)
+            if table is not None:
+                found[each.file.removesuffix(".csv")] = table
+    several = problems.attempt("tables/*.tex of sweeps", lambda: list(_together(of)), [])
+    trained = problems.attempt(
+        "tables/*.tex of trainings", lambda: list(_trainings(run.further.points)), []
+    )
+    for name, table in [*several, *trained]:
         found[unused(name, [*found, *OWN])] = table
     for name, table in found.items():
-        write_text(folder / f"{name}.tex", table.latex(f"tab:{suite}:{name}"))
-    return [folder / f"{name}.tex" for name in found]
+        path = folder / f"{name}.tex"
+        text = problems.attempt(
+            f"tables/{path.name}", partial(table.latex, f"tab:{suite}:{name}"), None
+        )
+        if text is not None:
+            write_text(path, text)
 
 
 def _prose(text: str) -> str:

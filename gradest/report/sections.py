@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import pandas as pd
 from gradest.analysis import budget, sweeps, tables
 from gradest.files import write_frame
 from gradest.report import nested, swept
+from gradest.report.problems import Problems
 from gradest.report.rankings import Ranking, Section
 from gradest.report.run import Run
 
@@ -27,17 +29,18 @@ class Sections(NamedTuple):
     crossovers_file: str = _CROSSOVERS
 
 
-def found(run: Run) -> Sections:
-    tasks = _tasks(sweeps.apart(run.single))
+def found(run: Run, problems: Problems) -> Sections:
+    """What cannot be ranked is told among the problems."""
+    tasks = _tasks(sweeps.apart(run.single), problems)
     return Sections(
         tasks,
-        swept.sections(run.single, _SUMMARY),
-        nested.sections(run.families, _SUMMARY),
-        _crossovers(tasks),
+        problems.attempt("sweeps", lambda: swept.sections(run.single, _SUMMARY), []),
+        problems.attempt("nested levels", lambda: nested.sections(run.families, _SUMMARY), []),
+        problems.attempt("crossovers", lambda: _crossovers(tasks), _crossovers([])),
     )
 
 
-def write(of: Sections, folder: Path) -> list[Path]:
+def write(of: Sections, folder: Path, problems: Problems) -> None:
     """Every ranking, unrounded; the summary holds them one below the other."""
     rankings = [each for s in (*of.tasks, *of.sweeps, *of.families) for each in s.rankings]
     frames = {each.file: tables.published(each.rows) for each in rankings if each.file != _SUMMARY}
@@ -46,15 +49,13 @@ def write(of: Sections, folder: Path) -> list[Path]:
         frames[_SUMMARY] = pd.concat(every)
     if not of.crossovers.empty:
         frames[_CROSSOVERS] = of.crossovers.drop(columns="task_label")
-    paths = []
     for name, frame in frames.items():
         for suffix in (".csv", ".parquet"):
-            paths.append((folder / name).with_suffix(suffix))
-            write_frame(paths[-1], frame)
-    return paths
+            path = (folder / name).with_suffix(suffix)
+            problems.attempt(f"tables/{path.name}", partial(write_frame, path, frame), None)
 
 
-def _tasks(frame: pd.DataFrame) -> list[Section]:
+def _tasks(frame: pd.DataFrame, problems: Problems) -> list[Section]:
     """Every task with its params; one where nothing was measured has no rankings."""
     names: list[str] = []
     sections = []
@@ -62,11 +63,18 @@ def _tasks(frame: pd.DataFrame) -> list[Section]:
         rankings = []
         for parameter in tables.parameters(rows):
             names.append(unused(f"{label}-{parameter}", [*names, *OWN]))
-            parts = tables.measured(rows, parameter).groupby("dtype", sort=False)
-            ranked = pd.concat([tables.ranked(part) for _, part in parts])
-            rankings.append(Ranking(parameter, ranked, f"{names[-1]}.csv"))
+            what = f"the ranking {names[-1]}"
+            ranked = problems.attempt(what, partial(_ranked, rows, parameter), None)
+            if ranked is not None:
+                rankings.append(Ranking(parameter, ranked, f"{names[-1]}.csv"))
         sections.append(Section(label, rows, rankings))
     return sections
+
+
+def _ranked(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
+    """The rows of one task, those of each dtype by themselves."""
+    parts = tables.measured(rows, parameter).groupby("dtype", sort=False)
+    return pd.concat([tables.ranked(part) for _, part in parts])
 
 
 def unused(label: str, taken: Sequence[str]) -> str:

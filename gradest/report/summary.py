@@ -12,7 +12,8 @@ from gradest.analysis import tables
 from gradest.analysis.curves import final
 from gradest.quantities import between, count
 from gradest.report import controls, properties, sections, training
-from gradest.report.document import Strong, Table
+from gradest.report.document import Alert, Strong, Table
+from gradest.report.problems import Problems
 from gradest.report.rankings import Section
 from gradest.report.run import Run, read
 
@@ -32,7 +33,7 @@ def summary(folder: Path) -> Iterator[Shown]:
     to; and, before all else, controls that failed.  Raises UsageError for a folder without a run.
     """
     run = read(folder)
-    yield from map(Strong, failed_controls(run))
+    yield from map(Alert, failed_controls(run))
     yield from _properties(run.further.properties)
     yield from _trainings(run.further.points)
     yield from _tasks(run)
@@ -44,7 +45,7 @@ def failed_controls(run: Run) -> list[str]:
 
 
 def _tasks(run: Run) -> Iterator[Shown]:
-    found = sections.found(run)
+    found = sections.found(run, Problems())  # the report has told of what fails
     ranked = [each for each in found.tasks if each.rankings]
     if ranked:
         yield _READING

@@ -11,7 +11,7 @@ from rich.table import Table as Columns
 from rich.text import Text
 from tabulate import tabulate
 
-from gradest.report.document import Strong, Table
+from gradest.report.document import Alert, Strong, Table
 
 
 def show(parts: Iterable[str | Table]) -> None:
@@ -42,7 +42,7 @@ def _rich(part: str | Table) -> RenderableType:
 
 def _text(words: str) -> Text:
     """What is too long is folded: names that are cut could not be told apart."""
-    style = "bold" if isinstance(words, Strong) else ""
+    style = "bold red" if isinstance(words, Alert) else "bold" if isinstance(words, Strong) else ""
     return Text(_clean(words), style, overflow="fold")
 
 

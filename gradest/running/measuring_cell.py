@@ -58,6 +58,7 @@ class MeasuringCell(EstimatorCell):
             self._replicates,
             self.device,
             listed=self.enumerate_draws is not False,
+            tolerant=self.tolerant,
         )
 
     def replicator(self, registry: Registry) -> Replicator:

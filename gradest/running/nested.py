@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -49,10 +50,20 @@ class Nested:
             if None in grid or len(axes[0]) < 3 or min(map(len, axes)) < 2:
                 continue
             shape = [len(axis) for axis in axes]
-            for name in (n for n in grid[0].parameters if n in grid[0].means):
+            for name in (n for n in grid[0].parameters if _known(n, grid)):
                 for source, found in _decomposed(self._levels, name, grid, shape):
                     ends = (found.estimate, found.low, found.high)
                     yield (*identity, name, source, *ends, *outermost)
+
+
+def _known(name: str, grid: Sequence[Measurement]) -> bool:
+    """Whether every cell of the grid has a finite mean and variance with respect to it."""
+    return all(
+        name in each.means
+        and bool(each.means[name].isfinite().all())
+        and math.isfinite(each.row(name).get("variance", math.nan))
+        for each in grid
+    )
 
 
 def _decomposed(

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from gradest import __version__
 from gradest.docstrings import body, citation
 from gradest.registry import Registry, built_in, source_digest
 from gradest.running.cells import EstimatorCell
 from gradest.running.suite import Suite
+from gradest.text import one_line
 
-_PACKAGES = ("gradest", "torch", "numpy", "scipy", "pandas", "joblib")
+_PACKAGES = ("torch", "numpy", "scipy", "pandas", "joblib")
 
 
 def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[str, Any]:
@@ -33,10 +35,14 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
     return {
         "suite": suite.name,
         "description": settings.description,
-        "command": [*_program(), *sys.argv[1:]],
+        "command": [*_program(), *map(one_line, sys.argv[1:])],
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {
+            "python": platform.python_version(),
+            "gradest": __version__,
+            **_versions(),
+        },
         "commit": _commit(),
         "plugins": _plugins(suite, registry),
         "machine": {

@@ -2,19 +2,21 @@
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.files import write_frame, write_json
+from gradest.files import checksum, replacing, write_frame, write_json
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.result import Measurement
 from gradest.properties import Row
-from gradest.running.journal import Record, read_records
+from gradest.running.folder import alone_in
+from gradest.running.journal import Contents, Record, read_journal
 from gradest.running.nested import Nested
+from gradest.running.records import problem
 from gradest.training.pictures import Pictures, write_pictures
 from gradest.training.tables import COLUMNS as TRAINING
 from gradest.training.tables import rows as training_rows
@@ -49,6 +51,8 @@ TEXT = (
 )
 
 _RUN = ("suite", "parameters", "cells")  # what run.json must say for tables to be derived
+_DERIVED = ("journal", "recorded", "damage", "checksum")  # and what is derived with them
+_OPTIONAL = ("training.parquet", "training.csv", "pictures.npz", "properties.parquet")
 
 COORDINATES = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
@@ -65,61 +69,187 @@ SOURCES = (
 )
 
 
-def write_results(folder: Path, run: dict[str, Any]) -> None:
-    """Derive run.json and every table from the journal in the folder.
+def write_results(folder: Path, run: Mapping[str, Any]) -> list[str]:
+    """Derive run.json and every table from the journal in the folder, all or none.
 
     `run` describes the run; its "cells" name the rows, in order, and its "parameters" what they
-    are with respect to.  Cells that the journal does not hold yet are left out.  Raises UsageError
-    when `run` lacks any of this.
+    are with respect to.  Cells that were never measured are left out.  Returns what is to be told
+    of the journal, a line each.  Raises UsageError when `run` lacks any of this.
     """
+    with alone_in(folder), replacing(folder, stale) as staged:
+        return derive(folder, run, staged)
+
+
+def stale(new: Set[Path]) -> list[Path]:
+    """The tables that only some runs have, and the present one has not."""
+    return [Path(name) for name in _OPTIONAL if Path(name) not in new]
+
+
+def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
+    """Write into `out` what `write_results` leaves in the folder, which is only read."""
     if missing := [key for key in _RUN if key not in run]:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
-    records = finished(folder / "journal.jsonl")
-    rows, coordinates, adaptation, curves, looked_at = [], [], [], [], []
-    images: dict[str, Pictures] = {}
-    nested = Nested(run.get("nested") or ())
+    journal = read_journal(folder / "journal.jsonl")
+    records = latest(journal.records)
+    lost = _lost(run, records)
+    tables = _Tables(run)
+    recorded, unreadable = [], []
     for cell in run["cells"]:
-        record = records.get(cell["key"])
+        record = records.get(cell["key"]) or (_missing(cell, journal) if cell in lost else None)
         if record is None:
             continue
-        if record["of"] == "training":
-            curves.extend(training_rows(run["suite"], record))
-            if record["status"] == "ok":
-                images[record["key"]] = Pictures.from_json(record["training"]["pictures"])
-            continue
-        if record["of"] == "property":
-            looked_at.extend(_property_rows(record))
-            continue
-        measurement = (
-            Measurement.from_json(record["measurement"]) if record["status"] == "ok" else None
-        )
-        if measurement:
-            names = _names(_identity(run["suite"], record, ""), ADAPTATION)
-            adaptation.extend((*names, *look) for look in measurement.adaptation)
-            nested.add(record["cell"], measurement)
-        for parameter in run["parameters"]:
-            if measurement and parameter not in measurement.parameters:
-                continue
-            identity = _identity(run["suite"], record, parameter)
-            rows.append(identity | _measured(measurement, parameter, record.get("samples")))
-            coordinates.extend(_coordinates(identity, measurement, parameter))
-    frame = measurements_frame(rows)
-    write_frame(folder / "measurements.parquet", frame)
-    write_frame(folder / "measurements.csv", frame)
-    write_frame(
-        folder / "coordinates.parquet", pd.DataFrame(coordinates, columns=list(COORDINATES))
-    )
-    write_frame(folder / "adaptation.parquet", pd.DataFrame(adaptation, columns=list(ADAPTATION)))
-    sources = pd.DataFrame(nested.rows(run["suite"]), columns=list(SOURCES))
-    write_frame(folder / "sources.parquet", sources)
-    if curves:
-        frame = pd.DataFrame(curves, columns=list(TRAINING))
-        write_frame(folder / "training.parquet", frame)
-        write_frame(folder / "training.csv", frame)
-        write_pictures(folder / "pictures.npz", images)
-    if looked_at:
-        write_frame(folder / "properties.parquet", pd.DataFrame(looked_at))
-    write_json(folder / "run.json", run)
+        recorded.append(record["key"])
+        if reason := tables.add(record):
+            unreadable.append(f"{journal.path.name}: {_called(record)}: {reason}")
+    damage = [*journal.told, *unreadable]
+    if lost and not journal.damage:
+        damage.append(f"{journal.path.name}: no longer holds {len(lost)} of the cells of this run")
+    tables.write(out)
+    described = {key: value for key, value in run.items() if key not in _DERIVED}
+    described |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
+    described |= {"damage": damage} if damage else {}
+    write_json(out / "run.json", described | {"checksum": checksum(described)})
+    return [*damage, *tables.underived]
+
+
+class _Tables:
+    """The rows of all tables, cell by cell: what one cannot give takes nothing from the others."""
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        self._suite, self._parameters = run["suite"], run["parameters"]
+        self._rows: list[dict[str, Any]] = []
+        self._coordinates: list[tuple[Any, ...]] = []
+        self._adaptation: list[tuple[Any, ...]] = []
+        self._curves: list[tuple[Any, ...]] = []
+        self._looked_at: list[dict[str, Any]] = []
+        self._images: dict[str, Pictures] = {}
+        self._nested = Nested(run.get("nested") or ())
+        self.underived: list[str] = []  # a line for each row that its moments do not give
+
+    def add(self, record: Record) -> str:
+        """Take over a cell; if its payload cannot be read, as one that failed, and the reason."""
+        record = record | {"reason": _printable(record["reason"])}
+        kinds = {"training": self._training, "property": self._property}
+        add = kinds.get(record["of"], self._measurement)
+        try:
+            add(record)
+        except Exception as error:  # of a payload that is not what `to_json` writes anything fails
+            reason = f"its record cannot be read ({_line(error)})"
+            add(_failed(record, reason))
+            return reason
+        return ""
+
+    def _training(self, record: Record) -> None:
+        if record["status"] == "ok":
+            self._images[record["key"]] = Pictures.from_json(record["training"]["pictures"])
+        self._curves.extend(list(training_rows(self._suite, record)))
+
+    def _property(self, record: Record) -> None:
+        self._looked_at.extend(list(_property_rows(record)))
+
+    def _measurement(self, record: Record) -> None:
+        measurement = None
+        if record["status"] == "ok":
+            measurement = _readable(Measurement.from_json(record["measurement"]))
+            names = _names(_identity(self._suite, record, ""), ADAPTATION)
+            adaptation = [(*names, *look) for look in measurement.adaptation]
+            self._adaptation.extend(adaptation)
+        failed = len(self.underived)
+        for parameter in self._parameters:
+            if measurement is None or parameter in measurement.parameters:
+                self._parameter(record, measurement, parameter)
+        if measurement is not None and failed == len(self.underived):
+            self._nested.add(record["cell"], measurement)
+
+    def _parameter(self, record: Record, measurement: Measurement | None, parameter: str) -> None:
+        """A row, also where nothing can be told from the measurement: then it says why."""
+        identity = _identity(self._suite, record, parameter)
+        try:
+            row = _measured(measurement, parameter, record.get("samples"))
+            coordinates = list(_coordinates(identity, measurement, parameter))
+        except Exception as error:  # whatever arithmetic makes of an odd number
+            reason = f"nothing can be derived from its moments: {_line(error)}"
+            self._rows.append(identity | {"status": "failed", "reason": reason})
+            self.underived.append(f"{_called(record)} in {parameter}: {reason}")
+            return
+        self._rows.append(identity | row)
+        self._coordinates.extend(coordinates)
+
+    def write(self, out: Path) -> None:
+        frame = measurements_frame(self._rows)
+        write_frame(out / "measurements.parquet", frame)
+        write_frame(out / "measurements.csv", frame)
+        sources = list(self._nested.rows(self._suite))
+        for name, rows, columns in (
+            ("coordinates", self._coordinates, COORDINATES),
+            ("adaptation", self._adaptation, ADAPTATION),
+            ("sources", sources, SOURCES),
+        ):
+            write_frame(out / f"{name}.parquet", pd.DataFrame(rows, columns=list(columns)))
+        if self._curves:
+            frame = pd.DataFrame(self._curves, columns=list(TRAINING))
+            write_frame(out / "training.parquet", frame)
+            write_frame(out / "training.csv", frame)
+            write_pictures(out / "pictures.npz", self._images)
+        if self._looked_at:
+            write_frame(out / "properties.parquet", pd.DataFrame(self._looked_at))
+
+
+def _readable(measurement: Measurement) -> Measurement:
+    """The same.  Raises ValueError where its tensors do not belong together."""
+    size = measurement.logits.numel()
+    if measurement.logits.ndim != 3 or measurement.gradient.mean.shape[1:] != (size,):
+        raise ValueError("the gradient has other coordinates than the logits")
+    for moments in (*measurement.gradients.values(), measurement.objective, measurement.cosines):
+        if moments.mean.shape != moments.m2.shape or moments.mean.shape[:1] != moments.count.shape:
+            raise ValueError("moments of different shapes")
+    return measurement
+
+
+def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """The cells that the tables of this run held, and the journal does not hold any more."""
+    recorded = set(run.get("recorded") or ()) - set(records)
+    return [cell for cell in run["cells"] if cell["key"] in recorded]
+
+
+def _missing(cell: Mapping[str, Any], journal: Contents) -> Record | None:
+    """What stands for the record of a cell that the journal has lost."""
+    record = {"kind": "cell", "of": _kind(cell), "key": cell["key"], "cell": cell}
+    record |= {"status": "failed", "reason": ""}
+    if problem(record):  # too little is known of it for a row
+        return None
+    line = next((f" (line {each.line}: {each.reason})" for each in journal.damage), "")
+    return _failed(record, f"its record is lost, {journal.path.name} is damaged{line}")
+
+
+def _kind(cell: Mapping[str, Any]) -> str:
+    if "estimator" not in cell:
+        return "property"
+    return "training" if "learning_rate" in cell else "measurement"
+
+
+def _failed(record: Record, reason: str) -> Record:
+    kept = {key: record[key] for key in ("kind", "of", "key", "cell")}
+    return {**kept, "status": "failed", "reason": f"{reason}; run the suite again to measure it"}
+
+
+def _called(record: Record) -> str:
+    cell = record["cell"]
+    return " × ".join(str(cell[name]) for name in ("task", "estimator", "name") if name in cell)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def carried(folder: Path) -> dict[str, Any]:
+    """What the run.json of the same journal says was recorded, of which some may be lost since."""
+    try:
+        run = read_run(folder)
+    except UsageError:  # there is none, or it cannot be read: a new one takes its place
+        return {}
+    header = read_journal(folder / "journal.jsonl").header or {}
+    return {"recorded": run.get("recorded")} if run.get("journal") == header.get("id") else {}
 
 
 def _property_rows(record: Record) -> Iterator[dict[str, Any]]:
@@ -135,15 +265,56 @@ def _property_rows(record: Record) -> Iterator[dict[str, Any]]:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """The run.json of a folder.  Raises UsageError when there is none or it is damaged."""
-    if not (folder / "run.json").exists():
+    path = folder / "run.json"
+    if not path.exists():
         raise UsageError(f"{folder}: holds no readable run: {_lacking(folder)}")
     try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{folder}: holds no readable run: {error}") from None
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{folder}: holds no readable run: run.json: {reason}") from None
     if not isinstance(run, dict):
         raise UsageError(f"{folder}: holds no readable run: run.json is no mapping")
+    if "checksum" in run and run["checksum"] != checksum(_without(run, "checksum")):
+        raise UsageError(
+            f"{folder}: holds no readable run: run.json is damaged, its checksum does not match; "
+            "run the suite again to write it anew, finished cells are kept"
+        )
+    for key, (right, expected) in _CHECKED.items():
+        if run.get(key) is not None and not right(run[key]):
+            raise UsageError(
+                f"{folder}: holds no readable run: {key!r} in run.json is not {expected}"
+            )
     return run
+
+
+def _without(run: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in run.items() if key != name}
+
+
+def _are_cells(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(cell, dict) and isinstance(cell.get("key"), str) for cell in value
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _are_controls(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_are_texts, value.values()))
+
+
+_CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "suite": (lambda value: isinstance(value, str), "a name"),
+    "parameters": (_are_texts, "a list of names"),
+    "cells": (_are_cells, "a list of cells with keys"),
+    "nested": (_are_texts, "a list of names"),
+    "controls": (_are_controls, "a mapping of lists of names"),
+    "recorded": (_are_texts, "a list of keys"),
+    "damage": (_are_texts, "a list of lines"),
+}
 
 
 def _lacking(folder: Path) -> str:
@@ -156,10 +327,15 @@ def _lacking(folder: Path) -> str:
 
 
 def finished(journal: Path) -> dict[str, Record]:
-    """key -> the latest record of every cell, with its timing "samples" once it is timed."""
+    """key -> the latest good record of every cell, with its "samples" once it is timed."""
+    return latest(read_journal(journal).records)
+
+
+def latest(records: Iterable[Record]) -> dict[str, Record]:
+    """The same of records in the order in which they were written."""
     cells: dict[str, Record] = {}
     samples: dict[str, list[float]] = {}
-    for record in read_records(journal):
+    for record in records:
         if record["kind"] == "cell":
             cells[record["key"]] = record
         elif record["kind"] == "seconds":
@@ -180,8 +356,13 @@ def _identity(suite: str, record: Record, parameter: str) -> dict[str, Any]:
         "parameter": parameter,
         "status": record["status"],
         "reason": record["reason"],
-        "replicates": cell["replicates"],
+        "replicates": cell.get("replicates"),
     }
+
+
+def _printable(reason: str | None) -> str | None:
+    """Without surrogates, which no table can hold."""
+    return reason and reason.encode("utf-8", "backslashreplace").decode()
 
 
 def _measured(

@@ -1,12 +1,11 @@
 """Cells to records: in parallel, resumable, each failure for itself."""
 
-import os
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import joblib
 import torch
-from filelock import FileLock, Timeout
 from joblib.externals.loky import get_reusable_executor
 
 from gradest.errors import Inapplicable, UsageError
@@ -23,6 +21,7 @@ from gradest.measuring.monte_carlo_truth import DEFAULT, ReferencePrecision
 from gradest.measuring.truth import Reference
 from gradest.registry import Registry, Shipment
 from gradest.running.cells import Cell, EstimatorCell, canonical, labels
+from gradest.running.folder import alone_in
 from gradest.running.journal import Journal, Record, append_if_shared
 from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.progress import display
@@ -53,14 +52,14 @@ def run(
     when the folder holds anything else than this suite's results, cannot be written, or another run
     is at work in it.
     """
-    _refuse_foreign(folder)
-    with _alone_in(folder), one_thread():
-        journal = Journal(folder, suite)
+    refuse_foreign(folder, fresh)
+    with alone_in(folder), one_thread():
+        journal = Journal(folder, suite, fresh)
+        for line in journal.damage:
+            print(f"warning: {folder}: {line}; what it held is measured again", file=sys.stderr)
         if fresh:
-            journal.path.unlink()
             _remove(folder / UNFINISHED)
             _remove(folder / NETWORKS)
-            journal = Journal(folder, suite)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
         truths = references(measuring, precision, journal, registry, shipment, workers)
         kept = finished(journal.path)
@@ -81,14 +80,23 @@ def run(
 
 
 def prepare(cells: Sequence[Cell], registry: Registry) -> None:
-    """Let every task fetch what it needs.  Raises UsageError where that is not to be had."""
+    """Let every task fetch what it needs.
+
+    Raises UsageError where that is not to be had; whatever else a task raises is left to its cells.
+    """
     tasks = {
         (cell.task, canonical(cell.task_knobs)): cell
         for cell in cells
         if isinstance(cell, EstimatorCell)
     }
     for cell in tasks.values():
-        build(registry.task(cell.task), cell.task_knobs).prepare()
+        try:
+            build(registry.task(cell.task), cell.task_knobs).prepare()
+        except UsageError:
+            raise
+        except (Exception, SystemExit):
+            # A plugin's own fault, which its cells run into and record; others must go on.
+            continue
 
 
 def measure_cell(
@@ -213,29 +221,19 @@ def _time_all(cells: Sequence[MeasuringCell], journal: Journal, registry: Regist
         journal.append({"kind": "seconds", "key": cell.key, "samples": samples})
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """A mistyped --out must not scatter results over somebody's files."""
+def refuse_foreign(folder: Path, fresh: bool) -> None:
+    """A mistyped --out must not scatter results over somebody's files.  Raises UsageError."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; --out names a folder")
-    ours = (folder / "journal.jsonl").exists()
-    if not ours and folder.exists() and any(f for f in folder.iterdir() if f.suffix != ".lock"):
+    if (folder / "journal.jsonl").exists() or not folder.exists():
+        return
+    if (folder / "run.json").exists():  # ours, but for the journal
+        if not fresh:
+            raise UsageError(
+                f"{folder}: holds a report whose journal.jsonl is missing; put it back, or "
+                "measure every cell again with --fresh"
+            )
+    elif any(f for f in folder.iterdir() if f.suffix != ".lock"):
         raise UsageError(
             f"{folder}: holds files that are no results of gradest; name another folder with --out"
         )
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder.  Raises UsageError when it cannot be written or another run holds it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".run.lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise UsageError(f"{folder}: another run is writing there") from None
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written: {os.strerror(error.errno)}") from None
-    try:
-        yield
-    finally:
-        lock.release()

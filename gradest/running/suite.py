@@ -1,7 +1,7 @@
 """A suite and the cells that it stands for."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,15 +25,18 @@ from gradest import (
 )
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
-from gradest.knobs import suggestion
+from gradest.knobs import Knobs, suggestion
 from gradest.measuring.precision import Precision
 from gradest.properties import Property, find_property
 from gradest.registry import Registry, digest_of, source_digest
 from gradest.running.cells import Cell, EstimatorCell
 from gradest.running.measuring_cell import MeasuringCell
+from gradest.running.plain_yaml import Place
 from gradest.running.property_cell import PropertyCell
-from gradest.running.suite_file import SuiteFile, SuiteSource
+from gradest.running.size import refuse_too_large
+from gradest.running.suite_file import Member, SuiteFile, SuiteSource
 from gradest.running.training_cell import TrainingCell
+from gradest.text import shortened
 
 SUITES = Path(inference.__file__).parents[1] / "suites"
 # What a number depends on beside its plugins.
@@ -113,17 +116,33 @@ def load_suite(
     source.check_looks(settings)  # as they are written: --steps may leave some of them out
     if steps is not None:
         settings = _training_for(steps, settings, path)
-    tasks = list(source.members("tasks", settings.tasks, registry.task))
-    estimators = list(source.members("estimators", settings.estimators, registry.estimator))
+    members = {
+        "tasks": source.members("tasks", settings.tasks, registry.task),
+        "estimators": source.members("estimators", settings.estimators, registry.estimator),
+    }
+    tasks, estimators = ([m.built for m in found] for found in members.values())
+    looked_at = source.members("properties", settings.properties, find_property)
+    source.check_size(_factors(settings, members))
+    source.check_size({("properties",): len(looked_at), ("seeds",): len(settings.seeds)})
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
     source.check_training(settings, tasks, estimators, registry.models())
+    refuse_too_large(source, settings, members["tasks"], members["estimators"], device)
     make = _training_cells if settings.training else _measuring_cells
-    looked_at = source.members("properties", settings.properties, find_property)
-    cells = (*_property_cells(settings, looked_at), *make(settings, tasks, estimators, device))
-    _refuse_twins(source, cells)
+    shown = [member.built for member in looked_at]
+    cells = (*_property_cells(settings, shown), *make(settings, tasks, estimators, device))
     return Suite(path.stem, settings, cells)
+
+
+def _factors(settings: SuiteFile, members: Mapping[str, Sequence[Member]]) -> dict[Place, int]:
+    """What multiplies to the number of cells that bring a task and an estimator together."""
+    listed = {(name,): len(found) for name, found in members.items()}
+    listed["seeds",] = len(settings.seeds)
+    if settings.training:
+        return {**listed, ("training", "learning_rate"): len(settings.training.learning_rate)}
+    counts = 1 if settings.precision else len(settings.replicates)
+    return {**listed, ("dtype",): len(settings.dtype), ("replicates",): counts}
 
 
 def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
@@ -141,7 +160,7 @@ def _property_cells(settings: SuiteFile, found: Iterable[Property]) -> Iterator[
 def _measuring_cells(
     settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
 ) -> Iterator[MeasuringCell]:
-    core = _digest(_MODULES, _MEASURING)
+    sources = _sources([*tasks, *estimators], _digest(_MODULES, _MEASURING))
     for task, estimator, dtype, seed, count in itertools.product(
         tasks,
         estimators,
@@ -150,7 +169,7 @@ def _measuring_cells(
         [None] if settings.precision else settings.replicates,
     ):
         yield MeasuringCell(
-            **_pair(task, estimator, core),
+            **_pair(task, estimator, sources),
             seed=seed,
             replicates=count,
             precision=settings.precision and settings.precision.model_dump(),
@@ -165,12 +184,12 @@ def _measuring_cells(
 def _training_cells(
     settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
 ) -> Iterator[TrainingCell]:
-    core = _digest(_MODULES, (*_MEASURING, training))
+    sources = _sources([*tasks, *estimators], _digest(_MODULES, (*_MEASURING, training)))
     for task, estimator, rate, seed in itertools.product(
         tasks, estimators, settings.training.learning_rate, settings.seeds
     ):
         yield TrainingCell(
-            **_pair(task, estimator, core),
+            **_pair(task, estimator, sources),
             seed=seed,
             learning_rate=rate,
             training=settings.training.model_dump(exclude={"learning_rate"}),
@@ -178,19 +197,27 @@ def _training_cells(
         )
 
 
-def _pair(task: Task, estimator: Estimator, core: str) -> dict[str, Any]:
+def _sources(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], dict[str, str]]:
+    """What the numbers of a pair are computed by; each file is read once."""
+    digests = {cls: source_digest(cls) for cls in {type(member) for member in members}}
+    return lambda task, estimator: {
+        "task": digests[type(task)],
+        "estimator": digests[type(estimator)],
+        "core": core,
+        "torch": torch.__version__,
+    }
+
+
+def _pair(
+    task: Task, estimator: Estimator, sources: Callable[[Task, Estimator], dict[str, str]]
+) -> dict[str, Any]:
     """What every cell says of the two that it brings together."""
     return {
         "task": task.name,
         "task_knobs": task.knobs,
         "estimator": estimator.name,
         "estimator_knobs": estimator.knobs,
-        "sources": {
-            "task": source_digest(type(task)),
-            "estimator": source_digest(type(estimator)),
-            "core": core,
-            "torch": torch.__version__,
-        },
+        "sources": sources(task, estimator),
     }
 
 
@@ -206,24 +233,16 @@ def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:
     return settings.adapt_steps
 
 
-def _refuse_twins(source: SuiteSource, cells: Sequence[Cell]) -> None:
-    seen: set[str] = set()
-    for cell in cells:
-        if cell.key in seen:
-            named = " × ".join(name for name, _ in cell.members)
-            raise source.error((), f"{named} is listed twice with the same knobs")
-        seen.add(cell.key)
-
-
 def _find(name: str) -> Path:
     if name in suite_names():
         return SUITES / f"{name}.yaml"
     path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UsageError(f"{path}: no such suite file")
-        return path
-    raise UsageError(f"unknown suite {name!r}{suggestion(name, suite_names())}")
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"unknown suite {shortened(name)}{suggestion(name, suite_names())}")
+    if not path.is_file():
+        found = "is no regular file" if path.exists() else "no such suite file"
+        raise UsageError(f"{path}: {found}")
+    return path
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

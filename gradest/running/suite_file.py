@@ -6,13 +6,13 @@ its file and line.
 
 import itertools
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from gradest.contracts import Estimator, Model, Task
@@ -22,26 +22,22 @@ from gradest.measuring.monte_carlo_truth import ReferencePrecision
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.precision import Precision
 from gradest.measuring.schedule import FEWEST
+from gradest.running.plain_yaml import Place, read_document
+from gradest.text import described, shortened
 from gradest.training.settings import Annealing, Evaluation, GradientLooks, TrainingSettings
 
-Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
 Entries = list[Any]
+
+MOST_CELLS = 10_000
+MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
+MOST_STEPS = 10**9
 
 _VALUES, _OUTERMOST = 2, 3  # of a nested level, at least, for its share to be told with an interval
 
 # One value, or a grid of them.
 _Grid = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
-Counts = Annotated[list[Annotated[int, Ge(FEWEST)]], MinLen(1), _Grid]
+Counts = Annotated[list[Annotated[int, Ge(FEWEST), Le(MOST_REPLICATES)]], MinLen(1), _Grid]
 Dtypes = Annotated[list[Literal["float64", "float32", "float16", "bfloat16"]], MinLen(1), _Grid]
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, to which 1e-3 is the number that it is to everybody else."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 class SuiteFile(BaseModel):
@@ -60,7 +56,7 @@ class SuiteFile(BaseModel):
     nested: Annotated[list[str], MinLen(2)] | None = None  # task knobs, outermost level first
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
-    adapt_steps: Annotated[int, Ge(0)] | None = None
+    adapt_steps: Annotated[int, Ge(0), Le(MOST_STEPS)] | None = None
     properties: Entries = []  # of distributions, looked at beside
     training: TrainingSettings | None = None  # train models instead of measuring gradients
     controls: dict[Literal["unbiased", "biased"], list[str]] = {}
@@ -83,63 +79,148 @@ def _keys(place: Place) -> Iterable[str]:
     return (Annealing if annealing else _WITHIN.get(place, SuiteFile)).model_fields
 
 
+# Lists whose entries multiply the cells, or name what each row holds: twice would count twice.
+_WITHOUT_REPEATS: tuple[Place, ...] = (
+    ("replicates",),
+    ("seeds",),
+    ("dtype",),
+    ("parameters",),
+    ("training", "learning_rate"),
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A task, an estimator or a property of a suite, and where it stands in the file."""
+
+    built: Any
+    place: Place  # of its entry
+    values: Mapping[str, Place]  # of its knobs
+
+
 class SuiteSource:
     """A suite file with the line of everything in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            text = path.read_text(encoding="utf-8")
-            node = yaml.compose(text, Loader=_Loader)
-            self._lines = {place: line for place, line in self._walk(node, ())} if node else {}
-            self.data = yaml.load(text, Loader=_Loader)
-        except (OSError, UnicodeDecodeError) as error:
-            raise SuiteError(f"{path}: cannot be read: {error}") from None
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise SuiteError(f"{path}:{line}: malformed YAML: {error.problem}") from None
-        except yaml.YAMLError as error:
-            raise SuiteError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
+        document = read_document(path)
+        self.data, self._lines = document.data, document.lines
         if not isinstance(self.data, dict):
             raise self.error((), "a suite is a mapping with the keys tasks and estimators")
 
     def error(self, place: Place, message: str) -> SuiteError:
-        while place not in self._lines and place:
+        return SuiteError(f"{self.path}:{self._line(place)}: {message}")
+
+    def _line(self, place: Place) -> int:
+        """Of the innermost entry around the place that the file has."""
+        while place not in self._lines:
             place = place[:-1]
-        return SuiteError(f"{self.path}:{self._lines.get(place, 1)}: {message}")
+        return self._lines[place]
 
     def validated(self) -> SuiteFile:
         try:
-            return SuiteFile.model_validate(self.data)
+            settings = SuiteFile.model_validate(self.data)
         except ValidationError as error:
             problem = error.errors()[0]
             place = tuple(problem["loc"])
             named = [place[: i + 1] for i, part in enumerate(place) if isinstance(part, str)]
             name = ".".join(path[-1] for path in named if path in self._lines or len(path) == 1)
             if problem["type"] == "extra_forbidden":
-                message = f"unknown key {place[-1]!r}{suggestion(place[-1], _keys(place[:-1]))}"
+                message = (
+                    f"unknown key {shortened(place[-1])}{suggestion(place[-1], _keys(place[:-1]))}"
+                )
             elif problem["type"] == "missing":
                 message = f"the key {name!r} is missing"
             else:
-                message = f"{name} = {problem['input']!r}: {problem['msg'].lower()}"
+                message = f"{name} = {shortened(problem['input'])}: {problem['msg'].lower()}"
             raise self.error(place, message) from None
+        for place in _WITHOUT_REPEATS:
+            self._refuse_repeats(place)
+        return settings
 
-    def members(self, section: str, entries: Entries, lookup: Any) -> Iterator[Any]:
-        """Every task or estimator that the section's entries stand for."""
+    def _refuse_repeats(self, place: Place) -> None:
+        """Raises SuiteError, at the second, for equal entries of the list there, if there is one.
+
+        Numbers that are equal are one value, however they are spelt.
+        """
+        listed: Any = self.data
+        for key in place:
+            listed = listed.get(key, {}) if isinstance(listed, dict) else {}
+        first: dict[Any, int] = {}
+        for number, value in enumerate(listed if isinstance(listed, list) else ()):
+            if value in first:
+                before = self._line((*place, first[value]))
+                raise self.error(
+                    (*place, number),
+                    f"{'.'.join(map(str, place))}: {shortened(value)} is listed twice, first in "
+                    f"line {before}",
+                )
+            first[value] = number
+
+    def members(self, section: str, entries: Entries, lookup: Any) -> list[Member]:
+        """Every task or estimator that the section's entries stand for.
+
+        Raises SuiteError for names, knobs and values that are wrong, for two that are equal, and
+        for more of them than a suite may have cells.
+        """
+        found: dict[tuple[str, str], Member] = {}
         for number, entry in enumerate(entries):
-            place: Place = (section, number)
-            name, knobs = self._named(place, entry)
+            for member in self._members_of((section, number), entry, lookup):
+                identity = member.built.name, json.dumps(member.built.knobs, sort_keys=True)
+                if identity in found:
+                    raise self._twice(found[identity], member)
+                found[identity] = member
+                if len(found) > MOST_CELLS:
+                    raise self.error(member.place, self._too_many(section, len(found)))
+        return list(found.values())
+
+    def _members_of(self, place: Place, entry: Any, lookup: Any) -> Iterable[Member]:
+        name, knobs = self._named(place, entry)
+        try:
+            cls = lookup(name)
+        except UsageError as error:
+            raise self.error(place, str(error)) from None
+        own = (*place, name)
+        choices = [self._choices(own, cls, knob, value) for knob, value in knobs.items()]
+        count = math.prod(map(len, choices))
+        if count > MOST_CELLS:
+            raise self.error(own, self._too_many(name, count))
+        for chosen in itertools.product(*choices):
+            values = {knob: value for knob, (_, value) in zip(knobs, chosen, strict=True)}
+            places = {knob: at for knob, (at, _) in zip(knobs, chosen, strict=True)}
             try:
-                found = lookup(name)
-            except UsageError as error:
-                raise self.error(place, str(error)) from None
-            choices = [self._choices((*place, name), found, k, v) for k, v in knobs.items()]
-            for values in itertools.product(*choices):
-                try:
-                    yield build(found, dict(zip(knobs, values, strict=True)))
-                except KnobError as error:
-                    at = next((k for k in knobs if k in str(error)), None)
-                    raise self.error((*place, name, at), str(error)) from None
+                yield Member(build(cls, values), place, places)
+            except KnobError as error:
+                at = next((at for knob, at in places.items() if knob in str(error)), own)
+                raise self.error(at, str(error)) from None
+            except (Exception, SystemExit) as error:  # raised by a plugin's own check of its knobs
+                raise self.error(own, f"{name}: {described(error)}") from None
+
+    def _twice(self, first: Member, second: Member) -> SuiteError:
+        """For two members that are equal: at the entry, or at the value, that repeats the other."""
+        place = second.place
+        if first.place == second.place:  # a grid that lists a value twice
+            knobs = [k for k, at in second.values.items() if at != first.values[k]]
+            place = second.values[knobs[-1]]
+            before = self._line(first.values[knobs[-1]])
+        else:
+            before = self._line(first.place)
+        return self.error(
+            place,
+            f"{second.built.name} is listed twice with the same knobs, first in line {before}",
+        )
+
+    def check_size(self, factors: Mapping[Place, int]) -> None:
+        """Raises SuiteError, at the largest factor, where their product is too many cells."""
+        count = math.prod(factors.values())
+        if count > MOST_CELLS:
+            raise self.error(
+                max(factors, key=factors.__getitem__), self._too_many("the suite", count)
+            )
+
+    @staticmethod
+    def _too_many(who: str, count: int) -> str:
+        return f"{who}: {shortened(count)} cells or more; a suite has at most {MOST_CELLS:,}"
 
     def check_controls(self, settings: SuiteFile, known: set[str]) -> None:
         for claim, names in settings.controls.items():
@@ -237,27 +318,14 @@ class SuiteSource:
             ((name, knobs),) = entry.items()
             if isinstance(name, str) and (knobs is None or isinstance(knobs, dict)):
                 return name, knobs or {}
-        raise self.error(place, f"{entry!r} is neither a name nor `name: {{knob: value}}`")
+        raise self.error(place, f"{shortened(entry)} is neither a name nor `name: {{knob: value}}`")
 
-    def _choices(self, place: Place, found: type, knob: str, value: Any) -> list[Any]:
+    def _choices(self, place: Place, cls: type, knob: str, value: Any) -> list[tuple[Place, Any]]:
+        """The values of the knob's grid, each with its place."""
         try:
-            return grid(found, knob, value)
+            values = grid(cls, knob, value)
         except KnobError as error:
             raise self.error((*place, knob), str(error)) from None
-
-    def _walk(self, node: yaml.Node, place: Place) -> Iterator[tuple[Place, int]]:
-        yield place, node.start_mark.line + 1
-        if isinstance(node, yaml.SequenceNode):
-            for number, item in enumerate(node.value):
-                yield from self._walk(item, (*place, number))
-        elif isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise SuiteError(f"{self.path}:{line}: the key {key.value!r} stands twice")
-                seen.add(key.value)
-                yield (*place, key.value), key.start_mark.line + 1
-                for inner, line in self._walk(value, (*place, key.value)):
-                    if inner != (*place, key.value):
-                        yield inner, line
+        if values is not value:
+            return [((*place, knob), values[0])]
+        return [((*place, knob, number), each) for number, each in enumerate(values)]

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from gradest.errors import NonFiniteGradient
 from gradest.measuring.outcomes import outcomes
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
@@ -17,11 +19,13 @@ def expected_seconds(
     replicates: Callable[[Replicator, int], int],
     device: str | torch.device,
     listed: bool = True,
+    tolerant: bool = True,
 ) -> float:
     """In one thread: of the steps of adapt, and of the estimates.
 
     These are the joint outcomes of the draws, if they may be `listed` and can be, or as many as
-    `replicates` says of a chunk of so many.  Raises what `make` raises.
+    `replicates` says of a chunk of so many.  Raises what `make` and the estimates raise, and
+    NonFiniteGradient for an estimate that is not finite, unless the cell is `tolerant` of these.
     """
     with one_thread(), drawing_from(Draws.seeded(0, device)) as source:
         replicator = make()
@@ -31,5 +35,8 @@ def expected_seconds(
         if estimates is None:
             estimates = replicates(replicator, chunk)
         rows = min(estimates, chunk)
-        one = seconds_of(lambda: replicator(rows)) / rows
+        made: list[tuple[Tensor, Tensor]] = []
+        one = seconds_of(lambda: made.append(replicator(rows))) / rows
+        if not tolerant and not all(bool(x.isfinite().all()) for x in made[0]):
+            raise NonFiniteGradient("an estimate is not finite")
         return adapting * adapt_steps + one * estimates

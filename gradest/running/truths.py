@@ -10,7 +10,7 @@ from typing import Any
 import joblib
 import torch
 
-from gradest.errors import UsageError
+from gradest.costs import outcomes
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.objectives import closed_form
@@ -20,6 +20,7 @@ from gradest.running.journal import Journal, Record
 from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.progress import display
 from gradest.running.workers import Workers, running_on
+from gradest.text import described
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,18 @@ def references(
 def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
     """The record of a reference; without one, but with the reason, where measuring it failed.
 
-    Raises UsageError where no estimator of the catalogue applies.
+    It fails where no estimator of the catalogue applies, or where the task raises.
     """
     torch.set_num_threads(1)
-    task = build(shipment.registry().task(cell.task), cell.task_knobs)
     precision = ReferencePrecision(**cell.precision)
     identity = {"kind": "reference", "key": cell.key, "cell": asdict(cell)}
     try:
+        task = build(shipment.registry().task(cell.task), cell.task_knobs)
         found = measure_reference(
             task, precision, seed=cell.draw_seed, device=cell.device, progress=False
         )
-    except UsageError:
-        raise
-    except Exception as error:  # a cost that raises ends its own cells, and must end no others
-        return {**identity, "reference": None, "reason": f"{type(error).__name__}: {error}"}
+    except (Exception, SystemExit) as error:  # a cost that raises ends its own cells and no others
+        return {**identity, "reference": None, "reason": described(error)}
     return {**identity, "reference": found.to_json()}
 
 
@@ -115,6 +114,7 @@ def _unknown(cell: ReferenceCell, registry: Registry) -> bool:
     try:
         problem = task.problem()
         closed = closed_form(task, problem.logits.detach().double(), problem.f)
-    except Exception:  # whatever a plugin raises: each of its cells asks the same and fails with it
+        outcomes(problem)  # which `needed` asks for: logits of no such shape are the task's fault
+    except (Exception, SystemExit):  # a plugin's: each of its cells asks the same and fails with it
         return False
     return needed(problem, closed)
