@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradest.categorical import sample
-from gradest.errors import CostError
+from gradest.errors import CostError, UsageError
 
 KL = Literal["exact", "sampled", "relaxed"]
 _KLS = get_args(KL)
@@ -67,14 +67,7 @@ class Cost:
         deep: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if not callable(fn):
-            raise ValueError(f"Cost({fn!r}): expected a function of z")
-        if kl is not None and kl not in _KLS:
-            raise ValueError(f"kl = {kl!r}; expected {', '.join(map(repr, _KLS))} or None")
-        if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
-            raise ValueError(f"samples = {samples!r}; expected a whole number from 1 on")
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ValueError(f"dtype = {dtype!r}; expected a floating torch.dtype or None")
+        _check_arguments(fn, module, points, prior, kl, samples, logits, deep, dtype)
         if kl is not None and prior is None:
             raise ValueError(f"kl = {kl!r} needs a prior: Cost(..., prior=logits of p)")
         if samples > 1 and prior is not None and kl != "sampled":
@@ -230,6 +223,43 @@ class Cost:
             whole._passed(evaluations * times)
 
 
+def _check_arguments(
+    fn: Any,
+    module: Any,
+    points: Any,
+    prior: Any,
+    kl: Any,
+    samples: Any,
+    logits: Any,
+    deep: Any,
+    dtype: Any,
+) -> None:
+    """Raises UsageError for the first argument of a Cost that is of the wrong kind."""
+    if not callable(fn):
+        raise UsageError(f"Cost({fn!r:.60}): expected a function of z")
+    if module is not None and not isinstance(module, nn.Module):
+        raise UsageError(f"module = {module!r:.60}; expected a torch.nn.Module or None")
+    if not (kl is None or (isinstance(kl, str) and kl in _KLS)):
+        raise UsageError(f"kl = {kl!r:.60}; expected {', '.join(map(repr, _KLS))} or None")
+    for name, number in (("samples", samples), ("points", points)):
+        whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+        if not whole and not (name == "points" and number is None):
+            raise UsageError(f"{name} = {number!r:.60}; expected a whole number from 1 on")
+    for name, given in (("prior", prior), ("logits", logits)):
+        if given is None:
+            continue
+        if not isinstance(given, Tensor):
+            raise UsageError(f"{name} = {given!r:.60}; expected logits, a torch.Tensor [N, K]")
+        if not given.is_floating_point() or given.ndim < 2:
+            raise UsageError(
+                f"{name} is {given.dtype} of shape {list(given.shape)}; expected floating [N, K]"
+            )
+    if not isinstance(deep, bool):
+        raise UsageError(f"deep = {deep!r:.60}; expected True or False")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UsageError(f"dtype = {dtype!r:.60}; expected a floating torch.dtype or None")
+
+
 def _check_value(value: Any, z: Tensor) -> None:
     """Raises CostError unless there is one number for each code of z, with its graph."""
     if not isinstance(value, Tensor):
@@ -238,6 +268,8 @@ def _check_value(value: Any, z: Tensor) -> None:
             f"the cost returned {told}; expected a torch.Tensor of shape {list(z.shape[:-2])}, one "
             "number for each code, computed from z by operations of torch"
         )
+    if value.layout != torch.strided:
+        raise CostError(f"the cost returned a tensor of {value.layout}; return value.to_dense()")
     if value.shape != z.shape[:-2]:
         raise CostError(
             f"the cost returned shape {list(value.shape)} for z of shape {list(z.shape)}; "

@@ -80,6 +80,13 @@ def _noise_dtype(like: Tensor) -> torch.dtype:
     return torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
 
 
+def global_states() -> tuple[bytes, str, object]:
+    """Of torch, numpy and random: equal as long as nothing draws from them."""
+    numpys = np.random.get_state()
+    here = numpys[1].tobytes(), numpys[2:]
+    return torch.get_rng_state().numpy().tobytes(), repr(here), random.getstate()
+
+
 @contextmanager
 def global_randomness_kept(seed: int) -> Iterator[None]:
     """Within the block the global states of torch, numpy and random are those of the seed.

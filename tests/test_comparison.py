@@ -200,9 +200,9 @@ def test_a_row_is_plain_and_names_every_interval(task):
 
 def test_what_cannot_be_compared_is_refused(task):
     rloo = make_estimator("rloo")
-    with pytest.raises(UsageError, match="is no estimator"):
+    with pytest.raises(UsageError, match="expected an Estimator, got 'rloo'"):
         compare("rloo", rloo, task)
-    with pytest.raises(UsageError, match="is no task"):
+    with pytest.raises(UsageError, match="expected a Task, got"):
         compare(rloo, rloo, rloo)
     with pytest.raises(UsageError, match="at least 64"):
         compare(rloo, rloo, task, replicates=63)

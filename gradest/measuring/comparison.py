@@ -169,6 +169,8 @@ def compare(
     with display(shown, progress), global_randomness_kept(seed):
         sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
         difference = draw(sides, replicates, seed)
+        for side in sides:
+            side.probed.repeat()
         known = truth.known(sides[0].replicator, {})
     exact = sum(side.exact is not None for side in sides)
     if known is not None:

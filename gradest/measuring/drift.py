@@ -1,6 +1,5 @@
 """What a narrower dtype changes in the estimates themselves."""
 
-import copy
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,9 +9,8 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.inference import mean_interval
-from gradest.knobs import build
 from gradest.measuring.progress import phase
-from gradest.measuring.replicator import Replicator
+from gradest.measuring.replicator import Replicator, another
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
@@ -65,14 +63,6 @@ class _Replaying(Draws):
         return super()._fill(shape, before, law).to(like.dtype)
 
 
-def _another(estimator: Estimator) -> Estimator:
-    """A copy; where the state cannot be copied, another one with the same knobs."""
-    try:
-        return copy.deepcopy(estimator)
-    except Exception:  # whatever an attribute raises that was not made to be copied
-        return build(type(estimator), estimator.knobs)
-
-
 def drift(
     estimator: Estimator,
     task: Task,
@@ -88,9 +78,9 @@ def drift(
     recording = _Recording(torch.Generator(device).manual_seed(seed))
     replaying = _Replaying(recording.tape, torch.Generator(device).manual_seed(seed))
     with drawing_from(recording):
-        narrow = Replicator(_another(estimator), task, dtype, device)
+        narrow = Replicator(another(estimator), task, dtype, device)
     with drawing_from(replaying):
-        wide = Replicator(_another(estimator), task, torch.float64, device, cost_dtype=dtype)
+        wide = Replicator(another(estimator), task, torch.float64, device, cost_dtype=dtype)
     with phase("adapting in both precisions", 2 * steps):
         for _ in range(steps):
             with drawing_from(recording):

@@ -115,6 +115,7 @@ def measure(
                     tally.add(*piece)
         outcomes = found.outcomes if isinstance(found, Enumerated) else None
         seconds = (time.perf_counter() - start) / (outcomes or replicates)
+        subject.probed.repeat()
     gradients = {name: Moments.stacked(parts) for name, parts in tally.gradients.items()}
     logits = replicator.problem.logits
     mean = gradients[LOG_ALPHA].pooled().mean.reshape(logits.shape)
@@ -157,7 +158,9 @@ def _blaming(replicator: Replicator) -> Iterator[None]:
 
 def _refuse_costs(replicator: Replicator) -> None:
     """Raises NonFiniteGradient for a code whose cost is not finite, if one is found."""
-    if cause := blame(replicator.problem, replicator.logits):
+    estimator = replicator.estimator
+    relaxes = estimator.relaxes or estimator.differentiates
+    if cause := blame(replicator.problem, replicator.logits, relaxes):
         raise NonFiniteGradient(f"{replicator.task.name}: {cause}")
 
 

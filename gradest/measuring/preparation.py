@@ -10,10 +10,11 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.adaptation import Look, adapted
+from gradest.measuring.noise import Watched, refuse_other_sources, refuse_shared_by_state
 from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visit_outcomes
-from gradest.measuring.probes import probe
-from gradest.measuring.replicator import Replicator
-from gradest.randomness import Draws
+from gradest.measuring.probes import Probed, probe
+from gradest.measuring.replicator import PILOT_ROWS, Replicator
+from gradest.randomness import Draws, drawing_from
 
 
 class Prepared(NamedTuple):
@@ -22,6 +23,8 @@ class Prepared(NamedTuple):
     replicator: Replicator
     chunk: int  # replicates that fit the memory budget at once
     looks: tuple[Look, ...]  # at its variance on the way
+    probed: Probed  # what the cost was before
+    by_reset: bool  # whether reset drew, and no step of adapt has changed the state since
 
     @property
     def title(self) -> str:
@@ -38,6 +41,8 @@ class Prepared(NamedTuple):
         """
         limit = 1 if enumerate_draws is False else LIMIT
         found = visit_outcomes(self.replicator, limit, more, self.chunk)
+        if isinstance(found, Enumerated) and found.outcomes == 1:
+            refuse_shared_by_state(self.replicator, self.by_reset)
         if enumerate_draws is False and isinstance(found, Unlisted):
             return Unlisted("enumerate_draws is False")
         if enumerate_draws and isinstance(found, Unlisted):
@@ -58,10 +63,16 @@ def prepared(
     Raises Inapplicable where the estimator does not apply to the task, CostError for a cost that is
     no function of z and ContractError for an estimator whose rows share noise.
     """
+    drawn = source.count
     replicator = Replicator(estimator, task, dtype, device)
-    probe(task.name, replicator.problem, replicator.logits)
-    chunk = replicator.pilot(source)
-    return Prepared(replicator, chunk, tuple(adapted(replicator, steps, chunk)))
+    by_reset = source.count > drawn and steps == 0
+    probed = probe(task.name, replicator.problem, replicator.logits)
+    watched = Watched(source.generator)  # the same draws, looked at
+    with drawing_from(watched):
+        chunk = replicator.pilot(watched)
+    refuse_other_sources(replicator, watched.shapes, PILOT_ROWS, chunk)
+    looks = tuple(adapted(replicator, steps, chunk))
+    return Prepared(replicator, chunk, looks, probed, by_reset)
 
 
 def called(what: Estimator | Task) -> str:

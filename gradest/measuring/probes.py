@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,10 +25,31 @@ _SEED = 20_260_101
 # Units of rounding, relative to the largest cost, by which the same call may differ on a device
 # whose sums have no order, and one for a batch of another size.
 _AGAIN, _OTHERWISE = 16, 1024
+_INSIDE = 64  # points off the vertices that are tried
 _TRIED = 4096  # codes, where one is looked for whose cost is not finite
 
 
-def probe(name: str, problem: Problem, logits: Tensor) -> None:
+class Probed(NamedTuple):
+    """The costs of the codes that were tried, to be asked for again after a measurement."""
+
+    name: str
+    f: Cost
+    z: Tensor  # [B, R, S, N, K]
+    costs: Tensor  # [B, R · S]
+
+    def repeat(self) -> None:
+        """Raises CostError where they are other ones: a cost that counts has counted on."""
+        with torch.no_grad():
+            again = _value(self.name, self.f, self.z).flatten(1)
+        if not _alike(self.f, self.costs, again, _AGAIN):
+            raise CostError(
+                f"{self.name}: the cost is not a function of z (law 'deterministic'): the same "
+                "codes have other costs after the measurement than before it"
+                f"{_why(self.f, 'deterministic', '')}"
+            )
+
+
+def probe(name: str, problem: Problem, logits: Tensor) -> Probed:
     """Try the cost of the task of that name at [B, N, K] logits, in their dtype.
 
     Raises CostError with the law that is broken: *deterministic*, *middle axes* or *points*; with
@@ -53,6 +74,7 @@ def probe(name: str, problem: Problem, logits: Tensor) -> None:
                 f"{name}: the cost changes the global random state of {which} (law "
                 "'deterministic'); a measurement neither reads nor changes it"
             )
+    return Probed(name, f, z, whole)
 
 
 _TOLD = {
@@ -71,19 +93,25 @@ def _broken(name: str, f: Cost, z: Tensor, whole: Tensor) -> str:
         if not _alike(f, whole[kept], _value(name, f, others).flatten(1)[kept], _OTHERWISE):
             return "points"
     # Alone a code is its batch's minimum, mean and maximum: one of two moves with any of them.
+    # Copies of it keep the shape, and with it the order of every sum.
     codes, number = z.flatten(1, 2), torch.arange(points, device=z.device)
     for alone in (whole.argmin(1), whole.argmax(1)):
-        value = _value(name, f, codes[number, alone][:, None, None]).flatten()
+        copies = codes[number, alone][:, None, None].expand_as(z).contiguous()
+        value = _value(name, f, copies).flatten(1)[number, alone]
         if not _alike(f, whole[number, alone], value, _OTHERWISE):
             return "middle axes"
-    return ""
+    value = _value(name, f, z[:, :1, 0].contiguous()).flatten()
+    return "" if _alike(f, whole[:, 0], value, _OTHERWISE, torch.float32) else "middle axes"
 
 
-def _alike(f: Cost, a: Tensor, b: Tensor, units: int) -> bool:
-    """Whether costs are the same up to so many units of rounding, or both not finite."""
+def _alike(f: Cost, a: Tensor, b: Tensor, units: int, *within: torch.dtype) -> bool:
+    """Whether costs are the same up to so many units of rounding, or both not finite.
+
+    A cost may compute `within` a narrower dtype than that of its values.
+    """
     a_, b_ = a.flatten().tolist(), b.flatten().tolist()
     size = max((abs(x) for x in (*a_, *b_) if math.isfinite(x)), default=0.0)
-    dtypes = (a.dtype, f.dtype or a.dtype)
+    dtypes = (a.dtype, f.dtype or a.dtype, *within)
     room = units * size * max(torch.finfo(dtype).eps for dtype in dtypes)
     # Two NaN are alike, and two infinities.
     return all(
@@ -208,14 +236,28 @@ def _global_randomness() -> Iterator[Callable[[], str]]:
         raise
 
 
-def blame(problem: Problem, logits: Tensor) -> str:
+def blame(problem: Problem, logits: Tensor, relaxes: bool = False) -> str:
     """The first code that can occur whose cost is not finite, or nothing: of [B, N, K] logits.
 
-    All codes are tried where they are few, else some that are drawn.
+    All codes are tried where they are few, else some that are drawn.  For an estimator that
+    `relaxes` the derivative counts as well, and so do points off the vertices.
     """
     f = problem.f.replicated(None, logits)
     if f.deep:
         return ""
+    z, occurs = _possible(logits)
+    if told := _odd(f, z, occurs, "the cost", relaxes):
+        return told
+    if not relaxes:
+        return ""
+    draws = torch.Generator().manual_seed(_SEED)
+    inside = torch.randn((len(logits), _INSIDE, *logits.shape[1:]), generator=draws).to(logits)
+    everywhere = torch.ones(inside.shape[:2], dtype=torch.bool)
+    return _odd(f, inside.softmax(-1), everywhere, "off the vertices the cost", relaxes)
+
+
+def _possible(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes [B, C, N, K], and which of them can occur: [B, C]."""
     points, latents, categories = logits.shape
     draws = torch.Generator().manual_seed(_SEED)
     log_p = logits.double().log_softmax(-1).cpu()
@@ -228,12 +270,32 @@ def blame(problem: Problem, logits: Tensor) -> str:
         index = index.unflatten(0, (points, latents)).transpose(1, 2)
     chosen = log_p.unsqueeze(1).expand(-1, index.shape[1], -1, -1)
     occurs = chosen.gather(-1, index.unsqueeze(-1)).squeeze(-1).sum(-1) > -math.inf  # [B, C]
-    with torch.no_grad():
-        cost = f(one_hot(index.to(logits.device), logits)).cpu()  # [B, C]
-    bad = (~cost.isfinite() & occurs).nonzero()
+    return one_hot(index.to(logits.device), logits), occurs
+
+
+def _odd(f: Cost, z: Tensor, occurs: Tensor, what: str, relaxes: bool) -> str:
+    """Where the cost, or for who relaxes its derivative, is not finite."""
+    z = z.contiguous().requires_grad_(relaxes)
+    with torch.set_grad_enabled(relaxes):
+        cost = f(z)
+    if told := _first(cost.detach(), z, occurs, what):
+        return told
+    slope = torch.autograd.grad(cost.sum(), z, allow_unused=True)[0] if relaxes else None
+    if slope is None:
+        return ""
+    return _first(slope.sum((-2, -1)), z, occurs, f"the derivative of {what}")
+
+
+def _first(x: Tensor, z: Tensor, occurs: Tensor, what: str) -> str:
+    bad = (~x.isfinite().cpu() & occurs).nonzero()
     if not len(bad):
         return ""
     point, number = bad[0].tolist()
-    where = f" of data point {point}" if points > 1 else ""
-    code = index[point, number].tolist()
-    return f"the cost is {cost[point, number].item()} at the code {code}{where}"
+    code = z[point, number].detach().cpu()
+    if bool(((code == 0) | (code == 1)).all()):
+        told = f"the code {code.argmax(-1).tolist()}"
+    else:
+        rounded = [[round(float(p), 3) for p in row] for row in code]
+        told = f"z = {rounded}" if code.numel() <= 12 else "points inside the simplex"
+    where = f" of data point {point}" if len(z) > 1 else ""
+    return f"{what} is {x[point, number].item()} at {told}{where}"

@@ -28,7 +28,20 @@ def problem_of(task: Task) -> Problem:
             f"{task.name}: the cost of its Problem is {_described(problem.f)}; expected a "
             "gradest.Cost, as Cost(fn)"
         )
+    if problem.f.prior is not None and (wrong := _wrong_prior(problem.f.prior, problem.logits)):
+        raise UsageError(f"{task.name}: {wrong}")
     return problem
+
+
+def _wrong_prior(prior: Tensor, logits: Tensor) -> str:
+    """What is wrong with the prior of these logits, or nothing."""
+    if prior.shape not in (logits.shape[1:], logits.shape, (1, *logits.shape[1:])):
+        return (
+            f"the prior has shape {list(prior.shape)}; expected {list(logits.shape[1:])}, as the "
+            "logits of each data point"
+        )
+    bad = prior.isnan() | prior.isposinf()
+    return "the logits of the prior are NaN or inf" if bad.any() else ""
 
 
 def _wrong(logits: Any) -> str:

@@ -3,6 +3,7 @@
 The replicates are rows of one batch, so they cost one forward and one backward pass.
 """
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.errors import ContractError, Inapplicable
+from gradest.knobs import build
 from gradest.measuring.probes import fitted
 from gradest.measuring.problems import problem_of
 from gradest.measuring.progress import advance, phase
@@ -19,7 +21,7 @@ from gradest.objectives import beside, owns_kl, posed
 from gradest.randomness import Draws
 
 _ADAPT_ROWS = 64  # fresh draws a step of adapt looks at, for each data point
-_PILOT_ROWS = 7  # unlike the sizes of other axes as a rule, so that an axis of rows is known as one
+PILOT_ROWS = 7  # unlike the sizes of other axes as a rule, so that an axis of rows is known as one
 _ALIKE = 32  # rows that are alike by chance in so few cases that it tells
 # What one chunk may save for its backward pass, and what its gradients may take in float64.  On a
 # CPU a chunk that stays in the cache beats a larger one; a GPU wants to be filled.
@@ -63,7 +65,11 @@ class Replicator:
         self._shift_of_value = self.penalty.unsqueeze(1).to(self.logits)  # [B, 1]
         owned = owns_kl(estimator, self.problem.f)
         self._shifted = not owned and bool(self._shift.any() or self.penalty.any())
-        estimator.reset(posed(estimator, self.logits, self.problem.f)[0])
+        self.reset()
+
+    def reset(self) -> None:
+        """Build the estimator's state anew."""
+        self.estimator.reset(posed(self.estimator, self.logits, self.problem.f)[0])
 
     def adapt(self, steps: int) -> None:
         """Let the estimator look at fresh draws, `steps` times."""
@@ -121,7 +127,7 @@ class Replicator:
 
     def _refuse_shared_noise(self, source: Draws) -> None:
         """Raises ContractError for noise that is not drawn for each row."""
-        rows = _PILOT_ROWS * len(self.logits)
+        rows = PILOT_ROWS * len(self.logits)
         shared = [size for size in sorted(source.leading) if size % rows]
         if shared:
             raise ContractError(
@@ -167,15 +173,23 @@ class Replicator:
 
         source.leading.clear()
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
-            self(_PILOT_ROWS)
+            self(PILOT_ROWS)
         self._refuse_shared_noise(source)
         # Draws and what f is evaluated at count too: they take memory where no graph saves them.
         saved += source.nbytes - drawn
-        saved += self.evaluations * _PILOT_ROWS * self.logits.nbytes
+        saved += self.evaluations * PILOT_ROWS * self.logits.nbytes
         kind = self.logits.device.type
-        by_saved = _SAVED_BYTES[kind] * _PILOT_ROWS // max(saved, 1)
+        by_saved = _SAVED_BYTES[kind] * PILOT_ROWS // max(saved, 1)
         by_gradient = _GRADIENT_BYTES[kind] // (8 * self.logits.numel())
         return max(1, min(by_saved, by_gradient))
+
+
+def another(estimator: Estimator) -> Estimator:
+    """A copy; where the state cannot be copied, another one with the same knobs."""
+    try:
+        return copy.deepcopy(estimator)
+    except Exception:  # whatever an attribute raises that was not made to be copied
+        return build(type(estimator), estimator.knobs)
 
 
 def _examine(estimator: Estimator, objective: Tensor, logits: Tensor) -> None:
