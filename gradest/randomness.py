@@ -19,15 +19,13 @@ class Draws:
     """Pseudo-random draws from one `torch.Generator` (None: torch's global one).
 
     `count` is the number of requests served: an estimator that leaves it unchanged is
-    deterministic.  `nbytes` is the memory that they took, noise and tables of probabilities, and
-    `leading` the sizes of the first axes of the noise, which is that of the rows.
+    deterministic.  `nbytes` is the memory that they took, noise and tables of probabilities.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
         self.count = 0
         self.nbytes = 0
-        self.leading: set[int] = set()
 
     @classmethod
     def seeded(cls, seed: int, device: str | torch.device = "cpu") -> "Draws":
@@ -69,7 +67,6 @@ class Draws:
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
         self.count += 1
-        self.leading.add(shape[0] if len(shape) else 1)
         noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
         self.nbytes += noise.nbytes
         return getattr(noise, law)(generator=self.generator)

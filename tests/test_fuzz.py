@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tools.fuzz import command_lines, suites
+from tools.fuzz import command_lines, costs, suites
 from tools.fuzz.__main__ import BAD
 from tools.fuzz.child import Child, Ending
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [suites, command_lines])
+@pytest.mark.parametrize("kind", [suites, command_lines, costs])
 def test_nothing_ends_badly(kind):
     endings = kind.examine(seed=3, count=40)
     assert endings.total() == 40

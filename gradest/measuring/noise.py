@@ -6,6 +6,7 @@ the noise of the calls to come.
 """
 
 import copy
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -80,19 +81,31 @@ class _InPairs(Watched):
         return noise.expand(shape).clone()
 
 
-def refuse_other_sources(
+class _OneNumber(Watched):
+    """One number for all of a request, so that all rows fare alike; another one for the next."""
+
+    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+        if len(self.shapes) >= _REQUESTS:
+            return super()._fill(shape, like, law)
+        noise = super()._fill([1] * len(shape), like, law)
+        self.shapes[-1] = tuple(shape)
+        return noise.expand(tuple(shape)).clone()
+
+
+def refuse_odd_noise(
     replicator: Replicator, pilot: Sequence[tuple[int, ...]], few: int, chunk: int
 ) -> None:
-    """Raises ContractError for noise that is not of the source in force, nor of a global state.
+    """Raises ContractError for noise that rows share, or that is of no source that a seed sets.
 
     `pilot` are the requests for noise of one call of `few` rows a data point; a `chunk` of them
     fits at once.
     """
     points, rows = len(replicator.logits), max(_LEAST, min(_MOST, chunk) // 2 * 2)
     device, estimator = replicator.logits.device, replicator.estimator
-    kept, globals_ = _own_states(estimator), global_states()
+    kept = _own_states(estimator)
     # A tie that rounding breaks one way or the other is not met twice.
     for seed in (0, 1):
+        globals_ = global_states() if seed else None
         source = _InPairs(device, pilot, few * points, rows * points, seed)
         with drawing_from(source):
             gradient, _ = replicator.each(rows)  # [B, R, N · K]
@@ -101,14 +114,41 @@ def refuse_other_sources(
                 f"{estimator.name}: a call draws from {advanced[0]}, a generator of its own, which "
                 f"no seed of a measurement brings back (law 'seed'); {_OWN}"
             )
-        if not source.follows() or _alike(gradient[:, ::2], gradient[:, 1::2]):
-            return
-        if global_states() != globals_:
-            return  # it draws from there, row by row as it seems, and that is of the seed as well
+        if not source.follows():
+            return _refuse_shared(replicator)
+        if _alike(gradient[:, ::2], gradient[:, 1::2]):
+            return None
+        if seed and global_states() != globals_:
+            return (
+                None  # it draws from there, row by row as it seems, and that is of the seed as well
+            )
     raise ContractError(
         f"{estimator.name}: rows of equal draws have unequal estimates (law 'seed'): there is "
         f"noise of another source, the same in each call; {_OWN}"
     )
+
+
+def _refuse_shared(replicator: Replicator) -> None:
+    """Raises ContractError for a request of noise that is as large for more rows.
+
+    So it is for sure where rows fare alike: otherwise an estimator that draws again for some rows
+    may ask for any number.
+    """
+    device, asked = replicator.logits.device, []
+    for number in (2, 3):
+        source = _OneNumber(torch.Generator(device).manual_seed(0))
+        with drawing_from(source):
+            replicator.each(number)
+        asked.append(source.shapes)
+    if len(asked[0]) != len(asked[1]) or len(asked[0]) > _REQUESTS:
+        return
+    for shape, other in zip(*asked, strict=True):
+        if math.prod(shape) == math.prod(other) > 0:
+            raise ContractError(
+                f"{replicator.estimator.name}: rows share noise (law 'rows'): noise of shape "
+                f"{list(shape)} is drawn however many rows there are; every row is a replicate and "
+                "draws its own, as sample(logits) does with the logits of all rows"
+            )
 
 
 def refuse_shared_by_state(replicator: Replicator, drawn_by_reset: bool) -> None:

@@ -10,7 +10,11 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.adaptation import Look, adapted
-from gradest.measuring.noise import Watched, refuse_other_sources, refuse_shared_by_state
+from gradest.measuring.noise import (
+    Watched,
+    refuse_odd_noise,
+    refuse_shared_by_state,
+)
 from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visit_outcomes
 from gradest.measuring.probes import Probed, probe
 from gradest.measuring.replicator import PILOT_ROWS, Replicator
@@ -70,7 +74,7 @@ def prepared(
     watched = Watched(source.generator)  # the same draws, looked at
     with drawing_from(watched):
         chunk = replicator.pilot(watched)
-    refuse_other_sources(replicator, watched.shapes, PILOT_ROWS, chunk)
+    refuse_odd_noise(replicator, watched.shapes, PILOT_ROWS, chunk)
     looks = tuple(adapted(replicator, steps, chunk))
     return Prepared(replicator, chunk, looks, probed, by_reset)
 

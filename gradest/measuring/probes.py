@@ -93,15 +93,19 @@ def _broken(name: str, f: Cost, z: Tensor, whole: Tensor) -> str:
         if not _alike(f, whole[kept], _value(name, f, others).flatten(1)[kept], _OTHERWISE):
             return "points"
     # Alone a code is its batch's minimum, mean and maximum: one of two moves with any of them.
-    # Copies of it keep the shape, and with it the order of every sum.
     codes, number = z.flatten(1, 2), torch.arange(points, device=z.device)
     for alone in (whole.argmin(1), whole.argmax(1)):
-        copies = codes[number, alone][:, None, None].expand_as(z).contiguous()
-        value = _value(name, f, copies).flatten(1)[number, alone]
-        if not _alike(f, whole[number, alone], value, _OTHERWISE):
+        code, costs = codes[number, alone][:, None, None], whole[number, alone]
+        value = _value(name, f, code).flatten()
+        if _alike(f, costs, value, _OTHERWISE):
+            continue
+        # What computes in float32 whatever z is rounds otherwise where the shape is another one.
+        # Copies of the code keep the shape, and with it the order of every sum.
+        copies = _value(name, f, code.expand_as(z).contiguous()).flatten(1)[number, alone]
+        rounded = _alike(f, costs, value, _OTHERWISE, torch.float32)
+        if not rounded or not _alike(f, costs, copies, _OTHERWISE):
             return "middle axes"
-    value = _value(name, f, z[:, :1, 0].contiguous()).flatten()
-    return "" if _alike(f, whole[:, 0], value, _OTHERWISE, torch.float32) else "middle axes"
+    return ""
 
 
 def _alike(f: Cost, a: Tensor, b: Tensor, units: int, *within: torch.dtype) -> bool:

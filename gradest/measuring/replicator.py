@@ -125,17 +125,6 @@ class Replicator:
             gradient, value = gradient + self._shift, value + self._shift_of_value
         return gradient, value
 
-    def _refuse_shared_noise(self, source: Draws) -> None:
-        """Raises ContractError for noise that is not drawn for each row."""
-        rows = PILOT_ROWS * len(self.logits)
-        shared = [size for size in sorted(source.leading) if size % rows]
-        if shared:
-            raise ContractError(
-                f"{self.estimator.name}: rows share noise (law 'rows'): noise whose first axis has "
-                f"{shared[0]} entries is drawn for {rows} rows; every row is a replicate and draws "
-                "its own, as sample(logits) does with the logits of all rows"
-            )
-
     def _refuse_common_noise(self, gradient: Tensor) -> None:
         """Raises ContractError where all rows are alike in each call, and calls are not.
 
@@ -171,10 +160,8 @@ class Replicator:
             saved += tensor.nbytes
             return tensor
 
-        source.leading.clear()
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
             self(PILOT_ROWS)
-        self._refuse_shared_noise(source)
         # Draws and what f is evaluated at count too: they take memory where no graph saves them.
         saved += source.nbytes - drawn
         saved += self.evaluations * PILOT_ROWS * self.logits.nbytes
