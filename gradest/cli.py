@@ -86,9 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without α must not end a run
             stream.reconfigure(errors="replace")
-    given = _parser().parse_args(arguments)
     try:
-        return _dispatch(_completed(given))
+        return _dispatch(parse(arguments))
     except UsageError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 2
@@ -283,11 +282,13 @@ def _precision(text: str) -> Precision:
     return asked
 
 
-def _completed(given: argparse.Namespace) -> argparse.Namespace:
-    """With the defaults of what was not given.
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line, with the defaults of what was not given.
 
-    Raises UsageError for an option that does not belong to the mode.
+    Raises UsageError for an option that does not belong to the mode, SystemExit for whatever else
+    is wrong.
     """
+    given = _parser().parse_args(arguments)
     mode = next(name for name in _MODES if hasattr(given, name))
     for name, modes in _BELONGS.items():
         if hasattr(given, name) and mode not in modes:
