@@ -1,13 +1,15 @@
 """The command line.
 
 Exit status: 0 all ran; 1 some cell failed, none gave a finite number, a plugin was rejected, or a
-run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted.
+run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted by
+Ctrl-C; 143 ended by SIGTERM.
 """
 
 import argparse
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,13 +24,21 @@ from gradest.commands.report import report_on
 from gradest.commands.suite import run_suite
 from gradest.errors import UsageError
 from gradest.measuring.precision import Precision
+from gradest.reasons import printable
 from gradest.registry import Registry
+from gradest.running.termination import INTERRUPTED, TERMINATED, Terminated, terminable
 from gradest.running.workers import BACKENDS, Workers
 
 
 def run() -> NoReturn:
     """The console script."""
-    sys.exit(main())
+    status = main()
+    if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
+        # Threads that still compute are not waited for, and abort an interpreter that ends.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,19 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
-        return _dispatch(options)
+        with terminable():
+            return _dispatch(options)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted: finished cells are kept; run again to go on", file=sys.stderr)
-        return 130
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -118,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="of a run say only what failed, cells and controls, and where the report is",
     )
-    parser.add_argument("--backend", choices=BACKENDS, default="loky", help="of joblib")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="loky", help="processes, joblib's threads or Dask"
+    )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask cluster")
     return parser
 

@@ -514,7 +514,11 @@ def test_what_is_not_the_tasks_own_failure_ends_the_run(ran, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError, match="ours"):
         patched.setattr("gradest.running.truths.needed", broken)
         ran()
-    monkeypatch.setattr(monte_carlo_truth, "catalogue_estimators", dict)
+
+    def refused(jobs, *_):
+        yield jobs[0], UsageError("no unbiased estimator of the catalogue applies")
+
+    monkeypatch.setattr("gradest.running.truths.answers", refused)
     with pytest.raises(UsageError, match="no unbiased estimator of the catalogue applies"):
         ran()
 

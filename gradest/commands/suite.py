@@ -11,6 +11,7 @@ import torch
 
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring.schedule import FEWEST
+from gradest.reasons import in_a_line, message_of
 from gradest.registry import Registry, Shipment
 from gradest.report import write_report
 from gradest.report.run import read
@@ -20,7 +21,7 @@ from gradest.running.cells import Cell, labels
 from gradest.running.progress import quietly
 from gradest.running.provenance import describe_run
 from gradest.running.results import finished, write_results
-from gradest.running.runner import prepare
+from gradest.running.runner import prepare, seconds_expected
 from gradest.running.runner import run as run_cells
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
@@ -51,18 +52,19 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
     )
     cells = suite.only(options.only_tasks, options.only_estimators)
     folder = options.out or Path("results") / suite.name
+    shipment = Shipment.of(options.plugin)
     if options.dry_run:
-        return _dry_run(cells, folder, registry, options)
+        return _dry_run(cells, folder, registry, shipment, options)
     started = datetime.now(UTC)
-    prepare(cells, registry)
+    prepare(cells, registry, shipment)
     with quietly(options.quiet):
         run_cells(
             suite.name,
             cells,
             folder,
             registry,
-            Shipment.of(options.plugin),
-            Workers(options.jobs, options.backend, options.scheduler),
+            shipment,
+            Workers(options.jobs, options.backend, options.scheduler, suite.settings.cell_timeout),
             suite.settings.reference,
             options.fresh,
             suite.settings.timed,
@@ -73,7 +75,11 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
 
 
 def _dry_run(
-    cells: Sequence[Cell], folder: Path, registry: Registry, options: argparse.Namespace
+    cells: Sequence[Cell],
+    folder: Path,
+    registry: Registry,
+    shipment: Shipment,
+    options: argparse.Namespace,
 ) -> int:
     kept = {} if options.fresh else finished(folder / "journal.jsonl")
     named = labels(cells)
@@ -83,11 +89,13 @@ def _dry_run(
             state = "cached"
         else:
             try:
-                seconds = cell.expected_seconds(registry)
+                seconds = seconds_expected(cell, registry, shipment)
                 total, longest = total + seconds, max(longest, seconds)
                 state = f"{seconds:.1f} s"
             except Inapplicable as error:
-                state = f"to be skipped: {error}"
+                state = f"to be skipped: {in_a_line(message_of(error))}"
+            except Exception as error:
+                state = f"expected to fail: {in_a_line(message_of(error))}"
         print(f"{state:>8}  {named[cell.key]}")
     # The longest cell takes its time however many jobs there are.
     expected = max(total / options.jobs, longest)
@@ -109,6 +117,6 @@ def _conclude(cells: Sequence[Cell], folder: Path, report: Path, quiet: bool) ->
     print(f"report: {report}", flush=True)
     if not count["ok"]:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
-        told = f": {min(reasons)}" if reasons else ""
+        told = f": {in_a_line(min(reasons))}" if reasons else ""
         print(f"error: no cell gave a finite number{told}", file=sys.stderr)
     return 0 if count["ok"] and not count["failed"] else 1

@@ -27,6 +27,7 @@ from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.knobs import suggestion
 from gradest.measuring.precision import Precision
+from gradest.process_state import preserving
 from gradest.properties import Property, find_property
 from gradest.registry import Registry, digest_of, source_digest
 from gradest.running.cells import Cell, EstimatorCell
@@ -113,8 +114,9 @@ def load_suite(
     source.check_looks(settings)  # as they are written: --steps may leave some of them out
     if steps is not None:
         settings = _training_for(steps, settings, path)
-    tasks = list(source.members("tasks", settings.tasks, registry.task))
-    estimators = list(source.members("estimators", settings.estimators, registry.estimator))
+    with preserving("a plugin of this suite, when it is created,"):
+        tasks = list(source.members("tasks", settings.tasks, registry.task))
+        estimators = list(source.members("estimators", settings.estimators, registry.estimator))
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)

@@ -17,11 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import KnobError, SuiteError, UsageError
-from gradest.knobs import build, grid, suggestion
+from gradest.knobs import Positive, build, grid, suggestion
 from gradest.measuring.monte_carlo_truth import ReferencePrecision
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.precision import Precision
 from gradest.measuring.schedule import FEWEST
+from gradest.reasons import in_a_line, reason_of
 from gradest.training.settings import Annealing, Evaluation, GradientLooks, TrainingSettings
 
 Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
@@ -60,6 +61,7 @@ class SuiteFile(BaseModel):
     nested: Annotated[list[str], MinLen(2)] | None = None  # task knobs, outermost level first
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
+    cell_timeout: Positive | None = None  # seconds that a cell may take
     adapt_steps: Annotated[int, Ge(0)] | None = None
     properties: Entries = []  # of distributions, looked at beside
     training: TrainingSettings | None = None  # train models instead of measuring gradients
@@ -140,6 +142,9 @@ class SuiteSource:
                 except KnobError as error:
                     at = next((k for k in knobs if k in str(error)), None)
                     raise self.error((*place, name, at), str(error)) from None
+                except (Exception, SystemExit, GeneratorExit) as error:  # of a plugin
+                    told = f"{name} cannot be created: {in_a_line(reason_of(error))}"
+                    raise self.error(place, told) from None
 
     def check_controls(self, settings: SuiteFile, known: set[str]) -> None:
         for claim, names in settings.controls.items():
