@@ -45,7 +45,7 @@ def message_of(error: BaseException) -> str:
         # Exactly of type str: what `__str__` returns may be code from elsewhere as well.
         return printable(str.__str__(str(error))[: _LONGEST_MESSAGE + 1])
     except BaseException as inner:  # SystemExit as well: whatever `__str__` does, it is reported
-        return f"its message cannot be shown ({type(inner).__name__})"
+        return f"its message cannot be read: {type(inner).__name__}"
 
 
 def reason_of(error: BaseException) -> str:

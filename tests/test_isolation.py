@@ -213,10 +213,10 @@ def test_a_wild_task_costs_its_own_cells_alone(tmp_path, capsys):
         "replicates: 200\ntasks: [dies_early, dies_late, tame, categorical]\nestimators: [rloo]\n"
     )
     call = ["--suite", str(suite), "--plugin", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert main([*call, "--jobs", "2", "--dry-run"]) == 0
+    assert main([*call, "--jobs", "2", "--dry-run"]) == 1
     shown = capsys.readouterr().out
-    assert "expected to fail: its process died: exit status 2  dies_late × rloo" in shown
-    assert "expected to fail: SystemExit" in shown and "4 cells" in shown
+    assert "would fail: its process died: exit status 2  dies_late × rloo" in shown
+    assert "would fail: SystemExit" in shown and "4 cells" in shown
     assert main([*call, "--jobs", "2"]) == 1
     records = read_records(tmp_path / "out" / "journal.jsonl")
     told = {r["cell"]["task"]: r["reason"] for r in records if r["kind"] == "cell"}

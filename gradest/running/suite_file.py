@@ -190,13 +190,15 @@ class SuiteSource:
             values = {knob: value for knob, (_, value) in zip(knobs, chosen, strict=True)}
             places = {knob: at for knob, (at, _) in zip(knobs, chosen, strict=True)}
             try:
-                yield Member(build(cls, values), place, places)
+                built = build(cls, values)
             except KnobError as error:
                 at = next((at for knob, at in places.items() if knob in str(error)), own)
                 raise self.error(at, str(error)) from None
             except (Exception, SystemExit, GeneratorExit) as error:
                 # Raised by a plugin's own check of its knobs.
-                raise self.error(own, f"{name}: {described(error)}") from None
+                told = f"{name} cannot be created: {described(error)}"
+                raise self.error(own, told) from None
+            yield Member(built, place, places)
 
     def _twice(self, first: Member, second: Member) -> SuiteError:
         """For two members that are equal: at the entry, or at the value, that repeats the other."""
