@@ -1,6 +1,6 @@
 VENV ?= .venv
 SLOW := $(addprefix tests/test_,checks.py browser.py runner.py further.py tampering.py training.py memory.py examples.py new.py docs.py comparing.py \
-  differences.py report.py)
+  differences.py isolation.py report.py)
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 

@@ -1,7 +1,8 @@
 """The command line.
 
 Exit status: 0 all ran; 1 some cell failed, none gave a finite number, a plugin was rejected, or a
-run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted.
+run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted by
+Ctrl-C; 143 ended by SIGTERM.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import errno
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,8 +28,9 @@ from gradest.measuring.precision import Precision
 from gradest.registry import Registry
 from gradest.running.plain_yaml import INTEGERS
 from gradest.running.suite_file import MOST_REPLICATES, MOST_STEPS
+from gradest.running.termination import INTERRUPTED, TERMINATED, Terminated, terminable
 from gradest.running.workers import BACKENDS, Workers
-from gradest.text import one_line, shortened
+from gradest.text import in_a_line, shortened
 
 _MOST_JOBS = 1024
 
@@ -78,7 +81,13 @@ _DEFAULTS: dict[str, Any] = {
 
 def run() -> NoReturn:
     """The console script."""
-    sys.exit(main())
+    status = main()
+    if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
+        # Threads that still compute are not waited for, and abort an interpreter that ends.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,26 +95,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without α must not end a run
             stream.reconfigure(errors="replace")
-    given = _parser().parse_args(arguments)
     try:
-        return _dispatch(_completed(given))
+        with terminable():
+            return _dispatch(parse(arguments))
     except UsageError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted: finished cells are kept; run again to go on", file=sys.stderr)
-        return 130
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line(message)}; see --help\n")
+        self.exit(2, f"error: {in_a_line(message)}; see --help\n")
 
 
 class _Once(argparse.Action):
@@ -207,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="of a run say only what failed, cells and controls, and where the report is",
     )
-    parser.add_argument("--backend", choices=BACKENDS, help="of joblib")
+    parser.add_argument("--backend", choices=BACKENDS, help="processes, joblib's threads or Dask")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", type=_word, help="of a running Dask cluster"
     )
@@ -283,11 +292,13 @@ def _precision(text: str) -> Precision:
     return asked
 
 
-def _completed(given: argparse.Namespace) -> argparse.Namespace:
-    """With the defaults of what was not given.
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line, with the defaults of what was not given.
 
-    Raises UsageError for an option that does not belong to the mode.
+    Raises UsageError for an option that does not belong to the mode, SystemExit for whatever else
+    is wrong.
     """
+    given = _parser().parse_args(arguments)
     mode = next(name for name in _MODES if hasattr(given, name))
     for name, modes in _BELONGS.items():
         if hasattr(given, name) and mode not in modes:

@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -23,6 +23,7 @@ from gradest import claims
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import PluginError, UsageError
 from gradest.knobs import build, examine, suggestion
+from gradest.process_state import preserving
 from gradest.text import described, shortened
 
 _KINDS = {"estimators": Estimator, "tasks": Task}
@@ -36,9 +37,12 @@ class Registry:
     tasks: dict[str, type[Task]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, plugins: Iterable[str | Path] = ()) -> "Registry":
+    def load(
+        cls, plugins: Iterable[str | Path] = (), only: Collection[str] | None = None
+    ) -> "Registry":
         """The built-in catalogue, the installed entry points and the plugins at these paths.
 
+        Of entry points and plugins, `only` those of these names, so that no other code is executed.
         Raises PluginError: a plugin that fails is never skipped.
         """
         registry = cls()
@@ -46,11 +50,17 @@ class Registry:
             for found in _built_in(kind):
                 registry._add(found)
             for entry in entry_points(group=f"gradest.{kind}"):
-                registry._add(_named(_entry_point_class(entry), entry.name))
+                if only is None or entry.name in only:
+                    registry._add(_named(_entry_point_class(entry), entry.name))
         for path in plugins:
-            for found in load_plugin(Path(path)):
+            for found in load_plugin(Path(path), only):
                 registry._add(found)
         return registry
+
+    @property
+    def foreign(self) -> bool:
+        """Whether code from outside the catalogue has been loaded."""
+        return not all(map(built_in, (*self.estimators.values(), *self.tasks.values())))
 
     def find(self, name: str) -> type[Estimator] | type[Task]:
         """The estimator or task of that name.  Raises UsageError when there is neither."""
@@ -91,9 +101,9 @@ class Shipment:
         absolute = [Path(path).resolve() for path in paths]
         return cls(tuple((str(path), _contents(path)) for path in absolute))
 
-    def registry(self) -> Registry:
-        """With these plugins; loaded once in each process."""
-        return _loaded(self)
+    def registry(self, only: frozenset[str] | None = None) -> Registry:
+        """With these plugins, or `only` those of these names; loaded once in each process."""
+        return _loaded(self, only)
 
     def unpacked(self) -> list[Path]:
         """Where the plugins lie on this machine: the same files, or else a private copy.
@@ -111,8 +121,8 @@ _copies: list[tempfile.TemporaryDirectory] = []  # kept until this process ends
 
 @cache
 @cache
-def _loaded(shipment: Shipment) -> Registry:
-    return Registry.load(shipment.unpacked())
+def _loaded(shipment: Shipment, only: frozenset[str] | None) -> Registry:
+    return Registry.load(shipment.unpacked(), only)
 
 
 def _copy(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
@@ -177,8 +187,12 @@ def make_task(name: str, **knobs: Any) -> Task:
     return build(_lookup({**_loaded_here["tasks"], **_default().tasks}, name, "task"), knobs)
 
 
-def load_plugin(path: str | Path) -> list[type[Estimator] | type[Task]]:
+def load_plugin(
+    path: str | Path, only: Collection[str] | None = None
+) -> list[type[Estimator] | type[Task]]:
     """The classes of a plugin file or folder, named after their files: of a file, a list of one.
+
+    With `only` those of these names.
 
     From then on `make_estimator` and `make_task` of this process know their names, the last loaded
     of each; names of the catalogue stay its own.  Raises PluginError for a path that is no plugin,
@@ -186,7 +200,7 @@ def load_plugin(path: str | Path) -> list[type[Estimator] | type[Task]]:
     """
     path = Path(path)
     try:
-        files = _files_at(path)
+        files = [file for file in _files_at(path) if only is None or file.stem in only]
         package = _package(_folder_of(path).resolve())
     except (OSError, ValueError) as error:
         if isinstance(error, PluginError):
@@ -259,8 +273,11 @@ def _regular(folder: Path, pattern: str) -> list[Path]:
 
 def _entry_point_class(entry: Any) -> type:
     try:
-        found = entry.load()
-    except Exception as error:
+        with preserving(f"the entry point {entry.value}, when it is imported,"):
+            found = entry.load()
+    except PluginError:
+        raise
+    except (Exception, SystemExit, GeneratorExit) as error:
         told = described(error)
         raise PluginError(f"the entry point {entry.value} does not import: {told}") from error
     contracts = tuple(_KINDS.values())
@@ -307,10 +324,11 @@ def _import(file: Path, package: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and inspect look modules up there
     try:
-        spec.loader.exec_module(module)
+        with preserving(f"the plugin {file}, when it is imported,"):
+            spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | PluginError):
             raise
         raise PluginError(f"the plugin {file} does not import: {described(error)}") from error
     return module

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -27,12 +28,24 @@ from gradest.categorical import (
     sample,
     straight_through,
 )
-from gradest.checks import Finding, check_estimator, check_task, passed
+from gradest.checks import (
+    ESTIMATOR_LAWS,
+    Finding,
+    check_estimator,
+    check_task,
+    passed,
+    task_findings,
+)
+from gradest.checks.definitions import OF_ESTIMATORS, OF_TASKS
+from gradest.checks.model_laws import MODEL_LAWS
 from gradest.checks.symmetry_laws import _compared
+from gradest.checks.task_laws import TASK_LAWS
+from gradest.commands.check import check
 from gradest.knobs import AtLeast2
 from gradest.measuring.enumeration import all_codes
 from gradest.moments import Moments
 from gradest.randomness import draws
+from gradest.registry import Registry
 
 WRONG: list[Any] = []
 
@@ -693,6 +706,7 @@ class SeedsItself(Estimator):
 
 def test_noise_of_its_own_is_no_absence_of_noise() -> None:
     findings = check_estimator(SeedsItself)
+    assert "a torch.Generator of its own" in detail(findings, "randomness")
     assert "without a draw, equal rows differ" in detail(findings, "seed")
     assert not passed(findings)
 
@@ -860,6 +874,65 @@ def test_rejects_what_cannot_be_tested(cls: type[Estimator], law: str) -> None:
     findings = check_estimator(cls)
     assert rejected(findings) == {law}
     assert not passed(findings)
+
+
+def test_every_law_is_defined_in_a_sentence() -> None:
+    assert set(OF_ESTIMATORS) == {"builds", "applies", *ESTIMATOR_LAWS}
+    assert set(OF_TASKS) == {"builds", *TASK_LAWS, *MODEL_LAWS}
+    docs = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    for law, definition in (*OF_ESTIMATORS.items(), *OF_TASKS.items()):
+        assert f"| `{law}` | {definition.removesuffix('.')} |" in docs
+
+
+def test_findings_come_one_by_one_and_each_law_is_announced() -> None:
+    begun: list[str] = []
+    for finding in task_findings(Good, begun.append):
+        assert begun[-1] == finding.law
+    assert begun == list(TASK_LAWS)
+
+
+class Exits(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        raise SystemExit(0)
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class RaisesTheUnspeakable(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        raise Unspeakable
+
+
+@pytest.mark.parametrize(
+    "cls, told",
+    [
+        (Exits, "SystemExit: 0"),
+        (RaisesTheUnspeakable, "Unspeakable: its message cannot be read"),
+    ],
+)
+def test_whatever_a_plugin_raises_rejects_it(cls: type[Estimator], told: str) -> None:
+    findings = check_estimator(cls)
+    assert detail(findings, "shape") == told and not passed(findings)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_command_prints_each_law_as_it_is_decided(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    threads = torch.get_num_threads()
+    Bad = type("Bad", (PointsTalk,), {"name": "bad"})
+    assert check("bad", Registry(tasks={"bad": Bad})) == 1
+    assert torch.get_num_threads() == threads
+    out = capsys.readouterr().out
+    told = "The cost of a data point does not depend on the codes of other data points."
+    assert f"\n             ({told})\n" in out
+    assert ("\x1b" in out) == terminal
+    assert ("testing      points\r\x1b[2Kfailed       points: " in out) == terminal
+    assert out.endswith("bad: rejected\n")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def call(words, place, monkeypatch, tmp_path):
     if "--suite" not in words or "--dry-run" in words:
         return main(words)
     # What a suite measures is tested elsewhere: here that it is there, and the options are.
-    options = cli._parser().parse_args(words)
+    options = cli.parse(words)
     suite = load_suite(options.suite, Registry.load(options.plugin), steps=options.steps)
     return 0 if suite.only(options.only_tasks, options.only_estimators) else 1
 

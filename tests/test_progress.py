@@ -1,6 +1,7 @@
 """What a run shows while it goes on."""
 
 import io
+import re
 import sys
 import threading
 import time
@@ -77,3 +78,25 @@ def test_nobody_is_told_of_a_broken_folder(tmp_path):
     assert headway(tmp_path / "file") == 0.0
     with pytest.raises(OSError):
         Headway(tmp_path / "file", 2).at(1)
+
+
+def test_what_runs_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    running = {"a × b": 95.0, "c\x1b[2J": 31.0, "d": 3.0}
+    lines = _Lines("measuring", 4, lambda: 0.0, lambda: running)
+    lines.look()
+    told = "[0/4, time left unknown] running: a × b (95 s), c\\x1b[2J (31 s)\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_terminal_names_what_runs_and_shows_no_control_characters(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(
+        progress, "Console", lambda file: Console(file=file, force_terminal=True, width=150)
+    )
+    with display("measuring", 4, 2, running=lambda: {"slow \x1b]0;x": 12.0}) as shown:
+        shown.done("a", "failed", "\x1b[2J\x9b gone")
+    text = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())  # without colours
+    assert "12 s  slow \\x1b]0;x" in text and "1 running, 1 failed" in text
+    assert "failed" in text and "\\x1b[2J\\x9b gone" in text and "\x1b[2J" not in text

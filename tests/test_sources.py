@@ -327,6 +327,12 @@ def test_a_cell_without_a_finite_mean_leaves_its_family_out(ran):
 
 def test_a_group_that_has_no_rows_has_no_sources(ran, monkeypatch):
     """Where the map of a group would be too large its mean is known, its variance is not."""
+
+    def here(jobs, *_):  # what is patched in this process is not in others
+        for job in jobs:
+            yield job, job.call(*job.arguments)
+
+    monkeypatch.setattr("gradest.running.runner.answers", here)
     monkeypatch.setattr("gradest.measuring.parameters.LARGEST", 5)
     sources, rows, _ = ran()
     assert set(rows.parameter) == {"log_alpha"}

@@ -519,6 +519,10 @@ def test_a_task_that_raises_fails_its_own_cells_with_its_own_words(ran, where, c
     rows, records = ran(task=TASK.replace(*RAISING[where]))
     own, other = rows[rows.task == "vast"], rows[rows.task == "bernoulli"]
     said = "KeyError: 'pi'" if where == "expectation" else "RuntimeError: no data"
+    if where == "cost":
+        said = (
+            "CostError: vast: the cost raised RuntimeError for z of shape [1, 3, 2, 18, 2]: no data"
+        )
     assert own.status.eq("failed").all() and own.reason.eq(said).all() and len(own) == 2
     assert other.status.eq("ok").all() and len(other) == 2
     assert kinds(records).count(("reference", "vast")) == 0
@@ -536,7 +540,11 @@ def test_what_is_not_the_tasks_own_failure_ends_the_run(ran, monkeypatch):
 
 
 def test_a_task_for_which_no_reference_is_to_be_had_ends_no_other(ran, monkeypatch, capsys):
-    monkeypatch.setattr(monte_carlo_truth, "catalogue_estimators", dict)
+    def refused(jobs, *_):
+        reason = "UsageError: vast: no unbiased estimator of the catalogue applies"
+        yield jobs[0], {"reference": None, "reason": reason}
+
+    monkeypatch.setattr("gradest.running.truths.answers", refused)
     rows, _ = ran()
     assert rows.status.eq("ok").all() and len(rows) == 4
     assert set(rows[rows.task == "vast"].reference) != {"monte_carlo"}

@@ -1,11 +1,18 @@
-"""joblib runs on the workers that were asked for, and afterwards as before."""
+"""Work is done by the workers that were asked for, and whoever dies or hangs is known by name."""
+
+import math
+import os
+import signal
+import sys
+import time
 
 import joblib
 import pytest
 from joblib.parallel import get_active_backend
 
 from gradest.errors import UsageError
-from gradest.running.workers import Workers, running_on
+from gradest.running.processes import Died, Failed, Job, Process, UnderWay, in_processes
+from gradest.running.workers import Workers, answers, running_on
 
 
 def active() -> tuple[str, int]:
@@ -16,7 +23,7 @@ def active() -> tuple[str, int]:
 @pytest.mark.parametrize(
     ("workers", "expected"),
     [
-        (Workers(jobs=2), ("LokyBackend", 2)),
+        (Workers(jobs=2, backend="threading"), ("ThreadingBackend", 2)),
         (Workers(jobs=3, backend="threading"), ("ThreadingBackend", 3)),
     ],
 )
@@ -43,3 +50,91 @@ def test_without_dask_there_is_one_clear_line(monkeypatch):
         running_on(Workers(backend="dask")),
     ):
         pass
+
+
+def test_each_call_that_fails_dies_or_hangs_is_known_and_the_others_go_on():
+    jobs = [
+        Job("exits", os._exit, (3,), alone=False),
+        Job("aborts", os.abort, (), alone=True),
+        Job("hangs", time.sleep, (1000,), alone=False),
+        Job("raises", math.sqrt, (-1,), alone=False),
+        Job("leaves", sys.exit, (), alone=True),
+        Job("knows", Workers, (1,), alone=False),  # is no JSON
+        *(Job(f"good {n}", math.sqrt, (n,), alone=n % 2 == 0) for n in range(6)),
+    ]
+    found = {job.key: answer for job, answer in in_processes(jobs, 2, 3.0, UnderWay())}
+    assert {key: found[key] for key in found if key.startswith("good")} == {
+        f"good {n}": math.sqrt(n) for n in range(6)
+    }
+    told = {key: (type(found[key]), str(found[key])) for key in found if "good" not in key}
+    assert told == {
+        "exits": (Died, "its process died: exit status 3"),
+        "aborts": (Died, "its process died: signal 6 (SIGABRT)"),
+        "hangs": (Died, "ended after cell_timeout = 3 s"),
+        "raises": (Failed, "ValueError: math domain error"),
+        "leaves": (Failed, "SystemExit"),
+        "knows": (Failed, "TypeError: Object of type Workers is not JSON serializable"),
+    }
+
+
+def test_no_more_processes_than_jobs_and_each_serves_again():
+    jobs = [Job(str(n), os.getpid, (), alone=False) for n in range(9)]
+    assert len({answer for _, answer in answers(jobs, Workers(jobs=2), UnderWay())}) <= 2
+    few = {answer for _, answer in answers(jobs[:1], Workers(jobs=8), UnderWay())}
+    assert few == {os.getpid()}  # which starts none
+    alone = [Job(str(n), os.getpid, (), alone=True) for n in range(3)]
+    for backend in ("loky", "threading"):
+        found = {answer for _, answer in answers(alone, Workers(2, backend), UnderWay())}
+        assert len(found) == 3 and os.getpid() not in found
+
+
+def test_a_timeout_holds_for_threads_as_well():
+    jobs = [Job("hangs", time.sleep, (1000,), False), Job("good", math.sqrt, (4,), False)]
+    workers = Workers(2, "threading", timeout=2.0)
+    found = {job.key: answer for job, answer in answers(jobs, workers, UnderWay())}
+    assert found["good"] == 2.0 and str(found["hangs"]) == "ended after cell_timeout = 2 s"
+
+
+def test_what_runs_is_named_while_it_runs():
+    under_way = UnderWay()
+    jobs = [Job("a", time.sleep, (0.2,), True), Job("b", time.sleep, (0.4,), True)]
+    found = answers(jobs, Workers(jobs=2), under_way)
+    done, _ = next(found)
+    assert done.key == "a" and list(under_way.named({"b": "b"})) == ["b"]
+    found.close()
+
+
+def test_a_process_takes_over_folder_and_variables_and_ends_with_what_it_has_started(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRADEST_TOLD", "so")
+    with Process() as process:
+        assert process.call(os.getcwd) == str(tmp_path)
+        assert process.call(os.getenv, "GRADEST_TOLD") == "so"
+        started = process.call(os.getpid)
+    _wait_until_gone(started)
+
+
+def test_a_template_that_dies_is_replaced():
+    with Process() as process:
+        os.kill(process.call(os.getppid), signal.SIGKILL)
+        with pytest.raises(Died, match="its process died"):
+            process.call(time.sleep, 1000)
+    with Process() as process:
+        assert process.call(math.sqrt, 4) == 2.0
+
+
+def _wait_until_gone(process, seconds=20):
+    deadline = time.monotonic() + seconds
+    while _lives(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _lives(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -29,6 +29,7 @@ from gradest.checks.settings import alternatives, told, variations
 from gradest.checks.sharing import agreement, excess, excessive
 from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
 from gradest.contracts import Estimator, Task
+from gradest.errors import CostError
 from gradest.inference import largest_z, mean_interval
 from gradest.knobs import knob_defaults
 from gradest.measuring.replicator import Replicator
@@ -270,7 +271,7 @@ def _derivative(subject: Subject, task: Task) -> str:
     attached = estimates(replicator)
     try:
         gap = relative_gap(attached, estimates(replicator, lambda z, cost: cost.detach()))
-    except RuntimeError:  # nothing is left to differentiate
+    except (RuntimeError, CostError):  # nothing is left to differentiate
         gap = 1.0
     claims = subject.cls.differentiates
     # Who relaxes f differentiates it as a rule; the claim to relax covers both.

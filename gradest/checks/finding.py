@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradest.text import described
+
 EQUAL = 1e-9  # relative; the same sums in another order differ by less
 SINGLE = 1024 * torch.finfo(torch.float32).eps  # the same for float32
 STEP = 1e-5  # of a difference quotient: its error, and the rounding over it, are below 10⁻⁸
@@ -87,10 +89,8 @@ def _failed(finding: Finding | None) -> bool:
 
 
 def told(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its own __str__ is a plugin's code too
-        return f"{type(error).__name__}, whose message cannot be shown"
+    """The kind of the error and its message."""
+    return described(error)
 
 
 def outcome(broken: str, kept: str) -> Outcome:

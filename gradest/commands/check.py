@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gradest import checks
+from gradest.checks.definitions import OF_ESTIMATORS, OF_TASKS
 from gradest.contracts import Estimator, Task
 from gradest.registry import Registry, load_plugin
 from gradest.threads import one_thread
@@ -26,8 +27,7 @@ def check(name: str, registry: Registry) -> int:
         with one_thread():
             for finding in _findings(found):
                 findings.append(finding)
-                line = f"{finding.status:<13}{finding.law}: {finding.detail}"
-                print(f"{_erased()}{line}", flush=True)
+                print(f"{_erased()}{_line(found, finding)}", flush=True)
         certified = checks.passed(findings)
         print(f"{found.name}: {_ruling(found) if certified else 'rejected'}", flush=True)
         rejected = rejected or not certified
@@ -38,6 +38,15 @@ def _findings(found: type[Estimator] | type[Task]) -> Iterator[checks.Finding]:
     if issubclass(found, Estimator):
         return checks.estimator_findings(found, _begin)
     return checks.task_findings(found, _begin)
+
+
+def _line(found: type[Estimator] | type[Task], finding: checks.Finding) -> str:
+    """The finding, and what its law asks where a reader has to do something about it."""
+    line = f"{finding.status:<13}{finding.law}: {finding.detail}"
+    if finding.status not in ("failed", "inconclusive"):
+        return line
+    definitions = OF_ESTIMATORS if issubclass(found, Estimator) else OF_TASKS
+    return f"{line}\n{'':<13}({definitions[finding.law]})"
 
 
 def _begin(law: str) -> None:

@@ -21,11 +21,11 @@ from gradest.running.folder import alone_in
 from gradest.running.progress import quietly
 from gradest.running.provenance import describe_run
 from gradest.running.results import carried, finished
-from gradest.running.runner import prepare, refuse_foreign
+from gradest.running.runner import prepare, refuse_foreign, seconds_expected
 from gradest.running.runner import run as run_cells
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
-from gradest.text import described, one_line
+from gradest.text import described, in_a_line, message_of
 
 
 def run_suite(options: argparse.Namespace, registry: Registry) -> int:
@@ -54,10 +54,11 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
     )
     cells = suite.only(options.only_tasks, options.only_estimators)
     folder = options.out or Path("results") / suite.name
+    shipment = Shipment.of(options.plugin)
     if options.dry_run:
-        return _dry_run(cells, folder, registry, options)
+        return _dry_run(cells, folder, registry, shipment, options)
     started = datetime.now(UTC)
-    prepare(cells, registry)
+    prepare(cells, registry, shipment)
     refuse_foreign(folder, options.fresh)
     with alone_in(folder):
         with quietly(options.quiet):
@@ -66,8 +67,10 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
                 cells,
                 folder,
                 registry,
-                Shipment.of(options.plugin),
-                Workers(options.jobs, options.backend, options.scheduler),
+                shipment,
+                Workers(
+                    options.jobs, options.backend, options.scheduler, suite.settings.cell_timeout
+                ),
                 suite.settings.reference,
                 options.fresh,
                 suite.settings.timed,
@@ -80,7 +83,11 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
 
 
 def _dry_run(
-    cells: Sequence[Cell], folder: Path, registry: Registry, options: argparse.Namespace
+    cells: Sequence[Cell],
+    folder: Path,
+    registry: Registry,
+    shipment: Shipment,
+    options: argparse.Namespace,
 ) -> int:
     kept = {} if options.fresh else finished(folder / "journal.jsonl")
     named = labels(cells)
@@ -92,11 +99,11 @@ def _dry_run(
             state = "cached"
         else:
             try:
-                seconds = cell.expected_seconds(registry)
+                seconds = seconds_expected(cell, registry, shipment)
                 total, longest = total + seconds, max(longest, seconds)
                 status, state = "ok", f"{seconds:.1f} s"
             except Inapplicable as error:
-                status, state = "skipped", f"to be skipped: {one_line(str(error))}"
+                status, state = "skipped", f"to be skipped: {in_a_line(message_of(error))}"
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever a plugin raises: the run records it as failed
@@ -124,7 +131,7 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
     print(f"report: {page_of(folder)}", flush=True)
     if not count["ok"]:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
-        told = f": {min(reasons)}" if reasons else ""
+        told = f": {in_a_line(min(reasons))}" if reasons else ""
         print(f"error: no cell gave a finite number{told}", file=sys.stderr)
     return 1 if failed else _exit_status(count)
 

@@ -93,6 +93,9 @@ def notes(rows: pd.DataFrame) -> Iterator[str]:
             f"{100 * BIASED_BELOW:g} %, and allows for what outcomes too rare to have been drawn "
             "would add. More replicates would tell."
         )
+    for note, some in rows[rows["note"].map(bool) & rows["note"].notna()].groupby("note"):
+        who = "All rows" if len(some) == len(rows) else ", ".join(some["label"])
+        yield f"{escape(who)}: {escape(str(note))}."
     short = rows[rows["precision"].map(missed)]
     if not short.empty:
         named = [f"{label}: {said}" for label, said in short[["label", "precision"]].to_numpy()]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gradest.measuring.truth import Reference
-from gradest.registry import Registry
+from gradest.registry import Registry, built_in
+from gradest.text import in_a_line
 
 Payload = dict[str, Any]
 
@@ -45,6 +46,11 @@ class Cell(Keyed, ABC):
     def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """The names, with their knobs, that the cell brings together."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of what it brings together."""
+        return frozenset(name for name, _ in self.members)
+
     @abstractmethod
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         """What is recorded.  Raises Inapplicable where there is nothing to do."""
@@ -69,15 +75,25 @@ class EstimatorCell(Cell):
         return (self.task, self.task_knobs), (self.estimator, self.estimator_knobs)
 
 
+def foreign(cell: Cell, registry: Registry) -> bool:
+    """Whether the cell executes code from outside the catalogue."""
+    if not isinstance(cell, EstimatorCell):
+        return False
+    brought = registry.task(cell.task), registry.estimator(cell.estimator)
+    return not all(map(built_in, brought))
+
+
 def labels(cells: Sequence[Cell]) -> dict[str, str]:
     """key -> a short name for each cell, with the knobs in which these cells differ."""
     varying = _varying([member for cell in cells for member in cell.members])
     return {
-        cell.key: " ".join(
-            [
-                " × ".join(_call(name, knobs, varying[name]) for name, knobs in cell.members),
-                *(f"{k}={getattr(cell, k)}" for k in _telling(cells, type(cell))),
-            ]
+        cell.key: in_a_line(
+            " ".join(
+                [
+                    " × ".join(_call(name, knobs, varying[name]) for name, knobs in cell.members),
+                    *(f"{k}={getattr(cell, k)}" for k in _telling(cells, type(cell))),
+                ]
+            )
         )
         for cell in cells
     }

@@ -17,7 +17,7 @@ from gradest.docstrings import body, citation
 from gradest.registry import Registry, built_in, source_digest
 from gradest.running.cells import EstimatorCell
 from gradest.running.suite import Suite
-from gradest.text import one_line
+from gradest.text import in_a_line
 
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "joblib")
 
@@ -35,7 +35,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
     return {
         "suite": suite.name,
         "description": settings.description,
-        "command": [*_program(), *map(one_line, sys.argv[1:])],
+        "command": [*_program(), *map(in_a_line, sys.argv[1:])],
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {

@@ -1,35 +1,37 @@
 """Cells to records: in parallel, resumable, each failure for itself."""
 
+import json
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence, Set
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
-from joblib.externals.loky import get_reusable_executor
 
+from gradest.contracts import Task
 from gradest.errors import Inapplicable, UsageError
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import DEFAULT, ReferencePrecision
 from gradest.measuring.truth import Reference
-from gradest.registry import Registry, Shipment
-from gradest.running.cells import Cell, EstimatorCell, canonical, labels
+from gradest.process_state import Code, Settings, changes
+from gradest.registry import Registry, Shipment, built_in
+from gradest.running.cells import Cell, EstimatorCell, canonical, foreign, labels
 from gradest.running.folder import alone_in
 from gradest.running.journal import Journal, Record, append_if_shared
 from gradest.running.measuring_cell import MeasuringCell
+from gradest.running.processes import Failed, Job, UnderWay, in_own_process
 from gradest.running.progress import display
 from gradest.running.results import finished
 from gradest.running.timing import ROUNDS, time_cells
 from gradest.running.training_cell import NETWORKS, UNFINISHED, TrainingCell, own_folder
 from gradest.running.truths import references
-from gradest.running.workers import Workers, running_on
+from gradest.running.workers import Workers, answers
+from gradest.text import message_of, reason_of, traceback_of
 from gradest.threads import one_thread
 from gradest.training.headway import headway
 
@@ -65,21 +67,27 @@ def run(
         kept = finished(journal.path)
         missing = [c for c in cells if _lacks(kept.get(c.key), truths.get(c.key))]
         if missing:
-            under_way = {c.key for c in missing if isinstance(c, TrainingCell)}
-            done = partial(_headway, folder, under_way)
-            with display("measuring", len(missing), workers.jobs, done) as shown:
-                named = labels(cells)
-                for record in _records(missing, shipment, journal, workers, truths):
+            trainings = {c.key for c in missing if isinstance(c, TrainingCell)}
+            done = partial(_headway, folder, trainings)
+            named, under_way = labels(cells), UnderWay()
+            running = partial(under_way.named, named)
+            with (
+                display("measuring", len(missing), workers.jobs, done, running) as shown,
+                closing(
+                    _records(missing, registry, shipment, journal, workers, truths, under_way)
+                ) as records,
+            ):
+                for record in records:
                     if not record.pop("written"):
                         journal.append(record)
-                    under_way.discard(record["key"])
+                    trainings.discard(record["key"])
                     shown.done(named[record["key"]], record["status"], record["reason"])
         _tidy(folder, cells)
         if timed:
-            _time_all(measuring, journal, registry)
+            _time_all(measuring, journal, registry, shipment, workers.timeout)
 
 
-def prepare(cells: Sequence[Cell], registry: Registry) -> None:
+def prepare(cells: Sequence[Cell], registry: Registry, shipment: Shipment) -> None:
     """Let every task fetch what it needs.
 
     Raises UsageError where that is not to be had; whatever else a task raises is left to its cells.
@@ -90,13 +98,29 @@ def prepare(cells: Sequence[Cell], registry: Registry) -> None:
         if isinstance(cell, EstimatorCell)
     }
     for cell in tasks.values():
-        try:
-            build(registry.task(cell.task), cell.task_knobs).prepare()
-        except UsageError:
-            raise
-        except (Exception, SystemExit):
-            # A plugin's own fault, which its cells run into and record; others must go on.
-            continue
+        task = registry.task(cell.task)
+        if built_in(task):
+            build(task, cell.task_knobs).prepare()
+        elif task.prepare is not Task.prepare:
+            job = Job(cell.key, _prepare, (cell.task, cell.task_knobs, shipment), alone=True)
+            with suppress(Failed):  # each of its cells asks for the same and fails with it
+                in_own_process(job, None)
+
+
+def _prepare(task: str, knobs: Mapping[str, Any], shipment: Shipment) -> None:
+    build(shipment.registry(frozenset([task])).task(task), knobs).prepare()
+
+
+def seconds_expected(cell: Cell, registry: Registry, shipment: Shipment) -> float:
+    """How long the cell will take, from a short trial.  Raises Inapplicable, and Failed for code
+    from outside the catalogue that fails."""
+    if not foreign(cell, registry):
+        return cell.expected_seconds(registry)
+    return in_own_process(Job(cell.key, _expected_seconds, (cell, shipment), alone=True), None)
+
+
+def _expected_seconds(cell: Cell, shipment: Shipment) -> float:
+    return cell.expected_seconds(shipment.registry(cell.names))
 
 
 def measure_cell(
@@ -107,74 +131,89 @@ def measure_cell(
     `truth` is the record of the reference, where one stands for the truth.  Whatever goes wrong
     inside the cell becomes part of its record: the others must go on.
     """
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    record = {
-        "kind": "cell",
-        "of": cell.kind,
-        "key": cell.key,
-        "cell": asdict(cell),
-        "reference": truth and truth["key"],
-        **_outcome(cell, shipment, Path(journal).parent, truth),
-        "elapsed": time.perf_counter() - start,
-    }
+    record = _record(cell, shipment, Path(journal).parent, truth)
     written = append_if_shared(Path(journal), journal_id, record)
     if record["status"] == "ok":
         _remove(own_folder(Path(journal).parent, cell.key))
     return {**record, "written": written}
 
 
+def measure_foreign_cell(
+    cell: Cell, shipment: Shipment, folder: str, truth: Record | None
+) -> Record:
+    """The record of a cell with code from outside the catalogue; for a process of its own.
+
+    It is not written here, where that code may have changed anything.  A cell whose code has
+    changed what numbers rely on has failed, even if its numbers look well.
+    """
+    settings, code = Settings.take(), Code.take()
+    record = _record(cell, shipment, Path(folder), truth)
+    if changed := changes(settings, code):
+        reason = f"its code {changed}, on which numbers rely"
+        if record["status"] == "failed":  # with an error that may come from just that
+            reason = f"{record['reason']}; {reason}"
+        record = _without_result(cell, truth, reason)
+    json.dumps(record, ensure_ascii=False).encode()  # or else it could not be written
+    return {**record, "written": False}
+
+
+def _record(cell: Cell, shipment: Shipment, folder: Path, truth: Record | None) -> Record:
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    outcome = _outcome(cell, shipment, folder, truth)
+    return {**_identity(cell, truth), **outcome, "elapsed": time.perf_counter() - start}
+
+
+def _identity(cell: Cell, truth: Record | None) -> Record:
+    named = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
+    return {**named, "reference": truth and truth["key"]}
+
+
+def _without_result(cell: Cell, truth: Record | None, reason: str) -> Record:
+    return {**_identity(cell, truth), "status": "failed", "reason": reason, "written": False}
+
+
 def _outcome(cell: Cell, shipment: Shipment, folder: Path, truth: Record | None) -> dict[str, Any]:
     try:
         reference = truth and Reference.from_json(truth["reference"])
-        payload = cell.outcome(shipment.registry(), folder, reference)
+        payload = cell.outcome(shipment.registry(cell.names), folder, reference)
         return {"status": "ok", "reason": "", **payload}
     except Inapplicable as error:
-        return {"status": "skipped", "reason": str(error)}
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        return {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
+        return {"status": "skipped", "reason": message_of(error)}
+    except KeyboardInterrupt:  # Ctrl-C, unless this process is the cell's own
+        raise
+    except BaseException as error:
+        reason = {"reason": reason_of(error), "traceback": traceback_of(error)}
+        return {"status": "failed", **reason}
 
 
 def _records(
     cells: Sequence[Cell],
+    registry: Registry,
     shipment: Shipment,
     journal: Journal,
     workers: Workers,
     truths: Mapping[str, Record],
+    under_way: UnderWay,
 ) -> Iterator[Record]:
-    """Records as they come in.  A cell that kills its worker is found and recorded as failed."""
-    left = {cell.key: cell for cell in cells}
-    where = (str(journal.path.resolve()), journal.id)
-    with running_on(workers):
-        # One cell a batch: a record counts as finished when it arrives, not when its batch does.
-        parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        call = joblib.delayed(measure_cell)
-        try:
-            for record in parallel(call(c, shipment, *where, truths.get(c.key)) for c in cells):
-                del left[record["key"]]
-                yield record
-        except BrokenProcessPool:
-            known = finished(journal.path)
-            for cell in left.values():
-                stored = known.get(cell.key)
-                yield (
-                    {**stored, "written": True}
-                    if stored
-                    else _alone(cell, shipment, where, truths.get(cell.key))
-                )
+    """Records as they come in.  Whoever ends its process, or takes too long, has failed."""
+    path = journal.path.resolve()
 
+    def job(cell: Cell) -> Job:
+        if foreign(cell, registry):
+            told = (cell, shipment, str(path.parent), truths.get(cell.key))
+            return Job(cell.key, measure_foreign_cell, told, alone=True)
+        told = (cell, shipment, str(path), journal.id, truths.get(cell.key))
+        return Job(cell.key, measure_cell, told, alone=False)
 
-def _alone(cell: Cell, shipment: Shipment, where: tuple[str, str], truth: Record | None) -> Record:
-    executor = get_reusable_executor(max_workers=1)
-    try:
-        return executor.submit(measure_cell, cell, shipment, *where, truth).result()
-    except BrokenProcessPool as error:
-        reason = f"its process died: {' '.join(str(error).split())}"
-        identity = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
-        return {**identity, "status": "failed", "reason": reason, "written": False}
-    finally:
-        executor.shutdown()  # joblib would reuse it, and miss what it gives to its own
+    by_key = {cell.key: cell for cell in cells}
+    jobs = [job(cell) for cell in cells]
+    with closing(answers(jobs, workers, under_way, not registry.foreign)) as found:
+        for done, answer in found:
+            if isinstance(answer, Exception):
+                truth = truths.get(done.key)
+                answer = _without_result(by_key[done.key], truth, str(answer))
+            yield answer
 
 
 def _headway(folder: Path, trainings: Set[str]) -> float:
@@ -206,7 +245,13 @@ def _lacks(record: Record | None, truth: Record | None) -> bool:
     return record["status"] == "ok" and record["reference"] != (truth and truth["key"])
 
 
-def _time_all(cells: Sequence[MeasuringCell], journal: Journal, registry: Registry) -> None:
+def _time_all(
+    cells: Sequence[MeasuringCell],
+    journal: Journal,
+    registry: Registry,
+    shipment: Shipment,
+    timeout: float | None,
+) -> None:
     records = finished(journal.path)
     untimed = [
         cell
@@ -216,7 +261,7 @@ def _time_all(cells: Sequence[MeasuringCell], journal: Journal, registry: Regist
     if not untimed:
         return
     with display("timing", len(untimed) * ROUNDS, 1) as shown:
-        timed = time_cells(untimed, registry, shown.advance)
+        timed = time_cells(untimed, registry, shown.advance, shipment, timeout)
     for cell, samples in zip(untimed, timed, strict=True):
         journal.append({"kind": "seconds", "key": cell.key, "samples": samples})
 

@@ -27,6 +27,7 @@ from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.knobs import Knobs, suggestion
 from gradest.measuring.precision import Precision
+from gradest.process_state import preserving
 from gradest.properties import Property, find_property
 from gradest.registry import Registry, digest_of, source_digest
 from gradest.running.cells import Cell, EstimatorCell
@@ -116,14 +117,15 @@ def load_suite(
     source.check_looks(settings)  # as they are written: --steps may leave some of them out
     if steps is not None:
         settings = _training_for(steps, settings, path)
-    members = {
-        "tasks": source.members("tasks", settings.tasks, registry.task),
-        "estimators": source.members("estimators", settings.estimators, registry.estimator),
-    }
-    tasks, estimators = ([m.built for m in found] for found in members.values())
-    looked_at = source.members("properties", settings.properties, find_property)
-    source.check_size(_factors(settings, members))
-    source.check_size({("properties",): len(looked_at), ("seeds",): len(settings.seeds)})
+    with preserving("a plugin of this suite, when it is created,"):
+        members = {
+            "tasks": source.members("tasks", settings.tasks, registry.task),
+            "estimators": source.members("estimators", settings.estimators, registry.estimator),
+        }
+        tasks, estimators = ([m.built for m in found] for found in members.values())
+        looked_at = source.members("properties", settings.properties, find_property)
+        source.check_size(_factors(settings, members))
+        source.check_size({("properties",): len(looked_at), ("seeds",): len(settings.seeds)})
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import KnobError, SuiteError, UsageError
-from gradest.knobs import build, grid, suggestion
+from gradest.knobs import Positive, build, grid, suggestion
 from gradest.measuring.monte_carlo_truth import ReferencePrecision
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.precision import Precision
@@ -56,6 +56,7 @@ class SuiteFile(BaseModel):
     nested: Annotated[list[str], MinLen(2)] | None = None  # task knobs, outermost level first
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
+    cell_timeout: Positive | None = None  # seconds that a cell may take
     adapt_steps: Annotated[int, Ge(0), Le(MOST_STEPS)] | None = None
     properties: Entries = []  # of distributions, looked at beside
     training: TrainingSettings | None = None  # train models instead of measuring gradients
@@ -189,12 +190,15 @@ class SuiteSource:
             values = {knob: value for knob, (_, value) in zip(knobs, chosen, strict=True)}
             places = {knob: at for knob, (at, _) in zip(knobs, chosen, strict=True)}
             try:
-                yield Member(build(cls, values), place, places)
+                built = build(cls, values)
             except KnobError as error:
                 at = next((at for knob, at in places.items() if knob in str(error)), own)
                 raise self.error(at, str(error)) from None
-            except (Exception, SystemExit) as error:  # raised by a plugin's own check of its knobs
-                raise self.error(own, f"{name}: {described(error)}") from None
+            except (Exception, SystemExit, GeneratorExit) as error:
+                # Raised by a plugin's own check of its knobs.
+                told = f"{name} cannot be created: {described(error)}"
+                raise self.error(own, told) from None
+            yield Member(built, place, places)
 
     def _twice(self, first: Member, second: Member) -> SuiteError:
         """For two members that are equal: at the entry, or at the value, that repeats the other."""

@@ -7,58 +7,142 @@ moment of the machine falls on all of them alike.
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry
+from gradest.registry import Registry, Shipment, built_in
+from gradest.running.cells import foreign
 from gradest.running.clock import seconds_of
 from gradest.running.measuring_cell import MeasuringCell
+from gradest.running.processes import Died, Failed, Process
+from gradest.text import reason_of
 from gradest.threads import one_thread
 
 # The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
 ROUNDS = 7
 _LEAST_SECONDS = 0.02  # a timed call lasts at least this long, well above the clock's noise
 
+_Timer = Callable[[], float]  # seconds per estimate, anew at each call
+
 
 def time_cells(
-    cells: Sequence[MeasuringCell], registry: Registry, advance: Callable[[], None]
+    cells: Sequence[MeasuringCell],
+    registry: Registry,
+    advance: Callable[[], None],
+    shipment: Shipment,
+    timeout: float | None,
 ) -> list[list[float]]:
     """Seconds per estimate of each cell in each round; `advance` is called at every step.
 
-    A cell that fails here although it could be measured has no times: the others go on.
+    A cell that fails here although it could be measured has no times: the others go on.  Code from
+    outside the catalogue is timed in processes of its own, which wait while others are timed; one
+    that takes more than `timeout` seconds is ended.
     """
     samples: list[list[float]] = [[] for _ in cells]
-    with one_thread():
-        calls = [_prepared(cell, registry) for cell in cells]
+    elsewhere: dict[tuple[str, ...], _Elsewhere] = {}
+    with one_thread(), ExitStack() as processes:
+        timers: list[_Timer] = []
+        for cell in cells:
+            if foreign(cell, registry):
+                plugins = _plugins(cell, registry)
+                if plugins not in elsewhere:
+                    elsewhere[plugins] = processes.enter_context(_Elsewhere(shipment, timeout))
+                timers.append(_guarded(cell, elsewhere[plugins].timer))
+            else:
+                timers.append(_guarded(cell, lambda cell: _timer(cell, registry)))
         for _ in range(ROUNDS):
-            for call, times in zip(calls, samples, strict=True):
-                times.append(call())
+            for timer, times in zip(timers, samples, strict=True):
+                times.append(timer())
                 advance()
     return [times if all(map(math.isfinite, times)) else [] for times in samples]
 
 
-def _prepared(cell: MeasuringCell, registry: Registry) -> Callable[[], float]:
-    """A call that times some estimates of the cell: seconds per estimate, NaN if that fails."""
-    try:
-        with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
-            replicator = cell.replicator(registry)
-            replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
-            rows = replicator.pilot(source)
-            repeats = math.ceil(_LEAST_SECONDS / seconds_of(lambda: replicator(rows)))
-    except Exception as error:
-        untimed = _untimed(cell, error)
-        return lambda: untimed
+def _plugins(cell: MeasuringCell, registry: Registry) -> tuple[str, ...]:
+    """What the cell executes from outside the catalogue: one process for all such cells."""
+    brought = registry.task(cell.task), registry.estimator(cell.estimator)
+    return tuple(found.name for found in brought if not built_in(found))
 
-    def call() -> float:
+
+def _guarded(cell: MeasuringCell, make: Callable[[MeasuringCell], _Timer]) -> _Timer:
+    """A timer that gives NaN from the first failure on, of which it warns."""
+    failed = False
+    try:
+        timer = make(cell)
+    except Exception as error:
+        failed = _warn(cell, error)
+
+    def guarded() -> float:
+        nonlocal failed
+        if failed:
+            return math.nan
         try:
-            with drawing_from(source):
-                seconds = seconds_of(lambda: [replicator(rows) for _ in range(repeats)])
+            return timer()
         except Exception as error:
-            return _untimed(cell, error)
+            failed = _warn(cell, error)
+            return math.nan
+
+    return guarded
+
+
+def _warn(cell: MeasuringCell, error: Exception) -> bool:
+    reason = str(error) if isinstance(error, Failed) else reason_of(error)
+    warnings.warn(f"{cell.task} × {cell.estimator} cannot be timed: {reason}", stacklevel=3)
+    return True
+
+
+def _timer(cell: MeasuringCell, registry: Registry) -> _Timer:
+    with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
+        replicator = cell.replicator(registry)
+        replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
+        rows = replicator.pilot(source)
+        repeats = math.ceil(_LEAST_SECONDS / seconds_of(lambda: replicator(rows)))
+
+    def timer() -> float:
+        with drawing_from(source):
+            seconds = seconds_of(lambda: [replicator(rows) for _ in range(repeats)])
         return seconds / (rows * repeats)
 
-    return call
+    return timer
 
 
-def _untimed(cell: MeasuringCell, error: Exception) -> float:
-    warnings.warn(f"{cell.task} × {cell.estimator} cannot be timed: {error}", stacklevel=2)
-    return math.nan
+class _Elsewhere:
+    """Timers in a process of their own; once that has died, none gives a time."""
+
+    def __init__(self, shipment: Shipment, timeout: float | None) -> None:
+        self._shipment, self._timeout = shipment, timeout
+        self._process: Process | None = None
+        self._dead: Died | None = None
+
+    def __enter__(self) -> "_Elsewhere":
+        self._process = Process()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.close()
+
+    def timer(self, cell: MeasuringCell) -> _Timer:
+        number = self._call(_begin, cell, self._shipment)
+        return lambda: self._call(_go_on, number)
+
+    def _call(self, call: Callable[..., float], *arguments: object) -> float:
+        if self._dead is not None:
+            raise self._dead
+        try:
+            return self._process.call(call, *arguments, timeout=self._timeout)
+        except Died as death:
+            self._process.close()
+            self._dead = death
+            raise
+
+
+_timers: list[_Timer] = []  # of a process that only times
+
+
+def _begin(cell: MeasuringCell, shipment: Shipment) -> int:
+    """The number of a new timer in this process."""
+    _timers.append(_timer(cell, shipment.registry(cell.names)))
+    return len(_timers) - 1
+
+
+def _go_on(number: int) -> float:
+    return _timers[number]()

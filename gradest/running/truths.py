@@ -2,25 +2,27 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
 
+from gradest.contracts import Task
 from gradest.costs import outcomes
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.objectives import closed_form
-from gradest.registry import Registry, Shipment, catalogue_estimators, digest_of
+from gradest.registry import Registry, Shipment, built_in, catalogue_estimators, digest_of
 from gradest.running.cells import Keyed, canonical
 from gradest.running.journal import Journal, Record
 from gradest.running.measuring_cell import MeasuringCell
+from gradest.running.processes import Failed, Job, UnderWay, in_processes
 from gradest.running.progress import display
-from gradest.running.workers import Workers, running_on
-from gradest.text import described
+from gradest.running.workers import Workers, answers
+from gradest.text import described, in_a_line
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,30 @@ def references(
     One whose measurement failed is shown as failed and not kept: its cells do without.
     """
     wanted = {c.key: _reference_cell(c, precision) for c in cells}
-    unknown = {r.key: _unknown(r, registry) for r in {r.key: r for r in wanted.values()}.values()}
+    unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, shipment, workers)
     asked = {key: r for key, r in wanted.items() if unknown[r.key]}
     found = {r["key"]: r for r in journal.records() if r["kind"] == "reference"}
     missing = {c.key: c for c in asked.values() if c.key not in found}
     if missing:
-        with display("references", len(missing), workers.jobs) as shown, running_on(workers):
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-            call = joblib.delayed(_measured)
-            for record in parallel(call(c, shipment) for c in missing.values()):
-                task = record["cell"]["task"]
+        jobs = [
+            Job(key, _measured, (each, shipment), _foreign(each, registry))
+            for key, each in missing.items()
+        ]
+        under_way = UnderWay()
+        running = partial(under_way.named, {key: in_a_line(c.task) for key, c in missing.items()})
+        with (
+            display("references", len(jobs), workers.jobs, running=running) as shown,
+            closing(answers(jobs, workers, under_way, not registry.foreign)) as measured,
+        ):
+            for job, record in measured:
+                task = missing[job.key].task
+                if isinstance(record, Failed):
+                    record = {"reference": None, "reason": str(record)}
                 if record["reference"] is None:
                     shown.done(task, "failed", record["reason"])
                     continue
                 journal.append(record)
-                found[record["key"]] = record
+                found[job.key] = record
                 shown.done(f"{task} by {record['reference']['estimator']}", "ok", "")
     return {key: found[c.key] for key, c in asked.items() if c.key in found}
 
@@ -99,7 +110,7 @@ def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
     precision = ReferencePrecision(**cell.precision)
     identity = {"kind": "reference", "key": cell.key, "cell": asdict(cell)}
     try:
-        task = build(shipment.registry().task(cell.task), cell.task_knobs)
+        task = _task(cell, shipment)
         found = measure_reference(
             task, precision, seed=cell.draw_seed, device=cell.device, progress=False
         )
@@ -108,9 +119,37 @@ def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
     return {**identity, "reference": found.to_json()}
 
 
-def _unknown(cell: ReferenceCell, registry: Registry) -> bool:
-    """Whether the task's truth is unknown."""
-    task = build(registry.task(cell.task), cell.task_knobs)
+def _unknown_truths(
+    cells: Mapping[str, ReferenceCell], registry: Registry, shipment: Shipment, workers: Workers
+) -> dict[str, bool]:
+    """key -> whether that task's truth is unknown.
+
+    False for a task that fails: each of its cells asks the same and fails with it.
+    """
+    own = [c for c in cells.values() if not _foreign(c, registry)]
+    jobs = [
+        Job(key, _asked_by_name, (c, shipment), alone=True)
+        for key, c in cells.items()
+        if _foreign(c, registry)
+    ]
+    unknown = {c.key: _unknown(build(registry.task(c.task), c.task_knobs)) for c in own}
+    with closing(in_processes(jobs, workers.jobs, workers.timeout, UnderWay())) as found:
+        return unknown | {job.key: answer is True for job, answer in found}
+
+
+def _foreign(cell: ReferenceCell, registry: Registry) -> bool:
+    return not built_in(registry.task(cell.task))
+
+
+def _task(cell: ReferenceCell, shipment: Shipment) -> Task:
+    return build(shipment.registry(frozenset([cell.task])).task(cell.task), cell.task_knobs)
+
+
+def _asked_by_name(cell: ReferenceCell, shipment: Shipment) -> bool:
+    return _unknown(_task(cell, shipment))
+
+
+def _unknown(task: Task) -> bool:
     try:
         problem = task.problem()
         closed = closed_form(task, problem.logits.detach().double(), problem.f)

@@ -1,0 +1,215 @@
+"""What all code of a process shares and a plugin must leave as it is.
+
+Two kinds of things: settings of torch and of the interpreter, which can be read and set again, and
+the code that measures, the attributes of gradest and torch, which a plugin may replace.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from inspect import isroutine
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+from gradest.errors import PluginError
+
+
+class _Setting(NamedTuple):
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+def _set_default_device(device: torch.device) -> None:
+    # Any device that is set, the CPU too, slows every call down; None is none that is set.
+    torch.set_default_device(None if device.type == "cpu" else device)
+
+
+# By what a plugin calls to change them.  All of these change the numbers that are computed later.
+_OF_TORCH = {
+    "torch.set_grad_enabled": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch.set_default_dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),
+    "torch.set_default_device": _Setting(torch.get_default_device, _set_default_device),
+    "torch.set_num_threads": _Setting(torch.get_num_threads, torch.set_num_threads),
+    "torch.use_deterministic_algorithms": _Setting(
+        torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms
+    ),
+    "torch.set_float32_matmul_precision": _Setting(
+        torch.get_float32_matmul_precision, torch.set_float32_matmul_precision
+    ),
+}
+_OF_PYTHON = {
+    "sys.setrecursionlimit": _Setting(sys.getrecursionlimit, sys.setrecursionlimit),
+    "os.chdir": _Setting(os.getcwd, os.chdir),
+}
+
+# Of torch, what estimators, tasks and the measurement compute with.  Its other modules are left
+# out: libraries that build on torch are known to patch some of them when they are imported.
+_TORCH = (torch, torch.Tensor, torch.Generator, torch.autograd, torch.nn.functional, torch.random)
+
+_Place = tuple[Any, str]  # an owner, module or class, and the name of its attribute
+
+
+class Settings(NamedTuple):
+    """The settings at one moment, by the call that changes each."""
+
+    of_torch: dict[str, Any]
+    of_python: dict[str, Any]
+
+    @classmethod
+    def take(cls) -> "Settings":
+        return cls(
+            {name: each.read() for name, each in _OF_TORCH.items()},
+            {name: each.read() for name, each in _OF_PYTHON.items()},
+        )
+
+    def changed(self) -> list[str]:
+        """The calls that have changed a setting on which numbers depend."""
+        return [name for name, value in self.of_torch.items() if _OF_TORCH[name].read() != value]
+
+    def restore(self) -> None:
+        for values, known in ((self.of_torch, _OF_TORCH), (self.of_python, _OF_PYTHON)):
+            for name, value in values.items():
+                if known[name].read() != value:
+                    known[name].write(value)
+
+
+class Code(NamedTuple):
+    """The attributes of gradest and torch at one moment."""
+
+    attributes: dict[_Place, tuple[Any, Any]]  # what stands there, and what it consists of
+
+    @classmethod
+    def take(cls) -> "Code":
+        return cls(
+            {
+                (owner, name): (value, _substance(value))
+                for owner in _owners()
+                for name, value in vars(owner).items()
+                if _counts(owner, name, value)
+            }
+        )
+
+    def changed(self) -> list[str]:
+        """The full names of what has been replaced, deleted or overshadowed since."""
+        replaced = [
+            (owner, name)
+            for (owner, name), (value, substance) in self.attributes.items()
+            if not _same(value, found := vars(owner).get(name), name)
+            or (found is value and _substance(found) != substance)
+        ]
+        return [_full_name(*place) for place in (*replaced, *self._overshadowing())]
+
+    def restore(self) -> None:
+        for owner, name in self._overshadowing():
+            delattr(owner, name)
+        for (owner, name), (value, substance) in self.attributes.items():
+            if not _same(value, vars(owner).get(name), name):
+                setattr(owner, name, value)
+            if _substance(value) != substance:
+                value.__code__, value.__defaults__, value.__kwdefaults__ = substance
+
+    def _overshadowing(self) -> list[_Place]:
+        """Attributes that a class has got since, in front of those that it inherits."""
+        owners = dict.fromkeys(owner for owner, _ in self.attributes if isinstance(owner, type))
+        return [
+            (owner, name)
+            for owner in owners
+            for name, value in vars(owner).items()
+            if (owner, name) not in self.attributes
+            and _counts(owner, name, value)
+            and any(name in vars(base) for base in owner.__mro__[1:])
+        ]
+
+
+def changes(settings: Settings, code: Code) -> str:
+    """What has changed of them, as one line; empty where nothing has."""
+    replaced = [f"replaces {name}" for name in code.changed()]
+    return ", ".join([*(f"calls {name}" for name in settings.changed()), *replaced])
+
+
+@contextmanager
+def preserving(whom: str) -> Iterator[None]:
+    """Within the block code of plugins is executed; then the process is as it was before.
+
+    Raises PluginError, which begins with `whom`, for code that replaces what measurements rely on:
+    it would change the numbers of others.  Environment variables that it sets are kept where the
+    process is its own, one that a template has forked, and nowhere else.
+    """
+    settings, code, environment = Settings.take(), Code.take(), dict(os.environ)
+    try:
+        with warnings.catch_warnings():
+            yield
+        if replaced := code.changed():
+            raise PluginError(
+                f"{whom} replaces {', '.join(replaced[:3])}, on which other estimators and tasks "
+                "rely"
+            )
+    finally:
+        settings.restore()
+        code.restore()
+        if not _own[0]:
+            _restore_environment(environment)
+
+
+_own = [False]
+
+
+def own_process() -> None:
+    """Called in a process that a template has forked: what happens in it stays in it."""
+    _own[0] = True
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    for name, value in before.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _owners() -> Iterator[Any]:
+    yield from _TORCH
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "gradest" and isinstance(module, ModuleType):
+            yield module
+            for value in list(vars(module).values()):
+                if isinstance(value, type) and value.__module__ == name:
+                    yield value
+
+
+def _counts(owner: Any, name: str, value: Any) -> bool:
+    """Whether the attribute is code, or a constant: what changes by itself is neither."""
+    if owner in _TORCH:
+        return isroutine(value) and not name.startswith("_")
+    return not name.startswith("__") or isinstance(value, FunctionType)
+
+
+def _same(value: Any, found: Any, name: str) -> bool:
+    """Whether the attribute is what it was.
+
+    Constants are compared by value: loading a plugin anew names its class anew.  Torch wraps some
+    of its functions when parts of it are first used, `torch.manual_seed` for one.
+    """
+    if found is value:
+        return True
+    if isinstance(value, str | int | float):
+        return type(found) is type(value) and found == value
+    own = getattr(found, "__module__", None) or ""
+    return own.partition(".")[0] == "torch" and getattr(found, "__name__", None) == name
+
+
+def _substance(value: Any) -> Any:
+    """What a function does, which can be changed in place."""
+    if isinstance(value, FunctionType):
+        return value.__code__, value.__defaults__, value.__kwdefaults__
+    return None
+
+
+def _full_name(owner: Any, name: str) -> str:
+    if isinstance(owner, type):
+        return f"{owner.__module__}.{owner.__qualname__}.{name}"
+    return f"{owner.__name__}.{name}"
