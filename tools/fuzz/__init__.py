@@ -1,0 +1,1 @@
+"""Makes malformed input from a seed, and counts what becomes of it."""
