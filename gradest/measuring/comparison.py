@@ -170,7 +170,7 @@ def compare(
         sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
         difference = draw(sides, replicates, seed)
         for side in sides:
-            side.probed.repeat()
+            side.repeat()
         known = truth.known(sides[0].replicator, {})
     exact = sum(side.exact is not None for side in sides)
     if known is not None:

@@ -115,7 +115,7 @@ def measure(
                     tally.add(*piece)
         outcomes = found.outcomes if isinstance(found, Enumerated) else None
         seconds = (time.perf_counter() - start) / (outcomes or replicates)
-        subject.probed.repeat()
+        subject.repeat()
     gradients = {name: Moments.stacked(parts) for name, parts in tally.gradients.items()}
     logits = replicator.problem.logits
     mean = gradients[LOG_ALPHA].pooled().mean.reshape(logits.shape)

@@ -43,7 +43,7 @@ class Side:
             subject = prepared(estimator, task, steps, dtype, device, source)
             found = subject.listed(enumerate_draws)
         self.exact = found if isinstance(found, Enumerated) else None
-        self.probed = subject.probed
+        self.repeat = subject.repeat
         self.name, self.replicator, self.chunk = subject.title, subject.replicator, subject.chunk
         self.moments: Moments | None = None  # filled by `draw`
         self.cost = float(self.exact.value.abs().max()) if self.exact else 0.0  # the size of f

@@ -19,6 +19,7 @@ from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visit_outcom
 from gradest.measuring.probes import Probed, probe
 from gradest.measuring.replicator import PILOT_ROWS, Replicator
 from gradest.randomness import Draws, drawing_from
+from gradest.registry import built_in
 
 
 class Prepared(NamedTuple):
@@ -27,8 +28,13 @@ class Prepared(NamedTuple):
     replicator: Replicator
     chunk: int  # replicates that fit the memory budget at once
     looks: tuple[Look, ...]  # at its variance on the way
-    probed: Probed  # what the cost was before
+    probed: Probed | None  # what the cost was before, where it was tried
     by_reset: bool  # whether reset drew, and no step of adapt has changed the state since
+
+    def repeat(self) -> None:
+        """Raises CostError where the cost has become another one."""
+        if self.probed is not None:
+            self.probed.repeat()
 
     @property
     def title(self) -> str:
@@ -65,16 +71,20 @@ def prepared(
     """The estimator bound to the task and adapted, so many steps, by draws of `source`, in use.
 
     Raises Inapplicable where the estimator does not apply to the task, CostError for a cost that is
-    no function of z and ContractError for an estimator whose rows share noise.
+    no function of z and ContractError for an estimator whose rows share noise.  Of the catalogue's
+    own, which `--check` certifies, neither is asked again.
     """
     drawn = source.count
     replicator = Replicator(estimator, task, dtype, device)
     by_reset = source.count > drawn and steps == 0
-    probed = probe(task.name, replicator.problem, replicator.logits)
+    probed = None
+    if not built_in(type(task)):
+        probed = probe(task.name, replicator.problem, replicator.logits)
     watched = Watched(source.generator)  # the same draws, looked at
     with drawing_from(watched):
         chunk = replicator.pilot(watched)
-    refuse_odd_noise(replicator, watched.shapes, PILOT_ROWS, chunk)
+    if not built_in(type(estimator)):
+        refuse_odd_noise(replicator, watched.shapes, PILOT_ROWS, chunk)
     looks = tuple(adapted(replicator, steps, chunk))
     return Prepared(replicator, chunk, looks, probed, by_reset)
 
