@@ -288,8 +288,8 @@ def _check_value(value: Any, z: Tensor) -> None:
     if z.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
         raise CostError(
             "the cost has no gradient with respect to z, which the estimator asked for; argmax, "
-            "comparisons, detach, item and no_grad cut it. A task whose cost has none says "
-            "relaxable = False"
+            "comparisons, detach, item and no_grad cut it; say relaxable = False of a task "
+            "whose cost has none"
         )
 
 

@@ -349,7 +349,7 @@ def test_many_temperatures_fill_a_grid():
 
 @pytest.mark.parametrize("draw", [figures.simplex, figures.simplex_panels])
 def test_a_simplex_is_drawn_of_three_categories(draw):
-    with pytest.raises(ValueError, match="α has 4 entries; a simplex is drawn of three"):
+    with pytest.raises(ValueError, match="alpha has 4 entries; a simplex is drawn of three"):
         draw(alpha=(1.0, 2.0, 3.0, 4.0))
 
 

@@ -74,7 +74,7 @@ class Odd(Task):
     def problem(self, batch=None):
         logits = torch.tensor([[[0.0, 0.3]]], dtype=torch.float64)
         top = math.inf if self.infinite else 2.0
-        return Problem(logits, Cost(lambda z: torch.where(z[..., 0, 1] > 0, top, 1.0)))
+        return Problem(logits, Cost(lambda z: torch.where(z[..., 0, 1] > 0, top, 1.0).to(z)))
 
 
 def test_a_measurement_is_a_table_with_a_line_for_each_parameter():
