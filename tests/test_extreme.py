@@ -109,9 +109,9 @@ def test_a_nan_cost_is_not_finite_in_the_share_of_draws_that_meet_it(enumerate_d
 
 
 def test_a_nan_cost_ends_the_measurement_unless_it_is_tolerated():
-    with pytest.raises(NonFiniteGradient, match="reinforce on extreme: the gradient at data point"):
+    with pytest.raises(NonFiniteGradient, match=r"extreme: the cost is nan at the code \[2, 0\]"):
         gradest.measure(gradest.make_estimator("reinforce"), extreme(cost="nan"))
-    with pytest.raises(NonFiniteGradient, match=r"is nan in \d+ of \d+ replicates"):
+    with pytest.raises(NonFiniteGradient, match=r"extreme: the cost is nan at the code \[2, 0\]"):
         gradest.measure(
             gradest.make_estimator("reinforce"), extreme(cost="nan"), enumerate_draws=False
         )
@@ -201,7 +201,5 @@ def test_a_run_that_fails_names_the_cells_and_why(ran):
     assert (rows[cost == "nan"].status == "failed").all()
     assert (rows[cost != "nan"].status == "ok").all()
     reasons = rows[cost == "nan"].reason
-    assert reasons.str.contains("NonFiniteGradient: r").all()
-    assert reasons.str.contains("on extreme: the gradient at data point 0, latent 0").all()
-    assert reasons.str.contains("is not finite in some of its outcomes").all()
+    assert reasons.eq("NonFiniteGradient: extreme: the cost is nan at the code [2, 0]").all()
     assert rows[cost == "nan"].nonfinite.isna().all()

@@ -360,7 +360,7 @@ def call(capsys, tmp_path, monkeypatch):
         ("variance", "variance: input should be a valid number"),
         ("", "known: variance, bias, max_replicates, max_seconds"),
         ("0.1", "known: variance, bias, max_replicates, max_seconds"),
-        ("variance=0.1,variance=0.2", "variance stands twice; each once: variance, bias"),
+        ("variance=0.1,variance=0.2", "'variance' stands twice; each once: variance, bias"),
         ("max_replicates=1000", "--precision: needs a target, variance or bias, to reach; known"),
     ],
 )

@@ -28,8 +28,8 @@ _RESTS_ON = {
     "finite": ("dtype",),
     "deterministic": ("dtype", "finite"),
     **dict.fromkeys(_COMPARES + _SYMMETRIES, _REPEATS),
-    **dict.fromkeys(("value", "bias", "labels", "degree", "direction"), ("randomness",)),
-    **dict.fromkeys(("rare", "settings", "adapting"), ("randomness", "bias")),
+    **dict.fromkeys(("value", "bias", "labels", "degree", "direction"), ("randomness", "rows")),
+    **dict.fromkeys(("rare", "settings", "adapting"), ("randomness", "rows", "bias")),
 }
 
 Status = Literal["passed", "failed", "skipped", "inconclusive"]

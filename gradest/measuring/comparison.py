@@ -34,11 +34,10 @@ from gradest.measuring import truth
 from gradest.measuring.arguments import check_arguments, check_estimators, check_task
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
-from gradest.measuring.preparation import called
+from gradest.measuring.preparation import called, randomness_kept
 from gradest.measuring.progress import display
 from gradest.moments import Moments
 from gradest.quantities import interval, number
-from gradest.randomness import global_randomness_kept
 
 POWER = 0.8  # with which the smallest detectable effects would have been found
 
@@ -166,7 +165,7 @@ def compare(
         dtype=dtype,
     )
     shown = f"{a.name} against {b.name} on {task.name}"
-    with display(shown, progress), global_randomness_kept(seed):
+    with display(shown, progress), randomness_kept(seed, a, b, task):
         sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
         difference = draw(sides, replicates, seed)
         for side in sides:

@@ -15,7 +15,7 @@ from gradest.measuring.memory import peak_bytes
 from gradest.measuring.outcomes import Enumerated, Unlisted
 from gradest.measuring.parameters import LOG_ALPHA, projections, pulled_back
 from gradest.measuring.precision import Precision, planned
-from gradest.measuring.preparation import called, prepared
+from gradest.measuring.preparation import called, prepared, randomness_kept
 from gradest.measuring.probes import blame
 from gradest.measuring.progress import display, phase
 from gradest.measuring.replicator import Replicator
@@ -24,7 +24,7 @@ from gradest.measuring.rounding import resolution
 from gradest.measuring.tally import COSINES, Tally
 from gradest.measuring.truth import Reference
 from gradest.moments import Moments
-from gradest.randomness import Draws, drawing_from, global_randomness_kept
+from gradest.randomness import Draws, drawing_from
 
 _WEIGHED = 64  # replicates at once whose memory is watched
 
@@ -83,11 +83,11 @@ def measure(
     shown = f"{estimator.name} on {task.name}"
     moved = Drift(0.0, 0.0)
     if dtype != torch.float64:
-        with display(shown, progress), global_randomness_kept(seed):
+        with display(shown, progress), randomness_kept(seed, estimator, task):
             moved = drift(estimator, task, dtype, device, steps, seed)
     with (
         display(shown, progress),
-        global_randomness_kept(seed),
+        randomness_kept(seed, estimator, task),
         drawing_from(Draws.seeded(seed, device)) as source,
     ):
         subject = prepared(estimator, task, steps, dtype, device, source)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from gradest.measuring.noise import (
 from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visit_outcomes
 from gradest.measuring.probes import Probed, probe
 from gradest.measuring.replicator import PILOT_ROWS, Replicator
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, drawing_from, global_randomness_kept
 from gradest.registry import built_in
 
 
@@ -87,6 +88,16 @@ def prepared(
         refuse_odd_noise(replicator, watched.shapes, PILOT_ROWS, chunk)
     looks = tuple(adapted(replicator, steps, chunk))
     return Prepared(replicator, chunk, looks, probed, by_reset)
+
+
+def randomness_kept(seed: int, *subjects: Estimator | Task) -> AbstractContextManager[None]:
+    """Within the context global random states are those of the seed, and after it as before.
+
+    The catalogue's own draw from none, and threads that measure them share the states.
+    """
+    if all(built_in(type(subject)) for subject in subjects):
+        return nullcontext()
+    return global_randomness_kept(seed)
 
 
 def called(what: Estimator | Task) -> str:

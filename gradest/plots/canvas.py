@@ -180,8 +180,14 @@ def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | N
 
 
 def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, list[str]]:
-    """Points that are off the axes, moved to the frame, and the arrowheads that say so."""
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    """Points that are off the axes, moved to the frame, and the arrowheads that say so.
+
+    An axis that `logarithmic` has not made has no limits yet.
+    """
+    (left, right), (bottom, top) = (
+        axis.get_view_interval() if axis.get_scale() != "linear" else (-np.inf, np.inf)
+        for axis in (ax.xaxis, ax.yaxis)
+    )
     off = np.select(
         [rows[y] > top, rows[y] < bottom, rows[x] > right, rows[x] < left],
         ["^", "v", ">", "<"],

@@ -53,10 +53,14 @@ def looked_at(
     not finite, as of networks that have diverged.
     """
     estimator, steps = fresh(trainer)
+    snapshot = Snapshot(trainer, x)
+    logits = snapshot.problem().logits
+    if logits.isnan().any() or logits.isposinf().any():
+        return
     try:
         row = measure(
             estimator,
-            Snapshot(trainer, x),
+            snapshot,
             replicates=looks.replicates,
             seed=seed,
             adapt_steps=steps,
