@@ -183,7 +183,9 @@ def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | N
 
 def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, list[int]]:
     """Points that are off the axes, moved to the frame, and the arrowheads that say so."""
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    everything = -np.inf, np.inf  # on an axis whose limits are not set yet
+    left, right = everything if ax.get_autoscalex_on() else ax.get_xlim()
+    bottom, top = everything if ax.get_autoscaley_on() else ax.get_ylim()
     off = np.select(
         [rows[y] > top, rows[y] < bottom, rows[x] > right, rows[x] < left],
         [CARETUP, CARETDOWN, CARETRIGHT, CARETLEFT],
