@@ -1,8 +1,9 @@
 """The command line.
 
-Exit status: 0 all ran; 1 some cell failed, none gave a finite number, a plugin was rejected, or a
-run got worse where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted by
-Ctrl-C; 143 ended by SIGTERM.
+Exit status: 0 all ran; 1 some cell or control failed, no cell gave a finite number, a part of the
+report could not be made, a file could not be written, a plugin was rejected, or a run got worse, or
+nothing was compared, where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted
+by Ctrl-C; 143 ended by SIGTERM.
 """
 
 import argparse

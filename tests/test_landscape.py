@@ -316,3 +316,11 @@ def test_the_cells_of_a_triangle_touch_and_lie_at_their_probabilities():
     assert centres[ALPHA.index([5, 1, 1])] == pytest.approx([1.5 / 7, math.sqrt(0.75) / 7])
     corners = np.concatenate(polygons).round(6)
     assert len(np.unique(corners, axis=0)) < 0.6 * len(corners)  # neighbours share theirs
+
+
+def test_a_point_without_a_number_takes_no_sweep_away():
+    alphas = [[a, b, 7 - a - b] for a in range(1, 6) for b in range(1, 7 - a)]
+    rows = settings([{"alpha": alpha} for alpha in alphas], bias=0.1, categories=3)
+    rows[3] |= dict.fromkeys(("bias_sq", "bias_sq_low", "bias_sq_high", "variance"), math.inf)
+    figure = landscape.simplex(measurements_frame(rows))
+    figure.draw_without_rendering()

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.markers import CARETRIGHT
 from test_report import FIGURES, row
 from test_report import rows as usual
 
@@ -141,7 +142,7 @@ def test_what_is_absurdly_far_away_is_an_arrow_at_the_frame():
     figure = FIGURES["bias_against_variance"](measurements_frame([*usual(), far]))
     ax = figure.axes[0]
     assert ax.get_xlim()[1] < 1e4
-    arrows = [line for line in ax.lines if line.get_marker() == ">"]
+    arrows = [line for line in ax.lines if line.get_marker() == CARETRIGHT]
     assert [line.get_xdata()[0] for line in arrows] == [ax.get_xlim()[1]]
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWN, CARETLEFT, CARETRIGHT, CARETUP
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -25,6 +26,7 @@ _CHARACTER = 0.068
 _TICKS = 7  # at most, on an axis with chosen ticks
 _DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 _LIMITED = ("bias", "part")  # columns of which rows say whether they are upper limits
+_INSIDE = -1  # no marker
 _FAR = 1e10  # times the median of an axis: what is further away is off the axis
 _BEYOND = 1e6  # times the points, as far as the ends of intervals may stretch an axis
 _OWN = 4.5  # points from the centre of a marker that labels keep clear of
@@ -171,35 +173,31 @@ def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | N
     verdicts = rows["verdict"] if "verdict" in rows else [None] * len(rows)
     for at_x, at_y, verdict, side in zip(rows[x], rows[y], verdicts, off, strict=True):
         mark = {"color": look.colour, "markerfacecolor": look.face(verdict)}
-        shape = side or look.marker
-        ax.plot(at_x, at_y, shape, markeredgewidth=1.1, zorder=3, clip_on=False, **mark)
+        mark |= {"marker": look.marker if side == _INSIDE else side, "linestyle": "none"}
+        ax.plot(at_x, at_y, markeredgewidth=1.1, zorder=3, clip_on=False, **mark)
     if y in _LIMITED:
         arrow = {"arrowstyle": "<-", "color": look.colour, "shrinkA": 0, "shrinkB": 3}
         for at in rows.loc[rows["limit"], [x, y]].itertuples(index=False):
             ax.annotate("", at, (0, -15), textcoords="offset points", arrowprops=arrow)
 
 
-def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, list[str]]:
-    """Points that are off the axes, moved to the frame, and the arrowheads that say so.
-
-    An axis that `logarithmic` has not made has no limits yet.
-    """
-    (left, right), (bottom, top) = (
-        axis.get_view_interval() if axis.get_scale() != "linear" else (-np.inf, np.inf)
-        for axis in (ax.xaxis, ax.yaxis)
-    )
+def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, list[int]]:
+    """Points that are off the axes, moved to the frame, and the arrowheads that say so."""
+    everything = -np.inf, np.inf  # on an axis whose limits are not set yet
+    left, right = everything if ax.get_autoscalex_on() else ax.get_xlim()
+    bottom, top = everything if ax.get_autoscaley_on() else ax.get_ylim()
     off = np.select(
         [rows[y] > top, rows[y] < bottom, rows[x] > right, rows[x] < left],
-        ["^", "v", ">", "<"],
-        "",
+        [CARETUP, CARETDOWN, CARETRIGHT, CARETLEFT],
+        _INSIDE,
     )
-    if not any(off):
-        return rows, list(off)
+    if (off == _INSIDE).all():
+        return rows, off.tolist()
     ends = {f"{name}{e}" for name in (x, y) for e in ("_low", "_high")} & set(rows)
-    kept = {c: rows[c].mask(pd.Series(off != "", rows.index)) for c in ends}  # no bars there
+    kept = {c: rows[c].mask(pd.Series(off != _INSIDE, rows.index)) for c in ends}  # no bars there
     return (
         rows.assign(**kept, **{x: rows[x].clip(left, right), y: rows[y].clip(bottom, top)}),
-        list(off),
+        off.tolist(),
     )
 
 

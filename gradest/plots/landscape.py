@@ -115,10 +115,16 @@ def simplex(frame: pd.DataFrame) -> Figure | None:
 def _found(frame: pd.DataFrame, categories: int) -> tuple[list[Sweep], str]:
     """The sweeps over so many categories as they are drawn, and the parameter's symbol."""
     rows, symbol = views.selected(frame, swept=True)
-    rows = views.most_replicates(rows[rows["bias_sq_high"].notna() & rows["variance"].notna()])
-    rows = _named(rows)
+    rows = _named(views.most_replicates(rows))
     kept = [sweep for sweep in sweeps.found(rows) if sweep.categories == categories]
-    return [sweep._replace(rows=_shown(sweep.rows)) for sweep in kept], symbol
+    # What has no number is left out of a sweep, and makes it none the shorter.
+    known = [(sweep, _shown(sweep.rows[_known(sweep.rows)])) for sweep in kept]
+    found = [sweep._replace(rows=shown) for sweep, shown in known if shown["point"].nunique() > 1]
+    return found, symbol
+
+
+def _known(rows: pd.DataFrame) -> pd.Series:
+    return rows["bias_sq_high"].notna() & rows["variance"].notna()
 
 
 def _named(rows: pd.DataFrame) -> pd.DataFrame:

@@ -348,6 +348,7 @@ def _left_behind(rng: random.Random, folder: Path) -> str:
     """What killed writers leave."""
     name = rng.choice((".staged", ".complete", ".run-abcdefgh.json", "figures/.x-12345678.png"))
     path = folder / name
+    path.parent.mkdir(exist_ok=True)
     if path.suffix in (".json", ".png"):
         path.write_bytes(rng.randbytes(100))
         return name
