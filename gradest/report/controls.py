@@ -51,7 +51,8 @@ def _violations(name: str, expected: str, task: str, rows: pd.DataFrame) -> Iter
         yield f"{label} should be {expected} on {task}, but failed: {reason}."
     found = tables.measured(rows)
     # A derivative that does not exist, as ∂/∂α where α = 0, is no verdict on the estimator.
-    found = found[~(found["variance"].isna() & found["note"].fillna("").ne(""))]
+    undefined = found["variance"].isna() & found["note"].fillna("").ne("")
+    found = found[~undefined | found["nonfinite"].gt(0)]
     wrong = found[found["verdict"] != expected]
     for (label, verdict), part in wrong.groupby(["label", "verdict"], sort=False, dropna=False):
         symbols = " and ".join(tables.SYMBOLS.get(p, str(p)) for p in part["parameter"].unique())
