@@ -1,6 +1,4 @@
 VENV ?= .venv
-SLOW := $(addprefix tests/test_,checks.py browser.py runner.py further.py tampering.py training.py memory.py examples.py new.py docs.py comparing.py \
-  differences.py isolation.py report.py)
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
@@ -9,9 +7,9 @@ BASE_PYTHON ?= python3
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
-	@echo "make test       the tests, without the long statistics"
-	@echo "make certify    the battery on the estimators that take long, and long runs"
-	@echo "make test-all   all tests"
+	@echo "make test       the tests that are quick"
+	@echo "make certify    the tests that take long: the battery, long runs, wrong estimators"
+	@echo "make test-all   all tests, the long statistics too"
 	@echo "make lint       ruff format and lint, changing nothing"
 	@echo "make format     let ruff format and mend"
 	@echo "make readme     write the README's catalogue anew"
@@ -34,10 +32,10 @@ benchmark: install
 	$(PYTHON) benchmark.py --suite variance
 
 test: install
-	$(PYTHON) -m pytest -n auto -m "not slow"
+	$(PYTHON) -m pytest -n auto -m "not slow and not weekly"
 
 certify: install
-	$(PYTHON) -m pytest -n auto -m slow $(SLOW)
+	$(PYTHON) -m pytest -n auto -m slow
 
 test-all: install
 	$(PYTHON) -m pytest -n auto

@@ -62,7 +62,7 @@ def test_always_and_never_are_said():
     assert found(row("b", "biased", (-0.1, 0.0, 0.3), 2.0), unbiased(30.0))["when"]["b"] == ""
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("noise", [(0.3, 0.3, 0.05), (0.0, 0.0, 0.1), (2.0, 0.1, 0.0)])
 def test_the_interval_covers(noise):
     rng = np.random.default_rng(0)

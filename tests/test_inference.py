@@ -142,7 +142,7 @@ def variance_hits(name: str, replicates: int, repetitions: int = 2000) -> list[b
     return [contains(total_variance(m), truth) for m in repeated(draw, replicates, repetitions)]
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("bias", [0.0, 0.1, 1.0, 3.0, 30.0])
 def test_the_interval_of_the_squared_bias_covers_in_the_plain_case(bias):
     assert_covers(bias_hits("one coordinate", bias, 512, 1500), "squared bias")
@@ -152,7 +152,7 @@ def test_the_interval_of_the_variance_covers_in_the_plain_case():
     assert_covers(variance_hits("one coordinate", 512), "variance")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("bias", [0.0, 1.0, 3.0, 20.0])
 @pytest.mark.parametrize("name", LAWS)
 def test_the_interval_of_the_squared_bias_covers(name, bias):
@@ -162,7 +162,7 @@ def test_the_interval_of_the_squared_bias_covers(name, bias):
     assert_covers(bias_hits(name, bias, 512, 500), "squared bias", most)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("replicates", [32, 64])
 @pytest.mark.parametrize(
     "name", ["one coordinate", "fifty equal coordinates", "one skewed coordinate"]
@@ -173,7 +173,7 @@ def test_the_intervals_cover_with_few_replicates(name, replicates):
     assert_covers(variance_hits(name, replicates), "variance")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", LAWS)
 def test_the_interval_of_the_variance_covers(name):
     assert_covers(variance_hits(name, 512), "variance")
@@ -444,7 +444,7 @@ def test_the_unified_interval_of_one_coordinate():
         assert before.low <= after.low * (1 + 1e-9) and before.high <= after.high * (1 + 1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_standard_error_of_the_squared_bias(assert_mean):
     for bias in (0.0, 3.0):
         draw, truth, _, coordinates = law("fifty equal coordinates", bias, 512)
@@ -540,7 +540,7 @@ def test_how_much_rests_on_correlations():
     assert alike.correlated(diagonal(50)) < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_few_batches_widen_an_interval_that_rests_on_correlations():
     bias = 10 * (50 / 32) ** 0.5 * diagonal(50)
     zero = torch.zeros(50, dtype=torch.float64)
@@ -673,7 +673,7 @@ def test_the_joint_test_sees_one_coordinate_of_fifty():
     assert share([plenty(6 * axis(50), generator) for _ in range(100)]) > 0.8
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("coordinates", [1, 4])
 def test_a_detectable_bias_is_found(coordinates):
     """With 80 % in a coordinate of its own; any direction has more."""
@@ -791,7 +791,7 @@ def test_precisions_are_the_distances_to_the_far_ends():
     assert large["bias_precision"] == pytest.approx(max(above, below) / large["bias_norm"])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("pilot", [64, 512])
 @pytest.mark.parametrize(
     ("draw", "variance", "bias"),

@@ -130,7 +130,7 @@ def test_odd_rows_leave_every_figure_its_panels_and_its_scale(name):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_row_alone_leaves_every_figure_its_panels_and_its_scale(kind, name):
