@@ -11,12 +11,13 @@ _REVERSING = {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0
 
 
 def shortened(value: Any, longest: int = _LONGEST) -> str:
-    """`repr(value)`, cut in the middle where it is long; of large data only the beginning is read.
+    """`repr(value)` in a line, cut in the middle where it is long; of large data the beginning alone
+    is read.
 
     >>> shortened("a" * 100, 20)
     "'aaaaaaaa ... aaaaa'"
     """
-    text = _begun(value, 4 * longest)
+    text = in_a_line(_begun(value, 4 * longest))
     if len(text) <= longest:
         return text
     head = (longest - 5) * 3 // 5
@@ -78,7 +79,10 @@ def _begun(value: Any, longest: int) -> str:
     if isinstance(value, dict) and len(value) > longest:
         first = dict(list(value.items())[:longest])
         return f"{_begun(first, longest)[:-1]}, ...}}"
-    return repr(value)
+    try:
+        return repr(value)
+    except Exception:  # code from elsewhere, which must not hide what it is about
+        return f"a {type(value).__name__}"
 
 
 def _cut(text: str, longest: int) -> str:

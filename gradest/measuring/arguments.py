@@ -8,6 +8,7 @@ import torch
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.schedule import FEWEST
+from gradest.text import shortened
 
 _MOST = 2**53  # replicates and steps: float64 counts them exactly no further
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -40,7 +41,7 @@ def check_arguments(
     _check_whole("replicates", replicates)
     if replicates < FEWEST:
         raise UsageError(
-            f"replicates = {_shown(replicates)}; at least {FEWEST} are needed for intervals"
+            f"replicates = {shortened(replicates)}; at least {FEWEST} are needed for intervals"
         )
     _check_most("replicates", replicates)
     check_seed(seed)
@@ -48,7 +49,7 @@ def check_arguments(
         _check_whole("adapt_steps", adapt_steps)
         if adapt_steps < 0:
             raise UsageError(
-                f"adapt_steps = {_shown(adapt_steps)}; expected None or a number from 0 on"
+                f"adapt_steps = {shortened(adapt_steps)}; expected None or a number from 0 on"
             )
         _check_most("adapt_steps", adapt_steps)
     for name, given, known in (
@@ -56,10 +57,12 @@ def check_arguments(
         ("tolerant", tolerant, (True, False)),
     ):
         if not any(given is value for value in known):
-            raise UsageError(f"{name} = {_shown(given)}; expected {' or '.join(map(str, known))}")
+            raise UsageError(
+                f"{name} = {shortened(given)}; expected {' or '.join(map(str, known))}"
+            )
     if not any(dtype is known for known in _DTYPES):
         known = ", ".join(map(str, _DTYPES))
-        raise UsageError(f"dtype = {_shown(dtype)}; expected one of {known}")
+        raise UsageError(f"dtype = {shortened(dtype)}; expected one of {known}")
     check_device(device)
 
 
@@ -67,19 +70,19 @@ def check_seed(seed: Any) -> None:
     """Raises UsageError for what is not a whole number from 0 to 2⁶³ − 1."""
     _check_whole("seed", seed)
     if not 0 <= seed < SEEDS:
-        raise UsageError(f"seed = {_shown(seed)}; expected a whole number from 0 to 2**63 - 1")
+        raise UsageError(f"seed = {shortened(seed)}; expected a whole number from 0 to 2**63 - 1")
 
 
 def check_device(device: Any) -> None:
     """Raises UsageError for what torch does not take for a device, and for one that is missing."""
     if not isinstance(device, str | torch.device):
-        raise UsageError(f"device = {_shown(device)}; expected a torch.device or its name")
+        raise UsageError(f"device = {shortened(device)}; expected a torch.device or its name")
     try:
         if torch.empty(0, device=device).device.type not in _DEVICES:
             raise NotImplementedError(f"only {' and '.join(_DEVICES)} are known")
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise UsageError(f"device = {_shown(device)} cannot be used: {reason}") from None
+        raise UsageError(f"device = {shortened(device)} cannot be used: {reason}") from None
 
 
 def _check_made(given: Any, kind: type, name: str) -> None:
@@ -88,26 +91,15 @@ def _check_made(given: Any, kind: type, name: str) -> None:
     if isinstance(given, type) and issubclass(given, kind):
         told = f"the class {given.__name__}; make an instance, {given.__name__}()"
     else:
-        told = f"{_shown(given)}; create one with gradest.make_{name}(name)"
+        told = f"{shortened(given)}; create one with gradest.make_{name}(name)"
     raise UsageError(f"expected {'an' if name[0] in 'aeiou' else 'a'} {kind.__name__}, got {told}")
 
 
 def _check_whole(name: str, given: Any) -> None:
     if not isinstance(given, int) or isinstance(given, bool):
-        raise UsageError(f"{name} = {_shown(given)}; expected a whole number")
+        raise UsageError(f"{name} = {shortened(given)}; expected a whole number")
 
 
 def _check_most(name: str, given: int) -> None:
     if given > _MOST:
-        raise UsageError(f"{name} = {_shown(given)}; expected no more than 2**53")
-
-
-def _shown(given: Any) -> str:
-    """In one short line, whatever its repr does."""
-    if isinstance(given, int) and given.bit_length() > 256:
-        return f"a number of {given.bit_length():,} bits"
-    try:
-        text = " ".join(repr(given).split())
-    except Exception:  # a foreign object may raise anything
-        text = f"a {type(given).__name__}"
-    return text if len(text) <= 80 else f"{text[:79]}…"
+        raise UsageError(f"{name} = {shortened(given)}; expected no more than 2**53")
