@@ -11,8 +11,9 @@ _REVERSING = {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0
 
 
 def shortened(value: Any, longest: int = _LONGEST) -> str:
-    """`repr(value)` in a line, cut in the middle where it is long; of large data the beginning alone
-    is read.
+    """`repr(value)` in a line, cut in the middle where it is long.
+
+    Of large data only the beginning is read.
 
     >>> shortened("a" * 100, 20)
     "'aaaaaaaa ... aaaaa'"
