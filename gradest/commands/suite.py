@@ -18,6 +18,7 @@ from gradest.report.summary import failed_controls, summary
 from gradest.report.terminal import show
 from gradest.running.cells import Cell, labels
 from gradest.running.folder import alone_in
+from gradest.running.processes import Failed
 from gradest.running.progress import quietly
 from gradest.running.provenance import describe_run
 from gradest.running.results import carried, finished
@@ -104,6 +105,8 @@ def _dry_run(
                 status, state = "ok", f"{seconds:.1f} s"
             except Inapplicable as error:
                 status, state = "skipped", f"to be skipped: {in_a_line(message_of(error))}"
+            except Failed as error:  # in a process of its own, whose message is the reason
+                status, state = "failed", f"would fail: {in_a_line(str(error))}"
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever a plugin raises: the run records it as failed
