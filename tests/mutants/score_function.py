@@ -83,7 +83,7 @@ SCORE_FUNCTION = [
         mistake="one draw for all rows",
         old="z = sample(logits)",
         new="z = sample(logits)[:1].expand_as(logits)",
-        law="bias",
+        law="rows",
     ),
     Mutant(
         of="reinforce_ema",
