@@ -336,3 +336,14 @@ def test_a_payload_that_cannot_be_decoded_is_named(run, capsys):
     assert "journal.jsonl: bernoulli × rloo: its record cannot be read (ValueError: " in err
     assert "journal.jsonl: bernoulli × reinforce: its record cannot be read (KeyError: " in err
     assert frame(run)["status"].value_counts().to_dict() == {"ok": 8, "failed": 4}
+
+
+def test_a_run_that_has_lost_cells_is_not_compared(run, finished_run, tmp_path, capsys):
+    journal = run / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:2]))
+    capsys.readouterr()
+    call = ["--report", str(finished_run), str(run), "--fail-on-regression"]
+    assert main([*call, "--out", str(tmp_path / "compared")]) == 2
+    assert "journal.jsonl" in (err := capsys.readouterr().err) and "lacks" in err
+    assert not (tmp_path / "compared").exists()

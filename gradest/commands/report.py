@@ -87,6 +87,10 @@ def _refuse_losing(folder: Path, run: Mapping[str, Any], journal: Contents) -> N
 
 
 def _compare(folders: Sequence[Path], out: Path, fail_on_regression: bool) -> int:
+    for folder in folders:
+        journal = folder / "journal.jsonl"
+        if journal.is_file():  # a run that has lost cells is no run without a regression
+            _refuse_losing(folder, read_run(folder), read_journal(journal))
     try:
         path, frame, shared = write_comparison(folders, out)
     except OSError as error:
