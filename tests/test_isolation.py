@@ -106,7 +106,7 @@ HARMLESS = {
     "moves_away": "os.chdir('/')",
     "is_deep": "sys.setrecursionlimit(10**6)",
     "sets_variables": "os.environ.update(GRADEST_CACHE='/nowhere', OMP_NUM_THREADS='7')",
-    "forks": "os.fork()",
+    "forks": "os.fork() or os._exit(0)",
     "starts_a_thread": "threading.Thread(target=time.sleep, args=(1000,)).start()",
     "prints": "print(end='')",
 }

@@ -18,7 +18,9 @@ from gradest.categorical import log_prob, nabla, one_hot, sample
 from gradest.concrete import concrete_log_prob, exp_concrete_log_prob
 from gradest.contracts import inapplicable
 from gradest.errors import CostError, NonFiniteGradient, UsageError
+from gradest.measuring.company import refuse_talking_rows
 from gradest.measuring.probes import probe
+from gradest.measuring.replicator import Replicator
 from gradest.plots import simplex, simplex_panels
 from gradest.randomness import draws
 
@@ -409,3 +411,39 @@ def test_densities_on_the_boundary_are_the_limits_from_inside(temperature):
             assert found == (-math.inf if exponent > 0 else math.inf)
             assert (inside[1] > inside[0]) == (found > 0)
         assert float(exp_concrete_log_prob(at.log(), logits, temperature)) == -math.inf
+
+
+class OverTheBatch(Estimator):
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return cost + (cost - cost.detach().mean()) * nabla(log_prob(logits, z))
+
+
+class OverThePoint(Estimator):
+    """A baseline of state that the call itself has changed."""
+
+    def reset(self, logits: Tensor) -> None:
+        self._mean = logits.new_zeros(())
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        self._mean = cost.detach().mean()
+        return cost + (cost - self._mean) * nabla(log_prob(logits, z))
+
+
+@pytest.mark.parametrize("cls", [OverTheBatch, OverThePoint])
+@pytest.mark.parametrize("logits", [LOGITS, TWO])
+def test_rows_that_talk_are_refused(cls, logits):
+    with pytest.raises(UsageError, match=r"rows talk \(law 'rows'\)"):
+        measure(cls(), Asked(good, logits))
+
+
+def test_every_estimator_of_the_catalogue_keeps_rows_apart():
+    for name, cls in gradest.all_estimators().items():
+        task = make_task("bernoulli_vae", samples=2, kl="sampled") if cls.bounds else None
+        task = task or make_task("bernoulli" if cls.categories == 2 else "quadratic")
+        if not inapplicable(cls(), task, task.problem()):
+            for dtype in (torch.float64, torch.float32):
+                refuse_talking_rows(Replicator(make_estimator(name), task, dtype))

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measuring.adaptation import Look, adapted
+from gradest.measuring.company import refuse_talking_rows
 from gradest.measuring.noise import (
     Watched,
     refuse_odd_noise,
@@ -86,6 +87,7 @@ def prepared(
         chunk = replicator.pilot(watched)
     if not built_in(type(estimator)):
         refuse_odd_noise(replicator, watched.shapes, PILOT_ROWS, chunk)
+        refuse_talking_rows(replicator)
     looks = tuple(adapted(replicator, steps, chunk))
     return Prepared(replicator, chunk, looks, probed, by_reset)
 

@@ -1,0 +1,49 @@
+"""Whether rows keep to themselves: each is a replicate, and an enumerated outcome."""
+
+import torch
+from torch import Tensor
+
+from gradest.errors import ContractError
+from gradest.measuring.replicator import Replicator
+from gradest.objectives import posed
+from gradest.randomness import Draws, drawing_from, global_randomness_kept
+
+_ROWS = 4
+_UNITS = 2**16  # of rounding, relative to the largest, that sums in another order stay well below
+
+
+def refuse_talking_rows(replicator: Replicator) -> None:
+    """Raises ContractError where the estimate of a row changes with the cost of another one.
+
+    Under the same draws the cost of the first row of each data point is another one; a baseline
+    that is the mean over a call shows it in all rows.  An enumeration would take its outcomes for
+    the other samples of such a batch.
+    """
+    if replicator.problem.f.deep:
+        return
+    first, other = (_estimates(replicator, factor)[:, 1:] for factor in (1.0, -2.0))
+    size = torch.maximum(first.abs(), other.abs()).max()
+    gap = (first - other).abs().max()
+    if gap > _UNITS * torch.finfo(first.dtype).eps * size:  # never where there is a NaN
+        raise ContractError(
+            f"{replicator.estimator.name}: rows talk (law 'rows'): the estimate of a row changes "
+            "with the cost of another one; every row is a replicate, without means over the call"
+        )
+
+
+def _estimates(replicator: Replicator, factor: float) -> Tensor:
+    """[B, R, N · K] under one seed, the cost of each data point's first row times `factor`."""
+    f, logits = replicator.problem.f, replicator.logits
+
+    def fn(z: Tensor, *more: object) -> Tensor:
+        value = f.fn(z, *more)  # [B, R, ...]
+        factors = torch.ones_like(value)
+        factors[:, 0] = factor
+        return value * factors
+
+    own = logits.unsqueeze(1).repeat(1, _ROWS, 1, 1).flatten(0, 1).requires_grad_()
+    cost = f.changed(fn).replicated(len(logits), own)
+    with global_randomness_kept(0), drawing_from(Draws.seeded(0, logits.device)):
+        objective = replicator.estimator(*posed(replicator.estimator, own, cost))
+    (gradient,) = torch.autograd.grad(objective.sum(), own)
+    return gradient.flatten(1).unflatten(0, (len(logits), _ROWS))
