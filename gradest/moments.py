@@ -66,6 +66,11 @@ class Moments:
         between = (self.count.unsqueeze(-1) * (self.mean - mean).square()).sum(0, keepdim=True)
         return Moments(count, mean, self.m2.sum(0, keepdim=True) + between)
 
+    def mean_square(self) -> Tensor:
+        """E x², coordinate by coordinate: [D]."""
+        pooled = self.pooled()
+        return pooled.mean[0].square() + pooled.m2[0] / pooled.count
+
     def column(self, number: int) -> "Moments":
         """One coordinate alone: [J, 1]."""
         here = slice(number, number + 1)

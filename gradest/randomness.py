@@ -6,7 +6,7 @@ enumeration, quasi-random numbers) puts another source in its place; no estimato
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -77,11 +77,19 @@ def _noise_dtype(like: Tensor) -> torch.dtype:
     return torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
 
 
-def global_states() -> tuple[bytes, str, object]:
-    """Of torch, numpy and random: equal as long as nothing draws from them."""
+def global_states() -> dict[str, object]:
+    """library -> the state of its global generator, to be compared"""
     numpys = np.random.get_state()
-    here = numpys[1].tobytes(), numpys[2:]
-    return torch.get_rng_state().numpy().tobytes(), repr(here), random.getstate()
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (numpys[1].tobytes(), *numpys[2:]),
+        "random": random.getstate(),
+    }
+
+
+def touched_since(before: Mapping[str, object]) -> str:
+    """The libraries whose global state is another one than before."""
+    return ", ".join(name for name, state in global_states().items() if state != before[name])
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from gradest.checks.finding import (
     SINGLE,
     STEP,
     Outcome,
-    global_randomness,
     relative_gap,
 )
 from gradest.checks.problems import extreme, span
@@ -34,7 +33,7 @@ from gradest.knobs import knob_defaults
 from gradest.measuring.replicator import Replicator
 from gradest.moments import Moments
 from gradest.objectives import posed
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, drawing_from, global_states, touched_since
 
 _CALLS, _ALONGSIDE = 32, 512  # calls and rows of each in which common noise is looked for
 _STATES = 8  # and how many states, each by draws of its own
@@ -197,13 +196,13 @@ class _Contents(pickle.Pickler):
 
 def _randomness(subject: Subject, task: Task) -> str:
     replicator, source = subject.ready(task), Draws.seeded(1)
-    before = global_randomness()
+    before = global_states()
     with _OtherGenerators(source) as used:
         estimates(replicator, source=source)
-    touched = [name for name, state in global_randomness().items() if state != before[name]]
+    touched = touched_since(before)
     mend = "gradest.categorical draws what a seed brings back"
     if touched:
-        return f"draws from the global state of {', '.join(touched)}; {mend}"
+        return f"draws from the global state of {touched}; {mend}"
     if used.states:
         return f"draws from a torch.Generator of its own; {mend}"
     return ""

@@ -1,11 +1,8 @@
 """One law's outcome, and how laws are asked one after the other."""
 
-import pickle
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,11 +105,3 @@ def relative_gap(a: Tensor, b: Tensor) -> float:
 def percent(share: float) -> str:
     """To two decimals, or to the digit that they would round away: 4.20%, 5e-14%."""
     return f"{share:.2%}" if share >= 5e-5 else f"{100 * share:.1g}%"
-
-
-def global_randomness() -> dict[str, Any]:
-    return {
-        "torch": torch.get_rng_state().tolist(),
-        "numpy": pickle.dumps(np.random.get_state()),
-        "random": random.getstate(),
-    }

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 
 from gradest.categorical import sample
-from gradest.checks.finding import Outcome, global_randomness, outcome
+from gradest.checks.finding import Outcome, outcome
 from gradest.contracts import Model
 from gradest.costs import Problem
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, drawing_from, global_states
 
 _ITEMS = 5
 _SPLITS = ("train", "valid", "test")
@@ -34,12 +34,12 @@ def _data(task: Model, problem: Problem) -> Outcome:
         items = task.data(split)
         if items.ndim != 2 or not len(items):
             return "failed", f"data({split!r}) has shape {list(items.shape)}; [B, D] was expected"
-    items, before = task.data("train")[:_ITEMS], global_randomness()
+    items, before = task.data("train")[:_ITEMS], global_states()
     seen = []
     for seed in (0, 0):
         with drawing_from(Draws.seeded(seed)):
             seen.append(task.observed(items, torch.float64))
-    if global_randomness() != before or not torch.equal(*seen):
+    if global_states() != before or not torch.equal(*seen):
         return "failed", "observed() draws past gradest.randomness.draws(): no seed brings it back"
     x = seen[0]
     if x.dtype != torch.float64 or len(x) != len(items) or not x.isfinite().all():

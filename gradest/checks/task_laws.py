@@ -13,7 +13,6 @@ from gradest.checks.finding import (
     EQUAL,
     SINGLE,
     Outcome,
-    global_randomness,
     outcome,
     relative_gap,
     told,
@@ -23,7 +22,7 @@ from gradest.costs import Problem
 from gradest.knobs import build
 from gradest.measuring.enumeration import codes, enumerable, exact
 from gradest.objectives import beside
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, drawing_from, global_states
 
 _AT_ONCE = 4096  # codes
 _REPEATED = 64  # calls between two that have to agree
@@ -157,7 +156,7 @@ def _middle_axes(task: Task, problem: Problem) -> Outcome:
 
 
 def _deterministic(task: Task, problem: Problem) -> Outcome:
-    z, before = _vertices_of(problem), global_randomness()
+    z, before = _vertices_of(problem), global_states()
     first = problem.f(z)
     for _ in range(_REPEATED):  # what counts its calls may change after some
         problem.f(z[:, :1])
@@ -172,7 +171,7 @@ def _deterministic(task: Task, problem: Problem) -> Outcome:
         gap = relative_gap(first, other.f(z))
         if gap > 0 or not torch.equal(problem.logits, other.logits):
             return "failed", f"{what} has other logits, or other costs by {gap:.2g}"
-    touched = global_randomness() != before
+    touched = global_states() != before
     return outcome("draws from a global random state" if touched else "", "the same every time")
 
 

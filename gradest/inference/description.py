@@ -69,16 +69,10 @@ def describe(
 
 def _largest(scaled: Moments, exact: Tensor | None, weight: Tensor) -> float:
     """The largest root mean square or true gradient of a coordinate; a weight where all are 0."""
-    sizes = [_second_moments(scaled).max().sqrt()]
+    sizes = [scaled.mean_square().max().sqrt()]
     if exact is not None:
         sizes.append((exact * weight).abs().max())
     return float(max(sizes)) or float(weight.max())
-
-
-def _second_moments(moments: Moments) -> Tensor:
-    """E ĝ_d²: [D]."""
-    pooled = moments.pooled()
-    return pooled.mean[0].square() + pooled.m2[0] / pooled.count
 
 
 def _undefined(note: str) -> dict[str, Any]:
@@ -144,7 +138,7 @@ def _scale(norm: float, negligible: float, scaled: Moments, rounding: float, cos
     """
     if norm > negligible:
         return norm
-    length = float(_second_moments(scaled).sum()) ** 0.5
+    length = float(scaled.mean_square().sum()) ** 0.5
     return length if length > rounding else max(cost, norm)
 
 

@@ -37,7 +37,5 @@ class Arithmetic(NamedTuple):
 
     def of_dtype(self, moments: Moments, exact: Tensor) -> float:
         """The part of the allowance that is due to the dtype, without that of single precision."""
-        pooled = moments.pooled()
-        second_moment = pooled.mean[0].square() + pooled.m2[0] / pooled.count
-        size = float(second_moment.max().sqrt()) + float(exact.abs().max()) + self.cost
+        size = float(moments.mean_square().max().sqrt()) + float(exact.abs().max()) + self.cost
         return self.resolution * size

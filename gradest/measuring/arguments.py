@@ -16,18 +16,9 @@ _DEVICES = ("cpu", "cuda")
 SEEDS = 2**63  # seeds are below this, which tables, generators and YAML all hold
 
 
-def check_estimators(estimators: Sequence[Any]) -> None:
-    """Raises UsageError for what is not an Estimator."""
-    for given in estimators:
-        _check_made(given, Estimator, "estimator")
-
-
-def check_task(task: Any) -> None:
-    """Raises UsageError for what is not a Task."""
-    _check_made(task, Task, "task")
-
-
 def check_arguments(
+    estimators: Sequence[Any],
+    task: Any,
     *,
     replicates: Any = FEWEST,
     seed: Any,
@@ -38,6 +29,9 @@ def check_arguments(
     dtype: Any = torch.float64,
 ) -> None:
     """Raises UsageError, in one line, for the first argument that cannot be used."""
+    for estimator in estimators:
+        _check_made(estimator, Estimator, "estimator")
+    _check_made(task, Task, "task")
     _check_whole("replicates", replicates)
     if replicates < FEWEST:
         raise UsageError(

@@ -1,11 +1,13 @@
 """Whether rows keep to themselves: each is a replicate, and an enumerated outcome."""
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gradest.errors import ContractError
 from gradest.measuring.replicator import Replicator
-from gradest.objectives import posed
 from gradest.randomness import Draws, drawing_from, global_randomness_kept
 
 _ROWS = 4
@@ -33,17 +35,16 @@ def refuse_talking_rows(replicator: Replicator) -> None:
 
 def _estimates(replicator: Replicator, factor: float) -> Tensor:
     """[B, R, N · K] under one seed, the cost of each data point's first row times `factor`."""
-    f, logits = replicator.problem.f, replicator.logits
+    f = replicator.problem.f
 
-    def fn(z: Tensor, *more: object) -> Tensor:
-        value = f.fn(z, *more)  # [B, R, ...]
+    def fn(z: Tensor, *module: Any) -> Tensor:
+        value = f.fn(z, *module)  # [B, R, ...]
         factors = torch.ones_like(value)
         factors[:, 0] = factor
         return value * factors
 
-    own = logits.unsqueeze(1).repeat(1, _ROWS, 1, 1).flatten(0, 1).requires_grad_()
-    cost = f.changed(fn).replicated(len(logits), own)
-    with global_randomness_kept(0), drawing_from(Draws.seeded(0, logits.device)):
-        objective = replicator.estimator(*posed(replicator.estimator, own, cost))
-    (gradient,) = torch.autograd.grad(objective.sum(), own)
-    return gradient.flatten(1).unflatten(0, (len(logits), _ROWS))
+    other = copy.copy(replicator)
+    other.problem = replicator.problem._replace(f=f.changed(fn))
+    source = Draws.seeded(0, replicator.logits.device)
+    with global_randomness_kept(0), drawing_from(source):
+        return other.each(_ROWS)[0]

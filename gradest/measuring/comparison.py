@@ -31,7 +31,7 @@ from gradest.inference import (
     total_variance,
 )
 from gradest.measuring import truth
-from gradest.measuring.arguments import check_arguments, check_estimators, check_task
+from gradest.measuring.arguments import check_arguments
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.preparation import called, randomness_kept
@@ -154,9 +154,9 @@ def compare(
     draws that cannot be enumerated though they should, NonFiniteGradient when an estimate is NaN
     or infinite.
     """
-    check_estimators([a, b])
-    check_task(task)
     check_arguments(
+        [a, b],
+        task,
         replicates=replicates,
         seed=seed,
         device=device,

@@ -9,7 +9,7 @@ import torch
 from gradest.contracts import Estimator, Task
 from gradest.errors import NonFiniteGradient, UsageError
 from gradest.measuring import enumeration, truth
-from gradest.measuring.arguments import check_arguments, check_estimators, check_task
+from gradest.measuring.arguments import check_arguments
 from gradest.measuring.drift import Drift, drift
 from gradest.measuring.memory import peak_bytes
 from gradest.measuring.outcomes import Enumerated, Unlisted
@@ -62,9 +62,9 @@ def measure(
     replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
     estimate is NaN or infinite.
     """
-    check_estimators([estimator])
-    check_task(task)
     check_arguments(
+        [estimator],
+        task,
         replicates=replicates,
         seed=seed,
         device=device,

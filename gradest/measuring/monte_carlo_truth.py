@@ -17,7 +17,7 @@ from gradest.contracts import Estimator, Task, inapplicable
 from gradest.costs import Problem, width
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring import enumeration
-from gradest.measuring.arguments import check_arguments, check_task
+from gradest.measuring.arguments import check_arguments
 from gradest.measuring.measurement import measure
 from gradest.measuring.progress import advance, display, phase
 from gradest.measuring.result import Measurement
@@ -63,8 +63,7 @@ def measure_reference(
     whose pilot alone would take more than 2³² numbers in its codes are left out.  `progress` is as
     in `gradest.measure`.  Raises UsageError where none applies to the task.
     """
-    check_task(task)
-    check_arguments(seed=seed, device=device)
+    check_arguments([], task, seed=seed, device=device)
     with display(f"reference of {task.name}", progress):
         return _measured(task, precision, seed, device)
 

@@ -115,13 +115,13 @@ def refuse_odd_noise(
                 f"no seed of a measurement brings back (law 'seed'); {_OWN}"
             )
         if not source.follows():
-            return _refuse_shared(replicator)
+            _refuse_shared(replicator)
+            return
         if _alike(gradient[:, ::2], gradient[:, 1::2]):
-            return None
+            return
+        # What is drawn from there, row by row as it seems, is of the seed as well.
         if seed and global_states() != globals_:
-            return (
-                None  # it draws from there, row by row as it seems, and that is of the seed as well
-            )
+            return
     raise ContractError(
         f"{estimator.name}: rows of equal draws have unequal estimates (law 'seed'): there is "
         f"noise of another source, the same in each call; {_OWN}"

@@ -7,18 +7,17 @@ that `--check` tests of a task, by the same names.
 
 import inspect
 import math
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradest.categorical import one_hot
 from gradest.costs import Cost, Problem
 from gradest.errors import CostError
+from gradest.randomness import global_states, touched_since
 
 _ROWS, _SAMPLES = 3, 2
 _SEED = 20_260_101
@@ -57,7 +56,8 @@ def probe(name: str, problem: Problem, logits: Tensor) -> Probed:
     """
     f = problem.f.replicated(None, logits)
     z = _some_codes(logits)
-    with _global_randomness() as touched, torch.no_grad():
+    before = global_states()
+    with torch.no_grad():
         given = z.clone()
         whole = _value(name, f, z).flatten(1)  # [B, C]
         if not torch.equal(given, z):
@@ -67,9 +67,9 @@ def probe(name: str, problem: Problem, logits: Tensor) -> Probed:
         if law := law or _broken(name, f, z, whole):
             raise CostError(
                 f"{name}: the cost is not a function of z (law {law!r}): {_TOLD[law]}"
-                f"{_why(f, law, touched())}"
+                f"{_why(f, law, touched_since(before))}"
             )
-        if which := touched():
+        if which := touched_since(before):
             raise CostError(
                 f"{name}: the cost changes the global random state of {which} (law "
                 "'deterministic'); a measurement neither reads nor changes it"
@@ -212,32 +212,6 @@ def _modules(f: Cost) -> Iterator[nn.Module]:
     for found in [f.module, f.fn, owner, *named, *getattr(owner, "__dict__", {}).values()]:
         if isinstance(found, nn.Module):
             yield found
-
-
-@contextmanager
-def _global_randomness() -> Iterator[Callable[[], str]]:
-    """Yields a function that names the libraries whose global state changed.
-
-    An error within the block restores it.
-    """
-    torchs, numpys, pythons = torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-    def touched() -> str:
-        numpy_ = np.random.get_state()
-        same = {
-            "torch": torch.equal(torch.get_rng_state(), torchs),
-            "numpy": numpy_[2:] == numpys[2:] and np.array_equal(numpy_[1], numpys[1]),
-            "random": random.getstate() == pythons,
-        }
-        return ", ".join(name for name, kept in same.items() if not kept)
-
-    try:
-        yield touched
-    except BaseException:
-        torch.set_rng_state(torchs)
-        np.random.set_state(numpys)
-        random.setstate(pythons)
-        raise
 
 
 def blame(problem: Problem, logits: Tensor, relaxes: bool = False) -> str:

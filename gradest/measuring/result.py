@@ -193,8 +193,7 @@ class Measurement:
     @property
     def cost(self) -> float:
         """The size |f| of the costs: |E f| and what they lie apart, or what the values show."""
-        pooled = self.objective.pooled()
-        shown = float(pooled.mean[0, 0].square() + pooled.m2[0, 0] / pooled.count[0]) ** 0.5
+        shown = float(self.objective.mean_square()) ** 0.5
         if self.truth is None:
             return shown
         return max(shown, float(self.truth.value.abs().max()) + self.truth.spread)
