@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from gradest.text import in_a_line
+
 _STAGED = ".staged"  # in a folder: files on their way, not all there yet
 _COMPLETE = ".complete"  # all there: they only have to be moved to their places
 _MANIFEST = ".manifest"  # in either: the names of all files, and of those that go
@@ -24,7 +26,7 @@ class Unwritable(OSError):
 
     def __init__(self, path: Path, error: Exception) -> None:
         number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else " ".join(str(error).split())
+        reason = os.strerror(number) if number else in_a_line(str(error))
         super().__init__(number, reason)
         self.path = path
 

@@ -29,6 +29,7 @@ from gradest.inference import Interval
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.result import Measurement
 from gradest.running.journal import Record
+from gradest.text import described
 
 # How often a report of runs between which nothing changed says that something did.  Less than the
 # usual 5 %: where every commit is compared that would be a false alarm a month, which is ignored
@@ -133,7 +134,7 @@ def _told_apart(
     except UsageError:
         raise
     except Exception as error:
-        reason = " ".join(f"cannot be compared: {type(error).__name__}: {error}".split())
+        reason = f"cannot be compared: {described(error)}"
         change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=reason)
         seeds = _listed(base), _listed(other)
         return [_Row(run, key, seeds, change, judgement=UNTOLD)]

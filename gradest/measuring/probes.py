@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradest.categorical import one_hot
+from gradest.categorical import log_prob, one_hot, sample
 from gradest.costs import Cost, Problem
 from gradest.errors import CostError
-from gradest.randomness import global_states, touched_since
+from gradest.measuring.enumeration import all_codes
+from gradest.randomness import Draws, drawing_from, global_states, touched_since
+from gradest.text import in_a_line
 
 _ROWS, _SAMPLES = 3, 2
 _SEED = 20_260_101
@@ -168,7 +170,7 @@ def _value(name: str, f: Cost, z: Tensor) -> Tensor:
 
 
 def _raised(error: Exception, f: Cost, z: Tensor) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = in_a_line(str(error)) or type(error).__name__
     told = f"the cost raised {type(error).__name__} for z of shape {list(z.shape)}: {said}"
     if training := _in_training(f):
         return f"{told}; {training} is in train mode, call .eval() on it"
@@ -236,19 +238,13 @@ def blame(problem: Problem, logits: Tensor, relaxes: bool = False) -> str:
 
 def _possible(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Codes [B, C, N, K], and which of them can occur: [B, C]."""
-    points, latents, categories = logits.shape
-    draws = torch.Generator().manual_seed(_SEED)
-    log_p = logits.double().log_softmax(-1).cpu()
+    latents, categories = logits.shape[1:]
     if categories**latents <= _TRIED:
-        index = torch.cartesian_prod(*[torch.arange(categories)] * latents).reshape(-1, latents)
-        index = index.expand(points, -1, -1)  # [B, C, N]
+        z = all_codes(logits).expand(len(logits), -1, -1, -1)
     else:
-        p = log_p.exp().flatten(0, 1)
-        index = torch.multinomial(p, _TRIED, replacement=True, generator=draws)
-        index = index.unflatten(0, (points, latents)).transpose(1, 2)
-    chosen = log_p.unsqueeze(1).expand(-1, index.shape[1], -1, -1)
-    occurs = chosen.gather(-1, index.unsqueeze(-1)).squeeze(-1).sum(-1) > -math.inf  # [B, C]
-    return one_hot(index.to(logits.device), logits), occurs
+        with drawing_from(Draws.seeded(_SEED, logits.device)):
+            z = sample(logits, _TRIED)
+    return z, (log_prob(logits.unsqueeze(1), z) > -torch.inf).cpu()
 
 
 def _odd(f: Cost, z: Tensor, occurs: Tensor, what: str, relaxes: bool) -> str:

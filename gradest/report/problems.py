@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from gradest.markdown import escape
 from gradest.report.document import Alert, Part
+from gradest.text import described
 
 T = TypeVar("T")
 
@@ -25,8 +26,7 @@ class Problems:
         except OSError:
             raise
         except Exception as error:  # a part fails for what is in some row, in any way there is
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.lines.append(f"{what} could not be made: {reason}")
+            self.lines.append(f"{what} could not be made: {described(error)}")
             return otherwise
 
     def section(self, what: str, make: Callable[[], Iterable[Part]]) -> Iterator[Part]:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from gradest.errors import SuiteError
-from gradest.text import shortened
+from gradest.text import in_a_line, shortened
 
 Place = tuple[str | int, ...]  # the keys and indices that lead to something in the file
 
@@ -135,8 +135,7 @@ def _composed(path: Path, text: str) -> _Node | None:
         line = min(mark.line + 1, _line_at(text, len(text))) if mark else 1
         raise SuiteError(f"{path}:{line}: malformed YAML: {told}") from None
     except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise SuiteError(f"{path}:1: malformed YAML: {told}") from None
+        raise SuiteError(f"{path}:1: malformed YAML: {in_a_line(str(error))}") from None
     return composer.root
 
 

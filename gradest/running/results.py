@@ -17,6 +17,7 @@ from gradest.running.folder import alone_in
 from gradest.running.journal import Contents, Record, read_journal
 from gradest.running.nested import Nested
 from gradest.running.records import problem
+from gradest.text import described, in_a_line, printable
 from gradest.training.pictures import Pictures, write_pictures
 from gradest.training.tables import COLUMNS as TRAINING
 from gradest.training.tables import rows as training_rows
@@ -128,13 +129,13 @@ class _Tables:
 
     def add(self, record: Record) -> str:
         """Take over a cell; if its payload cannot be read, as one that failed, and the reason."""
-        record = record | {"reason": _printable(record["reason"])}
+        record = record | {"reason": record["reason"] and printable(record["reason"])}
         kinds = {"training": self._training, "property": self._property}
         add = kinds.get(record["of"], self._measurement)
         try:
             add(record)
         except Exception as error:  # of a payload that is not what `to_json` writes anything fails
-            reason = f"its record cannot be read ({_line(error)})"
+            reason = f"its record cannot be read ({described(error)})"
             add(_failed(record, reason))
             return reason
         return ""
@@ -168,7 +169,7 @@ class _Tables:
             row = _measured(measurement, parameter, record.get("samples"))
             coordinates = list(_coordinates(identity, measurement, parameter))
         except Exception as error:  # whatever arithmetic makes of an odd number
-            reason = f"nothing can be derived from its moments: {_line(error)}"
+            reason = f"nothing can be derived from its moments: {described(error)}"
             self._rows.append(identity | {"status": "failed", "reason": reason})
             self.underived.append(f"{_called(record)} in {parameter}: {reason}")
             return
@@ -238,10 +239,6 @@ def _called(record: Record) -> str:
     return " × ".join(str(cell[name]) for name in ("task", "estimator", "name") if name in cell)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def carried(folder: Path) -> dict[str, Any]:
     """What the run.json of the same journal says was recorded, of which some may be lost since."""
     try:
@@ -271,7 +268,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_a_line(str(error))
         raise UsageError(f"{folder}: holds no readable run: run.json: {reason}") from None
     if not isinstance(run, dict):
         raise UsageError(f"{folder}: holds no readable run: run.json is no mapping")
@@ -358,11 +355,6 @@ def _identity(suite: str, record: Record, parameter: str) -> dict[str, Any]:
         "reason": record["reason"],
         "replicates": cell.get("replicates"),
     }
-
-
-def _printable(reason: str | None) -> str | None:
-    """Without surrogates, which no table can hold."""
-    return reason and reason.encode("utf-8", "backslashreplace").decode()
 
 
 def _measured(

@@ -28,7 +28,7 @@ from gradest.running.suite_file import Member, SuiteFile, SuiteSource
 from gradest.text import shortened
 
 _LARGE = {Estimator: 2**14, Task: 2**20}  # whole numbers below take no trial
-_ROWS = 4  # replicates that a measurement begins with
+_ROWS = 4  # replicates: a measurement begins with no fewer
 _SECONDS = 2.0  # for which allocations of one task are foreseen; it may go on to train networks
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
