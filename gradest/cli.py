@@ -25,10 +25,10 @@ from gradest.commands.new import Beginning, begin
 from gradest.commands.report import report_on
 from gradest.commands.suite import run_suite
 from gradest.errors import UsageError
+from gradest.measuring.arguments import MOST_REPLICATES, MOST_STEPS
 from gradest.measuring.precision import Precision
 from gradest.registry import Registry
 from gradest.running.plain_yaml import INTEGERS
-from gradest.running.suite_file import MOST_REPLICATES, MOST_STEPS
 from gradest.running.termination import INTERRUPTED, TERMINATED, Terminated, terminable
 from gradest.running.workers import BACKENDS, Workers
 from gradest.text import in_a_line, shortened
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print("interrupted: finished cells are kept; run again to go on", file=sys.stderr)
+        print("interrupted: a run keeps its finished cells, run it again to go on", file=sys.stderr)
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 
@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures the bias, variance and cost of gradient estimators for discrete "
         "latent variables, each with its uncertainty.",
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     parser.register("action", None, _Once)
     parser.add_argument("--version", action="version", version=f"gradest {__version__}")
@@ -314,6 +315,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _dispatch(options: argparse.Namespace) -> int:
     if options.report:
         return report_on(options.report, options.out, options.fail_on_regression)
+    if options.check:
+        return check(options.check, options.plugin)
     registry = Registry.load(options.plugin)
     if options.list:
         print(_listing(options, registry), end="")
@@ -321,8 +324,6 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.new:
         print(begin(options.new, options.out or Path(), registry))
         return 0
-    if options.check:
-        return check(options.check, registry)
     return run_suite(options, registry)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradest.categorical import sample
-from gradest.errors import CostError, UsageError
+from gradest.errors import ContractError, CostError, UsageError
 
 KL = Literal["exact", "sampled", "relaxed"]
 _KLS = get_args(KL)
@@ -50,8 +50,9 @@ class Cost:
     `evaluations` counts forward evaluations for each row, and `gradient_evaluations` those of them
     that a backward pass went through to z.  Calls raise CostError, a ValueError, when fn returns
     anything but one number in the dtype of z for each code, changes z in place, or has no gradient
-    where z asks for one.  Making a Cost raises ValueError for an argument that it cannot have: a kl
-    without a prior, or a bound of a model whose logarithms are not inside.
+    where z asks for one, and ContractError when z is no floating [B, ..., N, K].  Making a Cost
+    raises ValueError for an argument that it cannot have: a kl without a prior, or a bound of a
+    model whose logarithms are not inside.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Cost:
         return f(sample(logits)).unflatten(0, z.shape[:-2])
 
     def _task_cost(self, z: Tensor, frozen: bool) -> Tensor:
+        _check_codes(z, self._logits)
         evaluations = z.shape[1:-2].numel()
         self._evaluated(evaluations)
         if z.requires_grad and torch.is_grad_enabled():
@@ -258,6 +260,22 @@ def _check_arguments(
         raise UsageError(f"deep = {deep!r:.60}; expected True or False")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise UsageError(f"dtype = {dtype!r:.60}; expected a floating torch.dtype or None")
+
+
+def _check_codes(z: Any, logits: Tensor | None) -> None:
+    """Raises ContractError for what an estimator cannot evaluate f at."""
+    if not isinstance(z, Tensor) or not z.is_floating_point():
+        given = z.dtype if isinstance(z, Tensor) else type(z).__name__
+        raise ContractError(
+            f"f is evaluated at z of {given}; expected codes in the dtype of the logits, as "
+            "sample(logits) and one_hot(index, logits) return them"
+        )
+    if z.ndim < 3 or (logits is not None and z.shape[-2:] != logits.shape[-2:]):
+        expected = "N, K" if logits is None else ", ".join(map(str, logits.shape[-2:]))
+        raise ContractError(
+            f"f is evaluated at z of shape {list(z.shape)}; expected [R, ..., {expected}], a code "
+            "for each row"
+        )
 
 
 def _check_value(value: Any, z: Tensor) -> None:

@@ -44,8 +44,8 @@ class Knobs:
             cls.name = cls.__name__
 
     def __post_init__(self) -> None:
-        for knob, hint in knob_types(type(self)).items():
-            setattr(self, knob, _validate(type(self), knob, hint, getattr(self, knob)))
+        for knob, value in _validated(self):
+            setattr(self, knob, value)
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -110,6 +110,12 @@ def build(cls: type, knobs: Mapping[str, Any]) -> Any:
     return cls(**knobs)
 
 
+def check_knobs(instance: Knobs) -> None:
+    """Raises KnobError for a knob that has been set to what it cannot be since construction."""
+    for _ in _validated(instance):
+        pass
+
+
 def grid(cls: type, knob: str, value: Any) -> list[Any]:
     """The values that a suite's entry stands for.
 
@@ -134,6 +140,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(known)}" if known else "; it has none"
+
+
+def _validated(instance: Knobs) -> Iterator[tuple[str, Any]]:
+    cls = type(instance)
+    for knob, hint in knob_types(cls).items():
+        yield knob, _validate(cls, knob, hint, getattr(instance, knob))
 
 
 def _validate(cls: type, knob: str, hint: Any, value: Any) -> Any:

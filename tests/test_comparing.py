@@ -156,9 +156,9 @@ def test_a_cell_that_fails_is_a_regression_and_one_that_is_gone_is_not(runs, com
     broken = tmp_path / "broken"
     shutil.copytree(runs["base"], broken)
     rewrite(broken / "journal.jsonl", partial(change_of, change=_failed))
-    for run, expected in ((broken, 1), (runs["fewer"], 0)):
-        status, out, _, folder = compare(runs["base"], run)
-        assert status == expected and ("out of luck" in out) == bool(expected)
+    for other, expected in ((broken, 1), (runs["fewer"], 0)):
+        status, out, _, folder = compare(runs["base"], other)
+        assert (status, "out of luck" in out) == (expected, bool(expected))
         assert "## Not in both" in (folder / "comparison.md").read_text()
 
 

@@ -290,6 +290,26 @@ def test_a_plugin_that_does_not_import_is_one_line(plugin, deed):
         load_plugin(path)
 
 
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("os._exit(0)", "its process died: exit status 0 while the law 'shape' was tested"),
+        ("os.kill(os.getpid(), 15)", "signal 15 (SIGTERM) while the law 'shape' was tested"),
+        ("raise KeyboardInterrupt", "exit status 130 while the law 'shape' was tested"),
+    ],
+)
+def test_a_plugin_that_ends_its_process_is_rejected(plugin, capsys, deed, told):
+    assert main(["--check", str(plugin("ends.py", TEMPLATE.replace("{deed}", deed)))]) == 1
+    assert capsys.readouterr().out.endswith(f"{told}\n")
+
+
+def test_a_plugin_that_changes_a_setting_of_all_is_rejected(plugin, capsys):
+    deed = "torch.set_default_dtype(torch.float64)"
+    assert main(["--check", str(plugin("sets.py", TEMPLATE.replace("{deed}", deed)))]) == 1
+    assert "failed       shape: calls torch.set_default_dtype" in capsys.readouterr().out
+    assert torch.get_default_dtype() == torch.float32
+
+
 class Recursive(Exception):
     def __str__(self):
         return str(self)
@@ -354,7 +374,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number, status, backend)
     _, left = psutil.wait_procs(started, timeout=10)
     assert not left
     if status > 0:
-        told = "interrupted: finished cells are kept; run again to go on\n"
+        told = "interrupted: a run keeps its finished cells, run it again to go on\n"
         assert (tmp_path / "err").read_text() == told
 
 

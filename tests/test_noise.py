@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradest import Cost, Estimator, Problem, Task, compare, make_estimator, make_task, measure
 from gradest.categorical import log_prob, nabla, one_hot, sample
 from gradest.errors import ContractError, CostError, NonFiniteGradient, UsageError
+from gradest.measuring.precision import Precision
 from gradest.randomness import draws
 from tools.fuzz import costs
 
@@ -53,6 +54,15 @@ class SevenShared(Score):
         return perturbed(logits, draws().exponential(logits.shape, logits) + noise)
 
 
+class Halves(Score):
+    """Rows in pairs: the second half of a batch has the noise of the first."""
+
+    def codes(self, logits: Tensor) -> Tensor:
+        half = (len(logits) + 1) // 2
+        noise = draws().exponential((half, *logits.shape[1:]), logits)
+        return perturbed(logits, torch.cat([noise, noise])[: len(logits)])
+
+
 class OwnTorch(Score):
     def reset(self, logits: Tensor) -> None:
         self._own = torch.Generator().manual_seed(0)
@@ -86,7 +96,8 @@ class ReseededBesideDraws(Score):
     ("cls", "told"),
     [
         (OfReset, "law 'rows'.*reset draws it once"),
-        (SevenShared, r"law 'rows'.*noise of shape \[7, 1, 3\] is drawn however"),
+        (SevenShared, r"law 'rows'.*noise of shape \[7, 1, 3\] is drawn for 2 rows"),
+        (Halves, r"noise of shape \[1, 1, 3\] is drawn for 2 rows and \[2, 1, 3\] for 3"),
         (OwnTorch, "draws from _own, a generator of its own"),
         (OwnNumpy, "draws from _own, a generator of its own"),
         (Reseeded, "noise of another source"),
@@ -237,7 +248,9 @@ def test_what_does_not_fit_the_logits_is_named(cost, told):
     [
         ({"replicates": 10**5000}, "replicates = a number of some 5000 digits"),
         ({"seed": 10**5000}, "seed = a number of some 5000 digits"),
-        ({"adapt_steps": 2**60}, "expected no more than 2"),
+        ({"adapt_steps": 2**60}, "expected no more than 1,000,000,000"),
+        ({"replicates": 10**13}, "replicates = 10000000000000; expected no more than 1,000,000,00"),
+        ({"replicates": 64, "precision": Precision(bias=0.1)}, "replicates and precision are both"),
         ({"dtype": torch.complex64}, "expected one of torch.float64"),
         ({"dtype": torch.float8_e5m2}, "expected one of torch.float64"),
         ({"device": None}, "device = None; expected"),
@@ -248,6 +261,26 @@ def test_arguments_out_of_range_are_refused_in_a_line(options, told):
     with pytest.raises(UsageError, match=told) as caught:
         measure(make_estimator("rloo"), TASK, **options)
     assert len(str(caught.value)) < 200
+
+
+def test_a_knob_that_is_set_to_what_it_cannot_be_is_refused():
+    estimator = make_estimator("rloo")
+    estimator.samples = 1
+    with pytest.raises(UsageError, match="rloo: samples = 1"):
+        measure(estimator, TASK)
+
+
+def test_a_task_that_gives_another_problem_each_time_is_refused():
+    class Drawn(Task):
+        name = "drawn"
+
+        def problem(self, batch: Any = None) -> Problem:
+            return Problem(
+                torch.randn(1, 2, 3, dtype=torch.float64), Cost(lambda z: z.sum((-2, -1)))
+            )
+
+    with pytest.raises(UsageError, match=r"drawn: problem\(\) returns other logits each time"):
+        measure(make_estimator("rloo"), Drawn())
 
 
 def test_generated_cases_end_well_and_hang_on_their_seed_alone():

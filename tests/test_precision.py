@@ -278,6 +278,7 @@ def load(tmp_path):
         ("precision: {max_replicates: 63}", r"max_replicates = 63: .*64"),
         ("precision: {max_seconds: -1}", "max_seconds = -1"),
         ("precision: 0.1", r"precision = 0.1"),
+        ("replicates: [64]", "replicates and precision are both given"),
         ("precision: {max_replicates: 1000}", "needs a target, variance or bias, to reach"),
         ("precision: {}", "needs a target, variance or bias, to reach"),
         ("reference: {standard_error: 0}", "reference.standard_error = 0"),

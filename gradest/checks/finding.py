@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from gradest.process_state import Code, Settings, changes
 from gradest.text import described
 
 EQUAL = 1e-9  # relative; the same sums in another order differ by less
@@ -72,13 +73,20 @@ def findings_of(
 
 
 def _found(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
+    settings, code = Settings.take(), Code.take()
     try:
         with torch.enable_grad():  # also where the plugin, or the caller, has turned it off
-            return Finding(law, *check(*subject))
+            status, detail = check(*subject)
+        if changed := changes(settings, code):
+            return Finding(law, "failed", f"{changed}, on which other estimators and tasks rely")
+        return Finding(law, status, detail)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin that calls sys.exit() is rejected, not obeyed
         return Finding(law, "failed", told(error))
+    finally:
+        settings.restore()
+        code.restore()
 
 
 def _failed(finding: Finding | None) -> bool:

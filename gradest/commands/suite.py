@@ -115,8 +115,13 @@ def _dry_run(
         print(f"{state:>8}  {named[cell.key]}", flush=True)
     # The longest cell takes its time however many jobs there are.
     expected = max(total / options.jobs, longest)
-    print(f"{len(cells)} cells, about {expected:.0f} s with {options.jobs} jobs")
+    about = f"about {expected:.0f} s" if expected >= 1 else "less than a second"
+    print(f"{_counted(len(cells), 'cell')}, {about} with {_counted(options.jobs, 'job')}")
     return _exit_status(count)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:

@@ -7,10 +7,12 @@ import torch
 
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
+from gradest.knobs import check_knobs
 from gradest.measuring.schedule import FEWEST
 from gradest.text import shortened
 
-_MOST = 2**53  # replicates and steps: float64 counts them exactly no further
+MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
+MOST_STEPS = 10**9
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _DEVICES = ("cpu", "cuda")
 SEEDS = 2**63  # seeds are below this, which tables, generators and YAML all hold
@@ -37,7 +39,7 @@ def check_arguments(
         raise UsageError(
             f"replicates = {shortened(replicates)}; at least {FEWEST} are needed for intervals"
         )
-    _check_most("replicates", replicates)
+    _check_most("replicates", replicates, MOST_REPLICATES)
     check_seed(seed)
     if adapt_steps is not None:
         _check_whole("adapt_steps", adapt_steps)
@@ -45,7 +47,7 @@ def check_arguments(
             raise UsageError(
                 f"adapt_steps = {shortened(adapt_steps)}; expected None or a number from 0 on"
             )
-        _check_most("adapt_steps", adapt_steps)
+        _check_most("adapt_steps", adapt_steps, MOST_STEPS)
     for name, given, known in (
         ("enumerate_draws", enumerate_draws, (True, False, None)),
         ("tolerant", tolerant, (True, False)),
@@ -81,6 +83,7 @@ def check_device(device: Any) -> None:
 
 def _check_made(given: Any, kind: type, name: str) -> None:
     if isinstance(given, kind):
+        check_knobs(given)
         return
     if isinstance(given, type) and issubclass(given, kind):
         told = f"the class {given.__name__}; make an instance, {given.__name__}()"
@@ -94,6 +97,6 @@ def _check_whole(name: str, given: Any) -> None:
         raise UsageError(f"{name} = {shortened(given)}; expected a whole number")
 
 
-def _check_most(name: str, given: int) -> None:
-    if given > _MOST:
-        raise UsageError(f"{name} = {shortened(given)}; expected no more than 2**53")
+def _check_most(name: str, given: int, most: int) -> None:
+    if given > most:
+        raise UsageError(f"{name} = {shortened(given)}; expected no more than {most:,}")

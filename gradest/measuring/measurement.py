@@ -26,6 +26,7 @@ from gradest.measuring.truth import Reference
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
 
+_REPLICATES = 10_000
 _WEIGHED = 64  # replicates at once whose memory is watched
 
 
@@ -33,7 +34,7 @@ def measure(
     estimator: Estimator,
     task: Task,
     *,
-    replicates: int = 10_000,
+    replicates: int | None = None,
     precision: Precision | None = None,
     enumerate_draws: bool | None = None,
     seed: int = 0,
@@ -50,7 +51,7 @@ def measure(
     to visit, these are all visited and weighted by their probabilities: the moments are exact
     (`method` is enumerated; `drawn_because` says why it is not).  `enumerate_draws` False draws
     replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many
-    as `replicates` says, or as a `precision` asks for.
+    as `replicates` says, or as a `precision` asks for, by default 10,000.
 
     `adapt_steps` None: as many as the estimator asks for.  `reference`, of the same task and by
     other draws (`gradest.measure_reference`), stands for the truth where that is unknown.
@@ -62,6 +63,9 @@ def measure(
     replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
     estimate is NaN or infinite.
     """
+    if replicates is not None and precision is not None:
+        raise UsageError("replicates and precision are both given; expected one of them")
+    replicates = _REPLICATES if replicates is None else replicates
     check_arguments(
         [estimator],
         task,

@@ -22,6 +22,7 @@ from gradest.randomness import Draws, drawing_from, global_states
 _MOST, _LEAST = 64, 2  # rows that are looked at, as many as fit at once: of costly ones few do
 _RESETS = 64  # another state may give the same estimate by chance
 _REQUESTS = 1000  # after which the noise is each row's own, or some estimators would never end
+_NUMBERS = 2, 3  # of rows, for which noise is asked
 _OWN = "draw by gradest.categorical or gradest.randomness, for every row its own"
 
 
@@ -57,10 +58,12 @@ class _InPairs(Watched):
         self._few, self._rows = few, rows
 
     def follows(self) -> bool:
-        """Whether there were as many requests as before, and each had rows."""
-        pairs = zip(self.shapes, self._before, strict=False)
-        grown = (len(s) == len(b) and s != b for s, b in pairs)
-        return len(self.shapes) == len(self._before) and all(grown)
+        """Whether there were as many requests as before, each in proportion to the rows."""
+        return len(self.shapes) == len(self._before) and all(
+            len(shape) == len(before)
+            and math.prod(shape) * self._few == math.prod(before) * self._rows
+            for shape, before in zip(self.shapes, self._before, strict=True)
+        )
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
         number, shape = len(self.shapes), tuple(shape)
@@ -129,25 +132,27 @@ def refuse_odd_noise(
 
 
 def _refuse_shared(replicator: Replicator) -> None:
-    """Raises ContractError for a request of noise that is as large for more rows.
+    """Raises ContractError for a request of noise that is not in proportion to the rows.
 
     So it is for sure where rows fare alike: otherwise an estimator that draws again for some rows
     may ask for any number.
     """
     device, asked = replicator.logits.device, []
-    for number in (2, 3):
+    for number in _NUMBERS:
         source = _OneNumber(torch.Generator(device).manual_seed(0))
         with drawing_from(source):
             replicator.each(number)
         asked.append(source.shapes)
     if len(asked[0]) != len(asked[1]) or len(asked[0]) > _REQUESTS:
         return
+    fewer, more = _NUMBERS
     for shape, other in zip(*asked, strict=True):
-        if math.prod(shape) == math.prod(other) > 0:
+        if math.prod(shape) * more != math.prod(other) * fewer:
             raise ContractError(
                 f"{replicator.estimator.name}: rows share noise (law 'rows'): noise of shape "
-                f"{list(shape)} is drawn however many rows there are; every row is a replicate and "
-                "draws its own, as sample(logits) does with the logits of all rows"
+                f"{list(shape)} is drawn for {fewer} rows and {list(other)} for {more}; every row "
+                "is a replicate and draws its own, as sample(logits) does with the logits of all "
+                "rows"
             )
 
 

@@ -19,9 +19,12 @@ from gradest.measuring.noise import (
 )
 from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visit_outcomes
 from gradest.measuring.probes import Probed, probe
+from gradest.measuring.problems import problem_of
 from gradest.measuring.replicator import PILOT_ROWS, Replicator
 from gradest.randomness import Draws, drawing_from, global_randomness_kept
 from gradest.registry import built_in
+
+_NOT_ASKED_FOR = Unlisted("enumerate_draws is False")
 
 
 class Prepared(NamedTuple):
@@ -31,6 +34,7 @@ class Prepared(NamedTuple):
     chunk: int  # replicates that fit the memory budget at once
     looks: tuple[Look, ...]  # at its variance on the way
     probed: Probed | None  # what the cost was before, where it was tried
+    draws: bool  # whether a call asks for noise, as far as one that was looked at tells
     by_reset: bool  # whether reset drew, and no step of adapt has changed the state since
 
     def repeat(self) -> None:
@@ -51,12 +55,14 @@ class Prepared(NamedTuple):
         `enumerate_draws` is as in `measure`, `more` [B, R, N · K] -> [B, R, C] as in `enumerated`.
         Raises UsageError for draws that cannot be enumerated though they should.
         """
+        if enumerate_draws is False and self.draws:
+            return _NOT_ASKED_FOR
         limit = 1 if enumerate_draws is False else LIMIT
         found = visit_outcomes(self.replicator, limit, more, self.chunk)
         if isinstance(found, Enumerated) and found.outcomes == 1:
             refuse_shared_by_state(self.replicator, self.by_reset)
         if enumerate_draws is False and isinstance(found, Unlisted):
-            return Unlisted("enumerate_draws is False")
+            return _NOT_ASKED_FOR
         if enumerate_draws and isinstance(found, Unlisted):
             raise UsageError(f"{self.title}: the draws cannot be enumerated: {found.reason}")
         return found
@@ -82,6 +88,7 @@ def prepared(
     probed = None
     if not built_in(type(task)):
         probed = probe(task.name, replicator.problem, replicator.logits)
+        _refuse_another_problem(task, replicator.problem.logits)
     watched = Watched(source.generator)  # the same draws, looked at
     with drawing_from(watched):
         chunk = replicator.pilot(watched)
@@ -89,7 +96,17 @@ def prepared(
         refuse_odd_noise(replicator, watched.shapes, PILOT_ROWS, chunk)
         refuse_talking_rows(replicator)
     looks = tuple(adapted(replicator, steps, chunk))
-    return Prepared(replicator, chunk, looks, probed, by_reset)
+    return Prepared(replicator, chunk, looks, probed, bool(watched.shapes), by_reset)
+
+
+def _refuse_another_problem(task: Task, logits: Tensor) -> None:
+    """Raises UsageError for a task that does not give these logits again."""
+    again = problem_of(task).logits
+    if again.shape != logits.shape or not torch.equal(again, logits):
+        raise UsageError(
+            f"{task.name}: problem() returns other logits each time, so that no two estimators "
+            "are measured on the same problem; draw them from a torch.Generator with a fixed seed"
+        )
 
 
 def randomness_kept(seed: int, *subjects: Estimator | Task) -> AbstractContextManager[None]:

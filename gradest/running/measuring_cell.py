@@ -11,7 +11,6 @@ from gradest.knobs import build
 from gradest.measuring.measurement import measure
 from gradest.measuring.precision import Precision, planned
 from gradest.measuring.replicator import Replicator
-from gradest.measuring.schedule import FEWEST
 from gradest.measuring.truth import Reference, known
 from gradest.registry import Registry
 from gradest.running.cells import EstimatorCell, Payload
@@ -38,7 +37,7 @@ class MeasuringCell(EstimatorCell):
         measurement = measure(
             build(registry.estimator(self.estimator), self.estimator_knobs),
             build(registry.task(self.task), self.task_knobs),
-            replicates=self.replicates or FEWEST,
+            replicates=self.replicates,
             precision=None if self.precision is None else Precision(**self.precision),
             enumerate_draws=self.enumerate_draws,
             tolerant=self.tolerant,

@@ -192,12 +192,7 @@ class Process:
         """How it ended."""
         if not wait([self.status], _DYING):
             return "its process closed its connection"
-        status = self._read()
-        if status is None:
-            return "its process died"
-        if status < 0:
-            return f"its process died: signal {-status} ({signal.Signals(-status).name})"
-        return f"its process died: exit status {status}"
+        return ending(self._read())
 
 
 def in_own_process(job: Job, timeout: float | None) -> Any:
@@ -239,6 +234,15 @@ def in_processes(
     finally:
         for process in (*busy, *idle):
             process.close()
+
+
+def ending(status: int | None) -> str:
+    """How a process ended, by its exit status, negative for a signal and None where unknown."""
+    if status is None:
+        return "its process died"
+    if status < 0:
+        return f"its process died: signal {-status} ({signal.Signals(-status).name})"
+    return f"its process died: exit status {status}"
 
 
 def too_long(timeout: float) -> str:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import KnobError, SuiteError, UsageError
 from gradest.knobs import Positive, build, grid, suggestion
+from gradest.measuring.arguments import MOST_REPLICATES, MOST_STEPS
 from gradest.measuring.monte_carlo_truth import ReferencePrecision
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.precision import Precision
@@ -29,8 +30,6 @@ from gradest.training.settings import Annealing, Evaluation, GradientLooks, Trai
 Entries = list[Any]
 
 MOST_CELLS = 10_000
-MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
-MOST_STEPS = 10**9
 
 _VALUES, _OUTERMOST = 2, 3  # of a nested level, at least, for its share to be told with an interval
 
@@ -135,6 +134,10 @@ class SuiteSource:
             else:
                 message = f"{name} = {shortened(problem['input'])}: {problem['msg'].lower()}"
             raise self.error(place, message) from None
+        if settings.precision and "replicates" in settings.model_fields_set:
+            raise self.error(
+                ("replicates",), "replicates and precision are both given; expected one of them"
+            )
         for place in _WITHOUT_REPEATS:
             self._refuse_repeats(place)
         return settings

@@ -120,9 +120,8 @@ def _tell(status: int, number: int) -> None:
 def _be_a_child(connection: int, out: int, err: int) -> None:
     """Answer calls until whoever asks is gone; never returns."""
     try:
-        parent = os.getppid()
         os.setsid()  # so that the child and whatever it starts are ended together
-        _end_with(parent)
+        end_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for given, stream in ((out, 1), (err, 2)):
             os.dup2(given, stream)
@@ -133,8 +132,9 @@ def _be_a_child(connection: int, out: int, err: int) -> None:
         os._exit(1)
 
 
-def _end_with(parent: int) -> None:
+def end_with_parent() -> None:
     """Let this process end when its parent does."""
+    parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before that was said
