@@ -52,5 +52,5 @@ def test_endings_are_told_apart(ending, line, name):
 def test_a_death_is_seen_and_the_next_case_runs(tmp_path):
     (tmp_path / "dies.py").write_text("import os\nos._exit(3)")
     with Child(tmp_path) as child:
-        assert "died with 3" in child.run(["--check", "dies.py"]).trouble
+        assert "died with 3" in child.run(["--list", "--plugin", "dies.py"]).trouble
         assert child.run(["--check", "none.py"]).status == 2
