@@ -4,12 +4,12 @@ import math
 import textwrap
 
 from gradest import formula, references
-from gradest.contracts import Estimator
+from gradest.contracts import Estimator, built_in
 from gradest.docstrings import citation, headline
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.markdown import escape, table
-from gradest.registry import Registry, built_in
+from gradest.registry import Registry
 from gradest.running.suite import suite_names
 
 _WIDTH = 100

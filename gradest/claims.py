@@ -19,6 +19,14 @@ def _number(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool)
 
 
+VERSION = "a whole number from 1 on"
+
+
+def is_version(x: Any) -> bool:
+    """Whether it can be the version of a task or an estimator."""
+    return _whole(x) and x >= 1
+
+
 _TRUTH = (lambda x: isinstance(x, bool), "True or False")
 _TEXT = (lambda x: isinstance(x, str), "a string")
 _COUNT = (lambda x: x is None or _whole(x), "a whole number or None")
@@ -36,6 +44,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bounds": _TRUTH,
     "evaluations": _TEXT,
     "adapt_steps": (_whole, "a whole number"),
+    "version": (is_version, VERSION),
     "laws": _NAMES,
     "degree": (lambda x: x is None or _number(x), "a number or None"),
     "limit": (lambda x: isinstance(x, Mapping), "a mapping of knobs to values"),

@@ -35,6 +35,7 @@ _LISTED = 2**27  # numbers in all codes together, which methods that visit all o
 class Task(Knobs, ABC):
     """A cost and the logits at which its gradient is wanted."""
 
+    version: ClassVar[int] = 1  # raised where the problem changes on purpose
     relaxable: ClassVar[bool] = True  # f is defined and differentiable on the simplex
     parameters: ClassVar[tuple[str, ...]] = ()  # names of groups that the logits are a function of
 
@@ -95,6 +96,7 @@ class Estimator(Knobs, ABC):
     attributes are claims, which the conformance battery tests in both directions.
     """
 
+    version: ClassVar[int] = 1  # raised where the estimates change on purpose
     unbiased: ClassVar[bool] = True  # E ĝ = ∇ E f for every f
     relaxes: ClassVar[bool] = False  # evaluates or differentiates f off the vertices
     differentiates: ClassVar[bool] = False  # uses the derivative of f
@@ -166,6 +168,11 @@ class Tuned(Estimator):
         """Only while tuning: else every estimate would pay for a graph that nobody walks."""
         for parameter in self._parameters:
             parameter.requires_grad_(wanted)
+
+
+def built_in(found: type) -> bool:
+    """Whether a class is the catalogue's own, and no plugin from elsewhere."""
+    return found.__module__.startswith(f"{__package__}.")
 
 
 def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | None:

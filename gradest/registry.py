@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from gradest import claims
-from gradest.contracts import Estimator, Model, Task
+from gradest.contracts import Estimator, Model, Task, built_in
 from gradest.errors import PluginError, UsageError
 from gradest.knobs import build, examine, suggestion
 from gradest.process_state import preserving
@@ -120,7 +120,6 @@ _copies: list[tempfile.TemporaryDirectory] = []  # kept until this process ends
 
 
 @cache
-@cache
 def _loaded(shipment: Shipment, only: frozenset[str] | None) -> Registry:
     return Registry.load(shipment.unpacked(), only)
 
@@ -217,22 +216,7 @@ def is_test(stem: str) -> bool:
     return stem.startswith("test_") or stem == "conftest"
 
 
-def built_in(found: type) -> bool:
-    """Whether the class is the catalogue's own, and no plugin from elsewhere."""
-    return found.__module__.startswith(f"{__package__}.")
-
-
-def source_digest(cls: type) -> str:
-    """SHA-256 of the plugin's file and of the helpers in its folder.
-
-    Helpers count whether the plugin imports them or not: measuring once too often is cheap,
-    keeping a stale number is not.
-    """
-    path = Path(inspect.getfile(cls))
-    return digest_of([path, *_regular(path.parent, "_*.py")])
-
-
-def digest_of(files: Iterable[Path]) -> str:
+def _digest_of(files: Iterable[Path]) -> str:
     """SHA-256 of the names and contents of these files."""
     total = hashlib.sha256()
     for file in files:
@@ -309,7 +293,7 @@ def _package(folder: Path) -> str:
     Its name changes with the files, so that an edited helper is imported anew in a process that
     has already seen it.
     """
-    content = f"{folder} {digest_of(_regular(folder, '*.py'))}"
+    content = f"{folder} {_digest_of(_regular(folder, '*.py'))}"
     name = f"gradest_plugins_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         package = ModuleType(name)
@@ -363,4 +347,7 @@ def _named(found: type, name: str) -> type:
     examine(found)
     if issubclass(found, Estimator):
         claims.examine(found)
+    elif not claims.is_version(found.version):
+        told = f"version = {found.version!r}; {claims.VERSION} was expected"
+        raise PluginError(f"{found.__name__}: {told}")
     return found

@@ -18,12 +18,12 @@ from torch.nn.functional import softplus
 
 from gradest import Cost, Problem
 from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
+from gradest.code_digest import digest_of_class
 from gradest.contracts import Model
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, knob_defaults
 from gradest.objectives import beside, nested
 from gradest.randomness import Draws, drawing_from, draws
-from gradest.registry import source_digest
 from gradest.threads import one_thread
 
 from ._cache import cached_state
@@ -92,7 +92,7 @@ class ImageModel(Model):
         """Trained; only the encoder, where gradients arrive, asks for them."""
         defaults = knob_defaults(type(self))
         plain = replace(self, **{knob: defaults[knob] for knob in self.measured_alone})
-        identity = {**plain.knobs, "source": source_digest(type(self))}
+        identity = {**plain.knobs, "code": digest_of_class(type(self))}
         state = cached_state(self.name, identity, lambda: plain._trained().state_dict())
         networks = self.networks(self.seed)
         networks.load_state_dict(state)

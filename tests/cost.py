@@ -135,7 +135,9 @@ def _cell(name: str, knobs: dict[str, Any], task: str, categories: int) -> Measu
         adapt_steps=1,
         dtype="float64",
         device="cpu",
-        sources={},
+        code={},
+        task_version=1,
+        estimator_version=1,
     )
 
 

@@ -25,6 +25,7 @@ UNREADABLE = [
     ("categories", "2", "a whole number or None"),
     ("outcomes", -1, "a whole number or None"),
     ("adapt_steps", 0.5, "a whole number"),
+    ("version", 0, "a whole number from 1 on"),
     ("unbaised", False, "unbaised claims nothing; is 'unbiased' meant?"),
 ]
 

@@ -1,6 +1,7 @@
 """`--report A B`: the files that a comparison leaves, what it says, how it exits."""
 
 import json
+import re
 import shutil
 from datetime import UTC, datetime
 from functools import partial
@@ -144,6 +145,17 @@ def test_a_regression_fails_and_its_reverse_does_not(runs, compare):
     status, out, _, folder = compare(runs["worse"], runs["base"])
     assert status == 0 and "no regression" in out
     assert "## Better" in (folder / "comparison.md").read_text()
+
+
+def test_versions_that_differ_are_said(runs, compare, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(runs["again"], other)
+    run = json.loads((other / "run.json").read_text())
+    run["implementations"]["mine"] = 2
+    write_json(other / "run.json", {k: v for k, v in run.items() if k != "checksum"})
+    _, _, _, folder = compare(runs["base"], other)
+    text = (folder / "comparison.md").read_text()
+    assert re.search(r"\| version of mine +\| +\| \*\*2\*\* ", text)
 
 
 def test_three_runs_are_all_compared_with_the_first(runs, compare):

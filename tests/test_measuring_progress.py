@@ -225,7 +225,9 @@ def test_a_cell_of_a_suite_is_silent(looks):
         dtype="float64",
         tolerant=False,
         device="cpu",
-        sources={},
+        code={},
+        task_version=1,
+        estimator_version=1,
     )
     cell.outcome(gradest.registry.Registry.load(), None, None)
     assert looks.opened == 0

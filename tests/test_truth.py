@@ -21,6 +21,7 @@ from gradest.measuring.parameters import LOG_ALPHA, projections
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.truth import Reference, Truth, estimated, known
 from gradest.registry import Registry, Shipment, catalogue_estimators
+from gradest.running import truths
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
@@ -493,6 +494,15 @@ def test_another_precision_of_the_reference_measures_its_cells_again(ran):
     assert kinds(last).count(("reference", "vast")) == 2  # the first is in the journal still
     assert kinds(last).count(("cell", "vast")) == 6
     assert back.reference_se.tolist() == rows.reference_se.tolist()
+
+
+def test_a_reference_by_an_estimator_that_has_changed_is_measured_again(ran, monkeypatch):
+    _, records = ran()
+    monkeypatch.setattr(truths, "digest_of_class", lambda cls: f"another {cls.__name__}")
+    _, after = ran()
+    assert len({r["key"] for r in after if r["kind"] == "reference"}) == 2
+    more = kinds(after)[len(kinds(records)) :]
+    assert more == [("reference", "vast"), ("cell", "vast"), ("cell", "vast")]
 
 
 def test_tasks_with_other_knobs_have_references_of_their_own(ran):

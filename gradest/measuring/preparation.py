@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradest.contracts import Estimator, Task
+from gradest.contracts import Estimator, Task, built_in
 from gradest.errors import UsageError
 from gradest.measuring.adaptation import Look, adapted
 from gradest.measuring.company import refuse_talking_rows
@@ -22,7 +22,6 @@ from gradest.measuring.probes import Probed, probe
 from gradest.measuring.problems import problem_of
 from gradest.measuring.replicator import PILOT_ROWS, Replicator
 from gradest.randomness import Draws, drawing_from, global_randomness_kept
-from gradest.registry import built_in
 
 _NOT_ASKED_FOR = Unlisted("enumerate_draws is False")
 

@@ -31,8 +31,8 @@ MOST = 0.5  # of all cells, below which a comparison says little of the runs
 _FIGURE = "comparison"
 _TABLES = ("differences.csv", "differences.parquet")
 _FACTS = (
-    *("suite", "command", "started", "commit", "plugins", "versions", "machine", "seeds"),
-    *("replicates", "precision", "dtype", "training"),
+    *("suite", "command", "started", "commit", "plugins", "versions", "implementations"),
+    *("machine", "seeds", "replicates", "precision", "dtype", "training"),
 )
 _OWN = ("command", "started")  # of every run, and no difference
 _READING = f"""\
@@ -206,7 +206,10 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name in _FACTS:
         value = facts.get(name)
-        if isinstance(value, Mapping):
+        if name == "implementations" and isinstance(value, Mapping):
+            # A line for each of forty that are at their first version would hide the others.
+            found |= {f"version of {key}": str(each) for key, each in value.items() if each != 1}
+        elif isinstance(value, Mapping):
             of = "" if name in ("versions", "machine") else f"{name}: "
             found |= {f"{of}{key}": listed(each) for key, each in value.items()}
         elif name == "command" and isinstance(value, Sequence):

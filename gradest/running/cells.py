@@ -9,30 +9,44 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gradest.contracts import built_in
 from gradest.measuring.truth import Reference
-from gradest.registry import Registry, built_in
+from gradest.registry import Registry
 from gradest.text import in_a_line
 
 Payload = dict[str, Any]
 
 
+# By what a number is computed, and not what is computed: fields that no draw depends on.
+_BY_WHAT = ("code", "device", "task_version", "estimator_version")
+
+
 @dataclass(frozen=True)
 class Keyed:
-    """Plain data with a key: everything that determines the numbers."""
+    """Plain data with a key and a seed.
+
+    The key tells whether a recorded row is still valid: it covers everything that determines the
+    numbers, the code that computes them among it.  The seed depends on what is measured alone, so
+    that another version of the code, which computes the same, gives the same numbers.
+    """
+
+    code: Mapping[str, str]  # digests of what computes the numbers, and the version of torch
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of it all."""
-        return hashlib.sha256(self._identity.encode()).hexdigest()
-
-    @property
-    def _identity(self) -> str:
-        return canonical(asdict(self))
+        """SHA-256 of all fields."""
+        return _hash(canonical(self._fields))
 
     @property
     def draw_seed(self) -> int:
-        """Depends on the cell alone, so that it gives the same numbers in any company."""
-        return int(hashlib.sha256(f"draws {self.key}".encode()).hexdigest()[:15], 16)
+        """The same in any company, at any place in a suite, and in every version of the code."""
+        measured = {k: v for k, v in self._fields.items() if k not in _BY_WHAT}
+        return int(_hash(f"draws {canonical(measured)}")[:15], 16)
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        """Those that a number may depend on."""
+        return asdict(self)
 
 
 class Cell(Keyed, ABC):
@@ -66,8 +80,10 @@ class EstimatorCell(Cell):
 
     task: str
     task_knobs: Mapping[str, Any]
+    task_version: int
     estimator: str
     estimator_knobs: Mapping[str, Any]
+    estimator_version: int
     seed: int
 
     @property
@@ -97,6 +113,10 @@ def labels(cells: Sequence[Cell]) -> dict[str, str]:
         )
         for cell in cells
     }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def canonical(data: Any) -> str:

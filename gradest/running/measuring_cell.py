@@ -31,7 +31,6 @@ class MeasuringCell(EstimatorCell):
     dtype: str
     tolerant: bool
     device: str
-    sources: Mapping[str, str]  # what the numbers were computed by
 
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         measurement = measure(

@@ -20,7 +20,6 @@ class PropertyCell(Cell):
     name: str
     knobs: Mapping[str, Any]
     seed: int
-    sources: Mapping[str, str]
 
     @property
     def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:

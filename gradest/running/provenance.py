@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,9 +14,11 @@ from typing import Any
 import torch
 
 from gradest import __version__
+from gradest.code_digest import digest_of_class
+from gradest.contracts import built_in
 from gradest.docstrings import body, citation
-from gradest.registry import Registry, built_in, source_digest
-from gradest.running.cells import EstimatorCell
+from gradest.registry import Registry
+from gradest.running.cells import Cell, EstimatorCell
 from gradest.running.suite import Suite
 from gradest.text import in_a_line
 
@@ -45,6 +48,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         },
         "commit": _commit(),
         "plugins": _plugins(suite, registry),
+        "implementations": _implementations(suite.cells),
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
@@ -66,12 +70,25 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
 
 
 def _plugins(suite: Suite, registry: Registry) -> dict[str, str]:
-    """name -> the first digits of the SHA-256 of its source, of what the commit does not tell."""
+    """name -> the first digits of the digest of its code, of what the commit does not tell."""
     cells = [cell for cell in suite.cells if isinstance(cell, EstimatorCell)]
     tasks = {registry.task(cell.task) for cell in cells}
     estimators = {registry.estimator(cell.estimator) for cell in cells}
     foreign = (found for found in tasks | estimators if not built_in(found))
-    return {found.name: source_digest(found)[:12] for found in foreign}
+    return {found.name: digest_of_class(found)[:12] for found in foreign}
+
+
+def _implementations(cells: Sequence[Cell]) -> dict[str, int]:
+    """name -> the version of each task and estimator."""
+    return {
+        name: version
+        for cell in cells
+        if isinstance(cell, EstimatorCell)
+        for name, version in (
+            (cell.task, cell.task_version),
+            (cell.estimator, cell.estimator_version),
+        )
+    }
 
 
 def _accelerator(suite: Suite) -> dict[str, str]:

@@ -27,6 +27,7 @@ IDENTITY = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
     *("parameter", "status", "reason"),
 )
+VERSIONS = ("task_version", "estimator_version")
 SIZE = ("batch", "latents", "categories", "coordinates")
 PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "precision")
 REFERENCE = ("reference", "reference_by", "reference_se")
@@ -45,7 +46,18 @@ COST = (
     *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
     "work_variance",
 )
-COLUMNS = (*IDENTITY, *SIZE, *PROTOCOL, *REFERENCE, *BIAS, *VARIANCE, *VALUE, *ODD, *COST)
+COLUMNS = (
+    *IDENTITY,
+    *SIZE,
+    *PROTOCOL,
+    *REFERENCE,
+    *BIAS,
+    *VARIANCE,
+    *VALUE,
+    *ODD,
+    *COST,
+    *VERSIONS,
+)
 TEXT = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "dtype", "parameter"),
     *("status", "reason", "method", "reference", "reference_by", "precision", "verdict", "note"),
@@ -354,6 +366,8 @@ def _identity(suite: str, record: Record, parameter: str) -> dict[str, Any]:
         "status": record["status"],
         "reason": record["reason"],
         "replicates": cell.get("replicates"),
+        # Records of before there were versions are of the first.
+        **{name: cell.get(name, 1) for name in VERSIONS},
     }
 
 

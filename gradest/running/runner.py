@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from gradest.contracts import Task
+from gradest.contracts import Task, built_in
 from gradest.errors import Inapplicable, UsageError
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import DEFAULT, ReferencePrecision
 from gradest.measuring.truth import Reference
 from gradest.process_state import Code, Settings, changes
-from gradest.registry import Registry, Shipment, built_in
+from gradest.registry import Registry, Shipment
 from gradest.running.cells import Cell, EstimatorCell, canonical, foreign, labels
 from gradest.running.folder import alone_in
 from gradest.running.journal import Journal, Record, append_if_shared

@@ -5,31 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from gradest import (
-    categorical,
-    concrete,
-    contracts,
-    costs,
-    inference,
-    measuring,
-    moments,
-    objectives,
-    properties,
-    randomness,
-    training,
-)
+from gradest.code_digest import digest_of_class, digest_of_code
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.knobs import Knobs, suggestion
+from gradest.measuring.measurement import measure
 from gradest.measuring.precision import Precision
 from gradest.process_state import preserving
-from gradest.properties import Property, find_property
-from gradest.registry import Registry, digest_of, source_digest
+from gradest.properties import Property, find_property, run_property
+from gradest.registry import Registry
 from gradest.running.cells import Cell, EstimatorCell
 from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.plain_yaml import Place
@@ -38,11 +26,9 @@ from gradest.running.size import refuse_too_large
 from gradest.running.suite_file import Member, SuiteFile, SuiteSource
 from gradest.running.training_cell import TrainingCell
 from gradest.text import shortened
+from gradest.training.course import trained
 
-SUITES = Path(inference.__file__).parents[1] / "suites"
-# What a number depends on beside its plugins.
-_MODULES = (categorical, contracts, costs, moments, objectives, randomness)
-_MEASURING = (inference, measuring)
+SUITES = Path(__file__).parents[1] / "suites"
 
 
 @dataclass(frozen=True)
@@ -154,15 +140,15 @@ def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
 
 
 def _property_cells(settings: SuiteFile, found: Iterable[Property]) -> Iterator[PropertyCell]:
-    sources = {"core": _digest([*_MODULES, concrete], [properties]), "torch": torch.__version__}
+    code = {"core": _digest(run_property), "torch": torch.__version__}
     for each, seed in itertools.product(found, settings.seeds):
-        yield PropertyCell(name=each.name, knobs=each.knobs, seed=seed, sources=sources)
+        yield PropertyCell(name=each.name, knobs=each.knobs, seed=seed, code=code)
 
 
 def _measuring_cells(
     settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
 ) -> Iterator[MeasuringCell]:
-    sources = _sources([*tasks, *estimators], _digest(_MODULES, _MEASURING))
+    code = _code([*tasks, *estimators], _digest(measure))
     for task, estimator, dtype, seed, count in itertools.product(
         tasks,
         estimators,
@@ -171,7 +157,7 @@ def _measuring_cells(
         [None] if settings.precision else settings.replicates,
     ):
         yield MeasuringCell(
-            **_pair(task, estimator, sources),
+            **_pair(task, estimator, code),
             seed=seed,
             replicates=count,
             precision=settings.precision and settings.precision.model_dump(),
@@ -186,12 +172,12 @@ def _measuring_cells(
 def _training_cells(
     settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
 ) -> Iterator[TrainingCell]:
-    sources = _sources([*tasks, *estimators], _digest(_MODULES, (*_MEASURING, training)))
+    code = _code([*tasks, *estimators], _digest(trained))
     for task, estimator, rate, seed in itertools.product(
         tasks, estimators, settings.training.learning_rate, settings.seeds
     ):
         yield TrainingCell(
-            **_pair(task, estimator, sources),
+            **_pair(task, estimator, code),
             seed=seed,
             learning_rate=rate,
             training=settings.training.model_dump(exclude={"learning_rate"}),
@@ -199,9 +185,9 @@ def _training_cells(
         )
 
 
-def _sources(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], dict[str, str]]:
-    """What the numbers of a pair are computed by; each file is read once."""
-    digests = {cls: source_digest(cls) for cls in {type(member) for member in members}}
+def _code(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], dict[str, str]]:
+    """What the numbers of a pair are computed by; each class is digested once."""
+    digests = {cls: digest_of_class(cls) for cls in {type(member) for member in members}}
     return lambda task, estimator: {
         "task": digests[type(task)],
         "estimator": digests[type(estimator)],
@@ -211,22 +197,23 @@ def _sources(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator],
 
 
 def _pair(
-    task: Task, estimator: Estimator, sources: Callable[[Task, Estimator], dict[str, str]]
+    task: Task, estimator: Estimator, code: Callable[[Task, Estimator], dict[str, str]]
 ) -> dict[str, Any]:
     """What every cell says of the two that it brings together."""
     return {
         "task": task.name,
         "task_knobs": task.knobs,
+        "task_version": task.version,
         "estimator": estimator.name,
         "estimator_knobs": estimator.knobs,
-        "sources": sources(task, estimator),
+        "estimator_version": estimator.version,
+        "code": code(task, estimator),
     }
 
 
-def _digest(modules: Iterable[ModuleType], packages: Iterable[ModuleType]) -> str:
-    own = [Path(module.__file__) for module in modules]
-    folders = [Path(package.__file__).parent for package in packages]
-    return digest_of([*own, *(file for folder in folders for file in sorted(folder.glob("*.py")))])
+def _digest(function: Callable[..., Any]) -> str:
+    """Of the code that the function runs."""
+    return digest_of_code(function.__module__)
 
 
 def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:

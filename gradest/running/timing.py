@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from gradest.contracts import built_in
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry, Shipment, built_in
+from gradest.registry import Registry, Shipment
 from gradest.running.cells import foreign
 from gradest.running.clock import seconds_of
 from gradest.running.measuring_cell import MeasuringCell

@@ -12,7 +12,7 @@ from gradest.knobs import build
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.truth import Reference
 from gradest.registry import Registry
-from gradest.running.cells import EstimatorCell, Payload, canonical
+from gradest.running.cells import EstimatorCell, Payload
 from gradest.running.clock import seconds_of
 from gradest.running.trial import expected_seconds
 from gradest.threads import one_thread
@@ -46,13 +46,12 @@ class TrainingCell(EstimatorCell):
     learning_rate: float
     training: Mapping[str, Any]
     device: str
-    sources: Mapping[str, str]
 
     @property
-    def _identity(self) -> str:
+    def _fields(self) -> dict[str, Any]:
         """Without how often the training is saved, which changes no number."""
         named = {k: v for k, v in self.training.items() if k != "checkpoint_seconds"}
-        return canonical({**asdict(self), "training": named})
+        return {**asdict(self), "training": named}
 
     @property
     def _file(self) -> str:

@@ -1,22 +1,22 @@
 """What stands for unknown truths in a run: measured once a task, kept in the journal."""
 
-import inspect
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 
-from gradest.contracts import Task
+from gradest.code_digest import digest_of_class, digest_of_code
+from gradest.contracts import Task, built_in
 from gradest.costs import outcomes
 from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
 from gradest.objectives import closed_form
-from gradest.registry import Registry, Shipment, built_in, catalogue_estimators, digest_of
-from gradest.running.cells import Keyed, canonical
+from gradest.registry import Registry, Shipment, catalogue_estimators
+from gradest.running.cells import Keyed
 from gradest.running.journal import Journal, Record
 from gradest.running.measuring_cell import MeasuringCell
 from gradest.running.processes import Failed, Job, UnderWay, in_processes
@@ -27,37 +27,54 @@ from gradest.text import described, in_a_line
 
 @dataclass(frozen=True)
 class ReferenceCell(Keyed):
-    """The truth of a task, to be measured: plain data like a Cell."""
+    """The truth of a task, to be measured: plain data like a Cell.
+
+    Which estimator of the catalogue it is measured by is chosen then; the record says so.
+    """
 
     task: str
     task_knobs: Mapping[str, Any]
+    task_version: int
     device: str
     precision: Mapping[str, Any]
-    sources: Mapping[str, str]
 
     @property
-    def _identity(self) -> str:
-        return f"reference {canonical(asdict(self))}"
+    def _fields(self) -> dict[str, Any]:
+        return {"reference": asdict(self)}  # no cell of another kind has this key
 
 
 def _reference_cell(cell: MeasuringCell, precision: ReferencePrecision) -> ReferenceCell:
-    """What stands for the truth of the cell's task where that is unknown.
-
-    Any estimator of the catalogue may be taken for it, so all their sources count.
-    """
-    shared = {name: cell.sources[name] for name in ("task", "core", "torch")}
+    """What stands for the truth of the cell's task where that is unknown."""
     return ReferenceCell(
-        cell.task,
-        cell.task_knobs,
-        cell.device,
-        precision.model_dump(),
-        {**shared, "catalogue": _catalogue_digest()},
+        code={
+            "task": cell.code["task"],
+            "core": digest_of_code(measure_reference.__module__),
+            "torch": cell.code["torch"],
+        },
+        task=cell.task,
+        task_knobs=cell.task_knobs,
+        task_version=cell.task_version,
+        device=cell.device,
+        precision=precision.model_dump(),
     )
 
 
-@cache
-def _catalogue_digest() -> str:
-    return digest_of(Path(inspect.getfile(e)) for e in catalogue_estimators().values())
+def _key(of: str, estimator: str) -> str:
+    """Of the reference that answers the key `of`, measured by this estimator as it is written."""
+    code = digest_of_class(catalogue_estimators()[estimator])
+    return hashlib.sha256(f"{of} {estimator} {code}".encode()).hexdigest()
+
+
+def _recorded(journal: Journal) -> dict[str, Record]:
+    """The key of a reference cell -> its record, if its estimator is the one that it was."""
+    return {
+        record["of"]: record
+        for record in journal.records()
+        if record["kind"] == "reference"
+        and "of" in record  # those of before do not say what code they are by
+        and record["reference"]["estimator"] in catalogue_estimators()
+        and record["key"] == _key(record["of"], record["reference"]["estimator"])
+    }
 
 
 def references(
@@ -75,7 +92,7 @@ def references(
     wanted = {c.key: _reference_cell(c, precision) for c in cells}
     unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, shipment, workers)
     asked = {key: r for key, r in wanted.items() if unknown[r.key]}
-    found = {r["key"]: r for r in journal.records() if r["kind"] == "reference"}
+    found = _recorded(journal)
     missing = {c.key: c for c in asked.values() if c.key not in found}
     if missing:
         jobs = [
@@ -95,6 +112,9 @@ def references(
                 if record["reference"] is None:
                     shown.done(task, "failed", record["reason"])
                     continue
+                by = record["reference"]["estimator"]
+                named = {"kind": "reference", "of": job.key, "key": _key(job.key, by)}
+                record = {**named, "cell": asdict(missing[job.key]), **record}
                 journal.append(record)
                 found[job.key] = record
                 shown.done(f"{task} by {record['reference']['estimator']}", "ok", "")
@@ -102,21 +122,20 @@ def references(
 
 
 def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
-    """The record of a reference; without one, but with the reason, where measuring it failed.
+    """A reference; without one, but with the reason, where measuring it failed.
 
     It fails where no estimator of the catalogue applies, or where the task raises.
     """
     torch.set_num_threads(1)
     precision = ReferencePrecision(**cell.precision)
-    identity = {"kind": "reference", "key": cell.key, "cell": asdict(cell)}
     try:
         task = _task(cell, shipment)
         found = measure_reference(
             task, precision, seed=cell.draw_seed, device=cell.device, progress=False
         )
     except (Exception, SystemExit) as error:  # a cost that raises ends its own cells and no others
-        return {**identity, "reference": None, "reason": described(error)}
-    return {**identity, "reference": found.to_json()}
+        return {"reference": None, "reason": described(error)}
+    return {"reference": found.to_json()}
 
 
 def _unknown_truths(
