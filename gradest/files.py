@@ -9,11 +9,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from gradest.text import in_a_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _STAGED = ".staged"  # in a folder: files on their way, not all there yet
 _COMPLETE = ".complete"  # all there: they only have to be moved to their places
@@ -76,7 +77,7 @@ def checksum(data: Any) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
+def write_frame(path: Path, frame: "pd.DataFrame") -> None:
     """As Parquet or CSV, by the path's suffix."""
     if path.suffix == ".parquet":
         write_atomically(path, lambda partial: frame.to_parquet(partial, index=False))

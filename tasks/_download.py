@@ -5,16 +5,17 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from gradest.errors import DataError
 
 from ._cache import cache_folder
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 18  # bytes
@@ -141,8 +142,11 @@ def _fetch(downloader: Callable[..., Any], url: str, path: Path, name: str) -> N
         download(url, str(path), None)
 
 
-def _progress() -> Progress:
+def _progress() -> "Progress":
     """Bars on a terminal's standard error; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -157,7 +161,7 @@ def _progress() -> Progress:
 class _Bar:
     """What pooch asks of a progress bar, drawn by rich."""
 
-    def __init__(self, progress: Progress, name: str) -> None:
+    def __init__(self, progress: "Progress", name: str) -> None:
         self._progress = progress
         self._task = progress.add_task(name, total=None)
 

@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from gradest.errors import DataError
@@ -109,6 +108,8 @@ def _image_set(name: str) -> ImageSet:
 
 def _digits(rows: slice, files: list[Content]) -> Pixels:
     """A pixel is one from half of the full ink (16) on."""
+    from sklearn.datasets import load_digits  # here: it takes as long to load as torch
+
     return (load_digits().data[rows] >= 8).astype(np.uint8)
 
 
