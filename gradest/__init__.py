@@ -24,9 +24,9 @@ from gradest.training.networks import load_networks
 # to load, and whoever only measures needs neither.
 _LATER = {
     "plots": "gradest.plots",
-    "rank": "gradest.analysis.frames",
-    "read_results": "gradest.analysis.frames",
-    "read_training": "gradest.analysis.frames",
+    "rank": "gradest.report",
+    "read_results": "gradest.report",
+    "read_training": "gradest.report",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gradest.analysis.budget import crossovers, mean_of, passes
+from gradest.report.frames.budget import crossovers, mean_of, passes
 
 
 def row(label, verdict, bias_sq, variance, spread=0.0, evaluations=1, backward=0):

@@ -14,7 +14,7 @@ import readme
 import gradest
 from gradest import all_estimators, all_tasks, cli
 from gradest.cli import main
-from gradest.report import figures
+from gradest.report.studies import figures
 from gradest.running.suite import suite_names
 
 ROOT = Path(__file__).parent.parent

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradest.analysis.differences import COLUMNS, UNTOLD, WORSE
 from gradest.cli import main
 from gradest.files import write_json
-from gradest.plots.comparison import NAMED, comparison
 from gradest.registry import Registry, Shipment
-from gradest.report import comparison as report
+from gradest.report.regression import comparison as report
+from gradest.report.regression.differences import COLUMNS, UNTOLD, WORSE
+from gradest.report.regression.figure import NAMED, comparison
 from gradest.running.journal import append_record, read_records
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results

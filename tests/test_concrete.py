@@ -23,9 +23,9 @@ from gradest.concrete import (
     exp_concrete_log_prob,
     logistic,
 )
-from gradest.plots import concrete as figures
 from gradest.properties import ROWS, Row, names, run_property
 from gradest.randomness import Draws, drawing_from
+from gradest.report.studies import concrete as figures
 
 LEVEL = 1e-4  # of a single statistical assertion
 EXACT = 1e-10  # float64 laws of numbers up to 10³

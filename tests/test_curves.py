@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gradest.analysis import curves
-from gradest.plots import training as plots
-from gradest.plots.looks import looks as looks_of
-from gradest.report import properties
-from gradest.report import training as report
-from gradest.report.document import markdown
+from gradest.report.documents.document import markdown
+from gradest.report.figures.style import looks as looks_of
+from gradest.report.frames import curves
+from gradest.report.studies import properties
+from gradest.report.studies import training as plots
+from gradest.report.studies import training_section as report
 from gradest.running.results import write_results
 from gradest.training.tables import COLUMNS, rows
 

@@ -12,8 +12,12 @@ from scipy import stats
 
 import gradest
 from gradest import Estimator
-from gradest.analysis import curves
-from gradest.analysis.differences import (
+from gradest.categorical import nabla
+from gradest.errors import UsageError
+from gradest.measuring.parameters import LOG_ALPHA
+from gradest.moments import Moments
+from gradest.report.frames import curves
+from gradest.report.regression.differences import (
     BETTER,
     CHANGED,
     COLUMNS,
@@ -25,12 +29,8 @@ from gradest.analysis.differences import (
     differences,
     regressions,
 )
-from gradest.analysis.pairs import Pair, pooled
-from gradest.analysis.runs import Key, Run
-from gradest.categorical import nabla
-from gradest.errors import UsageError
-from gradest.measuring.parameters import LOG_ALPHA
-from gradest.moments import Moments
+from gradest.report.regression.pairs import Pair, pooled
+from gradest.report.regression.runs import Key, Run
 from gradest.training.tables import COLUMNS as TRAINING
 
 pytestmark = pytest.mark.slow  # whole runs, compared

@@ -12,7 +12,7 @@ import yaml
 from gradest import cli, make_task
 from gradest.cli import main
 from gradest.registry import Registry
-from gradest.report.html import anchored
+from gradest.report.documents.html import anchored
 from gradest.running.suite import load_suite
 from gradest.states import write_state
 

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradest.analysis import levels, tables
 from gradest.cli import main
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
-from gradest.plots import canvas, views
-from gradest.plots.adaptation import adaptation
-from gradest.plots.sources import variance_by_source
-from gradest.report import figures, write_report
-from gradest.report.adaptation import ratio
+from gradest.report import write_report
+from gradest.report.figures import canvas, selection
+from gradest.report.frames import nested_factors, tables
+from gradest.report.studies import figures
+from gradest.report.studies.adaptation import adaptation
+from gradest.report.studies.adaptation_section import ratio
+from gradest.report.studies.variance_components import variance_by_source
 from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
 
 LEVELS = ["seed", "steps", "batch"]
@@ -280,12 +281,12 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
 def test_other_knobs_keep_families_apart():
     rows = [*family(same={"size": 1, "fixed": 2}), *family(same={"size": 9, "fixed": 2})]
     frame = tables.annotate(measurements_frame([*rows, row()]))
-    found = levels.found(frame, LEVELS)
+    found = nested_factors.found(frame, LEVELS)
     over = "over 12 settings of seed, steps, batch"
     assert [each.label for each in found] == [f"net (size=1) {over}", f"net (size=9) {over}"]
-    assert levels.apart(frame, LEVELS)["task"].tolist() == ["toy"]
-    assert levels.found(frame, []) == [] == levels.found(frame, ["nothing"])
-    assert levels.found(tables.annotate(measurements_frame(rows[:1])), LEVELS) == []
+    assert nested_factors.apart(frame, LEVELS)["task"].tolist() == ["toy"]
+    assert nested_factors.found(frame, []) == [] == nested_factors.found(frame, ["nothing"])
+    assert nested_factors.found(tables.annotate(measurements_frame(rows[:1])), LEVELS) == []
 
 
 def test_the_figures_of_a_task_have_no_panel_for_nested_settings(tmp_path, monkeypatch):
@@ -401,6 +402,6 @@ def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
 
 def test_figures_show_the_finest_dtype_alone():
     frame = measurements_frame([row("a", dtype=d) for d in ("float16", "float64", "float32")])
-    rows, symbol = views.selected(frame)
+    rows, symbol = selection.selected(frame)
     assert rows["dtype"].tolist() == ["float64"] and symbol == "log α in float64"
-    assert views.selected(frame[:1])[1] == "log α"
+    assert selection.selected(frame[:1])[1] == "log α"

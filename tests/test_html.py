@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 from PIL import Image
 
 from gradest.quantities import Quantity, interval, number
-from gradest.report import html
-from gradest.report.document import Folded, Picture, Strong, Table, Tagged
+from gradest.report.documents import html
+from gradest.report.documents.document import Folded, Picture, Strong, Table, Tagged
 
 EVIL = "<script>alert(1)</script>\"'&amp;<img src=x onerror=alert(1)>"
 

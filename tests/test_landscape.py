@@ -10,9 +10,9 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 
-from gradest.analysis import sweeps, tables
 from gradest.cli import main
-from gradest.plots import landscape
+from gradest.report.frames import sweeps, tables
+from gradest.report.studies import landscape
 from gradest.running.results import measurements_frame
 
 TARGET = 0.45

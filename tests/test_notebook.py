@@ -15,13 +15,13 @@ from test_report import lacking, row, rows
 
 import gradest
 from gradest import Cost, Estimator, Problem, Task, html, plots
-from gradest.analysis import curves, multiplicity, tables
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
-from gradest.plots import canvas
 from gradest.quantities import interval
-from gradest.report import figures
+from gradest.report.figures import canvas
+from gradest.report.frames import curves, multiplicity, tables
+from gradest.report.studies import figures
 from gradest.running.results import COLUMNS, measurements_frame
 from gradest.training.tables import COLUMNS as TRAINING
 
@@ -278,7 +278,10 @@ def test_a_notebook_shows_a_figure_without_pyplot():
 
 def test_what_is_loaded_later_is_found_and_listed():
     assert {"plots", "rank", "read_results", "read_training"} < set(dir(gradest))
-    assert gradest.plots is plots and gradest.read_results.__module__ == "gradest.analysis.frames"
+    assert (
+        gradest.plots is plots
+        and gradest.read_results.__module__ == "gradest.report.frames.reading"
+    )
     with pytest.raises(AttributeError, match="'gradest' has no attribute 'no_such'"):
         gradest.no_such  # noqa: B018
     assert curves.annotated(pd.DataFrame(columns=list(TRAINING))).empty

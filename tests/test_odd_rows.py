@@ -11,8 +11,9 @@ from test_report import FIGURES, row
 from test_report import rows as usual
 
 from gradest.files import write_frame, write_json
-from gradest.plots import views
-from gradest.report import figures, write_report
+from gradest.report import write_report
+from gradest.report.figures import selection
+from gradest.report.studies import figures
 from gradest.running.results import COLUMNS, TEXT, measurements_frame
 
 NAN, INF = math.nan, math.inf
@@ -150,7 +151,7 @@ def test_a_bias_that_is_rounding_is_in_the_band_about_zero():
     tiny = {"relative_bias": 3e-13, "bias_sq": 1e-26, "bias_sq_low": 1e-26, "bias_sq_high": 1e-26}
     rounding = odd_row(tiny | {"verdict": "unbiased", "dtype": "float64"})
     frame = measurements_frame([*usual(), rounding])
-    drawn = views.with_bias(views.selected(frame)[0])
+    drawn = selection.with_bias(selection.selected(frame)[0])
     assert drawn.loc[drawn["estimator_params"].eq('{"temperature": 0.25}'), "bias"].item() == 0
     low, _ = FIGURES["bias_against_variance"](frame).axes[0].get_ylim()
     assert low < 0  # the band, and a scale that begins where the other biases are
@@ -178,7 +179,7 @@ def test_a_section_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypat
         raise ValueError("The data contains non-finite values.")
         yield
 
-    monkeypatch.setattr("gradest.report.numerics.section", broken)
+    monkeypatch.setattr("gradest.report.studies.numerics.section", broken)
     with pytest.warns(UserWarning, match="the section numerics could not be made: ValueError"):
         found = write(tmp_path / "run", [*usual(), odd_row({})])
     assert set(found) == set(undisturbed)

@@ -18,7 +18,7 @@ def runs(tmp_path_factory):
     """The folders of four small runs, by name."""
     folder = tmp_path_factory.mktemp("overlap")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gradest.report.figures._OF_MEASUREMENTS", {})
+        patch.setattr("gradest.report.studies.figures._OF_MEASUREMENTS", {})
         for name, (tasks, estimators) in CASES.items():
             path = folder / f"{name}.yaml"
             path.write_text(SUITE.format(tasks=tasks, estimators=estimators))
@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def compare(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("gradest.report.comparison._draw", lambda frame, folder: {})
+    monkeypatch.setattr("gradest.report.regression.comparison._draw", lambda frame, folder: {})
 
     def compared(*names, fail=()):
         capsys.readouterr()
@@ -69,7 +69,7 @@ def test_runs_with_most_in_common_say_how_much(compare):
 
 
 def test_where_no_common_cell_has_numbers_nothing_passes(compare, runs, tmp_path, monkeypatch):
-    from gradest.analysis import runs as of_runs
+    from gradest.report.regression import runs as of_runs
 
     monkeypatch.setattr(of_runs, "_has_numbers", lambda records: False)
     status, out, _ = compare("base", "most", fail=("--fail-on-regression",))

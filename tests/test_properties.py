@@ -20,8 +20,8 @@ from gradest.properties import LEVEL, PROPERTIES, ROWS, Row, find_property, run_
 from gradest.properties.densities import common
 from gradest.properties.quadrature import rule
 from gradest.properties.rows import Estimate, log_alpha, log_beta
-from gradest.report.document import markdown
-from gradest.report.properties import section
+from gradest.report.documents.document import markdown
+from gradest.report.studies.properties import section
 
 
 def rows(name: str, settings: Mapping[str, Any], seed: int = 0) -> list[Row]:

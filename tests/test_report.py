@@ -13,16 +13,16 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from gradest import plots
-from gradest.analysis import tables
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.markdown import escape
-from gradest.plots import canvas, looks
-from gradest.plots.matrix import matrix
 from gradest.quantities import interval, number, plus_minus
-from gradest.report import figures as files
 from gradest.report import write_report
-from gradest.report.controls import control_failures
+from gradest.report.documents.controls import control_failures
+from gradest.report.figures import canvas, style
+from gradest.report.figures.matrix import matrix
+from gradest.report.frames import tables
+from gradest.report.studies import figures as files
 from gradest.running.results import COLUMNS, measurements_frame
 
 # Those of sweeps have tests of their own.
@@ -561,15 +561,15 @@ def test_a_folder_that_holds_no_run_is_one_clear_line(tmp_path, damage):
 
 def test_an_estimator_looks_the_same_in_every_run():
     names = [f"estimator{n}" for n in range(60)]
-    everyone = looks.looks(names)
+    everyone = style.looks(names)
     assert len(set(everyone.values())) == 60
-    assert looks.looks(reversed(names)) == everyone
-    alone = [looks.looks([name])[name] for name in names]
+    assert style.looks(reversed(names)) == everyone
+    alone = [style.looks([name])[name] for name in names]
     # The same in every process and every release: figures of different runs are compared.
     assert (to_hex(alone[0].colour), alone[0].marker) == ("#56b4e9", "s")
     kept = [look == everyone[name] for look, name in zip(alone, names, strict=True)]
     assert np.mean(kept) > 0.6  # those whose look nobody before them wants
-    assert len(looks.looks([f"estimator{n}" for n in range(500)])) == 500
+    assert len(style.looks([f"estimator{n}" for n in range(500)])) == 500
 
 
 def drawn(figure):
@@ -730,8 +730,8 @@ def test_a_name_is_drawn_as_it_is_written():
     ],
 )
 def test_titles_that_are_cut_stay_different(names, told):
-    assert looks.titles(names) == told
-    assert max(map(len, looks.titles(names))) <= 40
+    assert style.titles(names) == told
+    assert max(map(len, style.titles(names))) <= 40
 
 
 def test_two_panels_of_long_names_have_two_titles():

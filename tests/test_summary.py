@@ -12,9 +12,9 @@ from test_report import row
 from gradest.cli import main
 from gradest.files import write_frame, write_json
 from gradest.quantities import between
-from gradest.report import terminal
-from gradest.report.document import Strong, Table
-from gradest.report.run import read
+from gradest.report.documents import terminal
+from gradest.report.documents.document import Strong, Table
+from gradest.report.frames.loaded_run import read
 from gradest.report.summary import failed_controls, summary
 from gradest.running.progress import display, quietly
 from gradest.running.results import measurements_frame
@@ -188,7 +188,7 @@ estimators: [exact, straight_through]
 def test_a_run_ends_with_its_summary_and_quiet_with_failures_and_the_path(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("gradest.report.figures._OF_MEASUREMENTS", {})
+    monkeypatch.setattr("gradest.report.studies.figures._OF_MEASUREMENTS", {})
     (tmp_path / "mine.yaml").write_text(SUITE)
     call = ["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     failed = "control failed: straight_through should be unbiased on categorical"

@@ -6,10 +6,11 @@ import math
 import pandas as pd
 import pytest
 
-from gradest.analysis import curves, temperatures
-from gradest.plots.vae_temperature import vae_temperature
-from gradest.report.document import markdown
-from gradest.report.vae_temperature import section
+from gradest.report.documents.document import markdown
+from gradest.report.frames import curves
+from gradest.report.studies import temperatures
+from gradest.report.studies.temperature_section import section
+from gradest.report.studies.training_temperature import vae_temperature
 from gradest.training.tables import COLUMNS
 
 GRID = (0.25, 0.5, 1.0)

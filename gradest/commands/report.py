@@ -7,13 +7,19 @@ from typing import Any
 
 import pandas as pd
 
-from gradest.analysis.differences import PROPERTY, regressions
-from gradest.analysis.runs import Overlap
 from gradest.errors import UsageError
-from gradest.report import page_of, rebuild
-from gradest.report.comparison import MOST, told, write_comparison
-from gradest.report.run import read
-from gradest.report.summary import failed_controls
+from gradest.report import (
+    MOST,
+    PROPERTY,
+    Overlap,
+    failed_controls,
+    page_of,
+    read,
+    rebuild,
+    regressions,
+    told,
+    write_comparison,
+)
 from gradest.running.folder import alone_in
 from gradest.running.journal import Contents, read_journal
 from gradest.running.results import latest, read_run

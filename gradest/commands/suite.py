@@ -12,10 +12,7 @@ import torch
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring.schedule import FEWEST
 from gradest.registry import Registry, Shipment
-from gradest.report import page_of, rebuild
-from gradest.report.run import read
-from gradest.report.summary import failed_controls, summary
-from gradest.report.terminal import show
+from gradest.report import failed_controls, page_of, read, rebuild, show, summary
 from gradest.running.cells import Cell, labels
 from gradest.running.folder import alone_in
 from gradest.running.processes import Failed

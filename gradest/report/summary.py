@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradest.analysis import tables
-from gradest.analysis.curves import final
 from gradest.quantities import between, count
-from gradest.report import controls, properties, sections, training
-from gradest.report.document import Alert, Strong, Table
-from gradest.report.problems import Problems
-from gradest.report.rankings import Section
-from gradest.report.run import Run, read
+from gradest.report.documents import controls
+from gradest.report.documents.document import Alert, Strong, Table
+from gradest.report.documents.problems import Problems
+from gradest.report.frames import tables
+from gradest.report.frames.curves import final
+from gradest.report.frames.loaded_run import Run, read
+from gradest.report.studies import properties, rankings, training_section
+from gradest.report.studies.ranking import Section
 
 Shown = str | Table
 
@@ -45,7 +46,7 @@ def failed_controls(run: Run) -> list[str]:
 
 
 def _tasks(run: Run) -> Iterator[Shown]:
-    found = sections.found(run, Problems())  # the report has told of what fails
+    found = rankings.found(run, Problems())  # the report has told of what fails
     ranked = [each for each in found.tasks if each.rankings]
     if ranked:
         yield _READING
@@ -87,7 +88,7 @@ def _trainings(points: pd.DataFrame) -> Iterator[Shown]:
     if points.empty:
         return
     for task, rows in final(points[points["status"] == "ok"]):
-        told = training.ranking(rows.head(_ROWS))
+        told = training_section.ranking(rows.head(_ROWS))
         lines = [line[:_OF_TRAINING] for line in told.rows]
         yield Strong(f"{task}: trained models, lower is better")
         yield Table(told.headers[:_OF_TRAINING], lines, told.left)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradest.cli import main
-from gradest.report import figures
+from gradest.report.studies import figures
 
 SUITE = """\
 replicates: 100

@@ -1,1 +1,0 @@
-"""What rows say: tables, ranks, sweeps, levels and budgets, as frames."""

@@ -1,0 +1,239 @@
+"""Figures of measurements: a panel a task, and curves over temperatures and sizes."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gradest.inference import UNBIASED_WITHIN
+from gradest.quantities import number
+from gradest.report.figures import canvas, selection, style
+from gradest.report.figures.canvas import Part
+from gradest.report.figures.style import Look
+from gradest.report.frames import tables
+
+_BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
+_CROWDED = 20  # points in a panel that need a larger one
+_APART = 20  # points of a curve between places for its label
+
+
+@style.style()
+def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
+    """Relative bias against variance, one panel a task."""
+    rows, symbol = selection.selected(frame)
+    rows = selection.with_bias(rows[rows["relative_bias_high"].notna() & rows["variance"].notna()])
+    title = f"Bias and variance of one estimate of the gradient in {symbol}: lower left is better"
+    keys = style.verdict_keys() | style.bias_keys()
+
+    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+        _logarithmic(ax, "x", part, "variance")
+        _bias_axis(ax, part)
+        _scatter(ax, part, look, "variance", "bias")
+        ax.set(xlabel=_VARIANCE, ylabel=_BIAS)
+        return ax, part, "variance", "bias"
+
+    return _one_a_task(frame, rows, title, keys, draw, _label_points)
+
+
+@style.style()
+def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
+    """Variance against evaluations of f, one panel a task, with lines of equal work."""
+    rows, symbol = selection.selected(frame)
+    rows = rows[rows["evaluations"].gt(0) & rows["variance"].notna()]
+    title = f"Variance and work of one estimate of the gradient in {symbol}: lower left is better"
+    keys = style.verdict_keys() | style.work_keys()
+
+    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+        _size_axis(ax, part, "evaluations")
+        _logarithmic(ax, "y", part, "variance")
+        _equal_work(ax, part["work_variance"])
+        _scatter(ax, part, look, "evaluations", "variance")
+        ax.set(xlabel="evaluations of f per estimate", ylabel=_VARIANCE)
+        return ax, part, "evaluations", "variance"
+
+    return _one_a_task(frame, rows, title, keys, draw, _label_points)
+
+
+@style.style()
+def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
+    """The mse of a mean of estimates against what they cost, one panel a task."""
+    rows, symbol = selection.selected(frame)
+    rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
+    title = f"What a budget buys: the mse of a mean of estimates of the gradient in {symbol}"
+    keys = style.verdict_keys() | style.best_keys()
+
+    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+        drawn = selection.budgets(part)
+        canvas.logarithmic(ax, "x", drawn["budget"])
+        canvas.logarithmic(ax, "y", drawn["mse"])
+        low, high = ax.get_xlim()
+        ax.set_xlim(low, high * (high / low) ** 0.15)  # room for names behind the ends
+        ax.plot(drawn.groupby("budget")["mse"].min(), **style.BEST)
+        ends = []
+        for _, curve in drawn.groupby("curve"):
+            canvas.banded(ax, curve, look[str(curve["estimator"].iloc[0])], "budget", "mse")
+            ends.append(curve.iloc[[0, *range(-1, -len(curve), -_APART)]])
+        ax.set(xlabel="budget: passes through f, forward and backward", ylabel="mse of the mean")
+        return ax, pd.concat(ends).sort_values("best", ascending=False), "budget", "mse"
+
+    return _one_a_task(frame, rows, title, keys, draw, canvas.label_curves)
+
+
+@style.style()
+def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
+    """Bias, variance and mse against temperature, one line of panels a task.
+
+    Of every estimator that was measured at three temperatures or more.
+    """
+    rows, symbol = selection.selected(frame)
+    rows = selection.with_bias(selection.temperatures(selection.most_replicates(rows)))
+    if rows.empty:
+        return None
+    sections = list(tables.sections(rows))
+    look, keys = _looks(frame), style.verdict_keys() | style.bias_keys()
+    title = f"What the temperature trades, for one estimate of the gradient in {symbol}"
+    columns = {"bias": _BIAS, "variance": _VARIANCE, "mse": "mse of one estimate"}
+    figure, grid = canvas.panels(len(sections), 3, (3.6, 2.7), title, keys, style.names(rows, look))
+    parts = []
+    titles = style.titles(name for name, _ in sections)
+    for axes, name, (_, part) in zip(grid, titles, sections, strict=True):
+        axes[0].set_title(name)
+        for ax, (column, what) in zip(axes, columns.items(), strict=True):
+            known = part[part[column].notna()]
+            _bias_axis(ax, known) if column == "bias" else _logarithmic(ax, "y", known, column)
+            _size_axis(ax, part, "temperature", names=True)
+            _curves(ax, known, look, "temperature", column)
+            ax.set(xlabel="temperature", ylabel=what)
+            parts.append((ax, known, "temperature", column))
+    canvas.label_curves(figure, parts, look)
+    return figure
+
+
+@style.style()
+def cost_growth(frame: pd.DataFrame) -> Figure | None:
+    """Seconds and evaluations per estimate against each size that varies, a line of panels each."""
+    rows, _ = selection.selected(frame)
+    rows = rows[rows["seconds"].gt(0) & rows["evaluations"].gt(0)]
+    rows = rows.assign(**{f"µs{e}": 1e6 * rows[f"seconds{e}"] for e in ("", "_low", "_high")})
+    slices = list(selection.slices(rows.drop(columns="verdict")))
+    if not slices:
+        return None
+    look, names = (
+        _looks(frame),
+        style.names(pd.concat([each.rows for each in slices]), _looks(frame)),
+    )
+    columns = {"µs": "µs per estimate", "evaluations": "evaluations of f per estimate"}
+    title = "What one estimate costs as the problem grows"
+    figure, grid = canvas.panels(len(slices), 2, (4.8, 3.0), title, {}, names)
+    parts = []
+    titles = style.titles((each.title for each in slices), 60)
+    for axes, name, (_, size, part) in zip(grid, titles, slices, strict=True):
+        axes[0].set_title(name)
+        for ax, (column, what) in zip(axes, columns.items(), strict=True):
+            _logarithmic(ax, "y", part, column, plain=True)
+            _size_axis(ax, part, size, names=True)
+            _curves(ax, part, look, size, column)
+            ax.set(xlabel=f"{size} {selection.SIZES[size]}", ylabel=what)
+            parts.append((ax, part, size, column))
+    canvas.label_curves(figure, parts, look)
+    return figure
+
+
+def _looks(frame: pd.DataFrame) -> dict[str, Look]:
+    """Of every estimator in the run, so that all its figures agree."""
+    return style.looks(frame["estimator"].astype(str))
+
+
+def _one_a_task(
+    frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    title: str,
+    keys: Mapping[str, Line2D],
+    draw: Callable[[Axes, pd.DataFrame, Mapping[str, Look]], Part],
+    label: Callable[[Figure, Sequence[Part], Mapping[str, Look]], None],
+) -> Figure | None:
+    """A panel for every task, drawn one by one and then labelled; None without rows."""
+    if rows.empty:
+        return None
+    look = _looks(frame)
+    names, sections = zip(*tables.sections(selection.most_replicates(rows)), strict=True)
+    crowded = max(map(len, sections)) > _CROWDED
+    columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
+    lines = math.ceil(len(sections) / columns)
+    size = (6.6, 4.9) if crowded else (4.8, 3.6)
+    figure, grid = canvas.panels(lines, columns, size, title, keys, style.names(rows, look))
+    for ax in grid.flat[len(sections) :]:
+        ax.remove()
+    parts = []
+    for ax, name, part in zip(grid.flat, style.titles(names), sections, strict=False):
+        norm = part["gradient_norm"].iloc[0]
+        ax.set_title(name + ("" if np.isnan(norm) else f"   ‖g‖ = {number(norm)}"))
+        parts.append(draw(ax, part, look))
+    label(figure, parts, look)
+    return figure
+
+
+def _logarithmic(ax: Axes, name: str, rows: pd.DataFrame, column: str, plain: bool = False) -> None:
+    ends = [rows[f"{column}{end}"] for end in ("_low", "_high") if f"{column}{end}" in rows]
+    canvas.logarithmic(ax, name, rows[column], ends, plain)
+
+
+def _bias_axis(ax: Axes, rows: pd.DataFrame) -> None:
+    margin = 100 * UNBIASED_WITHIN
+    ends = [rows["bias_low"], rows["bias_high"], pd.Series([margin])]
+    canvas.logarithmic(ax, "y", rows["bias"], ends, plain=True)
+    ax.axhline(margin, linestyle="--", zorder=1, **style.GUIDE)
+
+
+def _size_axis(ax: Axes, rows: pd.DataFrame, size: str, names: bool = False) -> None:
+    """An x axis with ticks at the values; `names` leaves room for names behind the largest."""
+    canvas.logarithmic(ax, "x", rows[size], plain=True)
+    canvas.ticks_at(ax, rows[size])
+    low, high = ax.get_xlim()
+    ax.set_xlim(low, high * (high / low) ** 0.2 if names else high)
+
+
+def _equal_work(ax: Axes, work: pd.Series) -> None:
+    """Lines of equal variance × evaluations, at most six, at powers of ten."""
+    positive = work[work > 0]
+    if positive.empty:
+        return
+    first, last = (math.floor(math.log10(x)) for x in (positive.min(), positive.max()))
+    lowest = getattr(ax.yaxis.get_transform(), "linthresh", 0.0)
+    x = np.geomspace(*ax.get_xlim(), 200)
+    for power in range(first, last + 2, math.ceil((last + 2 - first) / 6)):
+        y = np.where(10.0**power / x < lowest, np.nan, 10.0**power / x)
+        ax.plot(x, y, linestyle=":", scalex=False, scaley=False, **style.GUIDE)
+
+
+def _scatter(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look], x: str, y: str) -> None:
+    """A point a row; those of an estimator that differ in one numeric knob are joined."""
+    for (name, *_), part in rows.groupby(["estimator", "seed", "dtype"], dropna=False):
+        knob = pd.to_numeric(part["tag"], errors="coerce")
+        path = knob.notna().all() and knob.is_unique and part[x].nunique() > 1
+        by = "knob" if path else None
+        canvas.points(ax, part.assign(knob=knob), look[str(name)], x, y, by)
+
+
+def _curves(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look], x: str, y: str) -> None:
+    for (name, *_), part in rows.groupby(["estimator", "curve", "seed", "dtype"], dropna=False):
+        canvas.points(ax, part, look[str(name)], x, y, by=x)
+
+
+def _label_points(figure: Figure, parts: Sequence[Part], look: Mapping[str, Look]) -> None:
+    """Every estimator's name at one of its points, then its knobs' values at the others."""
+    canvas.lay_out(figure)
+    for ax, rows, x, y in parts:
+        labels = canvas.Labels(ax, rows, x, y)
+        unnamed, groups = set(rows["estimator"]), dict(iter(rows.groupby(["estimator", "tag"])))
+        for (name, tag), part in list(groups.items()):
+            if name in unnamed and labels.write(f"{name} {tag}".strip(), part, look[name]):
+                unnamed.remove(name)
+                del groups[name, tag]
+        for (name, tag), part in groups.items():
+            if name not in unnamed and tag:
+                labels.write(tag, part, look[name])

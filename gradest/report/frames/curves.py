@@ -1,0 +1,93 @@
+"""What the curves of trainings say: the best learning rate, bands over seeds, final objectives."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from gradest.inference import CONFIDENCE
+from gradest.report.frames import ranking, tables
+
+CHOSEN_BY = ("valid", "negative_elbo")  # what decides on the learning rate
+_FINAL = ("negative_elbo", "negative_bound")
+_WITHIN = ["task_label", "label", "learning_rate"]
+
+
+def annotated(frame: pd.DataFrame) -> pd.DataFrame:
+    """The points with labels, and of each estimator on each task the best learning rate alone.
+
+    Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
+    training that diverged to NaN, or that failed, is the worst.  Trainings without numbers stay,
+    whatever their rate.  Adds `rates`, how many were tried.
+
+    Raises ValueError when the params of a row are not a JSON object.
+    """
+    frame = tables.labelled(frame.reset_index(drop=True), [{}] * len(frame))
+    frame["rates"] = frame.groupby(["task_label", "label"])["learning_rate"].transform("nunique")
+    kept = [
+        rows[rows["learning_rate"].eq(_best_rate(rows)) | rows["status"].ne("ok")]
+        for _, rows in frame.groupby(["task_label", "label"], sort=False)
+    ]
+    return pd.concat(kept) if kept else frame
+
+
+def _best_rate(rows: pd.DataFrame) -> float:
+    split, metric = CHOSEN_BY
+    seen = rows[rows["split"].eq(split) & rows["metric"].eq(metric)]
+    last = seen[seen["step"].eq(seen["step"].max())]
+    lost = rows[rows["status"].ne("ok")].assign(value=np.inf)
+    # Infinite rather than missing: a mean over the seeds that are left would hide the others.
+    values = pd.concat([last, lost])[["learning_rate", "value"]].fillna(np.inf).astype(float)
+    means = values.groupby("learning_rate")["value"].mean()
+    return float(means.reindex(rows["learning_rate"].unique(), fill_value=np.inf).idxmin())
+
+
+def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
+    """Mean curves with a band: columns task_label, label, estimator, step, value, low, high, seeds.
+
+    The band is the 95 % t interval of the mean over seeds; of a single seed it is the one over data
+    points, or replicates, that the training noted.
+    """
+    seen = points[points["split"].eq(split) & points["metric"].eq(metric)]
+    keys = [*_WITHIN, "estimator", "step"]
+    rows = [
+        {**dict(zip(keys, key, strict=True)), **_mean(part)}
+        for key, part in seen.groupby(keys, sort=False)
+    ]
+    numbers = dict.fromkeys(("value", "low", "high"), float)
+    return pd.DataFrame(rows, columns=[*keys, *numbers, "seeds"]).astype(numbers)
+
+
+def final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """For each task its estimators by the test bound, best first, with ranks that ties share."""
+    for task, rows in points.groupby("task_label", sort=False):
+        found = {metric: over_seeds(rows, "test", metric) for metric in _FINAL}
+        joined = found["negative_bound"].merge(
+            found["negative_elbo"],
+            on=[*_WITHIN, "estimator", "step", "seeds"],
+            suffixes=("_bound", "_elbo"),
+        )
+        seconds = rows[rows["split"].eq("test")].groupby("label")["seconds"].mean()
+        joined = joined.assign(seconds=joined["label"].map(seconds))
+        joined = joined.sort_values("value_bound", kind="stable").reset_index(drop=True)
+        freedom = (joined["seeds"] - 1).clip(lower=1).where(joined["seeds"] > 1, np.inf)
+        known = joined["value_bound"].notna()
+        ends = (joined[known][f"{end}_bound"] for end in ("value", "low", "high"))
+        placed = ranking.ranks(
+            *(c.to_numpy(dtype=float) for c in ends), freedom[known].to_numpy(dtype=float)
+        )
+        ranks = pd.Series(placed.rank, joined.index[known], dtype=float)
+        yield str(task), joined.assign(rank=ranks)
+
+
+def _mean(part: pd.DataFrame) -> dict[str, float]:
+    values = part["value"].to_numpy(dtype=float)
+    seeds = len(values)
+    if seeds == 1:
+        value, low, high = (float(part[c].iloc[0]) for c in ("value", "low", "high"))
+        return {"value": value, "low": low, "high": high, "seeds": 1}
+    with np.errstate(invalid="ignore"):  # of infinities there is no spread
+        mean, error = values.mean(), values.std(ddof=1) / seeds**0.5
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
+    return {"value": mean, "low": mean - reach, "high": mean + reach, "seeds": seeds}

@@ -1,0 +1,69 @@
+"""Nested levels: one task at all the values of some of its knobs, such as minibatches and seeds.
+
+A run names them, outermost first.  Its settings are brought together, as those of a sweep of α are.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from gradest.report.frames import sweeps, tables
+
+
+class Family(NamedTuple):
+    """The settings of one task that differ in the nested knobs alone: all their rows."""
+
+    name: str
+    task: str
+    task_params: str  # without the nested knobs
+    values: dict[str, list[Any]]  # of every level, outermost first
+    rows: pd.DataFrame
+
+    @property
+    def settings(self) -> int:
+        return self.rows["task_params"].nunique()
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} over {self.settings} settings of {', '.join(self.values)}"
+
+
+def found(frame: pd.DataFrame, levels: Sequence[str]) -> list[Family]:
+    """The families in annotated rows, in the order in which they were run."""
+    groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for task, params in frame[["task", "task_params"]].drop_duplicates().to_numpy():
+        known = tables.knobs(params)
+        if levels and all(level in known for level in levels):
+            rest = {k: v for k, v in known.items() if k not in levels}
+            groups[str(task), json.dumps(rest, sort_keys=True)][params] = known
+    families = []
+    for (task, rest), settings in groups.items():
+        if len(settings) > 1:
+            rows = frame[frame["task"].eq(task) & frame["task_params"].isin(settings)]
+            told = sweeps.telling(json.loads(rest), frame[frame["task"] == task])
+            values = {level: _distinct(settings.values(), level) for level in levels}
+            families.append(Family(tables.label(task, told), task, rest, values, rows))
+    return families
+
+
+def apart(frame: pd.DataFrame, levels: Sequence[str]) -> pd.DataFrame:
+    """The annotated rows that are in no family."""
+    return frame.drop([at for family in found(frame, levels) for at in family.rows.index])
+
+
+def merged(frame: pd.DataFrame, levels: Sequence[str]) -> pd.DataFrame:
+    """The annotated rows, those of a family or a sweep all with its label as their task's."""
+    labels = frame["task_label"].copy()
+    others = sweeps.merged(apart(frame, levels))
+    labels[others.index] = others["task_label"]
+    for family in found(frame, levels):
+        labels[family.rows.index] = family.label
+    return frame.assign(task_label=labels)
+
+
+def _distinct(settings: Any, level: str) -> list[Any]:
+    values = {json.dumps(each[level]): each[level] for each in settings}
+    return list(values.values())

@@ -1,0 +1,225 @@
+"""Rows made comparable: labelled, ranked, ready for tables and figures."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gradest.inference import reach_of_sum
+from gradest.inference.rounding import SINGLE
+from gradest.measuring import rounding
+from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # whoever shows tables has it from here
+from gradest.measuring.schedule import BATCHES
+from gradest.report.frames import multiplicity, ranking
+
+_BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
+_VARIANCES = ("variance", "variance_low", "variance_high")
+_EXTREME = 1e100
+_PUBLISHED = (
+    *("rank", "detectable_ratio", "label", "estimator", "estimator_params", "seed", "dtype"),
+    *("replicates", "outcomes", "adapt_steps", "method", "precision", "verdict", "note"),
+    *("reference", "reference_by", "reference_se"),
+    *("gradient_norm", "scale", "rounding"),
+    *("relative_bias", "relative_bias_low", "relative_bias_high"),
+    *("bias_precision", "detectable_bias", "max_z", "p_value", "p_holm", "variance"),
+    *("variance_low", "variance_high", "variance_precision", "mse", "mse_low", "mse_high", "snr"),
+    *("cosine", "cosine_se", "zero", "nonfinite", "overflow", "drift", "drift_se"),
+    *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
+    "work_variance",
+)
+
+
+def usable(numbers: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
+    """Numbers as floats, NaN where they are not finite or so extreme that squares are not."""
+    numbers = numbers.astype(float)
+    size = numbers.abs()
+    return numbers.where(size.eq(0) | (size.ge(1 / _EXTREME) & size.le(_EXTREME)))
+
+
+def annotate(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with labels and with intervals of what is derived from the measured columns.
+
+    Adds settings (the knobs that occur with more than one value, as a dict), label (the estimator
+    with those), task_label, low and high ends of relative_bias and mse, and p_holm, the p-value
+    by Holm over the bias tests of all rows.  Numbers that the dtype cannot tell from zero become
+    zero.
+
+    Raises ValueError when the params of a row are not a JSON object.
+    """
+    if "label" in frame:
+        return frame
+    frame = _flushed(frame.reset_index(drop=True))
+    frame = labelled(frame, _protocol(frame))
+    frame["p_holm"] = multiplicity.adjusted(frame)
+    return _with_intervals(frame)
+
+
+def labelled(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows, numbered from 0, with settings, label and task_label; `extra` goes into labels.
+
+    Raises ValueError when the params of a row are not a JSON object.
+    """
+    settings = _differing([knobs(text) for text in frame["estimator_params"]])
+    named = zip(frame["estimator"], settings, extra, strict=True)
+    labels = [label(str(name), each | more) for name, each, more in named]
+    return frame.assign(
+        label=pd.Series(labels, frame.index, dtype="str"),
+        settings=pd.Series(settings, frame.index, dtype=object),
+        task_label=_task_labels(frame),
+    )
+
+
+def ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Annotated rows of one section, best first, with columns `rank` and `detectable_ratio`.
+
+    By mse, or by variance where no row has an mse; those that no test tells apart share a rank
+    (`gradest.report.frames.ranking`).  A row without a number, or
+    without an interval of it, has no rank.  An enumerated cell appears
+    once, however often it was asked for.
+    """
+    by = ranking_column(rows)
+    rows = rows[~(rows["method"].eq("enumerated") & rows.duplicated("label"))]
+    rows = rows.sort_values([by, "label"], kind="stable", na_position="last")
+    # An infinite one is last; one whose interval is unknown is not to be told from any.
+    known = np.isfinite(rows[[f"{by}_low", f"{by}_high"]]).all(axis=1) | np.isposinf(rows[by])
+    found = rows[rows[by].ge(0) & known]
+    # As many batches as the intervals rest on.
+    freedom = (found["replicates"].fillna(0) // 8).clip(2, BATCHES) - 1
+    columns = (found[by], found[f"{by}_low"], found[f"{by}_high"], freedom)
+    unresolved = float(_resolution(found).max()) if len(found) else 0.0
+    placed = ranking.ranks(*(c.to_numpy(dtype=float) for c in columns), unresolved)
+    return rows.assign(
+        rank=pd.Series(placed.rank, found.index, dtype=float),
+        detectable_ratio=pd.Series(placed.detectable, found.index),
+    )
+
+
+def ranking_column(rows: pd.DataFrame) -> str:
+    return "mse" if np.isfinite(rows["mse"].astype(float)).any() else "variance"
+
+
+def published(rows: pd.DataFrame, summary: bool = False) -> pd.DataFrame:
+    """Ranked rows as they are written to a file, unrounded; a summary also names the section."""
+    section = ("task", "task_params", "parameter") if summary else ()
+    return rows[[*section, *_PUBLISHED]].astype({"rank": "Int64"})
+
+
+def sections(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Label and rows of every task with its params, in the order in which they were run."""
+    for _, rows in frame.groupby(["task", "task_params"], sort=False, dropna=False):
+        yield rows["task_label"].iloc[0], rows
+
+
+def measured(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:
+    """The rows that hold numbers, of one parameter or of all."""
+    rows = frame[frame["status"] == "ok"]
+    return rows if parameter is None else rows[rows["parameter"] == parameter]
+
+
+def parameters(frame: pd.DataFrame) -> list[str]:
+    """What the gradient was taken with respect to; log α first where it was measured."""
+    found = set(measured(frame)["parameter"])
+    return sorted(found, key=lambda p: (p != "log_alpha", str(p)))
+
+
+def label(name: str, settings: Mapping[str, Any]) -> str:
+    """`name (knob=value)`."""
+    inside = ", ".join(f"{k}={plain(v)}" for k, v in settings.items())
+    return f"{name} ({inside})" if inside else name
+
+
+def plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def knobs(text: Any) -> dict[str, Any]:
+    """Params from their JSON; none where there is no text.  Raises ValueError."""
+    params = json.loads(text) if isinstance(text, str) else {}
+    if not isinstance(params, dict):
+        raise ValueError(f"params are a JSON object, not {text}")
+    return params
+
+
+def _differing(params: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same without what occurs with one value only."""
+    values = defaultdict(set)
+    for each in params:
+        for name, value in each.items():
+            values[name].add(json.dumps(value))
+    return [{k: v for k, v in each.items() if len(values[k]) > 1} for each in params]
+
+
+def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """What of the protocol varies between measured rows.
+
+    How many replicates an enumerated cell was asked for says nothing, nor how many a precision
+    took.
+    """
+    planned = frame["precision"].notna() & frame["precision"].ne("")
+    counts = frame["replicates"].mask(planned | frame["method"].eq("enumerated"))
+    columns = frame[["dtype", "seed"]].assign(replicates=counts).astype(object)
+    return _differing(
+        [
+            {k: _whole(v) for k, v in row.items() if pd.notna(v)}
+            for row in columns.to_dict("records")
+        ]
+    )
+
+
+def _whole(value: Any) -> Any:
+    """A float that is a whole number as an int."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _task_labels(frame: pd.DataFrame) -> pd.Series:
+    labels = pd.Series("", index=frame.index, dtype="str")
+    for name, rows in frame.groupby("task", sort=False, dropna=False):
+        settings = _differing([knobs(text) for text in rows["task_params"]])
+        labels[rows.index] = [label(str(name), each) for each in settings]
+    return labels
+
+
+def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which what is below rounding is zero.
+
+    A bias is where the verdict says so: one of single precision is far above the rounding of
+    float64, whose variances are resolved.
+    """
+    length = np.fmax(frame["rounding"], _resolution(frame) * frame["gradient_norm"])
+    spread = {c: frame[c].mask(frame[c].abs() <= length**2, 0.0) for c in _VARIANCES}
+    none = frame["verdict"].eq("unbiased") & (
+        frame["bias_norm"] <= np.fmax(length, SINGLE * frame["scale"])
+    )
+    none &= frame["method"].eq("enumerated")
+    bias = {c: frame[c].mask(none, 0.0) for c in _BIASES}
+    mse = frame["mse"].mask(none, spread["variance"])
+    work = frame["work_variance"].mask(spread["variance"] == 0, 0.0)
+    return frame.assign(**bias, **spread, mse=mse, work_variance=work)
+
+
+def resolution(dtype: object) -> float:
+    """What is rounding in a dtype, by its name, as the measurement has it; else in float64."""
+    return rounding.resolution(getattr(torch, str(dtype), torch.float64))
+
+
+def _resolution(frame: pd.DataFrame) -> pd.Series:
+    """That of what each row was measured in."""
+    return frame["dtype"].map(resolution).astype(float)
+
+
+def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """Ends of relative bias and mse, the sum of two estimates with an interval each."""
+    bias = [frame["bias_sq"].clip(lower=0), frame["bias_sq_low"], frame["bias_sq_high"]]
+    below, above = reach_of_sum(bias, [frame[f"variance{end}"] for end in ("", "_low", "_high")])
+    scale = frame["scale"].fillna(frame["gradient_norm"])
+    norm = scale.mask(scale == 0)
+    return frame.assign(
+        relative_bias_low=frame["bias_sq_low"].clip(lower=0) ** 0.5 / norm,
+        relative_bias_high=frame["bias_sq_high"].clip(lower=0) ** 0.5 / norm,
+        mse_low=(frame["mse"] - below).clip(lower=0),
+        mse_high=frame["mse"] + above,
+    )

@@ -1,0 +1,1 @@
+"""Runs compared with runs: what got better, worse, or cannot be distinguished."""

@@ -1,0 +1,392 @@
+"""Two runs or more against the first of them: what got better, worse, or cannot be told apart.
+
+Every test of a report is in one family, by Holm; the intervals are at 95 % each, one by one.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from gradest.errors import UsageError
+from gradest.inference import Interval
+from gradest.measuring.parameters import LOG_ALPHA
+from gradest.measuring.result import Measurement
+from gradest.report.frames import curves, ranking, tables
+from gradest.report.frames.multiplicity import holm
+from gradest.report.regression.pairs import (
+    DIFFERENCE,
+    RATIO,
+    Change,
+    Pair,
+    apart,
+    pooled,
+    sign,
+    undetectable,
+)
+from gradest.report.regression.runs import Key, Records, Run
+from gradest.running.journal import Record
+from gradest.text import described
+
+# How often a report of runs between which nothing changed says that something did.  Less than the
+# usual 5 %: where every commit is compared that would be a false alarm a month, which is ignored
+# from the second one on.  Halving it again costs hardly any power among a hundred tests.
+LEVEL = 0.01
+
+BETTER, WORSE, CHANGED = "better", "worse", "changed"
+SAME, UNTOLD = "same", "cannot tell apart"
+UNJUDGED = ""  # of what is shown and never judged
+
+MEASUREMENT, TRAINING, PROPERTY = "measurement", "training", "property"
+
+COLUMNS = (
+    *("run", "kind", "task", "task_params", "estimator", "estimator_params", "dtype", "setting"),
+    *("parameter", "base_seeds", "other_seeds", "quantity"),
+    *("base", "base_low", "base_high", "other", "other_low", "other_high"),
+    *("scale", "change", "low", "high", "gradient_norm"),
+    *("p_value", "p_holm", "detectable", "judgement"),
+    *("base_status", "other_status", "reason", "label", "task_label"),
+)
+CELL = ["run", "task_label", "label", "base_seeds", "other_seeds"]  # has several quantities
+
+_JUDGED = ("variance", "bias")  # of which worse is a regression
+_OK, _ABSENT, _ODD = "ok", "absent", "not finite"
+_LOST = ("failed", _ODD)
+_NAMED = ["task", "task_params", "estimator", "estimator_params"]
+_UNKNOWN = Interval(*[math.nan] * 4)
+
+
+class _Row(NamedTuple):
+    """A row of the frame, before it is known how many tests there are."""
+
+    run: str
+    key: Key
+    seeds: tuple[str, str]
+    change: Change
+    gradient_norm: float = math.nan
+    judgement: str | None = None  # where no test decides
+    status: tuple[str, str] = (_OK, _OK)
+
+
+def differences(runs: Sequence[Run]) -> pd.DataFrame:
+    """A row for every quantity of every cell, of each run against the first; columns `COLUMNS`.
+
+    Quantities are variance, mean, bias, evaluations, gradient_evaluations and seconds of a
+    measurement, also gradient where the exact one changed; negative_bound of a training; a
+    property's own; and status of a cell that is not measured in both.  Raises UsageError for a
+    journal of another version that this one cannot read.
+    """
+    base, *others = runs
+    rows = [row for other in others for row in _between(base, other)]
+    frame = pd.DataFrame([_columns(row) for row in rows], columns=list(COLUMNS))
+    frame = frame.assign(p_holm=holm(frame["p_value"].to_numpy(dtype=float)))
+    tests = int(frame["p_value"].notna().sum())
+    judged = [_judgement(row, p_holm) for row, p_holm in zip(rows, frame["p_holm"], strict=True)]
+    level = LEVEL / max(tests, 1)  # the strictest of Holm's
+    found = [
+        row.change.detectable(level) if judgement == UNTOLD else math.nan
+        for row, judgement in zip(rows, judged, strict=True)
+    ]
+    return _labelled(frame.assign(judgement=judged, detectable=np.asarray(found, dtype=float)))
+
+
+def regressions(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a variance or a bias that is worse, and of a cell that is no longer finite."""
+    lost = frame["quantity"].eq("status") & frame["other_status"].isin(_LOST)
+    return frame[frame["judgement"].eq(WORSE) & (frame["quantity"].isin(_JUDGED) | lost)]
+
+
+def parameters(frame: pd.DataFrame) -> list[str]:
+    """What variances were compared in, log α first."""
+    found = frame.loc[frame["quantity"].eq("variance"), "parameter"].unique()
+    return sorted(found, key=lambda parameter: parameter != LOG_ALPHA)
+
+
+def _judgement(row: _Row, p_holm: float) -> str:
+    if row.judgement is not None:
+        return row.judgement
+    if row.change.same:
+        return SAME
+    if not math.isnan(row.change.p_value) and p_holm >= LEVEL:
+        return UNTOLD
+    return {-1: BETTER, 0: CHANGED, 1: WORSE}[row.change.direction]
+
+
+def _between(base: Run, other: Run) -> Iterator[_Row]:
+    for key in dict.fromkeys([*base.cells, *other.cells]):
+        records = base.cells.get(key, {}), other.cells.get(key, {})
+        yield from _statuses(other.name, key, *records)
+        if key.kind == MEASUREMENT:
+            yield from _told_apart(other.name, key, *records, _parameters(base, other))
+    yield from _trainings(base, other)
+    yield from _properties(base, other)
+
+
+def _told_apart(
+    run: str, key: Key, base: Records, other: Records, parameters: Sequence[str]
+) -> list[_Row]:
+    """As `_cell`; a cell with numbers that no test can bear is told as one, and costs no other."""
+    try:
+        return list(_cell(run, key, base, other, parameters))
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = f"cannot be compared: {described(error)}"
+        change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=reason)
+        seeds = _listed(base), _listed(other)
+        return [_Row(run, key, seeds, change, judgement=UNTOLD)]
+
+
+def _parameters(base: Run, other: Run) -> list[str]:
+    return [p for p in base.facts["parameters"] if p in other.facts["parameters"]]
+
+
+def _cell(
+    run: str, key: Key, base: Records, other: Records, parameters: Sequence[str]
+) -> Iterator[_Row]:
+    """Of seeds that both runs have those alone are compared, otherwise all of both."""
+    shared = [seed for seed in base if seed in other]
+    kept = [{s: r for s, r in records.items() if _status(r) == _OK} for records in (base, other)]
+    if shared:
+        both = [seed for seed in shared if all(seed in records for records in kept)]
+        kept = [{seed: records[seed] for seed in both} for records in kept]
+    if all(kept):
+        yield from _measured(run, key, *kept, parameters, bool(shared))
+
+
+def _measured(
+    run: str, key: Key, base: Records, other: Records, parameters: Sequence[str], shared: bool
+) -> Iterator[_Row]:
+    """An adaptive estimator is compared seed by seed: each leads it to a state of its own."""
+    adaptive = any(
+        record["measurement"].get("adapt_steps") for record in (*base.values(), *other.values())
+    )
+    if not adaptive:
+        yield from _compared(run, key, base, other, parameters)
+    elif shared:
+        for seed in base:
+            parts = {seed: base[seed]}, {seed: other[seed]}
+            yield from _compared(run, key, *parts, parameters)
+    else:
+        firsts = [dict([next(iter(records.items()))]) for records in (base, other)]
+        why = "not tested: it adapts to another state with every seed, and no seed is shared"
+        for row in _compared(run, key, *firsts, parameters):
+            unsure = row.change.quantity in ("variance", "mean", "bias") and not row.change.same
+            change = row.change._replace(p_value=math.nan, detectable=undetectable, reason=why)
+            yield row._replace(change=change, judgement=UNTOLD) if unsure else row
+
+
+def _compared(
+    run: str, key: Key, base: Records, other: Records, parameters: Sequence[str]
+) -> Iterator[_Row]:
+    sides = [_measurement(list(records.values())) for records in (base, other)]
+    seeds = _listed(base), _listed(other)
+    pair = Pair(*sides, parameters)
+    for change in pair.changes():
+        yield _Row(run, key, seeds, change, pair.norm(change.parameter))
+    clocks = [_seconds(records) for records in (base, other)]
+    if all(clocks):
+        ends = [Interval(statistics.median(c), min(c), max(c), math.nan) for c in clocks]
+        a, b = ends
+        ratio = Interval(b.estimate / a.estimate, b.low / a.high, b.high / a.low, math.nan)
+        change = Change("seconds", "", a, b, RATIO, ratio, False)
+        yield _Row(run, key, seeds, change, judgement=UNJUDGED)
+
+
+def _measurement(records: Sequence[Record]) -> Measurement:
+    """Raises UsageError for what another version left, if this one cannot read it."""
+    try:
+        return pooled([Measurement.from_json(record["measurement"]) for record in records])
+    except (KeyError, TypeError) as error:
+        cell = records[0]["cell"]
+        raise UsageError(
+            f"{cell['estimator']} on {cell['task']}: the journal of another version, which this "
+            f"one cannot read ({type(error).__name__}: {error}); measure it again"
+        ) from error
+
+
+def _seconds(records: Records) -> list[float]:
+    return [x for record in records.values() for x in record.get("samples") or ()]
+
+
+def _listed(records: Records) -> str:
+    return ", ".join(map(str, sorted(records)))
+
+
+def _statuses(run: str, key: Key, base: Records, other: Records) -> Iterator[_Row]:
+    """Of a cell that is not ok in both; seed by seed where any is shared."""
+    if any(seed in other for seed in base):
+        parts = [
+            [{s: r for s, r in records.items() if s == seed} for records in (base, other)]
+            for seed in dict.fromkeys([*base, *other])
+        ]
+    else:
+        parts = [[base, other]]
+    for a, b in parts:
+        (was, why), (is_, told) = _worst(a), _worst(b)
+        if was == is_ == _OK:
+            continue
+        reasons = [f"baseline: {why}", told] if why and told not in ("", why) else [why or told]
+        said = "; ".join(reasons)
+        change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=said)
+        judged = _of_statuses(was, is_)
+        yield _Row(run, key, (_listed(a), _listed(b)), change, judgement=judged, status=(was, is_))
+
+
+def _worst(records: Records) -> tuple[str, str]:
+    """Status and reason of the seed that came out worst; absent where there is none."""
+    found = [(_status(record), str(record["reason"] or "")) for record in records.values()]
+    order = [*_LOST, "skipped", _OK]
+    return min(found, key=lambda each: order.index(each[0]), default=(_ABSENT, ""))
+
+
+def _status(record: Record) -> str:
+    if record["status"] == "ok" and record["of"] == MEASUREMENT:
+        return _ODD if record["measurement"].get("nonfinite") else _OK
+    return record["status"]
+
+
+def _of_statuses(was: str, is_: str) -> str:
+    if was == is_:
+        return SAME
+    if _ABSENT in (was, is_):
+        return UNTOLD
+    if was == _OK and is_ in _LOST:
+        return WORSE
+    return BETTER if was in _LOST and is_ == _OK else CHANGED
+
+
+def _trainings(base: Run, other: Run) -> Iterator[_Row]:
+    """By the bound of the test data, at the learning rate that each run found best."""
+    groups = [dict(iter(_final(run).groupby(_NAMED))) for run in (base, other)]
+    for named in groups[0]:
+        if named not in groups[1]:
+            continue
+        parts = [group[named] for group in groups]
+        shared = set(parts[0]["seed"]) & set(parts[1]["seed"])
+        if shared:
+            parts = [part[part["seed"].isin(shared)] for part in parts]
+        rates = [f"{rate:g}" for part in parts for rate in part["learning_rate"].unique()]
+        setting = f"learning_rate={', then '.join(dict.fromkeys(rates))}"
+        key = Key(TRAINING, *named, "", setting)
+        seeds = tuple(", ".join(map(str, sorted(part["seed"]))) for part in parts)
+        yield _trained(other.name, key, seeds, *(_over_seeds(part) for part in parts))
+
+
+def _final(run: Run) -> pd.DataFrame:
+    """The bound of the test data at the end of each training."""
+    points = run.points
+    points = points[points["split"].eq("test") & points["metric"].eq("negative_bound")]
+    return points[points["step"].eq(points.groupby("key")["step"].transform("max"))]
+
+
+def _over_seeds(part: pd.DataFrame) -> tuple[Interval, int]:
+    found = curves.over_seeds(part, "test", "negative_bound").iloc[0]
+    ends = (float(found[end]) for end in ("value", "low", "high"))
+    return Interval(*ends, math.nan), int(found["seeds"])
+
+
+def _trained(
+    run: str,
+    key: Key,
+    seeds: tuple[str, str],
+    base: tuple[Interval, int],
+    other: tuple[Interval, int],
+) -> _Row:
+    """Of a single seed the interval is over data points, and says nothing of other trainings."""
+    (a, m), (b, n) = base, other
+    found = apart(a, b)
+    difference = found.estimate
+    change = Change(
+        "negative_bound", "", a, b, DIFFERENCE, found, difference == 0, direction=sign(difference)
+    )
+    if change.same:
+        return _Row(run, key, seeds, change)
+    if min(m, n) == 1:
+        why = "not tested: of one seed nothing is known of other trainings"
+        return _Row(run, key, seeds, change._replace(reason=why), judgement=UNTOLD)
+    error, freedom = ranking.joined(
+        *((a.high - a.estimate) / ranking.quantile(m - 1), m - 1),
+        *((b.high - b.estimate) / ranking.quantile(n - 1), n - 1),
+    )
+    p = float(ranking.p_value(difference, error, freedom))
+
+    def detectable(level: float) -> float:
+        return ranking.found_with_power(float(error), float(freedom), level)
+
+    return _Row(run, key, seeds, change._replace(p_value=p, detectable=detectable))
+
+
+def _properties(base: Run, other: Run) -> Iterator[_Row]:
+    """Whether they hold; their values have intervals that are simultaneous ones already."""
+    if base.properties.empty or other.properties.empty:
+        return
+    both = _looked(base).add_suffix("_a").join(_looked(other).add_suffix("_b"), how="inner")
+    for (name, settings, quantity), row in both.iterrows():
+        a, b = (
+            Interval(*(row[f"{end}_{side}"] for end in ("value", "low", "high")), math.nan)
+            for side in "ab"
+        )
+        held, holds = bool(row["holds_a"]), bool(row["holds_b"])
+        judged = SAME if held == holds else BETTER if holds else WORSE
+        change = Change(PROPERTY, "", a, b, "", _UNKNOWN, held == holds)
+        said = tuple("holds" if each else "does not hold" for each in (held, holds))
+        key = Key(PROPERTY, name, settings, quantity, "{}", "", "")
+        yield _Row(other.name, key, ("", ""), change, judgement=judged, status=said)
+
+
+def _looked(run: Run) -> pd.DataFrame:
+    """One row a quantity: of several seeds the first that does not hold, or else the first."""
+    rows = run.properties.sort_values("holds", kind="stable")
+    named = ["property", "settings", "quantity"]
+    first = rows.drop_duplicates(named).sort_index().set_index(named)
+    return first[["value", "low", "high", "holds"]]
+
+
+def _columns(row: _Row) -> dict[str, Any]:
+    change, key = row.change, row.key
+    ends = {
+        f"{name}{end}": getattr(change, name)[n]
+        for name in ("base", "other")
+        for n, end in enumerate(("", "_low", "_high"))
+    }
+    return {
+        "run": row.run,
+        **key._asdict(),
+        "parameter": change.parameter,
+        **dict(zip(("base_seeds", "other_seeds"), row.seeds, strict=True)),
+        "quantity": change.quantity,
+        **ends,
+        "scale": change.scale,
+        **dict(zip(("change", "low", "high"), change.change[:3], strict=True)),
+        "gradient_norm": row.gradient_norm,
+        "p_value": math.nan if change.same else change.p_value,  # what is equal needs no test
+        **dict(zip(("base_status", "other_status"), row.status, strict=True)),
+        "reason": change.reason,
+    }
+
+
+def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
+    """With what of the cells varies in the labels."""
+    several = frame["dtype"].replace("", np.nan).nunique() > 1
+    cell = ["run", *Key._fields]
+    compared = frame[frame["quantity"].eq("variance")]
+    by_seed = compared.groupby([*cell, "parameter"])["base_seeds"].transform("nunique").gt(1)
+    adaptive = set(compared.loc[by_seed, "estimator"])
+    extra = [
+        {k: v for k, v in _told(row, several, row["estimator"] in adaptive).items() if v}
+        for row in frame.to_dict("records")
+    ]
+    return tables.labelled(frame.drop(columns=["label", "task_label"]), extra)[list(COLUMNS)]
+
+
+def _told(row: Mapping[str, Any], dtypes: bool, seeds: bool) -> dict[str, str]:
+    name, _, value = row["setting"].partition("=")
+    return {
+        "dtype": row["dtype"] if dtypes else "",
+        name: value,
+        "seed": row["base_seeds"] if seeds else "",
+    }

@@ -1,0 +1,197 @@
+"""Runs that are to be compared: their cells, with what tells cells apart."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from gradest.errors import UsageError
+from gradest.report.frames import loading
+from gradest.running.journal import Record, read_journal
+from gradest.running.results import latest, read_run
+
+Records = Mapping[int, Record]  # by seed
+
+
+class Key(NamedTuple):
+    """What a cell of one run and a cell of another have in common; params are JSON."""
+
+    kind: str  # measurement or training
+    task: str
+    task_params: str
+    estimator: str
+    estimator_params: str
+    dtype: str  # "" of a training
+    setting: str  # what else a run varies: replicates or learning rate; mostly ""
+
+
+class Run(NamedTuple):
+    """A run's folder, what run.json says of it, and what it holds."""
+
+    name: str
+    folder: Path
+    facts: Mapping[str, Any]
+    cells: Mapping[Key, Records]
+    points: pd.DataFrame  # annotated, of the curves of trainings
+    properties: pd.DataFrame
+
+
+def read(folders: Sequence[Path]) -> list[Run]:
+    """The runs in the folders, none of which is changed.
+
+    Raises UsageError for fewer than two folders, the same folder twice, and one without a run.
+    """
+    folders = [Path(folder) for folder in folders]
+    if len(folders) < 2:
+        raise UsageError("a comparison takes the folders of two runs or more")
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        other = seen.setdefault(folder.resolve(), folder)
+        if other is not folder:
+            raise UsageError(
+                f"{folder}: the same run as {other}; a comparison takes different ones"
+            )
+    found = [(folder, _described(folder), _records(folder)) for folder in folders]
+    swept = {key for _, run, records in found for key in _swept(_cells(run, records))}
+    return [
+        Run(
+            name,
+            folder,
+            run,
+            _by_seed(_cells(run, records), swept),
+            *_tables(folder),
+        )
+        for name, (folder, run, records) in zip(_names(folders), found, strict=True)
+    ]
+
+
+class Overlap(NamedTuple):
+    """How many cells of two runs are in both, measured in both, and in one of them alone.
+
+    Cells are those of measurements and trainings, the seeds of one taken together.
+    """
+
+    compared: int
+    common: int
+    base_only: int
+    other_only: int
+
+    @property
+    def total(self) -> int:
+        return self.common + self.base_only + self.other_only
+
+    @property
+    def share(self) -> float:
+        """The part of all cells that is compared."""
+        return self.compared / self.total if self.total else 0.0
+
+    def __str__(self) -> str:
+        """`2 of 14 cells are compared; 5 are in the baseline alone, 7 in the other run alone`."""
+        parts = []
+        if self.common > self.compared:
+            parts.append(f"{self.common - self.compared:,} in both without numbers in both")
+        parts += [f"{self.base_only:,} in the baseline alone"] if self.base_only else []
+        parts += [f"{self.other_only:,} in the other run alone"] if self.other_only else []
+        rest = f"; {', '.join(parts)}" if parts else ""
+        return f"{self.compared:,} of {self.total:,} cells are compared{rest}"
+
+
+def overlap(base: Run, other: Run) -> Overlap:
+    common = [key for key in base.cells if key in other.cells]
+    compared = [key for key in common if all(_has_numbers(run.cells[key]) for run in (base, other))]
+    return Overlap(
+        len(compared),
+        len(common),
+        len(base.cells) - len(common),
+        len(other.cells) - len(common),
+    )
+
+
+def _has_numbers(records: Records) -> bool:
+    return any(
+        record["status"] == "ok" and not record.get("measurement", {}).get("nonfinite")
+        for record in records.values()
+    )
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    run = read_run(folder)
+    if missing := [key for key in ("cells", "parameters") if key not in run]:
+        raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
+    return run
+
+
+def _records(folder: Path) -> dict[str, Record]:
+    journal = folder / "journal.jsonl"
+    if not journal.exists():
+        raise UsageError(
+            f"{folder}: holds no journal.jsonl, without which means cannot be compared; "
+            "keep it beside run.json"
+        )
+    found = read_journal(journal)
+    if found.damage:
+        raise UsageError(
+            f"{folder}: {found.told[0]}; run its suite again, which measures what was lost, before "
+            "it is compared"
+        )
+    return latest(found.records)
+
+
+def _cells(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[Record]:
+    """Of the cells that run.json names those that the journal holds."""
+    named = [cell.get("key") for cell in run.get("cells") or ()]
+    return [records[key] for key in named if key in records]
+
+
+def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    with loading.readable(folder):
+        return loading.training(folder), loading.properties(folder)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own names where these differ, else their paths."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _key(record: Record) -> Key:
+    cell = record["cell"]
+    params = (json.dumps(cell[f"{k}_knobs"], sort_keys=True) for k in ("task", "estimator"))
+    task_params, estimator_params = params
+    return Key(
+        record["of"],
+        cell["task"],
+        task_params,
+        cell["estimator"],
+        estimator_params,
+        cell.get("dtype", ""),
+        "",
+    )
+
+
+def _comparable(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record["of"] in ("measurement", "training")]
+
+
+def _swept(records: Sequence[Record]) -> set[Key]:
+    """The keys of which a run holds several cells of one seed."""
+    count = Counter((_key(r), r["cell"]["seed"]) for r in _comparable(records))
+    return {key for (key, _), number in count.items() if number > 1}
+
+
+def _by_seed(records: Sequence[Record], swept: set[Key]) -> dict[Key, dict[int, Record]]:
+    cells: dict[Key, dict[int, Record]] = defaultdict(dict)
+    for record in _comparable(records):
+        key = _key(record)
+        if key in swept:
+            key = key._replace(setting=_setting(record["cell"]))
+        cells[key][record["cell"]["seed"]] = record
+    return dict(cells)
+
+
+def _setting(cell: Mapping[str, Any]) -> str:
+    named = ("replicates", "learning_rate")
+    return ", ".join(f"{k}={cell[k]}" for k in named if cell.get(k) is not None)

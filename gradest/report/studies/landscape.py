@@ -1,0 +1,266 @@
+"""Bias and variance as α moves: along θ for a bit, over the simplex for three categories.
+
+Both figures show the norm of the bias itself, not relative to ‖g‖, which may vanish on the way;
+‖g‖ is drawn beside it.
+"""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Polygon
+from matplotlib.ticker import LogLocator
+from scipy.spatial.distance import pdist
+
+from gradest.report.figures import canvas, selection, style
+from gradest.report.figures.style import Look
+from gradest.report.frames import sweeps, tables
+from gradest.report.frames.sweeps import Sweep
+
+_QUANTITIES = {"bias": "norm of the bias, ‖E ĝ − g‖", "variance": "variance tr Cov(ĝ)"}
+_POWER = {"bias": 1, "variance": 2}  # of ‖g‖, for the same units
+
+# Of the largest of a sweep.  What is smaller is rounding, also where ‖g‖ vanishes, relative to
+# which rows are flushed.
+_ROUNDING = 1e-12
+
+_DASHES = ("-", "--", "-.")  # of one estimator at several knobs
+_MARKED = 5  # every so many points of a curve have the estimator's marker
+_WIDE = 90  # characters below a panel
+_NORM = {"color": "0.45", "linestyle": (0, (1, 1.5)), "linewidth": 1.6}
+
+_ABREAST = 3  # estimators in a line, each with a triangle for every quantity
+_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(0.75)]])
+_MAPS = {"bias": "viridis", "variance": "cividis"}
+_ZERO = {"facecolor": "0.95", "edgecolor": "0.7", "hatch": "//////", "linewidth": 0}
+_DOT = {"color": "white", "marker": "o", "markeredgecolor": "0.2", "linestyle": "none"}
+
+
+@style.style()
+def binary(frame: pd.DataFrame) -> Figure | None:
+    """Bias and variance of each estimator against the probability θ of the second category."""
+    found, symbol = _found(frame, 2)
+    if not found:
+        return None
+    look = style.looks(tables.annotate(frame)["estimator"].astype(str))
+    styles = _styles(found, look)
+    title = f"Bias and variance of one estimate of the gradient in {symbol}: lower is better"
+    figure, grid = canvas.panels(len(found), 2, (5.0, 4.4), title, _line_keys(), styles)
+    parts = []
+    titles = style.titles((sweep.label for sweep in found), 60)
+    for axes, name, sweep in zip(grid, titles, found, strict=True):
+        axes[0].set_title(name)
+        rows = sweep.rows.assign(theta=[point[1] for point in sweep.rows["point"]])
+        for ax, column in zip(axes, _QUANTITIES, strict=True):
+            if curves := _panel(ax, rows, column, styles):
+                parts.append((ax, column, curves))
+    canvas.lay_out(figure)
+    for ax, column, curves in parts:
+        labels = canvas.Labels(ax, pd.concat(curves), "theta", column)
+        for curve in curves:
+            first = curve.iloc[0]
+            labels.write(first["short"], curve[::-1], look[str(first["estimator"])])
+    return figure
+
+
+@style.style()
+def simplex(frame: pd.DataFrame) -> Figure | None:
+    """Bias and variance of each estimator over the probabilities of three categories."""
+    found, symbol = _found(frame, 3)
+    if not found:
+        return None
+    settings = [_ordered(sweep.rows) for sweep in found]
+    lines = [_lines(each) for each in settings]
+    title = f"Bias and variance of one estimate of the gradient in {symbol} over the simplex"
+    columns = _ABREAST * len(_QUANTITIES)
+    figure, grid = canvas.panels(sum(lines), columns, (2.0, 1.9), title, _cell_keys(), {})
+    norms = {column: _scale(found, column) for column in _QUANTITIES}
+    for ax in grid.flat:
+        ax.set_axis_off()
+    titles = style.titles((sweep.label for sweep in found), 60)
+    blocks = zip(titles, found, settings, itertools.accumulate(lines), strict=True)
+    for title, sweep, each, below in blocks:
+        block = grid[below - _lines(each) : below]
+        first, *pairs = block.reshape(-1, len(_QUANTITIES))
+        first[0].set_title(title)
+        points = sweep.rows.drop_duplicates("point")
+        cell = _hexagon(_places(points))
+        reference = points.assign(bias=points["gradient_norm"], limit=False)
+        _triangle(first[0], reference, cell, "bias", norms["bias"], "‖g‖")
+        names = style.titles(rows["name"].iloc[0] for rows in each)
+        for name, rows, axes in zip(names, each, pairs, strict=False):
+            axes[0].set_title(name)
+            for ax, column in zip(axes, _QUANTITIES, strict=True):
+                _triangle(ax, rows, cell, column, norms[column], column)
+    for column, norm in reversed(norms.items()):  # the first is the outermost
+        ticks = {"ticks": LogLocator(subs=(1, 2, 5)), "format": "%g"}
+        shades = ScalarMappable(norm, _MAPS[column])
+        bar = figure.colorbar(shades, ax=grid, aspect=50, pad=0.02, **ticks)
+        bar.minorticks_off()
+        bar.set_label(_QUANTITIES[column] + (", and ‖g‖" if column == "bias" else ""))
+    return figure
+
+
+def _found(frame: pd.DataFrame, categories: int) -> tuple[list[Sweep], str]:
+    """The sweeps over so many categories as they are drawn, and the parameter's symbol."""
+    rows, symbol = selection.selected(frame, swept=True)
+    rows = _named(selection.most_replicates(rows))
+    kept = [sweep for sweep in sweeps.found(rows) if sweep.categories == categories]
+    # What has no number is left out of a sweep, and makes it none the shorter.
+    known = [(sweep, _shown(sweep.rows[_known(sweep.rows)])) for sweep in kept]
+    found = [sweep._replace(rows=shown) for sweep, shown in known if shown["point"].nunique() > 1]
+    return found, symbol
+
+
+def _known(rows: pd.DataFrame) -> pd.Series:
+    return rows["bias_sq_high"].notna() & rows["variance"].notna()
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Adds `name` and `short`: the label and the knobs' values, where an estimator has several."""
+    alone = rows.groupby("estimator")["label"].transform("nunique") == 1
+    short = rows["estimator"].str.cat(rows["tag"].astype("str"), " ")
+    return rows.assign(
+        name=rows["label"].mask(alone, rows["estimator"]),
+        short=short.mask(alone, rows["estimator"]),
+    )
+
+
+def _shown(rows: pd.DataFrame) -> pd.DataFrame:
+    """Adds the bias, and `limit`: where it may be zero its upper end stands for it.
+
+    What is rounding becomes zero.
+    """
+    ends = ("", "_low", "_high")
+    rows = rows.assign(**{f"bias{end}": rows[f"bias_sq{end}"].clip(lower=0) ** 0.5 for end in ends})
+    largest = rows[["bias", "gradient_norm"]].max().max()
+    floors = {column: (_ROUNDING * largest) ** power for column, power in _POWER.items()}
+    columns = {f"{column}{end}": floor for column, floor in floors.items() for end in ends}
+    rows = rows.assign(**{c: rows[c].mask(rows[c] <= floor, 0.0) for c, floor in columns.items()})
+    limit = rows["bias_low"].eq(0) & rows["bias_high"].gt(0)
+    return rows.assign(limit=limit, bias=rows["bias"].mask(limit, rows["bias_high"]))
+
+
+def _styles(found: Iterable[Sweep], look: Mapping[str, Look]) -> dict[str, Line2D]:
+    """A line for each name: the colour and marker of its estimator, dashed for further knobs."""
+    rows = pd.concat([sweep.rows for sweep in found]).drop_duplicates("name")
+    styles = {}
+    for estimator, names in rows.groupby("estimator")["name"]:
+        for name, dashes in zip(names, itertools.cycle(_DASHES), strict=False):
+            styles[name] = look[str(estimator)].key()
+            styles[name].set(linestyle=dashes, markersize=4)
+    return styles
+
+
+def _panel(
+    ax: Axes, rows: pd.DataFrame, column: str, styles: Mapping[str, Line2D]
+) -> list[pd.DataFrame]:
+    """Draws the curves of a column and returns them, but names below those that are only zero."""
+    norm = rows.groupby("theta")["gradient_norm"].first() ** _POWER[column]
+    canvas.logarithmic(ax, "y", rows[column], [rows[f"{column}_high"], norm])
+    ax.plot(norm.index, norm, zorder=1, **_NORM)
+    curves, below = [], ["θ, the probability of the second category"]
+    zero = rows[column].eq(0).groupby(rows["name"]).transform("all")
+    for name, curve in rows[~zero].sort_values("theta").groupby("name"):
+        _draw(ax, curve, column, styles[str(name)])
+        curves.append(curve)
+    if zero.any():
+        names = ", ".join(map(style.text, sorted(set(rows.loc[zero, "short"]))))
+        below += textwrap.wrap(f"zero for every θ: {names}", _WIDE)
+    ax.set(xlim=(0, 1.3), xticks=np.linspace(0, 1, 6), ylabel=_QUANTITIES[column])
+    ax.set_xlabel("\n".join(below))
+    return curves
+
+
+def _draw(ax: Axes, curve: pd.DataFrame, column: str, style: Line2D) -> None:
+    """A curve in the band of its intervals, which alone is left where it is an upper limit."""
+    ends = curve[f"{column}_low"], curve[f"{column}_high"]
+    ax.fill_between(curve["theta"], *ends, color=style.get_color(), alpha=0.15, linewidth=0)
+    value = curve[column].mask(curve["limit"] & (column == "bias"))
+    places = np.arange(len(curve))
+    marked = places[(places % _MARKED == 0) | curve[column].eq(0).to_numpy()]
+    line = Line2D(curve["theta"], value)
+    line.update_from(style)
+    line.set(linewidth=1.2, markevery=marked.tolist())
+    ax.add_line(line)
+
+
+def _line_keys() -> dict[str, Artist]:
+    band = Patch(color="0.35", alpha=0.15)
+    return {
+        "‖g‖; beside the variance ‖g‖²": Line2D([], [], **_NORM),
+        "95 % interval; without a line, the bias may be zero": band,
+    }
+
+
+def _lines(settings: list[pd.DataFrame]) -> int:
+    """Of triangles, for so many settings and, in the first place, ‖g‖."""
+    return math.ceil((1 + len(settings)) / _ABREAST)
+
+
+def _ordered(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each setting: by their bias, and by their variance those without one."""
+    settings = [part for _, part in rows.groupby("name")]
+    told = [part["bias"].mask(part["limit"], 0.0).median() for part in settings]
+    keys = [(b, part["variance"].median()) for b, part in zip(told, settings, strict=True)]
+    return [settings[n] for n in sorted(range(len(settings)), key=keys.__getitem__)]
+
+
+def _scale(found: Iterable[Sweep], column: str) -> LogNorm:
+    """One for a quantity in all triangles; that of the bias holds ‖g‖ too."""
+    columns = [column, "gradient_norm"] if column == "bias" else [column]
+    values = np.concatenate([sweep.rows[columns].to_numpy().ravel() for sweep in found])
+    low, high = canvas.limits(pd.Series(values), [])
+    return LogNorm(low, max(high, 1.1 * low))
+
+
+def _triangle(
+    ax: Axes, rows: pd.DataFrame, cell: np.ndarray, column: str, norm: LogNorm, below: str
+) -> None:
+    """A cell for every measured point and nothing in between, so that a zero stays one."""
+    ax.set(aspect="equal", xlim=(-0.08, 1.08), ylim=(-0.18, 0.95))
+    ax.add_patch(Polygon(_CORNERS, fill=False, edgecolor="0.6", linewidth=0.8))
+    for corner, at, side in zip("012", _CORNERS, ("right", "left", "center"), strict=True):
+        up = "bottom" if side == "center" else "top"
+        ax.text(*at, corner, ha=side, va=up, fontsize=6.5, color="0.35")
+    ax.text(0.5, -0.06, below, ha="center", va="top", fontsize=7.5)
+    centres, zero = _places(rows), rows[column].eq(0).to_numpy()
+    cells = centres[:, None] + cell
+    colours = colormaps[_MAPS[column]](norm(rows[column].to_numpy()))
+    ax.add_collection(PolyCollection(cells[~zero], facecolors=colours[~zero], edgecolors="none"))
+    ax.add_collection(PolyCollection(cells[zero], **_ZERO))
+    if column == "bias":
+        ax.plot(*centres[rows["limit"].to_numpy()].T, markersize=2.5, **_DOT)
+
+
+def _places(rows: pd.DataFrame) -> np.ndarray:
+    """Where in the triangle the rows are: [rows, 2]."""
+    return np.array(rows["point"].tolist()) @ _CORNERS
+
+
+def _hexagon(centres: np.ndarray) -> np.ndarray:
+    """The corners [6, 2] of a cell about a point: those of a lattice touch, none overlap."""
+    angles = np.deg2rad(np.arange(30, 390, 60))
+    radius = pdist(centres).min() / math.sqrt(3)
+    return radius * np.stack([np.cos(angles), np.sin(angles)], -1)
+
+
+def _cell_keys() -> dict[str, Artist]:
+    return {
+        "exactly zero": Patch(**_ZERO),
+        "may be zero: the colour is its upper limit, at 95 %": Line2D([], [], **_DOT),
+        "corner: category 0 is certain": Line2D(
+            [], [], marker="$0$", color="0.35", linestyle="none"
+        ),
+    }
