@@ -16,9 +16,7 @@ Minervini, Franceschi & Niepert, "Adaptive perturbation-based gradient estimatio
 latent variable models", 2023, arXiv 2209.04862.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,13 +30,13 @@ from ._derivative import cost_and_derivative
 
 @dataclass(eq=False)
 class AIMLE(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    evaluations: ClassVar[str] = "1"
-    adapt_steps: ClassVar[int] = 1000
-    laws: ClassVar[frozenset[str]] = LAWS - {"shift", "scale"}
-    degree: ClassVar[float | None] = 2
-    limit: ClassVar[Mapping[str, Any]] = {"beta": 0.1, "beta_step": 1e-9, "central": True}
+    unbiased = False
+    differentiates = True
+    evaluations = "1"
+    adapt_steps = 1000
+    laws = LAWS - {"shift", "scale"}
+    degree = 2
+    limit = {"beta": 0.1, "beta_step": 1e-9, "central": True}
     beta: Positive = 1.0  # to begin with
     beta_step: Positive = 0.001
     decay: Probability = 0.9

@@ -11,7 +11,6 @@ arXiv 1807.11143.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,9 +22,9 @@ from ._bernoulli import antithetic_pair, bit_logits, vertices
 
 @dataclass(eq=False)
 class ARM(Estimator):
-    categories: ClassVar[int | None] = 2
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "2"
+    categories = 2
+    laws = LAWS
+    evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         phi = bit_logits(logits)  # [R, N]

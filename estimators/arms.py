@@ -17,7 +17,6 @@ arXiv 2105.14141.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -32,9 +31,9 @@ from ._dirichlet_copula import copula_uniforms
 
 @dataclass(eq=False)
 class ARMS(Estimator):
-    categories: ClassVar[int | None] = 2
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "samples"
+    categories = 2
+    laws = LAWS
+    evaluations = "samples"
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

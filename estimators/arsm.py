@@ -12,7 +12,6 @@ categorical variables", 2019, arXiv 1905.01413.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,8 +22,8 @@ from gradest.categorical import gumbel, nabla, one_hot, softmax
 
 @dataclass(eq=False)
 class ARSM(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "1 + K * (K - 1) / 2"
+    laws = LAWS
+    evaluations = "1 + K * (K - 1) / 2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         categories = logits.shape[-1]

@@ -11,7 +11,6 @@ gradient variance clipping", 2022, arXiv 2208.06124.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,9 +21,9 @@ from gradest.categorical import nabla, sample, softmax
 
 @dataclass(eq=False)
 class BitFlip(Estimator):
-    categories: ClassVar[int | None] = 2
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "2"
+    categories = 2
+    laws = LAWS
+    evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         b = sample(logits)  # [R, N, 2]

@@ -17,7 +17,6 @@ arXiv 2110.14002.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,9 +31,9 @@ from ._dirichlet_copula import copula_uniforms, pair_cdf, roots
 
 @dataclass(eq=False)
 class CARMS(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS - {"labels"}
-    evaluations: ClassVar[str] = "samples"
-    slow: ClassVar[str] = "averages the law of each pair over K (K − 1)/2 orders"
+    laws = LAWS - {"labels"}
+    evaluations = "samples"
+    slow = "averages the law of each pair over K (K − 1)/2 orders"
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -17,9 +17,7 @@ variables", 2017, arXiv 1611.00712.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -31,14 +29,14 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class Concrete(Estimator):
-    unbiased: ClassVar[bool] = False
-    relaxes: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = True
-    owns_kl: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
-    degree: ClassVar[float | None] = math.inf
-    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.03}
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    relaxes = True
+    differentiates = True
+    owns_kl = True
+    laws = LAWS | {PATHWISE}
+    degree = math.inf
+    limit = {"temperature": 0.03}
+    evaluations = "1"
     temperature: Positive = 0.5
     prior_temperature: Positive | None = None
 

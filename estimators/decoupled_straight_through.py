@@ -16,9 +16,7 @@ Shah, Yan, Mozer & Liu, "Improving discrete optimisation via decoupled straight-
 estimator", 2024, arXiv 2410.13331.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,12 +27,12 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class DecoupledStraightThrough(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    degree: ClassVar[float | None] = 1
-    limit: ClassVar[Mapping[str, Any]] = {"temperature_backward": 1.0}
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    differentiates = True
+    laws = LAWS
+    degree = 1
+    limit = {"temperature_backward": 1.0}
+    evaluations = "1"
     temperature_forward: Positive = 1.0
     temperature_backward: Positive = 0.5
 

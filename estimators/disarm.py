@@ -13,7 +13,6 @@ gradient-based optimization", 2020, arXiv 2006.06448.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,9 +24,9 @@ from ._bernoulli import antithetic_pair, bit_logits, vertices
 
 @dataclass(eq=False)
 class DisARM(Estimator):
-    categories: ClassVar[int | None] = 2
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "2"
+    categories = 2
+    laws = LAWS
+    evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         phi = bit_logits(logits)  # [R, N]

@@ -15,7 +15,6 @@ models", 2022, arXiv 2111.05300.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,10 +27,10 @@ from ._bernoulli import bit_logits, cost_and_slope
 
 @dataclass(eq=False)
 class DoubleCV(Tuned):
-    differentiates: ClassVar[bool] = True
-    categories: ClassVar[int | None] = 2
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "samples"
+    differentiates = True
+    categories = 2
+    laws = LAWS
+    evaluations = "samples"
     samples: AtLeast2 = 2
     alpha: float = 0.0
 

@@ -13,9 +13,7 @@ reinforcement learning", 2017, arXiv 1703.03864.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,11 +28,11 @@ from ._perturbed import perturbed_costs
 
 @dataclass(eq=False)
 class EvolutionStrategies(Estimator):
-    unbiased: ClassVar[bool] = False
-    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
-    degree: ClassVar[float | None] = math.inf
-    limit: ClassVar[Mapping[str, Any]] = {"sigma": 0.2}
-    evaluations: ClassVar[str] = "2"
+    unbiased = False
+    laws = LAWS - {"zero sum"}
+    degree = math.inf
+    limit = {"sigma": 0.2}
+    evaluations = "2"
     sigma: Positive = 0.3
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -6,7 +6,6 @@ The variance is zero, and so is the bias: the oracle that the others are held ag
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,9 +16,9 @@ from gradest.measuring.enumeration import LIMIT, all_codes
 
 @dataclass(eq=False)
 class Exact(Estimator):
-    outcomes: ClassVar[int | None] = LIMIT
-    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
-    evaluations: ClassVar[str] = "K ** N"
+    outcomes = LIMIT
+    laws = LAWS | {PATHWISE}
+    evaluations = "K ** N"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = all_codes(logits).unsqueeze(0)  # [1, K^N, N, K]

@@ -13,9 +13,7 @@ Glasserman, "Monte Carlo methods in financial engineering", Springer, 2003.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,11 +27,11 @@ from ._perturbed import perturbed_costs
 
 @dataclass(eq=False)
 class FiniteDifference(Estimator):
-    unbiased: ClassVar[bool] = False
-    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
-    degree: ClassVar[float | None] = math.inf
-    limit: ClassVar[Mapping[str, Any]] = {"h": 0.2}
-    evaluations: ClassVar[str] = "2 * N * K"
+    unbiased = False
+    laws = LAWS - {"zero sum"}
+    degree = math.inf
+    limit = {"h": 0.2}
+    evaluations = "2 * N * K"
     h: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

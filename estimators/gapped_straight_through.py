@@ -15,7 +15,7 @@ straight-through estimator", 2022, arXiv 2206.07235.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,10 +27,10 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class GappedStraightThrough(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    differentiates = True
+    laws = LAWS
+    evaluations = "1"
     gap: Positive | Literal["adaptive"] = 1.0
     temperature: Positive = 0.5
 

@@ -15,9 +15,7 @@ Paulus, Maddison & Krause, "Rao-Blackwellizing the straight-through Gumbel-softm
 estimator", 2021, arXiv 2010.04838.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -31,13 +29,13 @@ from ._derivative import cost_and_derivative
 
 @dataclass(eq=False)
 class GumbelRao(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    degree: ClassVar[float | None] = 2
-    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.05}
-    evaluations: ClassVar[str] = "1"
-    slow: ClassVar[str] = "draws the noise of M relaxed samples for one evaluation"
+    unbiased = False
+    differentiates = True
+    laws = LAWS
+    degree = 2
+    limit = {"temperature": 0.05}
+    evaluations = "1"
+    slow = "draws the noise of M relaxed samples for one evaluation"
     samples: AtLeast1 = 10
     temperature: Positive = 0.5
 

@@ -13,9 +13,7 @@ Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, ar
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -26,13 +24,13 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class GumbelSoftmax(Estimator):
-    unbiased: ClassVar[bool] = False
-    relaxes: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
-    degree: ClassVar[float | None] = math.inf
-    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.03}
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    relaxes = True
+    differentiates = True
+    laws = LAWS | {PATHWISE}
+    degree = math.inf
+    limit = {"temperature": 0.03}
+    evaluations = "1"
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -14,9 +14,7 @@ Niepert, Minervini & Franceschi, "Implicit MLE: backpropagating through discrete
 distributions", 2021, arXiv 2106.01798.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,12 +27,12 @@ from ._derivative import cost_and_derivative
 
 @dataclass(eq=False)
 class IMLE(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS - {"scale"}
-    degree: ClassVar[float | None] = 1
-    limit: ClassVar[Mapping[str, Any]] = {"lambda_": 0.05}
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    differentiates = True
+    laws = LAWS - {"scale"}
+    degree = 1
+    limit = {"lambda_": 0.05}
+    evaluations = "1"
     lambda_: Positive = 1.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -14,7 +14,6 @@ using the CatLog-derivative trick", 2023, arXiv 2311.12569.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,8 +24,8 @@ from gradest.knobs import AtLeast1
 
 @dataclass(eq=False)
 class IndeCateR(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "samples * (1 + N * (K - 1))"
+    laws = LAWS
+    evaluations = "samples * (1 + N * (K - 1))"
     samples: AtLeast1 = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -18,7 +18,6 @@ Gumbel-softmax", 2020, arXiv 1912.09588.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,11 +30,11 @@ from gradest.randomness import draws
 
 @dataclass(eq=False)
 class InvertibleGaussian(Estimator):
-    unbiased: ClassVar[bool] = False
-    relaxes: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS - {"labels"} | {PATHWISE}
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    relaxes = True
+    differentiates = True
+    laws = LAWS - {"labels"} | {PATHWISE}
+    evaluations = "1"
     temperature: Positive = 0.5
     sigma: Positive = 1.7
     delta: Positive = 1.0

@@ -15,7 +15,6 @@ Titsias & Lázaro-Gredilla, "Local expectation gradients for black box variation
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,8 +24,8 @@ from gradest.categorical import gains, nabla, sample, softmax
 
 @dataclass(eq=False)
 class LocalExpectation(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "1 + N * (K - 1)"
+    laws = LAWS
+    evaluations = "1 + N * (K - 1)"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

@@ -16,7 +16,6 @@ learning", 2019, arXiv 1906.10652.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -26,8 +25,8 @@ from gradest.categorical import gains, nabla, sample, without_each
 
 @dataclass(eq=False)
 class MeasureValued(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
-    evaluations: ClassVar[str] = "1 + N * (K - 1)"
+    laws = LAWS - {"zero sum"}
+    evaluations = "1 + N * (K - 1)"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

@@ -12,7 +12,6 @@ Gu, Levine, Sutskever & Mnih, "MuProp: unbiased backpropagation for stochastic n
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,10 +22,10 @@ from gradest.categorical import log_prob, nabla, sample, softmax
 
 @dataclass(eq=False)
 class MuProp(Estimator):
-    relaxes: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "2"
+    relaxes = True
+    differentiates = True
+    laws = LAWS
+    evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

@@ -16,7 +16,6 @@ arXiv 1402.0030.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,8 +27,8 @@ from gradest.randomness import draws
 
 @dataclass(eq=False)
 class NVIL(Tuned):
-    laws: ClassVar[frozenset[str]] = LAWS - {"shift", "constant", "scale"}
-    evaluations: ClassVar[str] = "1"
+    laws = LAWS - {"shift", "constant", "scale"}
+    evaluations = "1"
     hidden: AtLeast1 = 100
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:

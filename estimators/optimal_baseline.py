@@ -16,7 +16,7 @@ reinforcement learning", JMLR 5, 2004.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ from gradest.measuring.enumeration import all_codes
 @dataclass(eq=False)
 class OptimalBaseline(Estimator):
     # All outcomes are visited for every estimate anew: beyond this one would wait for hours.
-    outcomes: ClassVar[int | None] = 1000
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "1 + K ** N"
+    outcomes = 1000
+    laws = LAWS
+    evaluations = "1 + K ** N"
     kind: Literal["scalar", "coordinate"] = "scalar"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

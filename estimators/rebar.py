@@ -14,7 +14,6 @@ for discrete latent variable models", 2017, arXiv 1703.07370.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,10 +25,10 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class REBAR(Tuned):
-    relaxes: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
-    evaluations: ClassVar[str] = "3"
+    relaxes = True
+    differentiates = True
+    laws = LAWS - {"constant"}
+    evaluations = "3"
     eta: float = 1.0
     temperature: Positive = 0.5
     coupled: bool = True

@@ -10,7 +10,6 @@ learning", Machine Learning 8, 1992.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,8 +19,8 @@ from gradest.categorical import log_prob, nabla, sample
 
 @dataclass(eq=False)
 class Reinforce(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
-    evaluations: ClassVar[str] = "1"
+    laws = LAWS - {"constant"}
+    evaluations = "1"
     baseline: float = 0.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

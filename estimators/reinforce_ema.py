@@ -10,7 +10,6 @@ learning", Machine Learning 8, 1992.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,9 +20,9 @@ from gradest.knobs import Probability
 
 @dataclass(eq=False)
 class ReinforceEMA(Estimator):
-    evaluations: ClassVar[str] = "1"
-    adapt_steps: ClassVar[int] = 200
-    laws: ClassVar[frozenset[str]] = LAWS
+    evaluations = "1"
+    adapt_steps = 200
+    laws = LAWS
     decay: Probability = 0.95
 
     def reset(self, logits: Tensor) -> None:

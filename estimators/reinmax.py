@@ -20,7 +20,7 @@ Liu, Dong, Liu, Yu & Gao, "Bridging discrete and backpropagation: straight-throu
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor
@@ -33,11 +33,11 @@ from ._reinmax import reinmax
 
 @dataclass(eq=False)
 class ReinMax(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    degree: ClassVar[float | None] = 2
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    differentiates = True
+    laws = LAWS
+    degree = 2
+    evaluations = "1"
     temperature: Annotated[float, Ge(1)] = 1.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

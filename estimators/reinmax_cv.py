@@ -21,7 +21,6 @@ arXiv 2603.08257.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,12 +36,12 @@ from ._reinmax import reinmax
 
 @dataclass(eq=False)
 class ReinMaxCV(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    degree: ClassVar[float | None] = 2
-    evaluations: ClassVar[str] = "1"
-    slow: ClassVar[str] = "draws the noise of M + 1 relaxed samples for one evaluation"
+    unbiased = False
+    differentiates = True
+    laws = LAWS
+    degree = 2
+    evaluations = "1"
+    slow = "draws the noise of M + 1 relaxed samples for one evaluation"
     eta: float = 1.0
     temperature: Positive = 0.7
     samples: AtLeast1 = 10

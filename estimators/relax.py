@@ -15,7 +15,6 @@ variates for black-box gradient estimation", 2018, arXiv 1711.00123.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,9 +28,9 @@ from ._network import Network
 
 @dataclass(eq=False)
 class RELAX(Tuned):
-    laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
-    evaluations: ClassVar[str] = "1"
-    slow: ClassVar[str] = "runs its surrogate, a network, twice for one evaluation"
+    laws = LAWS - {"constant", "scale"}
+    evaluations = "1"
+    slow = "runs its surrogate, a network, twice for one evaluation"
     temperature: Positive = 0.5
     width: AtLeast1 = 16
 

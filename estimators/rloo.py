@@ -8,7 +8,6 @@ Kool, van Hoof & Welling, "Buy 4 REINFORCE samples, get a baseline for free!", 2
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,8 +18,8 @@ from gradest.knobs import AtLeast2
 
 @dataclass(eq=False)
 class RLOO(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "samples"
+    laws = LAWS
+    evaluations = "samples"
     samples: AtLeast2 = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -20,7 +20,6 @@ arXiv 2202.09497.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,11 +34,11 @@ from ._network import Network
 
 @dataclass(eq=False)
 class RODEO(Tuned):
-    differentiates: ClassVar[bool] = True
-    categories: ClassVar[int | None] = 2
-    laws: ClassVar[frozenset[str]] = LAWS - {"constant", "scale"}
-    evaluations: ClassVar[str] = "samples"
-    slow: ClassVar[str] = "runs its network at S² (N + 1) points for S evaluations"
+    differentiates = True
+    categories = 2
+    laws = LAWS - {"constant", "scale"}
+    evaluations = "samples"
+    slow = "runs its network at S² (N + 1) points for S evaluations"
     samples: AtLeast2 = 2
     width: AtLeast1 = 16
 

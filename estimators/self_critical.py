@@ -11,7 +11,6 @@ Rennie, Marcheret, Mroueh, Ross & Goel, "Self-critical sequence training for ima
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,8 +20,8 @@ from gradest.categorical import log_prob, nabla, one_hot, sample
 
 @dataclass(eq=False)
 class SelfCritical(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "2"
+    laws = LAWS
+    evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

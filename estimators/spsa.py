@@ -14,9 +14,7 @@ approximation", IEEE Transactions on Automatic Control 37, 1992.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,11 +29,11 @@ from ._perturbed import perturbed_costs
 
 @dataclass(eq=False)
 class SPSA(Estimator):
-    unbiased: ClassVar[bool] = False
-    laws: ClassVar[frozenset[str]] = LAWS - {"zero sum"}
-    degree: ClassVar[float | None] = math.inf
-    limit: ClassVar[Mapping[str, Any]] = {"c": 0.2}
-    evaluations: ClassVar[str] = "2"
+    unbiased = False
+    laws = LAWS - {"zero sum"}
+    degree = math.inf
+    limit = {"c": 0.2}
+    evaluations = "2"
     c: Positive = 0.3
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -8,9 +8,7 @@ variance grows as 1/τ.
 Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,12 +19,12 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class STGumbelSoftmax(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    degree: ClassVar[float | None] = 2
-    limit: ClassVar[Mapping[str, Any]] = {"temperature": 0.05}
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    differentiates = True
+    laws = LAWS
+    degree = 2
+    limit = {"temperature": 0.05}
+    evaluations = "1"
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -12,7 +12,7 @@ conditional computation", 2013, arXiv 1308.3432.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -22,11 +22,11 @@ from gradest.categorical import sample, softmax, straight_through
 
 @dataclass(eq=False)
 class StraightThrough(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS
-    degree: ClassVar[float | None] = 1
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    differentiates = True
+    laws = LAWS
+    degree = 1
+    evaluations = "1"
     jacobian: Literal["softmax", "identity"] = "softmax"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -16,7 +16,7 @@ distributions", 2019, arXiv 1810.04777.
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -30,10 +30,10 @@ from gradest.randomness import draws
 
 @dataclass(eq=False)
 class SumAndSample(Estimator):
-    outcomes: ClassVar[int | None] = LIMIT
-    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
-    evaluations: ClassVar[str] = "min(k + 1, K ** N)"
-    slow: ClassVar[str] = "lists the probabilities of all K^N outcomes"
+    outcomes = LIMIT
+    laws = LAWS - {"constant"}
+    evaluations = "min(k + 1, K ** N)"
+    slow = "lists the probabilities of all K^N outcomes"
     k: Annotated[int, Ge(0)] = 1
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -19,7 +19,7 @@ replacement", 2020, arXiv 2002.06043.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
@@ -33,8 +33,8 @@ from ._without_replacement import log_set_probabilities, without_replacement
 
 @dataclass(eq=False)
 class UnorderedSet(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "min(samples, K ** N)"
+    laws = LAWS
+    evaluations = "min(samples, K ** N)"
     samples: Annotated[int, Ge(1), Le(10)] = 2
     baseline: bool = True
 

@@ -16,7 +16,6 @@ Mnih & Rezende, "Variational inference for Monte Carlo objectives", 2016, arXiv 
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,9 +26,9 @@ from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
 
 @dataclass(eq=False)
 class VIMCO(Estimator):
-    bounds: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS - {"scale"}
-    evaluations: ClassVar[str] = "m"
+    bounds = True
+    laws = LAWS - {"scale"}
+    evaluations = "m"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         m = f.samples

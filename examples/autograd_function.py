@@ -11,7 +11,7 @@ conditional computation", 2013, arXiv 1308.3432.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +34,11 @@ class HardSample(torch.autograd.Function):
 
 @dataclass(eq=False)
 class AutogradFunction(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    degree: ClassVar[float | None] = 1
-    laws: ClassVar[frozenset[str]] = LAWS
-    evaluations: ClassVar[str] = "1"
+    unbiased = False
+    differentiates = True
+    degree = 1
+    laws = LAWS
+    evaluations = "1"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(HardSample.apply(logits.softmax(-1), sample(logits)))  # [R]

@@ -10,7 +10,6 @@ learning", Machine Learning 8, 1992.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 from torch.distributions import OneHotCategorical
@@ -26,8 +25,8 @@ def surrogate_loss(logits: Tensor, z: Tensor, cost: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class SurrogateLoss(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
-    evaluations: ClassVar[str] = "1"
+    laws = LAWS - {"constant"}
+    evaluations = "1"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]

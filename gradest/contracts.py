@@ -4,6 +4,7 @@ Alphabet of every shape comment: R rows, S samples, B data points, N latents, K 
 D observed dimensions.  `logits` are log α, unnormalised.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -62,15 +63,42 @@ class Task(Knobs, ABC):
         return None
 
 
+# The methods of a `Model` by the names of the previous version, which still work.
+_DEPRECATED = {"posed": "problem_at", "observed": "preprocess", "pictures": "decode_images"}
+
+
+class _DeprecatedName:
+    """A method under its previous name, with a warning for the caller."""
+
+    def __init__(self, owner: type, old: str, new: str) -> None:
+        self._owner, self._new = owner, new
+        self._message = f"{old} is deprecated; call {new} instead"
+
+    def __get__(self, model: Any, cls: type | None = None) -> Any:
+        warnings.warn(self._message, DeprecationWarning, stacklevel=2)
+        # The method of the class that has it, not of the model's: super().posed() would recurse.
+        return vars(self._owner)[self._new].__get__(model, cls)
+
+
 class Model(Task):
     """A task whose networks are trained: a problem for each of their states and each batch."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for old, new in _DEPRECATED.items():
+            if old in vars(cls) and new not in vars(cls):
+                message = f"{cls.__name__} defines {old}, which is deprecated; rename it to {new}"
+                warnings.warn(message, DeprecationWarning, stacklevel=3)
+                setattr(cls, new, vars(cls)[old])
+            if new in vars(cls):
+                setattr(cls, old, _DeprecatedName(cls, old, new))
 
     @abstractmethod
     def networks(self, seed: int) -> nn.Module:
         """All that is learnt, untrained; every parameter of it belongs to one optimiser."""
 
     @abstractmethod
-    def posed(self, networks: nn.Module, x: Tensor) -> Problem:
+    def problem_at(self, networks: nn.Module, x: Tensor) -> Problem:
         """The problem of the observations x, [B, D], with the graph to the networks' parameters."""
 
     @abstractmethod
@@ -78,14 +106,14 @@ class Model(Task):
         """Everything in "train", "valid" or "test", as it is stored: [B, D]."""
 
     @abstractmethod
-    def observed(self, items: Tensor, dtype: torch.dtype) -> Tensor:
+    def preprocess(self, items: Tensor, dtype: torch.dtype) -> Tensor:
         """Stored items as the networks see them, [B, D]; grey levels are drawn as bits anew.
 
         By `gradest.randomness.draws()`, as every draw: torch's own no seed of a run brings back.
         """
 
     @abstractmethod
-    def pictures(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
+    def decode_images(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
         """The mean of what is generated from codes z [B, ..., N, K], in [0, 1]: [B, ..., H, W]."""
 
 

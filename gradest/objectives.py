@@ -27,7 +27,7 @@ from gradest.contracts import Estimator, Task
 from gradest.costs import Cost
 
 
-def beside(task: Task, logits: Tensor, f: Cost) -> Tensor:
+def analytic_terms(task: Task, logits: Tensor, f: Cost) -> Tensor:
     """What the objective has beside E f, in closed form: [B, N, K] -> [B]."""
     penalty = task.penalty(logits)
     if f.prior is None or f.kl == "sampled":
@@ -84,10 +84,10 @@ class Nested(Cost):
 
     def _solved(self, z: Tensor, frozen: bool) -> Tensor:
         logits, f = self._f.next(z, frozen)
-        return self._solve(logits, nested(f, self._solve)).unflatten(0, z.shape[:-2])
+        return self._solve(logits, nested_cost(f, self._solve)).unflatten(0, z.shape[:-2])
 
 
-def nested(f: Cost, solve: Callable[[Tensor, Cost], Tensor]) -> Cost:
+def nested_cost(f: Cost, solve: Callable[[Tensor, Cost], Tensor]) -> Cost:
     """f, or with all further layers of a deep f solved: logits [R, N, K] and a cost give [R].
 
     Raises ValueError for a bound of several layers: the mean of a bound is not one of its parts'.
@@ -99,13 +99,13 @@ def nested(f: Cost, solve: Callable[[Tensor, Cost], Tensor]) -> Cost:
     return Nested(f, solve)
 
 
-def posed(estimator: Estimator, logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
+def problem_for(estimator: Estimator, logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
     """The logits and the cost as the estimator sees them: [R, N, K], or [R, m · N, K]."""
-    f = nested(f, estimator)
-    return (logits, f) if estimator.bounds else joined(logits, f)
+    f = nested_cost(f, estimator)
+    return (logits, f) if estimator.bounds else merge_samples(logits, f)
 
 
-def joined(logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
+def merge_samples(logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
     """A problem without a bound: the m codes are one."""
     if f.samples == 1:
         return logits, f

@@ -87,13 +87,13 @@ def global_states() -> dict[str, object]:
     }
 
 
-def touched_since(before: Mapping[str, object]) -> str:
+def changed_global_states(before: Mapping[str, object]) -> str:
     """The libraries whose global state is another one than before."""
     return ", ".join(name for name, state in global_states().items() if state != before[name])
 
 
 @contextmanager
-def global_randomness_kept(seed: int) -> Iterator[None]:
+def isolated_global_randomness(seed: int) -> Iterator[None]:
     """Within the block the global states of torch, numpy and random are those of the seed.
 
     After it they are what they were: code that draws from them is reproducible, and changes none.

@@ -22,7 +22,7 @@ from gradest.code_digest import digest_of_class
 from gradest.contracts import Model
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, knob_defaults
-from gradest.objectives import beside, nested
+from gradest.objectives import analytic_terms, nested_cost
 from gradest.randomness import Draws, drawing_from, draws
 from gradest.threads import one_thread
 
@@ -38,7 +38,7 @@ _BATCH, _SAMPLES, _LEARNING_RATE = 100, 4, 3e-3
 class ImageModel(Model):
     """A model of images whose encoder gives the logits, and whose decoder f reads the code."""
 
-    parameters: ClassVar[tuple[str, ...]] = ("encoder",)
+    parameters = ("encoder",)
     # Knobs that the trained state does not know.
     measured_alone: ClassVar[tuple[str, ...]] = ("points", "batch", "samples")
     dataset: Dataset = "digits"
@@ -63,7 +63,7 @@ class ImageModel(Model):
     def data(self, split: str) -> Tensor:
         return images(self.dataset, split).pixels
 
-    def observed(self, items: Tensor, dtype: torch.dtype) -> Tensor:
+    def preprocess(self, items: Tensor, dtype: torch.dtype) -> Tensor:
         levels = IMAGE_SETS[self.dataset].levels
         if levels > 1:
             # In float32 whatever the dtype, so that the same seed gives the same bits in each.
@@ -76,8 +76,8 @@ class ImageModel(Model):
             start = self.batch * self.points
             with drawing_from(Draws.seeded(self.seed)):
                 items = self.data("test")[start : start + self.points]
-                batch = self.observed(items, torch.float64)  # [B, D]
-        return self.posed(self._networks, batch)
+                batch = self.preprocess(items, torch.float64)  # [B, D]
+        return self.problem_at(self._networks, batch)
 
     def group(self, name: str) -> Iterable[Tensor]:
         return self._networks[name].parameters()
@@ -110,9 +110,9 @@ class ImageModel(Model):
         with drawing_from(Draws(generator)), one_thread():
             for _ in range(self.steps):
                 chosen = items[torch.randint(len(items), (_BATCH,), generator=generator)]
-                logits, f = self.posed(networks, self.observed(chosen, torch.float64))
-                expected = _leave_one_out(logits, nested(f, _leave_one_out))
-                objective = expected + beside(self, logits, f)  # [B]
+                logits, f = self.problem_at(networks, self.preprocess(chosen, torch.float64))
+                expected = _leave_one_out(logits, nested_cost(f, _leave_one_out))
+                objective = expected + analytic_terms(self, logits, f)  # [B]
                 optimiser.zero_grad()
                 objective.mean().backward()
                 optimiser.step()

@@ -65,7 +65,7 @@ class VAE(ImageModel):
             parts["prior"] = Logits(*self.coding.logits(torch.zeros(units)).shape)
         return nn.ModuleDict(parts)
 
-    def posed(self, networks: nn.ModuleDict, x: Tensor) -> Problem:
+    def problem_at(self, networks: nn.ModuleDict, x: Tensor) -> Problem:
         coding = self.coding
         logits = coding.logits(networks["encoder"](x))
 
@@ -84,6 +84,6 @@ class VAE(ImageModel):
         )
         return Problem(logits, f)
 
-    def pictures(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
+    def decode_images(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
         pixels = networks["decoder"](self.coding.read(z))
         return pixels.sigmoid().unflatten(-1, (self.side, self.side))

@@ -74,7 +74,7 @@ class StructuredPrediction(ImageModel):
             }
         )
 
-    def posed(self, networks: nn.ModuleDict, x: Tensor) -> Problem:
+    def problem_at(self, networks: nn.ModuleDict, x: Tensor) -> Problem:
         coding = self._coding
         upper, lower = x.chunk(2, -1)  # [B, D/2] each
 
@@ -89,7 +89,7 @@ class StructuredPrediction(ImageModel):
             f = Cost(before(f), layer, deep=True)
         return Problem(coding.logits(networks["encoder"](upper)), f)
 
-    def pictures(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
+    def decode_images(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
         """The upper half as it is given, and the lower as it is generated from the last layer's z.
 
         [B, D] and [B, ..., N, K] -> [B, ..., H, W].

@@ -199,10 +199,10 @@ def constant(coordinates: int) -> Law:
 def outcomes_of(estimator: str, task: str, **knobs: float) -> tuple[Tensor, Tensor]:
     """Every gradient [M, D] that an estimator can give, and its probability [M]."""
     replicator = Replicator(gradest.make_estimator(estimator, **knobs), gradest.make_task(task))
-    recorded = outcomes._Recorded(1, outcomes.LIMIT, "cpu")
+    recorded = outcomes._RecordedDraws(1, outcomes.LIMIT, "cpu")
     with drawing_from(recorded):
         replicator.each(1)
-    source = outcomes._Prescribed(torch.arange(recorded.outcomes), recorded.radices)
+    source = outcomes._PrescribedDraws(torch.arange(recorded.outcomes), recorded.radices)
     with drawing_from(source):
         gradient, _ = replicator.each(recorded.outcomes)
     return gradient[0].double(), torch.as_tensor(source.log_p).exp()

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime
-from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -13,7 +12,7 @@ import gradest
 from gradest import Cost, Estimator
 from gradest.categorical import log_prob, nabla, sample
 from gradest.measuring import adaptation
-from gradest.measuring.adaptation import Look, adapted
+from gradest.measuring.adaptation import AdaptationStep, adapt_and_measure
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry, Shipment
@@ -28,7 +27,7 @@ class Halving(Estimator):
     """Adds noise to a score function that every step halves, and keeps a log of calls."""
 
     name = "halving"
-    adapt_steps: ClassVar[int] = 20
+    adapt_steps = 20
 
     def reset(self, logits: Tensor) -> None:
         self.scale, self.log = 8.0, []
@@ -47,10 +46,10 @@ class Halving(Estimator):
 VARIANCE = 8 / 9  # of its estimate where the scale is one: of f nothing reaches the logits
 
 
-def looks_of(estimator: Estimator, steps: int, chunk: int = 4096) -> list[Look]:
+def looks_of(estimator: Estimator, steps: int, chunk: int = 4096) -> list[AdaptationStep]:
     with drawing_from(Draws.seeded(0)):
         replicator = Replicator(estimator, gradest.make_task("categorical"))
-        return adapted(replicator, steps, chunk)
+        return adapt_and_measure(replicator, steps, chunk)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ class Sequence(Estimator):
     """Each step of adapting adds what it is shown; the state is what it saw."""
 
     name = "sequence"
-    adapt_steps: ClassVar[int] = 6
+    adapt_steps = 6
 
     def reset(self, logits: Tensor) -> None:
         self.baseline, self.shown = 0.0, []
@@ -148,7 +147,7 @@ def test_json_keeps_the_looks():
     found = gradest.measure(Halving(), gradest.make_task("categorical"), replicates=64)
     back = type(found).from_json(json.loads(json.dumps(found.to_json())))
     assert back.adaptation == found.adaptation
-    assert isinstance(back.adaptation[0], Look)
+    assert isinstance(back.adaptation[0], AdaptationStep)
 
 
 def test_a_run_has_a_table_of_looks(tmp_path):

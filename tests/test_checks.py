@@ -98,8 +98,8 @@ def test_every_task_is_certified(name: str) -> None:
 class Rebar(Tuned):
     """State with an optimiser, hard and relaxed samples, an unbiased mixture of both."""
 
-    relaxes: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = True
+    relaxes = True
+    differentiates = True
 
     def build(self, logits: Tensor) -> list[Tensor]:
         self._eta = logits.new_ones(()).requires_grad_()
@@ -117,8 +117,8 @@ class Rebar(Tuned):
 class Disarm(Estimator):
     """Binary alone, with a gradient in closed form."""
 
-    categories: ClassVar[int | None] = 2
-    evaluations: ClassVar[str] = "N - N + 2"
+    categories = 2
+    evaluations = "N - N + 2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         a = logits[..., 1] - logits[..., 0]  # [R, N]
@@ -193,7 +193,7 @@ def test_tells_how_often_f_was_evaluated_where_nothing_is_claimed() -> None:
 @breaks("evaluations")
 @dataclass(eq=False)
 class ForgetsTheFrozen(Estimator):
-    evaluations: ClassVar[str] = "samples"
+    evaluations = "samples"
     samples: int = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
@@ -204,7 +204,7 @@ class ForgetsTheFrozen(Estimator):
 
 @breaks("evaluations")
 class RightForOneLatentAlone(Estimator):
-    evaluations: ClassVar[str] = "N"
+    evaluations = "N"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -214,7 +214,7 @@ class RightForOneLatentAlone(Estimator):
 @breaks("evaluations")
 @dataclass(eq=False)
 class RightForTwoSamplesAlone(Estimator):
-    evaluations: ClassVar[str] = "2"
+    evaluations = "2"
     samples: AtLeast2 = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
@@ -283,8 +283,8 @@ class SurrogateLoss(Estimator):
 class SamplesAnotherLaw(Estimator):
     """The claim of a bias excuses a small error of the value, not this one."""
 
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
+    unbiased = False
+    differentiates = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(straight_through(sample(logits / 0.7), logits.softmax(-1)))
@@ -292,7 +292,7 @@ class SamplesAnotherLaw(Estimator):
 
 @breaks("bias")
 class FoldsTheCurrentCostIn(Estimator):
-    adapt_steps: ClassVar[int] = 50
+    adapt_steps = 50
 
     def reset(self, logits: Tensor) -> None:
         self._mean = logits.new_zeros(())
@@ -317,7 +317,7 @@ class Scaled(Estimator):
 
 @breaks("bias")
 class ClaimsToBeUnbiased(Estimator):
-    differentiates: ClassVar[bool] = True
+    differentiates = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(straight_through(sample(logits), logits.softmax(-1)))
@@ -325,7 +325,7 @@ class ClaimsToBeUnbiased(Estimator):
 
 @breaks("bias")
 class ClaimsToBeBiased(Estimator):
-    unbiased: ClassVar[bool] = False
+    unbiased = False
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -356,7 +356,7 @@ class LearnsInAGlobal(Estimator):
 
 @breaks("seed")
 class SurvivesReset(Estimator):
-    adapt_steps: ClassVar[int] = 5
+    adapt_steps = 5
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         self._mean = 0.9 * getattr(self, "_mean", 0.0) + 0.1 * f(sample(logits)).detach().mean()
@@ -398,7 +398,7 @@ class RelaxesInSilence(Estimator):
 
 @breaks("vertices")
 class ClaimsToRelax(Estimator):
-    relaxes: ClassVar[bool] = True
+    relaxes = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -407,7 +407,7 @@ class ClaimsToRelax(Estimator):
 
 @breaks("derivative")
 class DifferentiatesInSilence(Estimator):
-    unbiased: ClassVar[bool] = False
+    unbiased = False
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(straight_through(sample(logits), logits.softmax(-1)))
@@ -415,7 +415,7 @@ class DifferentiatesInSilence(Estimator):
 
 @breaks("derivative")
 class ClaimsToDifferentiate(Estimator):
-    differentiates: ClassVar[bool] = True
+    differentiates = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -459,7 +459,7 @@ class LacksFloat32(Estimator):
 
 @breaks("laws")
 class ClaimsWhatIsNoLaw(Estimator):
-    laws: ClassVar[frozenset[str]] = frozenset({"zero-sum"})
+    laws = frozenset({"zero-sum"})
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -468,9 +468,9 @@ class ClaimsWhatIsNoLaw(Estimator):
 
 @breaks("zero sum", "pathwise")
 class StraightThroughIdentity(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    laws: ClassVar[frozenset[str]] = LAWS | {PATHWISE}
+    unbiased = False
+    differentiates = True
+    laws = LAWS | {PATHWISE}
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(straight_through(sample(logits), logits))
@@ -478,7 +478,7 @@ class StraightThroughIdentity(Estimator):
 
 @breaks("shift", "constant", "scale")
 class BaselineOfTheLogits(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS
+    laws = LAWS
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -494,7 +494,7 @@ def one_baseline_a_category(logits: Tensor, z: Tensor, f: Cost) -> Tensor:
 
 @breaks("labels")
 class CategoriesAreNumbers(Estimator):
-    laws: ClassVar[frozenset[str]] = frozenset({"labels", "shift"})
+    laws = frozenset({"labels", "shift"})
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return one_baseline_a_category(logits, sample(logits), f)
@@ -502,7 +502,7 @@ class CategoriesAreNumbers(Estimator):
 
 @breaks("labels")
 class CategoriesAreNumbersUnderGumbelNoise(Estimator):
-    laws: ClassVar[frozenset[str]] = frozenset({"labels", "shift"})
+    laws = frozenset({"labels", "shift"})
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return one_baseline_a_category(logits, gumbel_max(logits)[0], f)
@@ -517,7 +517,7 @@ class DetachesTheCost(Estimator):
 
 @breaks("parameters")
 class AttachesTheControlVariate(Estimator):
-    relaxes: ClassVar[bool] = True
+    relaxes = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -579,9 +579,9 @@ class RightForTwoSamples(Estimator):
 
 @breaks("degree")
 class ClaimsTooHighADegree(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    degree: ClassVar[float | None] = 2
+    unbiased = False
+    differentiates = True
+    degree = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(straight_through(sample(logits), logits.softmax(-1)))
@@ -589,9 +589,9 @@ class ClaimsTooHighADegree(Estimator):
 
 @breaks("degree")
 class ClaimsTooLowADegree(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    degree: ClassVar[float | None] = 1
+    unbiased = False
+    differentiates = True
+    degree = 1
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z, pi = sample(logits), logits.softmax(-1)
@@ -605,10 +605,10 @@ class ClaimsTooLowADegree(Estimator):
 class ForgetsToDivide(Estimator):
     """A relaxation whose gradient vanishes in the limit in which it should be right."""
 
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
-    degree: ClassVar[float | None] = 2
-    limit: ClassVar[dict[str, Any]] = {"temperature": 0.05}
+    unbiased = False
+    differentiates = True
+    degree = 2
+    limit = {"temperature": 0.05}
     temperature: float = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
@@ -621,8 +621,8 @@ class ForgetsToDivide(Estimator):
 class DividesByTheRows(Estimator):
     """Unbiased, as every multiple of a control variate is, and another method for every R."""
 
-    relaxes: ClassVar[bool] = True
-    differentiates: ClassVar[bool] = True
+    relaxes = True
+    differentiates = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z, pi = sample(logits), logits.softmax(-1)
@@ -634,8 +634,8 @@ class DividesByTheRows(Estimator):
 
 @breaks("direction")
 class PointsDownhill(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
+    unbiased = False
+    differentiates = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(straight_through(sample(logits), -logits.softmax(-1)))
@@ -643,8 +643,8 @@ class PointsDownhill(Estimator):
 
 @breaks("direction")
 class PointsDownhillUnderGumbelNoise(Estimator):
-    unbiased: ClassVar[bool] = False
-    differentiates: ClassVar[bool] = True
+    unbiased = False
+    differentiates = True
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return f(straight_through(gumbel_max(logits)[0], -logits.softmax(-1)))
@@ -652,7 +652,7 @@ class PointsDownhillUnderGumbelNoise(Estimator):
 
 @breaks("adapting")
 class AdaptsTheWrongWay(Estimator):
-    adapt_steps: ClassVar[int] = 50
+    adapt_steps = 50
 
     def reset(self, logits: Tensor) -> None:
         self._mean = logits.new_zeros(())
@@ -669,7 +669,7 @@ class AdaptsTheWrongWay(Estimator):
 class ClampsTheUniform(Estimator):
     """DisARM that never sees the rarer value of a bit."""
 
-    categories: ClassVar[int | None] = 2
+    categories = 2
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         phi = logits[..., 1] - logits[..., 0]  # [R, N]
@@ -783,7 +783,7 @@ def test_noise_does_not_certify() -> None:
 class UphillInAStorm(Estimator):
     """Points uphill by less than the noise, which is turned around as well: one of both is down."""
 
-    unbiased: ClassVar[bool] = False
+    unbiased = False
     sign: float = 1.0
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
@@ -802,7 +802,7 @@ def test_noise_is_no_evidence_of_a_wrong_direction(sign: float) -> None:
 class AdaptsALittle(Estimator):
     """A constant baseline that adapting hardly moves, for the better or for the worse."""
 
-    adapt_steps: ClassVar[int] = 1
+    adapt_steps = 1
     towards: float = 1.0
 
     def reset(self, logits: Tensor) -> None:
@@ -855,7 +855,7 @@ def test_what_is_relative_is_told_in_percent(cls: type[Estimator], law: str, tol
 
 
 class FiveCategories(Estimator):
-    categories: ClassVar[int | None] = 5
+    categories = 5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         raise AssertionError("never called")

@@ -1,7 +1,7 @@
 """A claim that cannot be read is told in one line, by whoever loads or checks the plugin."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_a_claim_is_no_knob() -> None:
 def test_a_limit_needs_a_degree() -> None:
     @dataclass(eq=False)
     class Claims(Estimator):
-        limit: ClassVar[dict[str, float]] = {"temperature": 0.1}
+        limit = {"temperature": 0.1}
         temperature: float = 1.0
 
         def __call__(self, logits, f: Cost):

@@ -16,7 +16,7 @@ from gradest.code_digest import DISPLAY, closure, code_of, digest_of_class
 from gradest.measuring.measurement import measure
 from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference
 from gradest.registry import load_plugin
-from gradest.training.course import trained
+from gradest.training.course import train
 
 ROOT = Path(gradest.__file__).parents[1]
 PLUGIN = '''
@@ -80,7 +80,7 @@ def test_all_that_a_reference_runs_is_in_the_digest():
 
 
 def test_nothing_that_shows_or_runs_is_in_the_digest():
-    code = closure(measure.__module__, trained.__module__, measure_reference.__module__)
+    code = closure(measure.__module__, train.__module__, measure_reference.__module__)
     rooms = {name.split(".")[1] for name in code}
     assert not rooms & {"analysis", "checks", "cli", "commands", "plots", "report", "running"}
     assert all(name in sys.modules for name in DISPLAY)

@@ -204,7 +204,7 @@ def test_what_cannot_be_compared_is_refused(task):
         compare("rloo", rloo, task)
     with pytest.raises(UsageError, match="expected a Task, got"):
         compare(rloo, rloo, rloo)
-    with pytest.raises(UsageError, match="at least 64"):
+    with pytest.raises(UsageError, match="expected at least 64"):
         compare(rloo, rloo, task, replicates=63)
     with pytest.raises(UsageError, match="concrete on categorical: the draws cannot be enum"):
         compare(rloo, relaxed(0.5), task, enumerate_draws=True)

@@ -11,14 +11,14 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import gumbel, log_prob, nabla, sample
 from gradest.errors import Inapplicable
-from gradest.measuring.drift import Drift, drift
+from gradest.measuring.drift import DtypeError, measure_dtype_error
 from gradest.randomness import draws
 
 DOUBLE, SINGLE, HALF = torch.float64, torch.float32, torch.float16
 
 
 def drifted(estimator: Estimator, task: Task, dtype: torch.dtype, steps: int = 0, seed: int = 0):
-    return drift(estimator, task, dtype, "cpu", steps, seed)
+    return measure_dtype_error(estimator, task, dtype, "cpu", steps, seed)
 
 
 def applicable(task: Task) -> list[str]:
@@ -107,7 +107,7 @@ def test_an_estimator_that_computes_in_half_precision_inside_drifts():
 class Adapting(Estimator):
     """Keeps the mean of the noise that it was shown, and what it then used."""
 
-    adapt_steps: ClassVar[int] = 5
+    adapt_steps = 5
     name = "adapting"
     kept: ClassVar[list[tuple[torch.dtype, Tensor, int]]] = []
 
@@ -143,7 +143,7 @@ def test_a_measurement_tells_its_drift_and_draws_no_less_for_it():
         gradest.measure(estimator, task, replicates=200, dtype=dtype, seed=3)
         for dtype in (DOUBLE, SINGLE)
     )
-    assert double.drift == Drift(0.0, 0.0)
+    assert double.drift == DtypeError(0.0, 0.0)
     assert (double.row()["drift"], double.row()["drift_se"]) == (0.0, 0.0)
     row = single.row()
     assert 0 < row["drift"] < 1e-5 and 0 < row["drift_se"] < 1e-5

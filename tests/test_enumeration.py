@@ -10,7 +10,7 @@ import gradest
 from gradest import Cost, Problem
 from gradest.errors import Inapplicable
 from gradest.measuring import enumeration
-from gradest.measuring.enumeration import all_codes, codes, enumerable, exact
+from gradest.measuring.enumeration import all_codes, codes, enumerable, exact_gradient
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 
@@ -41,7 +41,7 @@ PROBLEMS = {
 def test_the_truth_is_the_derivative_of_the_expectation(name):
     problem = PROBLEMS[name]()
     value, gradient = by_autograd(problem)
-    truth = exact(problem)
+    truth = exact_gradient(problem)
     scale = float(value.abs().max())
     assert torch.allclose(truth.value, value, rtol=0, atol=EXACT * max(1, scale))
     assert torch.allclose(truth.gradient, gradient, rtol=0, atol=EXACT * max(1, scale))
@@ -51,12 +51,12 @@ def test_the_truth_is_the_derivative_of_the_expectation(name):
 @pytest.mark.parametrize("chunk", [1, 7, 50, 10**9])
 def test_the_size_of_a_block_changes_nothing(chunk, monkeypatch):
     problem = PROBLEMS["several data points"]()
-    whole = exact(problem)
+    whole = exact_gradient(problem)
     calls = []
     f = Cost(lambda z: calls.append(z.shape[1]) or problem.f(z))
     counting = problem._replace(f=f)
     monkeypatch.setattr(enumeration, "_CHUNK", chunk)
-    pieces = exact(counting)
+    pieces = exact_gradient(counting)
     assert sum(calls) == 1 + 3**2 and max(calls) <= max(1, chunk // problem.logits.numel())
     assert torch.allclose(pieces.value, whole.value, rtol=1e-12, atol=0)
     assert torch.allclose(pieces.gradient, whole.gradient, rtol=0, atol=EXACT)
@@ -69,7 +69,7 @@ def test_the_size_of_a_block_changes_nothing(chunk, monkeypatch):
 def test_one_bit_has_the_gradient_of_the_closed_form(theta, target, g):
     """θ(1 − θ)(1 − 2t), with K = 2 as ±."""
     problem = gradest.make_task("bernoulli", theta=(theta,), target=target).problem()
-    truth = exact(problem)
+    truth = exact_gradient(problem)
     expected = torch.tensor([[[-g, g]]], dtype=torch.float64)
     assert torch.allclose(truth.gradient, expected, rtol=0, atol=EXACT)
     mean_cost = theta * (1 - target) ** 2 + (1 - theta) * target**2
@@ -81,14 +81,14 @@ def test_three_categories_have_the_gradient_of_the_closed_form(target):
     """g_k = π_k (f_k − f̄)."""
     pi = torch.tensor([4, 1, 2], dtype=torch.float64) / 7
     f = (torch.arange(3, dtype=torch.float64) - target).square()
-    truth = exact(gradest.make_task("categorical", target=target).problem())
+    truth = exact_gradient(gradest.make_task("categorical", target=target).problem())
     expected = pi * (f - pi @ f)
     assert torch.allclose(truth.gradient[0, 0], expected, rtol=0, atol=EXACT)
     assert math.isclose(float(truth.value), float(pi @ f), rel_tol=1e-12)
 
 
 def test_three_categories_have_the_gradient_that_was_published():
-    truth = exact(gradest.make_task("categorical").problem())
+    truth = exact_gradient(gradest.make_task("categorical").problem())
     printed = torch.tensor([-0.3673469, -0.0775510, 0.4448980], dtype=torch.float64)
     assert torch.allclose(truth.gradient[0, 0], printed, rtol=0, atol=0.5e-7)  # seven decimals
 
@@ -101,7 +101,7 @@ def test_an_outcome_of_probability_zero_adds_nothing_whatever_its_cost(cost):
         impossible = (z[..., 0, 1] > 0) | (z[..., 1, 2] > 0)
         return torch.where(impossible, cost, z[..., 0, 0])
 
-    truth = exact(Problem(logits, Cost(f)))
+    truth = exact_gradient(Problem(logits, Cost(f)))
     p = logits.softmax(-1)[0, 0]
     assert math.isclose(float(truth.value), float(p[0]), rel_tol=1e-12)
     expected = torch.zeros(1, 2, 3, dtype=torch.float64)
@@ -113,11 +113,11 @@ def test_the_truth_keeps_its_digits_where_one_outcome_is_nearly_certain():
     """π = (e⁻¹⁰⁰, e⁻⁵⁰, 1) to rounding: g₁ = π₁ (f₁ − f₂), and g₂ its opposite."""
     logits = torch.tensor([[[-50.0, 0.0, 50.0]]], dtype=torch.float64)
     costs = torch.tensor([1.0, 0.3, 0.7], dtype=torch.float64)
-    truth = exact(Problem(logits, Cost(lambda z: (z @ costs).squeeze(-1))))
+    truth = exact_gradient(Problem(logits, Cost(lambda z: (z @ costs).squeeze(-1))))
     g = math.exp(-50) * (0.3 - 0.7)
     assert math.isclose(float(truth.gradient[0, 0, 1]), g, rel_tol=1e-12)
     assert math.isclose(float(truth.gradient[0, 0, 2]), -g, rel_tol=1e-12)
-    flat = exact(Problem(logits, Cost(lambda z: 0.1 + 0 * (z @ costs).squeeze(-1))))
+    flat = exact_gradient(Problem(logits, Cost(lambda z: 0.1 + 0 * (z @ costs).squeeze(-1))))
     assert not flat.gradient.any()
 
 
@@ -129,30 +129,30 @@ def test_the_spread_is_the_widest_range_of_possible_costs(monkeypatch):
         return table.gather(1, z.squeeze(-2).argmax(-1))
 
     problem = Problem(logits, Cost(f))
-    assert exact(problem).spread == 5.0  # e⁻⁴⁰ says nothing of the costs that occur
+    assert exact_gradient(problem).spread == 5.0  # e⁻⁴⁰ says nothing of the costs that occur
     monkeypatch.setattr(enumeration, "_CHUNK", 1)
-    assert exact(problem).spread == 5.0
+    assert exact_gradient(problem).spread == 5.0
 
 
 def test_the_cost_sees_its_own_data_point():
     logits = torch.zeros(3, 1, 2, dtype=torch.float64)
     scale = torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
     f = Cost(lambda z: z[..., 0, 1] * scale.reshape(3, *[1] * (z.ndim - 3)))
-    truth = exact(Problem(logits, f))
+    truth = exact_gradient(Problem(logits, f))
     assert torch.allclose(truth.value, scale / 2, rtol=1e-12)
     assert torch.allclose(truth.gradient[:, 0, 1], scale / 4, rtol=1e-12)
 
 
 def test_single_precision_logits_are_summed_in_double_precision():
     problem = gradest.make_task("quadratic").problem()
-    single = exact(problem._replace(logits=problem.logits.float()))
-    double = exact(problem._replace(logits=problem.logits.float().double()))
+    single = exact_gradient(problem._replace(logits=problem.logits.float()))
+    double = exact_gradient(problem._replace(logits=problem.logits.float().double()))
     assert single.gradient.dtype == torch.float64
     assert torch.equal(single.gradient, double.gradient)
 
 
 def test_the_truth_takes_no_derivative_of_the_cost():
-    truth = exact(gradest.make_task("categorical_vae", steps=2, latents=2).problem())
+    truth = exact_gradient(gradest.make_task("categorical_vae", steps=2, latents=2).problem())
     assert not truth.gradient.requires_grad and not truth.value.requires_grad
 
 

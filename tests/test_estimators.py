@@ -18,7 +18,7 @@ import gradest
 from gradest import Cost, Estimator, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.inference import squared_bias, total_variance
-from gradest.measuring.enumeration import all_codes, exact
+from gradest.measuring.enumeration import all_codes, exact_gradient
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
@@ -176,7 +176,7 @@ def test_on_one_bit_antithetic_pairs_beat_independent_ones(
 def test_leave_one_out_varies_more_than_the_mean_as_baseline(samples):
     """REINFORCE less E f, averaged over as many samples; the ratio tends to one."""
     task = gradest.make_task("quadratic", latents=2, categories=2)
-    mean = float(exact(task.problem()).value)
+    mean = float(exact_gradient(task.problem()).value)
     loo = mean_and_variance(
         *every_draw(gradest.make_estimator("rloo", samples=samples), task, samples)
     )[1]
@@ -189,7 +189,7 @@ def test_leave_one_out_and_no_baseline_have_no_order():
     wins = set()
     for offset in (0.0, 10.0):
         base = gradest.make_task("quadratic", latents=1, categories=3).problem()
-        shift = offset - float(exact(base).value)
+        shift = offset - float(exact_gradient(base).value)
 
         class Shifted(Task):
             def problem(self, batch=None, base=base, shift=shift):

@@ -13,9 +13,9 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import Inapplicable, NonFiniteGradient, UsageError
-from gradest.measuring.drift import Drift
+from gradest.measuring.drift import DtypeError
 from gradest.measuring.enumeration import all_codes
-from gradest.measuring.outcomes import enumerated, outcomes
+from gradest.measuring.outcomes import exact_moments, outcome_count
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import ENUMERATED
@@ -34,7 +34,7 @@ def countable() -> list[tuple[str, str]]:
                 replicator = Replicator(gradest.make_estimator(name), task)
             except Inapplicable:
                 continue
-            if outcomes(replicator, limit=1000) not in (None, 1):
+            if outcome_count(replicator, limit=1000) not in (None, 1):
                 found.append((task_name, name))
     return found
 
@@ -131,7 +131,7 @@ def test_more_outcomes_than_the_limit_are_drawn_and_refused_on_demand(monkeypatc
 def test_outcomes_are_counted_without_a_visit():
     def count(name, task="bernoulli", **knobs):
         replicator = Replicator(gradest.make_estimator(name, **knobs), gradest.make_task(task))
-        return outcomes(replicator)
+        return outcome_count(replicator)
 
     assert count("reinforce") == 2**3
     assert count("rloo", samples=4) == 2**12
@@ -140,7 +140,7 @@ def test_outcomes_are_counted_without_a_visit():
     assert count("concrete") is None
     assert count("rloo", samples=7) is None  # 2²¹ are more than a million
     few = Replicator(gradest.make_estimator("reinforce"), gradest.make_task("bernoulli"))
-    assert outcomes(few, limit=7) is None and outcomes(few, limit=8) == 8
+    assert outcome_count(few, limit=7) is None and outcome_count(few, limit=8) == 8
 
 
 class Points(Task):
@@ -272,7 +272,7 @@ def test_how_many_outcomes_are_looked_at_together_changes_nothing(name, rows):
         return torch.stack([gradient.abs().amax(-1), gradient.square().sum(-1)], -1)
 
     replicator = Replicator(gradest.make_estimator(name), Points())
-    whole, pieces = (enumerated(replicator, more=more, rows=n) for n in (10**6, rows))
+    whole, pieces = (exact_moments(replicator, more=more, rows=n) for n in (10**6, rows))
     assert whole.outcomes == pieces.outcomes > 1
     for field in whole._fields[:-1]:
         a, b = getattr(whole, field), getattr(pieces, field)
@@ -287,7 +287,7 @@ def test_further_statistics_are_weighted_by_probability():
         seen.append(gradient.shape)
         return gradient.square().sum(-1, keepdim=True)
 
-    found = enumerated(replicator, more=more, rows=2)
+    found = exact_moments(replicator, more=more, rows=2)
     assert seen == [(3, 2, 3), (3, 1, 3)]
     pi = Points.logits.squeeze(1).softmax(-1)  # [B, K]
     score = torch.eye(3, dtype=torch.float64) - pi.unsqueeze(1)  # [B, z, K]
@@ -305,7 +305,7 @@ def test_an_enumerated_measurement_has_no_noise_and_survives_json():
     assert row["variance"] == row["variance_low"] == row["variance_high"] > 0
     assert row["variance_precision"] == 0 and row["value_se"] == 0
     assert (row["replicates"], row["outcomes"]) == (0, 9)
-    assert found.drift == Drift(0.0, 0.0)
+    assert found.drift == DtypeError(0.0, 0.0)
     back = type(found).from_json(json.loads(json.dumps(found.to_json())))
     assert json.dumps(back.row()) == json.dumps(row)  # NaN is NaN here
 

@@ -9,7 +9,7 @@ import torch
 import gradest
 from gradest.checks.problems import Bounded
 from gradest.errors import KnobError, NonFiniteGradient
-from gradest.measuring.enumeration import exact
+from gradest.measuring.enumeration import exact_gradient
 from gradest.registry import Registry, Shipment
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
@@ -47,7 +47,7 @@ def test_a_constant_cost_has_no_gradient_and_a_nan_cost_is_nan_where_it_should()
     assert torch.equal(extreme(cost="constant").problem().f(z), torch.ones(1, 3).double())
     found = extreme(cost="nan").problem().f(z)
     assert found.isnan().tolist() == [[False, False, True]]
-    truth = exact(extreme(cost="constant").problem())
+    truth = exact_gradient(extreme(cost="constant").problem())
     assert truth.gradient.abs().max() < EXACT and float(truth.value) == pytest.approx(1)
 
 

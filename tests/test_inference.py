@@ -21,7 +21,7 @@ from gradest.inference import (
     total_variance,
     verdict,
 )
-from gradest.inference.bias import Law
+from gradest.inference.bias import BiasDistribution
 from gradest.inference.noise import Noise
 from gradest.moments import Moments
 
@@ -518,7 +518,9 @@ def test_the_trace_of_the_squared_covariance_is_at_least_that_of_the_diagonal():
 
 def freedom(x: Tensor, direction: Tensor) -> float:
     """Of the levels, for a deviation of so many standard deviations of all replicates."""
-    return Law.of(Noise.of(moments_of(x)), direction * float(x.var(0).sum()) ** 0.5).freedom
+    return BiasDistribution.of(
+        Noise.of(moments_of(x)), direction * float(x.var(0).sum()) ** 0.5
+    ).freedom
 
 
 def test_the_degrees_of_freedom_are_those_of_what_is_uncertain():

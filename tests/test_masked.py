@@ -7,8 +7,8 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, nabla, softmax, tempered
-from gradest.measuring.enumeration import exact
-from gradest.objectives import posed
+from gradest.measuring.enumeration import exact_gradient
+from gradest.objectives import problem_for
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
@@ -98,11 +98,11 @@ def estimated(estimator: Estimator, masked: bool, source: Draws) -> tuple[Tensor
     logits, f = Polynomial(masked, samples=2 if estimator.bounds else 1).problem()
     rows = logits.repeat(ROWS, 1, 1)
     with drawing_from(source):
-        estimator.reset(posed(estimator, logits, f)[0])
+        estimator.reset(problem_for(estimator, logits, f)[0])
         for _ in range(0 if estimator.name in NETWORKS else min(estimator.adapt_steps, 3)):
-            estimator.adapt(*posed(estimator, rows, f.replicated(1, rows)))
+            estimator.adapt(*problem_for(estimator, rows, f.replicated(1, rows)))
         leaf = rows.clone().requires_grad_()
-        objective = estimator(*posed(estimator, leaf, f.replicated(1, leaf)))
+        objective = estimator(*problem_for(estimator, leaf, f.replicated(1, leaf)))
         (gradient,) = torch.autograd.grad(objective.sum(), leaf)
     return objective.detach(), gradient
 
@@ -131,7 +131,7 @@ def test_what_has_another_law_is_unbiased_and_leaves_the_category_alone(name, as
             estimator.adapt(rows[:64], f.replicated(1, rows[:64]))
         leaf = rows.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(estimator(leaf, f.replicated(1, leaf)).sum(), leaf)
-    truth = exact(task.problem()).gradient[0]
+    truth = exact_gradient(task.problem()).gradient[0]
     assert not gradient[..., MASKED].any() and not truth[..., MASKED].any()
     kept = [k for k in range(4) if k != MASKED]
     assert_mean(gradient[..., kept], truth[..., kept], 0.03 * float(truth.norm()))

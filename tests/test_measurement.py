@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import hypothesis.strategies as st
 import pytest
@@ -22,7 +21,7 @@ from gradest.measuring import enumeration
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import BATCHES, FEWEST, schedule
-from gradest.objectives import beside
+from gradest.objectives import analytic_terms
 from gradest.randomness import draws
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
@@ -276,7 +275,7 @@ def test_too_few_replicates_for_intervals_are_refused(bernoulli):
 
 @dataclass(eq=False)
 class Unrelaxable(Task):
-    relaxable: ClassVar[bool] = False
+    relaxable = False
     name = "unrelaxable"
 
     def problem(self, batch=None) -> Problem:
@@ -371,7 +370,7 @@ def test_alpha_scales_each_coordinate_by_its_own_factor(measured):
 
 
 def test_an_unknown_parameter_is_refused(measured):
-    with pytest.raises(UsageError, match="'theta'; known: alpha, log_alpha"):
+    with pytest.raises(UsageError, match="'theta'; expected one of alpha, log_alpha"):
         measured[1].row("theta")
 
 
@@ -536,7 +535,9 @@ def test_the_truth_of_the_vae_is_the_gradient_of_its_whole_objective():
     logits = logits.detach().requires_grad_()
     z = enumeration.all_codes(logits)  # [K^N, N, K]
     p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [B, K^N]
-    objective = (p * f(z.expand(len(logits), *z.shape))).sum(1) + beside(task, logits, f)  # [B]
+    objective = (p * f(z.expand(len(logits), *z.shape))).sum(1) + analytic_terms(
+        task, logits, f
+    )  # [B]
     (gradient,) = torch.autograd.grad(objective.sum(), logits)
     found = gradest.measure(gradest.make_estimator("exact"), task)
     assert torch.allclose(found.exact, gradient, rtol=0, atol=EXACT)
@@ -553,7 +554,7 @@ class Watched(Estimator):
     """Records what is asked of it, in order."""
 
     name = "watched"
-    adapt_steps: ClassVar[int] = 7
+    adapt_steps = 7
 
     def reset(self, logits: Tensor) -> None:
         self.calls, self.adapted = [("reset", len(logits))], []

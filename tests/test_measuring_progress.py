@@ -117,7 +117,7 @@ def test_it_is_true_false_or_none(task, given):
         lambda: gradest.measure_reference(task, progress=given),
     ):
         with pytest.raises(
-            UsageError, match=r"^progress = .*: expected True, False, or None"
+            UsageError, match=r"^progress = .*; expected True, False, or None"
         ) as told:
             call()
         assert "\n" not in str(told.value)
@@ -136,7 +136,7 @@ class Looks:
         self.opened += 1
 
     def draw(self, work: progress._Work) -> None:
-        names, counted = work.shown()
+        names, counted = work.current()
         if counted is not None:
             self.seen.append((names, counted.done, counted.total))
 

@@ -1,6 +1,7 @@
 """What `--check` asks of a model, each law seen to reject what breaks it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,9 +30,9 @@ class Tiny(Model):
 
     def problem(self, batch: Tensor | None = None) -> Problem:
         networks = self.networks(0).double().requires_grad_(False)
-        return self.posed(networks, self.data("test").double() if batch is None else batch)
+        return self.problem_at(networks, self.data("test").double() if batch is None else batch)
 
-    def posed(self, networks: nn.Module, x: Tensor) -> Problem:
+    def problem_at(self, networks: nn.Module, x: Tensor) -> Problem:
         logits = networks["encoder"](x).unflatten(-1, (3, 2))
 
         def cost(z: Tensor, decoder: nn.Module) -> Tensor:
@@ -46,10 +47,10 @@ class Tiny(Model):
     def data(self, split: str) -> Tensor:
         return torch.linspace(0, 1, 40).reshape(8, 5)
 
-    def observed(self, items: Tensor, dtype: torch.dtype) -> Tensor:
+    def preprocess(self, items: Tensor, dtype: torch.dtype) -> Tensor:
         return (draws().uniform(items.shape, items) < items).to(dtype)
 
-    def pictures(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
+    def decode_images(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
         return networks["decoder"](z.flatten(-2)).sigmoid().unsqueeze(-2)
 
 
@@ -69,30 +70,30 @@ class Flat(Tiny):
 
 
 class Global(Tiny):
-    def observed(self, items: Tensor, dtype: torch.dtype) -> Tensor:
+    def preprocess(self, items: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.bernoulli(items).to(dtype)
 
 
 class Endless(Tiny):
-    def observed(self, items: Tensor, dtype: torch.dtype) -> Tensor:
+    def preprocess(self, items: Tensor, dtype: torch.dtype) -> Tensor:
         return items.to(dtype) / 0
 
 
 class Cut(Tiny):
-    def posed(self, networks: nn.Module, x: Tensor) -> Problem:
-        logits, f = super().posed(networks, x)
+    def problem_at(self, networks: nn.Module, x: Tensor) -> Problem:
+        logits, f = super().problem_at(networks, x)
         return Problem(logits.detach(), f)
 
 
 class Doubled(Tiny):
-    def posed(self, networks: nn.Module, x: Tensor) -> Problem:
-        logits, f = super().posed(networks, x)
+    def problem_at(self, networks: nn.Module, x: Tensor) -> Problem:
+        logits, f = super().problem_at(networks, x)
         return Problem(logits.double(), f)
 
 
 class Line(Tiny):
-    def pictures(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
-        return super().pictures(networks, x, z)[:, 0]
+    def decode_images(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
+        return super().decode_images(networks, x, z)[:, 0]
 
 
 def failed(cls: type[Model]) -> set[str]:
@@ -123,3 +124,38 @@ def test_what_breaks_a_law_is_rejected_by_that_law(cls, laws):
 
 def test_networks_that_no_seed_decides_are_rejected():
     assert "networks" in failed(Unseeded)  # and its problem differs from call to call
+
+
+def test_previous_method_names_work_and_warn_once():
+    with pytest.warns(DeprecationWarning) as caught:
+
+        class Old(Line):
+            def posed(self, networks: nn.Module, x: Tensor) -> Problem:
+                return super().problem_at(networks, x)
+
+            def pictures(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
+                return super().decode_images(networks, x, z).unsqueeze(-2)
+
+    assert [str(w.message) for w in caught] == [
+        "Old defines posed, which is deprecated; rename it to problem_at",
+        "Old defines pictures, which is deprecated; rename it to decode_images",
+    ]
+    assert {Path(w.filename).name for w in caught} == {Path(__file__).name}
+    Old.name = "old"
+    assert passed(check_task(Old))
+
+    class Older(Old):
+        def problem_at(self, networks: nn.Module, x: Tensor) -> Problem:
+            return super().posed(networks, x)  # must not call itself
+
+    model = Older()
+    networks, items = model.networks(0), model.data("train")
+    with pytest.warns(DeprecationWarning) as caught:
+        x = model.observed(items, torch.float32)
+    assert x.shape == items.shape
+    (warning,) = caught
+    assert str(warning.message) == "observed is deprecated; call preprocess instead"
+    assert Path(warning.filename).name == Path(__file__).name
+    with pytest.warns(DeprecationWarning, match="posed is deprecated; call problem_at instead"):
+        logits, _ = model.problem_at(networks, x)
+    assert torch.equal(logits, Tiny().problem_at(networks, x).logits)

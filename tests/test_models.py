@@ -20,7 +20,7 @@ from gradest.contracts import Model, inapplicable
 from gradest.errors import DataError, KnobError
 from gradest.knobs import grid
 from gradest.measuring import enumeration
-from gradest.objectives import beside, nested, posed
+from gradest.objectives import analytic_terms, nested_cost, problem_for
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
@@ -52,7 +52,7 @@ def make(name: str, **knobs: object) -> Model:
 
 
 def digits(task: Model, count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return task.observed(task.data("train")[:count], dtype)
+    return task.preprocess(task.data("train")[:count], dtype)
 
 
 def shapes(networks: nn.Module) -> list[list[int]]:
@@ -68,7 +68,7 @@ def test_a_model_follows_the_dtype_of_its_networks(name, knobs, dtype):
     task = make(name, **knobs)
     networks = task.networks(1).to(dtype)
     x = digits(task, 5, dtype)
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     assert x.dtype == logits.dtype == dtype
     latents, categories = logits.shape[1:]
     assert logits.shape[0] == 5 and latents == 2
@@ -77,7 +77,7 @@ def test_a_model_follows_the_dtype_of_its_networks(name, knobs, dtype):
             z = torch.rand(5, *middle, latents, categories).to(dtype).softmax(-1)
             cost = f(z)
             assert cost.shape == (5, *middle) and cost.dtype == dtype and cost.isfinite().all()
-            pictures = task.pictures(networks, x, z)
+            pictures = task.decode_images(networks, x, z)
             assert pictures.shape == (5, *middle, 8, 8) and pictures.dtype == dtype
             assert ((pictures > 0) & (pictures < 1) | (pictures == 0) | (pictures == 1)).all()
 
@@ -90,9 +90,9 @@ def test_every_parameter_learns_and_the_seed_decides_where_it_starts(name, knobs
     assert torch.equal(first, again["encoder"][0].weight)
     assert not torch.equal(first, other["encoder"][0].weight)
     estimator = gradest.make_estimator("rloo")
-    logits, f = task.posed(networks, digits(task, 50))
+    logits, f = task.problem_at(networks, digits(task, 50))
     with drawing_from(Draws.seeded(0)):
-        value = estimator(*posed(estimator, logits, f)) + beside(task, logits, f)
+        value = estimator(*problem_for(estimator, logits, f)) + analytic_terms(task, logits, f)
     value.mean().backward()
     for parameter in networks.parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all()
@@ -169,7 +169,7 @@ def test_models_that_ship_keep_the_laws_of_tasks(name):
 def test_bits_have_one_unit_and_the_decoder_reads_it():
     task = make("bernoulli_vae")
     networks, x = task.networks(0), digits(make("bernoulli_vae"))
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     phi = networks["encoder"](x)
     assert torch.equal(logits, torch.stack([torch.zeros_like(phi), phi], -1))
     theta = logits.softmax(-1)[..., 1]
@@ -198,9 +198,9 @@ def test_the_data_sets_are_those_that_there_are():
 def test_grey_is_drawn_as_bits_anew_and_a_seed_repeats_it(grey):
     task = make("categorical_vae", dataset="mnist")
     with drawing_from(Draws.seeded(0)):
-        first, second = (task.observed(grey, torch.float32) for _ in range(2))
+        first, second = (task.preprocess(grey, torch.float32) for _ in range(2))
     with drawing_from(Draws.seeded(0)):
-        again = task.observed(grey, torch.float64)
+        again = task.preprocess(grey, torch.float64)
     assert torch.equal(first.double(), again) and again.dtype == torch.float64
     assert not torch.equal(first, second)
     assert set(first.unique().tolist()) == {0.0, 1.0}
@@ -210,7 +210,7 @@ def test_a_grey_pixel_is_one_with_probability_grey_over_255(grey, assert_mean):
     task = make("categorical_vae", dataset="mnist")
     levels = torch.arange(256).to(torch.uint8).expand(4000, 256)
     with drawing_from(Draws.seeded(1)):
-        bits = task.observed(levels, torch.float64)
+        bits = task.preprocess(levels, torch.float64)
     assert (bits[:, 0] == 0).all() and (bits[:, 255] == 1).all()
     assert_mean(bits[:, 1:255], levels[0, 1:255].double() / 255, 0.01)
 
@@ -219,7 +219,7 @@ def test_black_and_white_is_taken_as_it_is():
     task = make("categorical_vae")
     source = Draws.seeded(0)
     with drawing_from(source):
-        x = task.observed(task.data("test"), torch.float64)
+        x = task.preprocess(task.data("test"), torch.float64)
     assert source.count == 0
     assert torch.equal(x.to(torch.uint8), task.data("test"))
 
@@ -262,7 +262,7 @@ def test_published_images_pose_a_problem(dataset, monkeypatch):
 def joint(task: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log q(z | x) and log p(x, z) of all codes, [B, K^N] each, and the codes [K^N, N, K]."""
     networks = task._networks
-    logits = task.posed(networks, x).logits.detach()
+    logits = task.problem_at(networks, x).logits.detach()
     z = enumeration.all_codes(logits)
     prior = networks["prior"]().detach() if task.prior == "learned" else torch.zeros(2, 3).double()
     pixels = networks["decoder"](z.flatten(-2)).detach()
@@ -271,7 +271,9 @@ def joint(task: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def total(problem: Problem, task: Model) -> Tensor:
-    value = enumeration.exact(problem).value + beside(task, problem.logits, problem.f)
+    value = enumeration.exact_gradient(problem).value + analytic_terms(
+        task, problem.logits, problem.f
+    )
     return value.detach()
 
 
@@ -317,7 +319,9 @@ def test_the_bound_of_a_prediction_is_the_mean_likelihood_of_its_samples():
     log_q = log_prob(logits.unsqueeze(1), z)
     pair = torch.logaddexp(lower.unsqueeze(1), lower.unsqueeze(2)) - math.log(2)
     expected = -((log_q.unsqueeze(1) + log_q.unsqueeze(2)).exp() * pair).sum((1, 2))
-    assert torch.allclose(enumeration.exact(Problem(logits, f)).value, expected, rtol=0, atol=EXACT)
+    assert torch.allclose(
+        enumeration.exact_gradient(Problem(logits, f)).value, expected, rtol=0, atol=EXACT
+    )
 
 
 def test_a_prediction_sees_the_upper_half_and_costs_the_lower():
@@ -325,13 +329,15 @@ def test_a_prediction_sees_the_upper_half_and_costs_the_lower():
     networks, x = task.networks(0), digits(task)
     changed = x.clone()
     changed[:, 32:] = 1 - x[:, 32:]
-    assert torch.equal(task.posed(networks, x).logits, task.posed(networks, changed).logits)
-    z = sample(task.posed(networks, x).logits)
+    assert torch.equal(
+        task.problem_at(networks, x).logits, task.problem_at(networks, changed).logits
+    )
+    z = sample(task.problem_at(networks, x).logits)
     upper = x.clone()
     upper[:, :32] = 1 - x[:, :32]
-    costs = [task.posed(networks, seen).f(z) for seen in (x, upper, changed)]
+    costs = [task.problem_at(networks, seen).f(z) for seen in (x, upper, changed)]
     assert torch.equal(costs[0], costs[1]) and not torch.equal(costs[0], costs[2])
-    assert torch.equal(task.pictures(networks, x, z)[:, :4].flatten(1), x[:, :32])
+    assert torch.equal(task.decode_images(networks, x, z)[:, :4].flatten(1), x[:, :32])
 
 
 @pytest.mark.parametrize(
@@ -351,8 +357,8 @@ def test_training_lowers_the_objective(name, knobs):
     values = []
     with drawing_from(Draws.seeded(0)):
         for _ in range(50):
-            logits, f = task.posed(networks, x)
-            value = estimator(*posed(estimator, logits, f)) + beside(task, logits, f)
+            logits, f = task.problem_at(networks, x)
+            value = estimator(*problem_for(estimator, logits, f)) + analytic_terms(task, logits, f)
             optimiser.zero_grad()
             value.mean().backward()
             optimiser.step()
@@ -401,9 +407,9 @@ def gradients(value: Tensor, networks: nn.Module) -> Tensor:
 def test_enumeration_inside_enumeration_is_the_joint_sum():
     task, networks, x = stacked()
     expected = by_joint_sum(networks, x)
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     estimator = gradest.make_estimator("exact")
-    value = estimator(*posed(estimator, logits, f))
+    value = estimator(*problem_for(estimator, logits, f))
     assert torch.allclose(value, expected, rtol=0, atol=EXACT)
     found, right = (gradients(v.sum(), networks) for v in (value, by_joint_sum(networks, x)))
     assert torch.allclose(found, right, rtol=0, atol=EXACT) and right.abs().max() > 0.1
@@ -412,8 +418,8 @@ def test_enumeration_inside_enumeration_is_the_joint_sum():
 
 def test_the_truth_of_several_layers_is_the_joint_sum():
     task, networks, x = stacked()
-    logits, f = task.posed(networks, x)
-    truth = enumeration.exact(Problem(logits, f))
+    logits, f = task.problem_at(networks, x)
+    truth = enumeration.exact_gradient(Problem(logits, f))
     own = logits.detach().requires_grad_()
     phi = own[..., 1] - own[..., 0]
     value = by_joint_sum(networks, x, phi)
@@ -424,10 +430,12 @@ def test_the_truth_of_several_layers_is_the_joint_sum():
 
 def test_three_layers_nest_too():
     task, networks, x = stacked(3)
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     estimator = gradest.make_estimator("exact")
-    value = estimator(*posed(estimator, logits, f))
-    assert torch.allclose(value, enumeration.exact(Problem(logits, f)).value, rtol=0, atol=EXACT)
+    value = estimator(*problem_for(estimator, logits, f))
+    assert torch.allclose(
+        value, enumeration.exact_gradient(Problem(logits, f)).value, rtol=0, atol=EXACT
+    )
     assert f.evaluations == 64
     assert enumeration.enumerable(Problem(logits, f))
 
@@ -464,11 +472,11 @@ def mean_of(name: str) -> tuple[Tensor, Tensor]:
     """E of the estimator's gradients with respect to all networks, and the truth."""
     task, networks, x = stacked()
     x = x[:1]
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     estimator, source = gradest.make_estimator(name), AllBits(DRAWS[name])
     rows = logits.expand(DRAWS[name], -1, -1)
     with drawing_from(source):
-        value = estimator(*posed(estimator, rows, f.replicated(1, rows)))
+        value = estimator(*problem_for(estimator, rows, f.replicated(1, rows)))
     assert source.left == 1 and float(source.p.sum()) == pytest.approx(1, abs=1e-12)
     found = gradients((source.p * value).sum(), networks)
     return found, gradients(by_joint_sum(networks, x).sum(), networks)
@@ -499,19 +507,19 @@ def test_evaluations_are_those_of_the_last_layer(name, forward, backward):
 
 def test_evaluations_of_several_codes_count_for_each():
     task, networks, x = stacked()
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     estimator = gradest.make_estimator("straight_through")
     z = sample(logits, 3).requires_grad_()
-    nested(f, estimator)(z).sum().backward()
+    nested_cost(f, estimator)(z).sum().backward()
     assert (f.evaluations, f.gradient_evaluations) == (3, 3)
 
 
 def test_called_as_it_is_a_deep_cost_draws_the_next_layer_once(assert_mean):
     task, networks, x = stacked()
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     estimator = gradest.make_estimator("exact")
     z = sample(logits)
-    mean = nested(f, estimator)(z).detach()
+    mean = nested_cost(f, estimator)(z).detach()
     many = f.replicated(None)
     with drawing_from(Draws.seeded(0)):
         costs = many(z.unsqueeze(1).expand(-1, 20_000, -1, -1)).detach()  # [B, S]
@@ -522,16 +530,16 @@ def test_called_as_it_is_a_deep_cost_draws_the_next_layer_once(assert_mean):
 
 def test_a_frozen_deep_cost_has_gradients_to_z_alone():
     task, networks, x = stacked()
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     z = logits.detach().softmax(-1).requires_grad_()
     estimator = gradest.make_estimator("exact")
-    frozen = nested(f, estimator).frozen(z)
+    frozen = nested_cost(f, estimator).frozen(z)
     (gradient,) = torch.autograd.grad(frozen.sum(), z, retain_graph=True)
     assert gradient.abs().max() > 0
     parameters = [*networks["between"].parameters(), *networks["decoder"].parameters()]
     found = torch.autograd.grad(frozen.sum(), parameters, allow_unused=True)
     assert all(g is None for g in found)
-    live = torch.autograd.grad(nested(f, estimator)(z).sum(), parameters)
+    live = torch.autograd.grad(nested_cost(f, estimator)(z).sum(), parameters)
     assert all(g.abs().max() > 0 for g in live)
 
 
@@ -545,7 +553,7 @@ def test_a_frozen_deep_cost_has_gradients_to_z_alone():
 )
 def test_what_does_not_apply_to_several_layers_says_why(name, knobs, reason):
     task = make("structured_prediction", **{**TINY, **knobs})
-    problem = task.posed(task.networks(0), digits(task))
+    problem = task.problem_at(task.networks(0), digits(task))
     estimator = gradest.make_estimator(name)
     with pytest.raises(AssertionError, match=reason):
         assert not (told := inapplicable(estimator, task, problem)), told
@@ -555,12 +563,12 @@ def test_what_does_not_apply_to_several_layers_says_why(name, knobs, reason):
 def test_a_bound_of_several_layers_is_refused_and_evaluated():
     """By an estimator, but draws of all layers give its value."""
     task, networks, x = stacked()
-    logits, f = task.posed(networks, x)
+    logits, f = task.problem_at(networks, x)
     two = Problem(logits, f.bounded(2))
     rloo = gradest.make_estimator("rloo")
     assert "a bound of several layers" in inapplicable(rloo, task, two)
     with pytest.raises(ValueError, match="a bound of several layers"):
-        posed(rloo, *two)
+        problem_for(rloo, *two)
 
 
 @pytest.mark.parametrize("own", ["prior", "samples"])

@@ -96,12 +96,12 @@ class ReseededBesideDraws(Score):
     ("cls", "told"),
     [
         (OfReset, "law 'rows'.*reset draws it once"),
-        (SevenShared, r"law 'rows'.*noise of shape \[7, 1, 3\] is drawn for 2 rows"),
-        (Halves, r"noise of shape \[1, 1, 3\] is drawn for 2 rows and \[2, 1, 3\] for 3"),
+        (SevenShared, r"law 'rows'.*2 rows draw noise of shape \[7, 1, 3\]"),
+        (Halves, r"2 rows draw noise of shape \[1, 1, 3\], 3 rows of shape \[2, 1, 3\]"),
         (OwnTorch, "draws from _own, a generator of its own"),
         (OwnNumpy, "draws from _own, a generator of its own"),
-        (Reseeded, "noise of another source"),
-        (ReseededBesideDraws, "noise of another source"),
+        (Reseeded, "noise from another source"),
+        (ReseededBesideDraws, "noise from another source"),
     ],
 )
 def test_noise_of_other_sources_is_refused(cls, told):
@@ -177,7 +177,7 @@ def test_a_cost_that_counts_late_is_refused_after_the_measurement():
         calls.append(1)
         return (WEIGHTS.to(z) * z).sum((-2, -1)) + (len(calls) > 8)
 
-    with pytest.raises(CostError, match="other costs after the measurement than before it"):
+    with pytest.raises(CostError, match="different costs before and after the measurement"):
         measure(make_estimator("rloo"), Posed(cost), replicates=64)
 
 
@@ -233,8 +233,14 @@ def test_arguments_of_a_cost_are_named(options, told):
 @pytest.mark.parametrize(
     ("cost", "told"),
     [
-        (Cost(lambda z: z[..., 0].sum(-1), prior=torch.zeros(7, 9)), r"shape \[7, 9\]; expected"),
-        (Cost(lambda z: z[..., 0].sum(-1), prior=torch.full((2, 3), torch.nan)), "prior are NaN"),
+        (
+            Cost(lambda z: z[..., 0].sum(-1), prior=torch.zeros(7, 9)),
+            r"expected a prior of shape .* got \[7, 9\]",
+        ),
+        (
+            Cost(lambda z: z[..., 0].sum(-1), prior=torch.full((2, 3), torch.nan)),
+            "finite logits of the prior, got NaN",
+        ),
         (lambda z: z[..., 0].sum(-1).to_sparse(), "return value.to_dense"),
     ],
 )
@@ -248,13 +254,16 @@ def test_what_does_not_fit_the_logits_is_named(cost, told):
     [
         ({"replicates": 10**5000}, "replicates = a number of some 5000 digits"),
         ({"seed": 10**5000}, "seed = a number of some 5000 digits"),
-        ({"adapt_steps": 2**60}, "expected no more than 1,000,000,000"),
-        ({"replicates": 10**13}, "replicates = 10000000000000; expected no more than 1,000,000,00"),
-        ({"replicates": 64, "precision": Precision(bias=0.1)}, "replicates and precision are both"),
+        ({"adapt_steps": 2**60}, "expected at most 1,000,000,000"),
+        ({"replicates": 10**13}, "replicates = 10000000000000; expected at most 1,000,000,00"),
+        (
+            {"replicates": 64, "precision": Precision(bias=0.1)},
+            "expected replicates or precision, got both",
+        ),
         ({"dtype": torch.complex64}, "expected one of torch.float64"),
         ({"dtype": torch.float8_e5m2}, "expected one of torch.float64"),
         ({"device": None}, "device = None; expected"),
-        ({"device": "meta"}, "only cpu and cuda are known"),
+        ({"device": "meta"}, "device = 'meta' cannot be used: expected cpu or cuda"),
     ],
 )
 def test_arguments_out_of_range_are_refused_in_a_line(options, told):
@@ -279,7 +288,9 @@ def test_a_task_that_gives_another_problem_each_time_is_refused():
                 torch.randn(1, 2, 3, dtype=torch.float64), Cost(lambda z: z.sum((-2, -1)))
             )
 
-    with pytest.raises(UsageError, match=r"drawn: problem\(\) returns other logits each time"):
+    with pytest.raises(
+        UsageError, match=r"drawn: expected the same logits from each call of problem\(\)"
+    ):
         measure(make_estimator("rloo"), Drawn())
 
 

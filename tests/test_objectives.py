@@ -21,10 +21,10 @@ from gradest.checks.problems import Bounded
 from gradest.contracts import inapplicable
 from gradest.costs import KL
 from gradest.errors import Inapplicable
-from gradest.measuring.enumeration import all_codes, exact
-from gradest.measuring.outcomes import enumerated
+from gradest.measuring.enumeration import all_codes, exact_gradient
+from gradest.measuring.outcomes import exact_moments
 from gradest.measuring.replicator import Replicator
-from gradest.objectives import beside, posed
+from gradest.objectives import analytic_terms, problem_for
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry, Shipment, load_plugin
 from gradest.running.provenance import describe_run
@@ -44,7 +44,7 @@ class Bits(Task):
     """A model of 4 bits and 5 pixels: f(z) = −log p(x | z), and a prior that is not uniform."""
 
     name: ClassVar[str] = "bits"
-    parameters: ClassVar[tuple[str, ...]] = ("encoder",)
+    parameters = ("encoder",)
 
     def __init__(self, kl: KL = "exact", samples: int = 1, prior: bool = True) -> None:
         draws = torch.Generator().manual_seed(3)
@@ -112,9 +112,9 @@ def test_the_truth_of_a_bound_is_the_derivative_of_its_expectation(samples, prio
     task = Bits(samples=samples, prior=prior)
     problem = task.problem()
     assert problem.f.depends == (prior and samples > 1)
-    truth = exact(problem)
+    truth = exact_gradient(problem)
     (gradient,) = derivatives(task.objective(), [task.logits])
-    besides = beside(task, task.logits, problem.f)
+    besides = analytic_terms(task, task.logits, problem.f)
     assert close(truth.value + besides, task.objective())
     penalty = derivatives(besides, [task.logits])[0] if besides.requires_grad else 0.0
     assert close(truth.gradient + penalty, gradient)
@@ -152,7 +152,7 @@ UNBIASED = {"exact": {}, "reinforce": {"baseline": 3.0}, "rloo": {"samples": 2},
 @pytest.mark.parametrize("name", UNBIASED)
 def test_vimco_exact_and_the_score_function_agree_in_mean_on_a_model_of_four_bits(name, prior):
     task = Bits(samples=2, prior=prior)
-    found = enumerated(Replicator(gradest.make_estimator(name, **UNBIASED[name]), task))
+    found = exact_moments(Replicator(gradest.make_estimator(name, **UNBIASED[name]), task))
     (gradient,) = derivatives(task.objective(), [task.logits])
     assert close(found.mean, gradient) and close(found.value, task.objective())
     assert found.outcomes == {"exact": 1, "rloo": 2**16}.get(name, 2**8)
@@ -161,7 +161,7 @@ def test_vimco_exact_and_the_score_function_agree_in_mean_on_a_model_of_four_bit
 def test_vimco_has_less_variance_than_the_score_function_of_the_whole_bound():
     total = {
         name: float(
-            enumerated(Replicator(gradest.make_estimator(name), Bits(samples=2))).variance.sum()
+            exact_moments(Replicator(gradest.make_estimator(name), Bits(samples=2))).variance.sum()
         )
         for name in ("vimco", "reinforce")
     }
@@ -186,9 +186,9 @@ def expected(estimator: Estimator, task: Bits, draws: int) -> Tensor:
     rows = logits.repeat_interleave(len(codes), 0)  # [B · C, N, K]
     index = codes.argmax(-1).repeat(2, 1)
     with drawing_from(Listed(index)):
-        each = estimator(*posed(estimator, rows, f.replicated(2, rows))).unflatten(0, (2, -1))
+        each = estimator(*problem_for(estimator, rows, f.replicated(2, rows))).unflatten(0, (2, -1))
     p = log_prob(logits.repeat(1, draws, 1).unsqueeze(1), codes).exp().detach()
-    return (p * each).sum(1) + beside(task, logits, f)
+    return (p * each).sum(1) + analytic_terms(task, logits, f)
 
 
 @pytest.mark.parametrize(

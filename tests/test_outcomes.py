@@ -10,8 +10,8 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.measuring import outcomes
-from gradest.measuring.enumeration import exact
-from gradest.measuring.outcomes import Unlisted, enumerated, visit_outcomes
+from gradest.measuring.enumeration import exact_gradient
+from gradest.measuring.outcomes import NotEnumerable, exact_moments, visit_outcomes
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import draws
 
@@ -68,27 +68,27 @@ def by_hand(estimator: Estimator, task: Task, samples: int) -> tuple[Tensor, Ten
 def test_agrees_with_a_loop_over_all_outcomes(name, samples, rows, monkeypatch):
     monkeypatch.setattr(outcomes, "_ROWS", rows)
     task, estimator = Coupled(), gradest.make_estimator(name)
-    found = enumerated(Replicator(estimator, task))
+    found = exact_moments(Replicator(estimator, task))
     mean, variance = by_hand(estimator, task, samples)
     penalty = 2 * task.logits
     assert found.outcomes == 3 ** (2 * samples)
     assert torch.allclose(found.mean, mean + penalty, rtol=0, atol=EXACT)
     assert torch.allclose(found.variance, variance, rtol=0, atol=EXACT)
-    truth = exact(task.problem()).value + task.penalty(task.logits)
+    truth = exact_gradient(task.problem()).value + task.penalty(task.logits)
     assert torch.allclose(found.value, truth, rtol=0, atol=EXACT)
 
 
 def test_draws_that_depend_on_earlier_ones_are_enumerated_too():
     """The measure-valued derivative draws its second term among the other categories."""
-    found = enumerated(Replicator(gradest.make_estimator("measure_valued"), Coupled()))
-    truth = exact(Coupled().problem()).gradient + 2 * Coupled.logits
+    found = exact_moments(Replicator(gradest.make_estimator("measure_valued"), Coupled()))
+    truth = exact_gradient(Coupled().problem()).gradient + 2 * Coupled.logits
     assert found.outcomes == 3**2 * 3**6
     assert torch.allclose(found.mean, truth, rtol=0, atol=EXACT)
 
 
 def test_agrees_with_replicates():
     task, estimator = Coupled(), gradest.make_estimator("measure_valued")
-    found = enumerated(Replicator(estimator, task))
+    found = exact_moments(Replicator(estimator, task))
     measured = gradest.measure(estimator, task, replicates=100_000, enumerate_draws=False)
     # 12 coordinates, two moments: 4.5 standard errors are exceeded once in 6,000 seeds.
     z = (measured.mean - found.mean) / measured.standard_error
@@ -106,7 +106,7 @@ def test_what_cannot_happen_may_be_infinite():
         def penalty(self, logits: Tensor) -> Tensor:
             return logits.new_zeros(len(logits))
 
-    found = enumerated(Replicator(gradest.make_estimator("reinforce"), Masked()))
+    found = exact_moments(Replicator(gradest.make_estimator("reinforce"), Masked()))
     p = torch.tensor(0.3, dtype=torch.float64).sigmoid()
     assert float(found.value) == pytest.approx(float(p + 3 * (1 - p)), abs=EXACT)
     assert found.mean.isfinite().all()
@@ -114,17 +114,17 @@ def test_what_cannot_happen_may_be_infinite():
 
 @pytest.mark.parametrize("name", ["concrete", "carms", "relax"])
 def test_continuous_noise_has_no_outcomes(name):
-    assert enumerated(Replicator(gradest.make_estimator(name), Coupled())) is None
+    assert exact_moments(Replicator(gradest.make_estimator(name), Coupled())) is None
 
 
 def test_no_more_than_the_limit():
     replicator = Replicator(gradest.make_estimator("rloo", samples=3), Coupled())
-    assert enumerated(replicator, limit=3**6 - 1) is None
-    assert enumerated(replicator, limit=3**6).outcomes == 3**6
+    assert exact_moments(replicator, limit=3**6 - 1) is None
+    assert exact_moments(replicator, limit=3**6).outcomes == 3**6
 
 
 def test_without_draws_there_is_one_outcome():
-    found = enumerated(Replicator(gradest.make_estimator("exact"), Coupled()))
+    found = exact_moments(Replicator(gradest.make_estimator("exact"), Coupled()))
     assert found.outcomes == 1 and not found.variance.any()
 
 
@@ -176,7 +176,7 @@ class NoiseOfItsOwn(Estimator):
 )
 def test_what_cannot_be_listed_beforehand_is_refused(kind):
     state = torch.get_rng_state()
-    assert enumerated(Replicator(kind(), Coupled())) is None
+    assert exact_moments(Replicator(kind(), Coupled())) is None
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -217,7 +217,7 @@ class Watched(Estimator):
 @pytest.mark.parametrize("limit", [1, outcomes.LIMIT])
 def test_nothing_is_raised_through_the_estimator(kind, limit):
     watched = Watched(kind())
-    assert enumerated(Replicator(watched, Coupled()), limit) is None
+    assert exact_moments(Replicator(watched, Coupled()), limit) is None
     assert (watched.raised, watched.open) == ([], 0)
 
 
@@ -240,7 +240,7 @@ def test_an_estimator_that_swallows_exceptions_is_not_mistaken_for_another():
     """Were noise refused by an exception, its own estimate would be listed as one without noise."""
     estimator = Swallows()
     found = visit_outcomes(Replicator(estimator, Coupled()))
-    assert found == Unlisted("uniform noise has no finite number of outcomes")
+    assert found == NotEnumerable("uniform noise has no finite number of outcomes")
     measured = gradest.measure(estimator, Coupled(), replicates=64)
     assert (measured.method, measured.drawn_because) == ("monte_carlo", found.reason)
     assert estimator.failures == 0
@@ -262,7 +262,7 @@ class Fails(Estimator):
 @pytest.mark.parametrize("at_once", [True, False])
 def test_an_exception_of_the_estimator_itself_comes_out(at_once):
     with pytest.raises(RuntimeError, match="of its own"):
-        enumerated(Replicator(Fails(at_once), Coupled()))
+        exact_moments(Replicator(Fails(at_once), Coupled()))
 
 
 class DrawsAnother(Estimator):
@@ -283,7 +283,7 @@ class DrawsAnother(Estimator):
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_draws_until_the_likeliest_is_left_come_to_an_end(alone):
-    assert enumerated(Replicator(DrawsAnother(alone), Coupled())) is None
+    assert exact_moments(Replicator(DrawsAnother(alone), Coupled())) is None
 
 
 class AsksForever(Estimator):
@@ -301,7 +301,7 @@ class AsksForever(Estimator):
 
 def test_requests_without_a_choice_are_bounded_too():
     found = visit_outcomes(Replicator(AsksForever(), Coupled()))
-    assert found == Unlisted("they are asked for more than 10,000 times")
+    assert found == NotEnumerable("an estimate requests them more than 10,000 times")
 
 
 def test_draws_from_a_single_category_are_one_outcome():
@@ -311,7 +311,7 @@ def test_draws_from_a_single_category_are_one_outcome():
             z = sample(logits)
             return f(z) + f(z) * nabla(log_prob(logits, z))
 
-    assert enumerated(Replicator(Single(), Coupled())).outcomes == 3**2
+    assert exact_moments(Replicator(Single(), Coupled())).outcomes == 3**2
 
 
 class Table(Task):
@@ -366,7 +366,7 @@ def test_work_counts_data_points_and_evaluations(monkeypatch):
     def refused(numbers: int, name: str, points: int, **knobs: int) -> bool:
         monkeypatch.setattr(outcomes, "NUMBERS", numbers)
         task = Table(3, 2, points)
-        return enumerated(Replicator(gradest.make_estimator(name, **knobs), task)) is None
+        return exact_moments(Replicator(gradest.make_estimator(name, **knobs), task)) is None
 
     # Outcomes, data points, N · K, evaluations of f and three passes beside.
     for name, knobs, points, work in (
@@ -393,5 +393,5 @@ def test_the_variance_keeps_its_digits_far_from_zero():
             z = sample(logits)
             return f(z) + f(z) * nabla(log_prob(logits, z))
 
-    far, near = (enumerated(Replicator(kind(), Coupled())) for kind in (Shifted, Twice))
+    far, near = (exact_moments(Replicator(kind(), Coupled())) for kind in (Shifted, Twice))
     assert torch.allclose(far.variance, near.variance, rtol=1e-8)

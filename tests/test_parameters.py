@@ -12,9 +12,9 @@ from gradest.categorical import log_prob
 from gradest.errors import UsageError
 from gradest.inference import squared_bias, total_variance
 from gradest.measuring import parameters
-from gradest.measuring.parameters import LOG_ALPHA, SCALES, projections, pulled_back
+from gradest.measuring.parameters import LOG_ALPHA, SCALES, parameter_gradients, projections
 from gradest.moments import Moments
-from gradest.objectives import beside
+from gradest.objectives import analytic_terms
 
 EXACT = 1e-10
 SMALL = {"latents": 2, "categories": 3, "steps": 5, "points": 3}
@@ -57,7 +57,7 @@ def recorded(name: str, task: Task, replicates: int) -> tuple[Tensor, gradest.Me
     points = len(found.logits)
     blocks = [g.flatten(1).unflatten(0, (points, -1)).transpose(0, 1) for g in estimator.seen]
     logits = found.logits.clone().requires_grad_()
-    (penalty,) = torch.autograd.grad(beside(task, logits, task.problem().f).sum(), logits)
+    (penalty,) = torch.autograd.grad(analytic_terms(task, logits, task.problem().f).sum(), logits)
     return torch.cat(blocks).flatten(1)[-replicates:] + penalty.flatten(), found
 
 
@@ -124,7 +124,7 @@ def test_rows_of_the_logits_do_not_know_of_parameters(monkeypatch):
         a, b = with_group.row(parameter), without.row(parameter)
         for column in ("gradient_norm", "variance", "variance_high", "cosine", "mse", "value"):
             assert a[column] == pytest.approx(b[column], rel=1e-12), (parameter, column)
-    with pytest.raises(UsageError, match="'encoder'; known: alpha, log_alpha"):
+    with pytest.raises(UsageError, match="'encoder'; expected one of alpha, log_alpha"):
         without.row("encoder")
 
 
@@ -186,7 +186,7 @@ def test_the_truth_of_the_encoder_is_the_derivative_of_the_mean_objective():
     logits, f = task.problem()
     z = torch.eye(3, dtype=torch.float64)[:, None].expand(len(logits), 3, 1, 3)
     p = log_prob(logits.unsqueeze(1), z).exp()
-    objective = ((p * f(z)).sum(1) + beside(task, logits, f)).mean()
+    objective = ((p * f(z)).sum(1) + analytic_terms(task, logits, f)).mean()
     gradients = torch.autograd.grad(objective, tuple(task.group("encoder")))
     expected = torch.cat([g.flatten() for g in gradients])
     found = gradest.measure(gradest.make_estimator("exact"), vae(latents=1))
@@ -213,7 +213,7 @@ def test_a_map_that_would_be_too_large_is_not_made(monkeypatch):
     monkeypatch.setattr(parameters, "LARGEST", 12)
     assert projections(task, logits).keys() == {"phi", "psi"}
     monkeypatch.setattr(parameters, "MOST", 19)
-    assert pulled_back(task, logits, torch.ones_like(logits)).keys() == {"psi"}
+    assert parameter_gradients(task, logits, torch.ones_like(logits)).keys() == {"psi"}
 
 
 def test_json_keeps_the_groups():

@@ -14,9 +14,9 @@ from gradest.categorical import gumbel_max
 from gradest.cli import main
 from gradest.errors import SuiteError
 from gradest.measuring import measurement, precision
-from gradest.measuring.precision import planned, shortfall
+from gradest.measuring.precision import plan_replicates, shortfall
 from gradest.measuring.replicator import Replicator
-from gradest.measuring.truth import known
+from gradest.measuring.truth import exact_truth
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry
 from gradest.running.suite import load_suite
@@ -32,7 +32,7 @@ def drawn(asked: Precision | None, name: str = "concrete", **options):
 
 @pytest.fixture
 def asked_for(monkeypatch):
-    """What `planned` asks of the intervals: [(pilot, what else)], answered by `needs`."""
+    """What `plan_replicates` asks of the intervals: [(pilot, what else)], answered by `needs`."""
     seen, answers = [], [5000]
 
     def replicates_needed(pilot, exact, weight, peak, **rest):
@@ -126,12 +126,12 @@ def test_other_draws_to_be_measured_change_no_plan(monkeypatch):
     plain = gradest.measure(estimator, task, precision=asked)
 
     def then_reseeded(*arguments):
-        number = planned(*arguments)
+        number = plan_replicates(*arguments)
         source = gradest.randomness.draws()
         source.generator.manual_seed(123)
         return number
 
-    monkeypatch.setattr(measurement, "planned", then_reseeded)
+    monkeypatch.setattr(measurement, "plan_replicates", then_reseeded)
     other = gradest.measure(estimator, task, precision=asked)
     assert other.replicates == plain.replicates
     assert not torch.equal(other.mean, plain.mean)
@@ -172,16 +172,16 @@ def test_what_is_enumerated_needs_no_plan(asked_for):
     found = drawn(Precision(variance=1e-9, bias=1e-9), "reinforce")
     assert found.method == "enumerated" and found.replicates == 0
     assert not asked_for.calls
-    assert found.asked == Precision(variance=1e-9, bias=1e-9)
+    assert found.precision == Precision(variance=1e-9, bias=1e-9)
 
 
 def test_the_plan_counts_the_noise_of_a_reference(asked_for):
     task = gradest.make_task("bernoulli")
     with drawing_from(Draws.seeded(0)):
         replicator = Replicator(gradest.make_estimator("concrete"), task)
-        truth = known(replicator, {})
+        truth = exact_truth(replicator, {})
         noise = replicator.moments(64, 64)
-        planned(
+        plan_replicates(
             Precision(bias=0.1),
             replicator,
             64,
@@ -189,7 +189,7 @@ def test_the_plan_counts_the_noise_of_a_reference(asked_for):
         )
     assert asked_for.calls[0]["reference"] is noise
     with drawing_from(Draws.seeded(0)):
-        planned(Precision(variance=0.1), replicator, 64, None)
+        plan_replicates(Precision(variance=0.1), replicator, 64, None)
     assert asked_for.calls[1]["exact"] is None and asked_for.calls[1]["bias"] is None
 
 
@@ -279,8 +279,8 @@ def load(tmp_path):
         ("precision: {max_seconds: -1}", "max_seconds = -1"),
         ("precision: 0.1", r"precision = 0.1"),
         ("replicates: [64]", "replicates and precision are both given"),
-        ("precision: {max_replicates: 1000}", "needs a target, variance or bias, to reach"),
-        ("precision: {}", "needs a target, variance or bias, to reach"),
+        ("precision: {max_replicates: 1000}", "expected a target, variance or bias"),
+        ("precision: {}", "expected a target, variance or bias"),
         ("reference: {standard_error: 0}", "reference.standard_error = 0"),
         ("reference: {max_evaluations: 1.5}", "max_evaluations = 1.5"),
         ("reference: {error: 1}", "unknown key 'error'"),
@@ -362,7 +362,7 @@ def call(capsys, tmp_path, monkeypatch):
         ("", "known: variance, bias, max_replicates, max_seconds"),
         ("0.1", "known: variance, bias, max_replicates, max_seconds"),
         ("variance=0.1,variance=0.2", "'variance' stands twice; each once: variance, bias"),
-        ("max_replicates=1000", "--precision: needs a target, variance or bias, to reach; known"),
+        ("max_replicates=1000", "--precision: expected a target, variance or bias; known"),
     ],
 )
 def test_a_bad_precision_is_one_line_and_exit_status_2(text, told, call, tmp_path):

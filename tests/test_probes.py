@@ -18,8 +18,8 @@ from gradest.categorical import log_prob, nabla, one_hot, sample
 from gradest.concrete import concrete_log_prob, exp_concrete_log_prob
 from gradest.contracts import inapplicable
 from gradest.errors import CostError, NonFiniteGradient, UsageError
-from gradest.measuring.company import refuse_talking_rows
-from gradest.measuring.probes import probe
+from gradest.measuring.company import check_row_independence
+from gradest.measuring.probes import probe_cost
 from gradest.measuring.replicator import Replicator
 from gradest.plots import simplex, simplex_panels
 from gradest.randomness import draws
@@ -251,7 +251,7 @@ def test_every_task_passes_the_probe():
     for name in gradest.all_tasks():
         problem = make_task(name).problem()
         for dtype in (torch.float64, torch.float32):
-            probe(name, problem, problem.logits.detach().to(dtype))
+            probe_cost(name, problem, problem.logits.detach().to(dtype))
 
 
 def test_draws_past_the_vocabulary_are_of_the_seed_and_change_no_global_state():
@@ -290,7 +290,7 @@ def test_a_state_that_cannot_be_copied_is_measured_in_float32():
 
 
 ARGUMENTS = [
-    ({"adapt_steps": -1}, "adapt_steps = -1; expected None or a number from 0 on"),
+    ({"adapt_steps": -1}, "adapt_steps = -1; expected None or a whole number from 0"),
     ({"adapt_steps": 2.5}, "adapt_steps = 2.5; expected a whole number"),
     ({"enumerate_draws": "yes"}, "enumerate_draws = 'yes'; expected True or False or None"),
     ({"seed": None}, "seed = None; expected a whole number"),
@@ -301,7 +301,7 @@ ARGUMENTS = [
     ({"dtype": torch.int64}, "dtype = torch.int64; expected one of torch.float64"),
     ({"dtype": "float32"}, "dtype = 'float32'; expected one of torch.float64"),
     ({"device": "gpu"}, "device = 'gpu' cannot be used"),
-    ({"replicates": 10}, "replicates = 10; at least 64"),
+    ({"replicates": 10}, "replicates = 10; expected at least 64"),
     ({"replicates": 1e4}, "replicates = 10000.0; expected a whole number"),
     ({"tolerant": None}, "tolerant = None; expected True or False"),
     ({"precision": 3}, "precision = 3; expected a gradest Precision"),
@@ -322,18 +322,18 @@ def test_a_device_that_is_missing_is_named():
 
 
 NO_LOGITS = [
-    (LOGITS[0], r"shape \[2, 3\]; expected \[B, N, K\].*logits\[None\]"),
-    (LOGITS[0, 0], r"shape \[3\].*logits\[None, None\]"),
-    ([[[1.0, 2.0]]], "the logits are a list"),
-    (np.ones((1, 2, 3)), "the logits are a ndarray"),
-    (None, "the logits are None"),
-    (torch.ones(1, 0, 3), "0 latent"),
-    (torch.ones(0, 2, 3), "0 data point"),
-    (torch.ones(1, 2, 1), "1 category"),
+    (LOGITS[0], r"expected logits of shape \[B, N, K\].* got \[2, 3\]; logits\[None\] adds"),
+    (LOGITS[0, 0], r"got \[3\]; logits\[None, None\] adds"),
+    ([[[1.0, 2.0]]], "Tensor .* got an object of type list"),
+    (np.ones((1, 2, 3)), "Tensor .* got an object of type ndarray"),
+    (None, "Tensor .* got None"),
+    (torch.ones(1, 0, 3), r"at least 1 latent, got shape \[1, 0, 3\]"),
+    (torch.ones(0, 2, 3), r"at least 1 point, got shape \[0, 2, 3\]"),
+    (torch.ones(1, 2, 1), r"at least 2 categories, got shape \[1, 2, 1\]"),
     (torch.full((1, 2, 3), -torch.inf), "all categories of latent 0 at data point 0 are masked"),
-    (torch.tensor([[[0.0, torch.nan]]]), "latent 0, category 1 is nan"),
-    (torch.tensor([[[torch.inf, 0.0]]]), "latent 0, category 0 is inf"),
-    (torch.ones(1, 2, 3, dtype=torch.int64), "the logits are of torch.int64"),
+    (torch.tensor([[[0.0, torch.nan]]]), "got nan at data point 0, latent 0, category 1"),
+    (torch.tensor([[[torch.inf, 0.0]]]), "got inf at data point 0, latent 0, category 0"),
+    (torch.ones(1, 2, 3, dtype=torch.int64), "floating dtype, got torch.int64"),
 ]
 
 
@@ -364,10 +364,19 @@ def test_what_is_no_task_estimator_problem_or_cost_is_named():
     rloo, task = make_estimator("rloo"), Asked(good)
     for call, told in (
         (lambda: measure("rloo", task), "expected an Estimator, got 'rloo'; create one with"),
-        (lambda: measure(type(rloo), task), r"got the class RLOO; make an instance, RLOO\(\)"),
+        (
+            lambda: measure(type(rloo), task),
+            r"got the class RLOO; create an instance with RLOO\(\)",
+        ),
         (lambda: measure(rloo, "bernoulli"), "expected a Task, got 'bernoulli'"),
-        (lambda: measure(rloo, _Gives((LOGITS, Cost(good)))), "returned a tuple; expected a gra"),
-        (lambda: measure(rloo, _Gives(Problem(LOGITS, good))), "is a function; expected a gradest"),
+        (
+            lambda: measure(rloo, _Gives((LOGITS, Cost(good)))),
+            "expected problem.* got an object of type tuple",
+        ),
+        (
+            lambda: measure(rloo, _Gives(Problem(LOGITS, good))),
+            "expected the cost .* got an object of type function",
+        ),
     ):
         with pytest.raises(UsageError, match=told):
             call()
@@ -436,7 +445,7 @@ class OverThePoint(Estimator):
 @pytest.mark.parametrize("cls", [OverTheBatch, OverThePoint])
 @pytest.mark.parametrize("logits", [LOGITS, TWO])
 def test_rows_that_talk_are_refused(cls, logits):
-    with pytest.raises(UsageError, match=r"rows talk \(law 'rows'\)"):
+    with pytest.raises(UsageError, match=r"rows depend on each other \(law 'rows'\)"):
         measure(cls(), Asked(good, logits))
 
 
@@ -446,4 +455,4 @@ def test_every_estimator_of_the_catalogue_keeps_rows_apart():
         task = task or make_task("bernoulli" if cls.categories == 2 else "quadratic")
         if not inapplicable(cls(), task, task.problem()):
             for dtype in (torch.float64, torch.float32):
-                refuse_talking_rows(Replicator(make_estimator(name), task, dtype))
+                check_row_independence(Replicator(make_estimator(name), task, dtype))

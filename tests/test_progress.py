@@ -11,21 +11,21 @@ from rich.console import Console
 
 from gradest.running import progress
 from gradest.running.progress import _Lines, _Live, display
-from gradest.training.headway import Headway, headway
+from gradest.training.headway import ProgressFile, training_progress
 
 
 def test_how_far_a_training_is_is_told_at_most_once_a_second(tmp_path, monkeypatch):
-    assert headway(tmp_path / "none") == 0.0
+    assert training_progress(tmp_path / "none") == 0.0
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    told = Headway(tmp_path, 40)
+    told = ProgressFile(tmp_path, 40)
     told.at(10)
-    assert headway(tmp_path) == 0.25
+    assert training_progress(tmp_path) == 0.25
     told.at(20)
-    assert headway(tmp_path) == 0.25
+    assert training_progress(tmp_path) == 0.25
     now += 1.5
     told.at(20)
-    assert headway(tmp_path) == 0.5
+    assert training_progress(tmp_path) == 0.5
     assert [p.name for p in tmp_path.iterdir()] == ["headway"]
 
 
@@ -75,9 +75,9 @@ def test_a_terminal_shows_the_steps_of_what_is_under_way(monkeypatch):
 
 def test_nobody_is_told_of_a_broken_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    assert headway(tmp_path / "file") == 0.0
+    assert training_progress(tmp_path / "file") == 0.0
     with pytest.raises(OSError):
-        Headway(tmp_path / "file", 2).at(1)
+        ProgressFile(tmp_path / "file", 2).at(1)
 
 
 def test_what_runs_is_named(monkeypatch, capsys):

@@ -17,7 +17,7 @@ from gradest.concrete import concrete_log_prob, exp_concrete, exp_concrete_log_p
 from gradest.errors import KnobError
 from gradest.knobs import examine, grid
 from gradest.properties import LEVEL, PROPERTIES, ROWS, Row, find_property, run_property
-from gradest.properties.densities import common
+from gradest.properties.densities import same_temperature_kl
 from gradest.properties.quadrature import rule
 from gradest.properties.rows import Estimate, log_alpha, log_beta
 from gradest.report.documents.document import markdown
@@ -225,7 +225,7 @@ def test_the_divergence_in_closed_form_is_the_mean_over_the_simplex(categories, 
     r = r / r.sum(-1, keepdim=True)
     delta = q - p
     terms = delta.sum() + categories * (r @ (-delta).exp()).log()
-    assert_mean(terms, common(q, p), precision=0.005)
+    assert_mean(terms, same_temperature_kl(q, p), precision=0.005)
 
 
 # how they are run

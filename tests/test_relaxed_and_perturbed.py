@@ -22,8 +22,8 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, log_prob, nabla, sample, softmax
 from gradest.errors import KnobError
-from gradest.measuring.enumeration import all_codes, exact
-from gradest.measuring.outcomes import enumerated
+from gradest.measuring.enumeration import all_codes, exact_gradient
+from gradest.measuring.outcomes import exact_moments
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 
@@ -122,7 +122,7 @@ def mean_and_variance(probability: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def truth(task: Task) -> Tensor:
-    return exact(task.problem()).gradient[0]  # [N, K]
+    return exact_gradient(task.problem()).gradient[0]  # [N, K]
 
 
 def derivatives(task: Task, z: Tensor) -> Tensor:
@@ -835,7 +835,7 @@ def test_aimle_is_zero_where_it_cannot_move():
 def expected_cost(task: Task, shift: Tensor) -> float:
     """F(log α + shift)."""
     logits, f = task.problem()
-    return float(exact(Problem(logits + shift, f)).value)
+    return float(exact_gradient(Problem(logits + shift, f)).value)
 
 
 def spsa_on_one_bit(c: float, theta: float, t: float) -> tuple[Tensor, Tensor, float]:
@@ -1037,7 +1037,7 @@ def test_an_unordered_set_of_all_is_exact(task, baseline):
         found = estimates(estimator, task, 10, Draws.seeded(0))
         assert close(found, truth(task).expand_as(found))
         value = values(estimator, task, 10, Draws.seeded(0))
-        assert close(value, exact(task.problem()).value.expand(10))
+        assert close(value, exact_gradient(task.problem()).value.expand(10))
 
 
 def test_an_unordered_pair_has_a_closed_form(monkeypatch):
@@ -1064,7 +1064,7 @@ def test_the_unordered_pair_on_three_categories(monkeypatch, t, printed):
     spread = (PI.unsqueeze(1) * PI * (f.unsqueeze(1) - f).square() * share).sum(1)
     assert close(mean, g) and close(variance, spread - g.squeeze() ** 2)
     assert close(variance, printed, 0.51e-7)  # seven decimals
-    found = enumerated(Replicator(gradest.make_estimator("unordered_set"), task))
+    found = exact_moments(Replicator(gradest.make_estimator("unordered_set"), task))
     assert close(found.mean[0], g) and close(found.variance[0], spread - g.squeeze() ** 2)
 
 
@@ -1076,7 +1076,7 @@ def test_the_unordered_pair_on_three_categories(monkeypatch, t, printed):
 def test_the_draws_of_the_unordered_set_are_enumerated(name, samples, baseline):
     task = gradest.make_task(name)
     estimator = gradest.make_estimator("unordered_set", samples=samples, baseline=baseline)
-    found, true = enumerated(Replicator(estimator, task)), exact(task.problem())
+    found, true = exact_moments(Replicator(estimator, task)), exact_gradient(task.problem())
     rounding = 1e-12  # of gradients of size one
     assert close(found.mean, true.gradient, rounding) and close(found.value, true.value, rounding)
 
@@ -1087,7 +1087,7 @@ def test_sets_and_the_draws_of_their_members_have_the_same_moments(monkeypatch, 
     task = polynomial(0, 3, categories=2)
     _, variance = mean_and_variance(*every_set(monkeypatch, task, k, baseline=baseline)[:2])
     estimator = gradest.make_estimator("unordered_set", samples=k, baseline=baseline)
-    assert close(enumerated(Replicator(estimator, task)).variance[0], variance)
+    assert close(exact_moments(Replicator(estimator, task)).variance[0], variance)
 
 
 def rloo_pair_variance(task: Task) -> Tensor:

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from gradest.errors import SuiteError
-from gradest.inference.sources import DRAWS, by_source
+from gradest.inference.sources import DRAWS, estimate_components
 from gradest.measuring.result import Measurement
 from gradest.registry import Registry, Shipment
 from gradest.running.journal import read_records
@@ -53,7 +53,7 @@ def test_the_components_are_unbiased(shape, sigma):
         means = nested(draws, shape, sigma, 6, 0.0)
         scale = (variance / replicates / 6).sqrt().unsqueeze(-1)
         means = means + scale * torch.randn(*shape, 6, generator=draws, dtype=torch.float64)
-        told = by_source(LEVELS[: len(shape)], means, variance, variance / replicates)
+        told = estimate_components(LEVELS[: len(shape)], means, variance, variance / replicates)
         found.append([s.variance.estimate for s in told])
     found = np.array(found)
     expected = np.array([float(variance.mean()), *reversed(sigma)])
@@ -66,7 +66,7 @@ def test_the_components_are_unbiased(shape, sigma):
 
 def test_the_names_go_from_the_draws_outwards():
     means = torch.arange(3 * 2 * 2 * 1, dtype=torch.float64).reshape(3, 2, 2, 1)
-    found = by_source(LEVELS, means, torch.ones(3, 2, 2), torch.ones(3, 2, 2))
+    found = estimate_components(LEVELS, means, torch.ones(3, 2, 2), torch.ones(3, 2, 2))
     assert [s.name for s in found] == [DRAWS, "batch", "steps", "seed"]
 
 
@@ -79,7 +79,7 @@ def test_components_of_numbers_made_by_hand():
     """
     means = torch.tensor([[1.0, 3.0], [2.0, 2.0], [9.0, 7.0]], dtype=torch.float64).unsqueeze(-1)
     variance = torch.tensor([[5.0, 7.0], [6.0, 6.0], [4.0, 8.0]], dtype=torch.float64)
-    found = by_source(("a", "b"), means, variance, torch.full((3, 2), 0.5).double())
+    found = estimate_components(("a", "b"), means, variance, torch.full((3, 2), 0.5).double())
     values = {s.name: s.variance.estimate for s in found}
     assert values == pytest.approx({"draws": 6, "b": 4 / 3 - 1 / 2, "a": (24 - 4 / 3) / 2})
     # Of the draws: Student's interval over 6, 6, 6.
@@ -90,8 +90,10 @@ def test_coordinates_add_up():
     draws = torch.Generator().manual_seed(0)
     means = torch.randn(4, 3, 5, generator=draws, dtype=torch.float64)
     noise = torch.rand(4, 3, generator=draws, dtype=torch.float64)
-    whole = by_source(("a", "b"), means, noise, 0 * noise)
-    each = [by_source(("a", "b"), means[..., i : i + 1], noise, 0 * noise) for i in range(5)]
+    whole = estimate_components(("a", "b"), means, noise, 0 * noise)
+    each = [
+        estimate_components(("a", "b"), means[..., i : i + 1], noise, 0 * noise) for i in range(5)
+    ]
     for level in (1, 2):
         total = sum(one[level].variance.estimate for one in each)
         assert whole[level].variance.estimate == pytest.approx(total, rel=1e-12)
@@ -103,7 +105,7 @@ def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values()
     draws = torch.Generator().manual_seed(2)
     x = torch.randn(7, 3, generator=draws, dtype=torch.float64)
     variance = torch.full((7,), 0.3, dtype=torch.float64)
-    found = by_source(("a",), x, variance, variance)
+    found = estimate_components(("a",), x, variance, variance)
     total = sum(s.variance.estimate for s in found)
     assert total == pytest.approx(float(x.var(0).sum()), rel=1e-12)
     sums = []
@@ -111,7 +113,9 @@ def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values()
         means = nested(draws, (4, 3), (2.0, 1.0), 3, 0.5)
         # 20 replicates of variance 10: 0.5 of their mean.
         ten = torch.full((4, 3), 10.0, dtype=torch.float64)
-        sums.append(sum(s.variance.estimate for s in by_source(("a", "b"), means, ten, ten / 20)))
+        sums.append(
+            sum(s.variance.estimate for s in estimate_components(("a", "b"), means, ten, ten / 20))
+        )
     error = np.std(sums) / 1000**0.5
     assert error < 0.1 and abs(np.mean(sums) - 13) <= K * error
 
@@ -124,7 +128,7 @@ def test_intervals_cover():
         means = nested(draws, (5, 4), sigma, 20, 0.5)
         # The variance is itself measured, with noise of its own.
         variance = 10 + torch.randn(5, 4, generator=draws, dtype=torch.float64)
-        found = by_source(("a", "b"), means, variance, variance / 20)
+        found = estimate_components(("a", "b"), means, variance, variance / 20)
         truth = (10.0, sigma[1], sigma[0])
         hits += [s.variance.low <= t <= s.variance.high for s, t in zip(found, truth, strict=True)]
     assert (hits / 1000 >= 0.9).all(), hits / 1000
@@ -134,7 +138,7 @@ def test_intervals_cover():
 def test_an_interval_is_symmetric_about_its_estimate_and_of_its_error():
     draws = torch.Generator().manual_seed(4)
     means = nested(draws, (6, 2), (1.0, 1.0), 3, 0.1)
-    for source in by_source(("a", "b"), means, torch.ones(6, 2), torch.full((6, 2), 0.1)):
+    for source in estimate_components(("a", "b"), means, torch.ones(6, 2), torch.full((6, 2), 0.1)):
         found = source.variance
         half = stats.t.ppf(0.975, 5) * found.standard_error
         assert found.high - found.estimate == pytest.approx(half, abs=1e-9)
@@ -145,7 +149,7 @@ def test_an_interval_is_symmetric_about_its_estimate_and_of_its_error():
 def test_too_few_values_are_refused(shape):
     means = torch.randn(*shape, 2)
     with pytest.raises(ValueError, match="two values to vary over, the outermost three"):
-        by_source(LEVELS[: len(shape)], means, torch.ones(shape), torch.ones(shape))
+        estimate_components(LEVELS[: len(shape)], means, torch.ones(shape), torch.ones(shape))
 
 
 # runs

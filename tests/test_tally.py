@@ -9,10 +9,10 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Problem, Task
 from gradest.inference import squared_bias, total_variance
-from gradest.measuring.enumeration import exact
+from gradest.measuring.enumeration import exact_gradient
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.schedule import BATCHES, FEWER, schedule
-from gradest.measuring.tally import COSINES, Tally
+from gradest.measuring.tally import COSINES, Accumulator
 from gradest.measuring.truth import Truth
 from gradest.moments import Moments
 
@@ -119,14 +119,14 @@ class Square(Task):
         return Problem(LOGITS, Cost(lambda z: (z * weight.to(z)).sum((-2, -1)).square()))
 
 
-def tallied(x: Tensor, values: Tensor, chunk: int, tolerant: bool = False) -> Tally:
+def tallied(x: Tensor, values: Tensor, chunk: int, tolerant: bool = False) -> Accumulator:
     """[R, D] estimates, as a measurement in chunks of that size would count them."""
-    found = exact(Square().problem())
+    found = exact_gradient(Square().problem())
     map_ = torch.tensor([[1.0, 2.0], [0.0, 1.0]], dtype=torch.float64).repeat(3, 1)  # [6, 2]
     gradient = found.gradient.flatten()
     gradients = {LOG_ALPHA: gradient, "phi": gradient @ map_}
     truth = Truth("exact", found.value, gradients, found.spread, {}, "")
-    tally = Tally("somebody on something", LOGITS, truth, {"phi": map_}, tolerant)
+    tally = Accumulator("somebody on something", LOGITS, truth, {"phi": map_}, tolerant)
     start = 0
     for batches, size, joined in schedule(len(x), chunk):
         rows = slice(start, start + batches * size)
@@ -160,7 +160,7 @@ def test_a_tally_projects_every_estimate():
     seen = Moments.stacked(tally.gradients["phi"]).pooled()
     assert torch.allclose(seen.mean[0], (x @ map_).mean(0), rtol=SAME, atol=0)
     assert torch.allclose(seen.m2[0] / 99, (x @ map_).var(0), rtol=1e-10, atol=0)
-    gradient = exact(Square().problem()).gradient.flatten()
+    gradient = exact_gradient(Square().problem()).gradient.flatten()
     cosines = torch.stack(
         [
             torch.nn.functional.cosine_similarity(x / a, (gradient / a).unsqueeze(0))

@@ -13,7 +13,7 @@ import gradest
 from gradest import Task
 from gradest.errors import KnobError
 from gradest.measuring import enumeration
-from gradest.objectives import beside
+from gradest.objectives import analytic_terms
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 cache = importlib.import_module("gradest.tasks._cache")
@@ -73,7 +73,7 @@ def test_the_default_problem_is_asymmetric_and_curved(name):
     logits, f = task.problem()
     pi = logits.detach().softmax(-1)
     assert (pi - 1 / logits.shape[-1]).abs().max() > 0.05
-    assert enumeration.exact(task.problem()).gradient.abs().max() > 1e-3
+    assert enumeration.exact_gradient(task.problem()).gradient.abs().max() > 1e-3
     if task.relaxable:
         codes = enumeration.all_codes(logits)[:1000].expand(len(logits), -1, -1, -1)
         middle = f(codes[:, :-1] / 2 + codes[:, 1:] / 2)
@@ -84,7 +84,7 @@ def test_the_default_problem_is_asymmetric_and_curved(name):
 def test_the_penalty_is_one_number_a_data_point(name):
     task = gradest.make_task(name)
     logits = task.problem().logits
-    assert beside(task, logits, task.problem().f).shape == (len(logits),)
+    assert analytic_terms(task, logits, task.problem().f).shape == (len(logits),)
 
 
 # the toys
@@ -282,8 +282,13 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
 
 def test_the_trained_state_does_not_depend_on_threads_or_global_seeds(tmp_path, monkeypatch):
     cls, threads, states, seen = type(vae()), torch.get_num_threads(), [], set()
-    posed = cls.posed
-    monkeypatch.setattr(cls, "posed", lambda *a: seen.add(torch.get_num_threads()) or posed(*a))
+    problem_at = cls.problem_at
+
+    def watched(*arguments):
+        seen.add(torch.get_num_threads())
+        return problem_at(*arguments)
+
+    monkeypatch.setattr(cls, "problem_at", watched)
     try:
         for number in (2, 3):
             monkeypatch.setenv("GRADEST_CACHE", str(tmp_path / str(number)))
@@ -299,8 +304,11 @@ def test_the_trained_state_does_not_depend_on_threads_or_global_seeds(tmp_path, 
 
 def negative_elbo(task: Task, networks: torch.nn.ModuleDict, x: Tensor) -> float:
     """Exact, averaged over the data points."""
-    problem = task.posed(networks, x)
-    value = enumeration.exact(problem).value + beside(task, problem.logits, problem.f).detach()
+    problem = task.problem_at(networks, x)
+    value = (
+        enumeration.exact_gradient(problem).value
+        + analytic_terms(task, problem.logits, problem.f).detach()
+    )
     return float(value.mean())
 
 
@@ -322,12 +330,16 @@ def test_training_lowers_the_negative_elbo_of_held_out_digits():
 def test_the_default_state_uses_its_code():
     task = gradest.make_task("categorical_vae", latents=2)  # otherwise the default
     problem = task.problem(digits("test")[:100])
-    value = enumeration.exact(problem).value + beside(task, problem.logits, problem.f)
+    value = enumeration.exact_gradient(problem).value + analytic_terms(
+        task, problem.logits, problem.f
+    )
     mean = digits("train", "valid").mean(0).clamp(0.001, 0.999)
     x = digits("test")[:100]
     blind = -(x * mean.log() + (1 - x) * (1 - mean).log()).sum(1).mean()
     assert value.mean() < blind - 2
-    assert beside(task, problem.logits, problem.f).mean() > 0.5  # nats that the code carries
+    assert (
+        analytic_terms(task, problem.logits, problem.f).mean() > 0.5
+    )  # nats that the code carries
 
 
 def test_the_cost_of_the_vae_is_the_bernoulli_log_likelihood():
@@ -348,12 +360,12 @@ def test_the_penalty_of_the_vae_is_its_divergence_from_uniform():
     q = torch.distributions.Categorical(logits=logits)
     p = torch.distributions.Categorical(logits=torch.zeros_like(logits))
     expected = torch.distributions.kl_divergence(q, p).sum(-1)
-    assert torch.allclose(beside(task, logits, f), expected, rtol=0, atol=EXACT)
+    assert torch.allclose(analytic_terms(task, logits, f), expected, rtol=0, atol=EXACT)
 
 
 def test_the_penalty_of_a_masked_category_is_finite_in_value_and_gradient():
     logits = torch.tensor([[[0.0, -math.inf, 1.0]]], dtype=torch.float64, requires_grad=True)
-    penalty = beside(vae(latents=1), logits, vae(latents=1, categories=3).problem().f)
+    penalty = analytic_terms(vae(latents=1), logits, vae(latents=1, categories=3).problem().f)
     (gradient,) = torch.autograd.grad(penalty.sum(), logits)
     q = logits.detach().softmax(-1)[0, 0, [0, 2]]
     assert penalty.item() == pytest.approx((q * q.log()).sum().item() + math.log(3), abs=EXACT)

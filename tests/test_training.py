@@ -18,7 +18,7 @@ from gradest import cli, load_networks, make_estimator, make_task, measure
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import Inapplicable, KnobError, UsageError
 from gradest.measuring.rounding import resolution
-from gradest.objectives import beside
+from gradest.objectives import analytic_terms
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry, Shipment
 from gradest.running import training_cell
@@ -28,11 +28,11 @@ from gradest.running.runner import run
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
 from gradest.training import course, evaluation
-from gradest.training.course import trained
+from gradest.training.course import train
 from gradest.training.networks import keep_networks
-from gradest.training.pictures import Pictures, pictures
+from gradest.training.pictures import Pictures, generate_pictures
 from gradest.training.settings import Annealing, TrainingSettings
-from gradest.training.snapshot import Snapshot, looked_at
+from gradest.training.snapshot import Snapshot, measure_gradient
 from gradest.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -97,7 +97,7 @@ CASES = {
 )
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(case, stop, tmp_path, monkeypatch):
     options = {"estimator": case} | CASES[case]
-    whole, images = trained(trainer(**options), settings(), 7, tmp_path / "whole")
+    whole, images = train(trainer(**options), settings(), 7, tmp_path / "whole")
     advance = Trainer.advance
 
     def interrupted(self):
@@ -110,10 +110,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(case, stop, tmp_p
         if stop == STEPS:  # after the last step, before anything is said about the end
             patch.setattr(course, "negative_bound", raises_at_last(course.negative_bound))
         with pytest.raises(Interrupted):
-            trained(trainer(**options), settings(), 7, tmp_path / "parts")
+            train(trainer(**options), settings(), 7, tmp_path / "parts")
     taken = []
     monkeypatch.setattr(Trainer, "advance", lambda self: taken.append(self.step) or advance(self))
-    again, same = trained(trainer(**options), settings(), 7, tmp_path / "parts")
+    again, same = train(trainer(**options), settings(), 7, tmp_path / "parts")
     assert taken == list(range(stop, STEPS))  # it did go on, and not start over
     assert curves(again) == curves(whole)
     assert all(torch.equal(*pair) for pair in zip(same, images, strict=True))
@@ -144,7 +144,7 @@ def test_how_often_it_is_saved_and_looked_at_changes_no_training(tmp_path, monke
             gradient={"steps": [3], "points": 1, "replicates": 64} if number == 0 else None,
         )
         one = trainer("nvil", dtype=torch.float64)
-        found, _ = trained(one, asked, 7, tmp_path / str(number))
+        found, _ = train(one, asked, 7, tmp_path / str(number))
         ends.append(torch.cat([parameters(one), *(w.flatten() for w in one.estimator._layers)]))
         # Of the gradient's looks and of means since the last look there are others.
         kept = [p for p in found if p.step == STEPS and p.metric != "running_objective"]
@@ -156,7 +156,7 @@ def test_how_often_it_is_saved_and_looked_at_changes_no_training(tmp_path, monke
 def test_the_running_objective_is_the_mean_since_the_last_look(tmp_path, monkeypatch):
     seen, advance = [], Trainer.advance
     monkeypatch.setattr(Trainer, "advance", lambda self: seen.append(advance(self)) or seen[-1])
-    points, _ = trained(trainer(), settings(), 7, tmp_path)
+    points, _ = train(trainer(), settings(), 7, tmp_path)
     found = {p.step: p.value for p in points if p.metric == "running_objective"}
     # Sums of float32 numbers of like size are exact in float64.
     means = {s: float(torch.stack(seen[s - 4 : s]).double().sum()) / 4 for s in (4, 8, 12)}
@@ -174,12 +174,12 @@ def test_what_is_never_looked_at_is_not_held_beside_the_training_data(tmp_path):
 
 
 def test_a_damaged_checkpoint_warns_in_one_line_and_starts_over(tmp_path):
-    whole, _ = trained(trainer(), settings(), 7, tmp_path)
+    whole, _ = train(trainer(), settings(), 7, tmp_path)
     path = tmp_path / "checkpoint.pt"
     for damaged in (path.read_bytes()[:700], b"", b"no checkpoint\nat all"):
         path.write_bytes(damaged)
         with pytest.warns(UserWarning, match="training from the start") as warned:
-            again, _ = trained(trainer(), settings(), 7, tmp_path)
+            again, _ = train(trainer(), settings(), 7, tmp_path)
         assert len(warned) == 1 and "\n" not in str(warned[0].message)
         assert str(path) in str(warned[0].message)
         assert curves(again) == curves(whole)
@@ -197,7 +197,7 @@ def test_a_full_disk_says_so_in_one_line_and_leaves_nothing_half_written(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="cannot be written") as raised:
-        trained(trainer(), settings(), 7, tmp_path)
+        train(trainer(), settings(), 7, tmp_path)
     assert "\n" not in str(raised.value) and "checkpoint.pt" in str(raised.value)
     assert {p.name for p in tmp_path.iterdir()} <= {"headway"}
 
@@ -205,7 +205,7 @@ def test_a_full_disk_says_so_in_one_line_and_leaves_nothing_half_written(
 def test_one_step_is_the_step_that_is_written_down_in_bare_torch():
     one, other = (trainer(dtype=torch.float64, own={"samples": 3}) for _ in range(2))
     networks, model = other.networks, other.model
-    x = other.model.observed(other._items[other._indices()], torch.float64)
+    x = other.model.preprocess(other._items[other._indices()], torch.float64)
     optimiser = torch.optim.Adam(networks.parameters(), lr=1e-2)
     with drawing_from(copy.copy(other._draws)):
         logits = networks["encoder"](x).unflatten(-1, (2, 3))
@@ -430,7 +430,7 @@ MODELS = {
 def test_every_model_trains_and_is_evaluated(model, dtype, tmp_path):
     name, knobs = MODELS[model]
     one = trainer("rloo", name, knobs, dtype=dtype, learning_rate=3e-2)
-    points, images = trained(one, settings(steps=40), 7, tmp_path)
+    points, images = train(one, settings(steps=40), 7, tmp_path)
     assert all(math.isfinite(p.value) for p in points)
     valid = [p.value for p in points if (p.split, p.metric) == ("valid", "negative_elbo")]
     assert valid[-1] < valid[0] - 1
@@ -448,7 +448,7 @@ def test_pictures_of_several_layers_come_from_the_last():
         one.networks["between"][0][0].bias.copy_(torch.tensor([50.0, 0, 0, 50.0, 0, 0]))
     items = one.model.data("test")
     with drawing_from(Draws.seeded(0)):
-        found = pictures(one, items)
+        found = generate_pictures(one, items)
     code = torch.tensor([1.0, 0, 0, 1, 0, 0])
     lower = (255 * one.networks["decoder"](code).sigmoid()).detach().round().byte()
     assert (found.reconstructions.flatten(1)[:, 32:] == lower).all()
@@ -460,8 +460,8 @@ def test_a_look_at_the_gradient_is_a_measurement_at_that_state(estimator):
     for _ in range(4):
         one.advance()
     asked = settings(gradient={"steps": [4], "points": 2, "replicates": 64}).gradient
-    x = one.model.observed(one.model.data("train")[:2], torch.float64)
-    found = dict(looked_at(one, x, asked, 5))
+    x = one.model.preprocess(one.model.data("train")[:2], torch.float64)
+    found = dict(measure_gradient(one, x, asked, 5))
     fresh = make_estimator(estimator)
     steps = min(fresh.adapt_steps, 200)
     problem = Snapshot(one, x)
@@ -474,7 +474,7 @@ def test_a_look_at_the_gradient_is_a_measurement_at_that_state(estimator):
     # The truth is that of the live model, in float32, with the KL.
     logits, f = one.problem(one.model.data("train")[:2])
     with torch.enable_grad():
-        value = make_estimator("exact")(logits, f) + beside(one.model, logits, f)
+        value = make_estimator("exact")(logits, f) + analytic_terms(one.model, logits, f)
         (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert torch.allclose(measurement.exact, gradient.double(), rtol=1e-4, atol=1e-4)
     assert nabla(logits).shape == logits.shape
@@ -483,7 +483,7 @@ def test_a_look_at_the_gradient_is_a_measurement_at_that_state(estimator):
 def test_a_training_that_diverged_is_recorded_to_its_end(tmp_path):
     one = trainer("rloo", learning_rate=1e38)
     asked = settings(gradient={"steps": [0, STEPS], "points": 1, "replicates": 64})
-    points, _ = trained(one, asked, 7, tmp_path)
+    points, _ = train(one, asked, 7, tmp_path)
     last = [p for p in points if p.split == "test"]
     assert len(last) == 2 and all(math.isnan(p.value) for p in last)
     assert {p.step for p in points if p.metric == "gradient_variance"} == {0}
@@ -573,7 +573,7 @@ def test_the_networks_of_every_finished_training_are_kept_and_can_be_loaded(tmp_
         one = cell.trainer(registry)
         before = parameters(one)
         asked = TrainingSettings.model_validate(cell.training)
-        trained(one, asked, cell.draw_seed, tmp_path / name)
+        train(one, asked, cell.draw_seed, tmp_path / name)
         networks = load_networks(make_task("categorical_vae", **TINY), file)
         own = torch.cat([part.flatten() for part in networks.parameters()])
         assert own.dtype == torch.float64 and not own.requires_grad

@@ -16,10 +16,14 @@ from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
 from gradest.measuring import enumeration, monte_carlo_truth
-from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
+from gradest.measuring.monte_carlo_truth import (
+    ReferencePrecision,
+    measure_reference,
+    needs_reference,
+)
 from gradest.measuring.parameters import LOG_ALPHA, projections
 from gradest.measuring.replicator import Replicator
-from gradest.measuring.truth import Reference, Truth, estimated, known
+from gradest.measuring.truth import Reference, Truth, exact_truth, truth_from_reference
 from gradest.registry import Registry, Shipment, catalogue_estimators
 from gradest.running import truths
 from gradest.running.journal import read_records
@@ -101,7 +105,7 @@ def test_a_closed_form_is_the_sum_over_all_outcomes_and_so_is_its_gradient(name)
         closed = task.expectation(logits)
         assert closed.shape == logits.shape[:1]
         (gradient,) = torch.autograd.grad(closed.sum(), logits)
-        truth = enumeration.exact(Problem(logits, problem.f))
+        truth = enumeration.exact_gradient(Problem(logits, problem.f))
         scale = float(truth.gradient.abs().max())
         assert torch.allclose(closed, truth.value, rtol=EXACT, atol=EXACT)
         assert torch.allclose(gradient, truth.gradient, rtol=0, atol=EXACT * max(scale, 1))
@@ -128,7 +132,7 @@ def test_past_the_limit_the_row_is_held_against_the_closed_form(name, monkeypatc
 def test_the_closed_form_has_the_penalty_added_to_value_and_gradient(blind):
     task = Closed()
     replicator = Replicator(gradest.make_estimator("reinforce"), task)
-    found = known(replicator, {})
+    found = exact_truth(replicator, {})
     logits = task.logits.clone().requires_grad_()
     whole = task.expectation(logits) + task.penalty(logits)
     (gradient,) = torch.autograd.grad(whole.sum(), logits)
@@ -155,9 +159,9 @@ def test_the_truth_and_a_reference_survive_json():
     task = Unknown()
     reference = measure_reference(task, ReferencePrecision(standard_error=0.1))
     back = Reference.from_json(json.loads(json.dumps(reference.to_json())))
-    truth = estimated(back)
+    truth = truth_from_reference(back)
     again = Truth.from_json(json.loads(json.dumps(truth.to_json())))
-    before = estimated(reference)
+    before = truth_from_reference(reference)
     for each in (truth, again):
         assert (each.source, each.by) == ("monte_carlo", reference.estimator)
         assert torch.equal(each.gradients[LOG_ALPHA], before.gradients[LOG_ALPHA])
@@ -170,7 +174,7 @@ def test_the_truth_and_a_reference_survive_json():
 def test_a_reference_is_needed_where_nothing_else_gives_the_truth(monkeypatch):
     def asked(task):
         problem = task.problem()
-        return needed(problem, task.expectation(problem.logits))
+        return needs_reference(problem, task.expectation(problem.logits))
 
     assert not asked(Closed()) and not asked(Unknown())
     monkeypatch.setattr(enumeration, "LIMIT", 3**2 - 1)
@@ -306,7 +310,7 @@ def test_the_budget_goes_before_the_precision(blind):
 def test_the_numbers_in_the_codes_bound_candidates_and_replicates(blind, monkeypatch):
     asked_for, numbers = ReferencePrecision(standard_error=1e-9), Unknown().problem().logits.numel()
     pilots = set()
-    measured = monte_carlo_truth._sampled
+    measured = monte_carlo_truth._measure_replicates
 
     def watched(estimator, *rest):
         found = measured(estimator, *rest)
@@ -462,13 +466,13 @@ def test_a_run_measures_a_reference_once_for_the_task_that_needs_it(ran):
     assert kinds(records).count(("reference", "bernoulli")) == 0
     assert kinds(records)[0] == ("reference", "vast")
     (reference,) = [r for r in records if r["kind"] == "reference"]
-    vast, known = rows[rows.task == "vast"], rows[rows.task == "bernoulli"]
+    vast, exact = rows[rows.task == "vast"], rows[rows.task == "bernoulli"]
     assert set(vast.reference) == {"monte_carlo"}
     assert set(vast.reference_by) == {reference["reference"]["estimator"]}
     assert vast.reference_se.between(0.02, 0.4).all()
     assert vast.gradient_norm.nunique() == 1  # one reference for all
-    assert set(known.reference) == {"exact"}
-    assert known.reference_se.eq(0).all()
+    assert set(exact.reference) == {"exact"}
+    assert exact.reference_se.eq(0).all()
 
 
 def test_a_resumed_run_keeps_its_reference(ran, tmp_path):
@@ -544,7 +548,7 @@ def test_what_is_not_the_tasks_own_failure_ends_the_run(ran, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("gradest.running.truths.needed", broken)
+    monkeypatch.setattr("gradest.running.truths.needs_reference", broken)
     with pytest.raises(ZeroDivisionError, match="ours"):
         ran()
 

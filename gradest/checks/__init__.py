@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from gradest.checks.contract_laws import CONTRACT_LAWS
 from gradest.checks.divergence_law import DIVERGENCE_LAWS
-from gradest.checks.finding import Begin, Finding, findings_of, passed, silently, told
+from gradest.checks.finding import Begin, Finding, describe_error, ignore_start, passed, run_laws
 from gradest.checks.mean_laws import MEAN_LAWS
 from gradest.checks.model_laws import MODEL_LAWS
 from gradest.checks.subject import FALSE_ALARM, LOOKS, SHARP, Subject
@@ -44,27 +44,27 @@ def check_task(cls: type[Task]) -> list[Finding]:
     return list(task_findings(cls))
 
 
-def estimator_findings(cls: type[Estimator], begin: Begin = silently) -> Iterator[Finding]:
+def estimator_findings(cls: type[Estimator], begin: Begin = ignore_start) -> Iterator[Finding]:
     """The findings of `check_estimator` as they come; `begin` is told of each law before."""
     try:
         subject = Subject(cls)
     except (Exception, SystemExit) as error:
-        yield Finding("builds", "failed", told(error))
+        yield Finding("builds", "failed", describe_error(error))
         return
     yield from (Finding("applies", "skipped", reason) for reason in subject.skipped)
     if not subject.tasks:
         yield Finding("applies", "failed", "to no problem of the battery")
         return
-    yield from findings_of(ESTIMATOR_LAWS, subject, begin=begin)
+    yield from run_laws(ESTIMATOR_LAWS, subject, begin=begin)
 
 
-def task_findings(cls: type[Task], begin: Begin = silently) -> Iterator[Finding]:
+def task_findings(cls: type[Task], begin: Begin = ignore_start) -> Iterator[Finding]:
     """The findings of `check_task` as they come; `begin` is told of each law before."""
     try:
         task = build(cls, {})
         problem = task.problem()
     except (Exception, SystemExit) as error:
-        yield Finding("builds", "failed", told(error))
+        yield Finding("builds", "failed", describe_error(error))
         return
     laws = TASK_LAWS | MODEL_LAWS if isinstance(task, Model) else TASK_LAWS
-    yield from findings_of(laws, task, problem, begin=begin)
+    yield from run_laws(laws, task, problem, begin=begin)

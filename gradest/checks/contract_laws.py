@@ -23,8 +23,8 @@ from gradest.checks.finding import (
     relative_gap,
 )
 from gradest.checks.problems import extreme, span
-from gradest.checks.rigged import Alike
-from gradest.checks.settings import alternatives, told, variations
+from gradest.checks.rigged import SharedNoise
+from gradest.checks.settings import alternatives, setting_text, variations
 from gradest.checks.sharing import agreement, excess, excessive
 from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
 from gradest.contracts import Estimator, Task
@@ -32,8 +32,8 @@ from gradest.inference import largest_z, mean_interval
 from gradest.knobs import knob_defaults
 from gradest.measuring.replicator import Replicator
 from gradest.moments import Moments
-from gradest.objectives import posed
-from gradest.randomness import Draws, drawing_from, global_states, touched_since
+from gradest.objectives import problem_for
+from gradest.randomness import Draws, changed_global_states, drawing_from, global_states
 
 _CALLS, _ALONGSIDE = 32, 512  # calls and rows of each in which common noise is looked for
 _STATES = 8  # and how many states, each by draws of its own
@@ -84,7 +84,7 @@ def _own_noise(replicator: Replicator) -> str:
     """Where noise comes row by row: a row keeps its estimate, whatever noise the others get."""
     points, seen = len(replicator.logits), []
     for rows, others_too in ((1, True), (ROWS, True), (ROWS, False)):
-        source = Alike(points, rows, others_too)
+        source = SharedNoise(points, rows, others_too)
         seen.append(estimates(replicator, rows=rows, source=source).unflatten(0, (points, rows)))
         # Samples side by side as rows of their own: which noise is a row's is not known.
         if source.uneven:
@@ -199,7 +199,7 @@ def _randomness(subject: Subject, task: Task) -> str:
     before = global_states()
     with _OtherGenerators(source) as used:
         estimates(replicator, source=source)
-    touched = touched_since(before)
+    touched = changed_global_states(before)
     mend = "gradest.categorical draws what a seed brings back"
     if touched:
         return f"draws from the global state of {touched}; {mend}"
@@ -382,7 +382,7 @@ def _value_and_slope(replicator: Replicator, s: float = 1.0) -> tuple[Tensor, Te
 
     f = problem.f.changed(fn, scale).replicated(points, logits)
     with drawing_from(Draws.seeded(1)):
-        value = replicator.estimator(*posed(replicator.estimator, logits, f))
+        value = replicator.estimator(*problem_for(replicator.estimator, logits, f))
     (slope,) = torch.autograd.grad(value.sum(), scale.parameter, allow_unused=True)
     return value.detach(), None if slope is None else slope.flatten()
 
@@ -409,7 +409,7 @@ def _evaluations(subject: Subject) -> Outcome:
         claimed = formula.value(claim, values, owner)
         if claimed != count:
             broken = f"evaluations = {claim!r} is {claimed}, yet f was evaluated {count} times"
-            return "failed", f"{told(knobs, task.name)}: {broken}"
+            return "failed", f"{setting_text(knobs, task.name)}: {broken}"
     return "passed", f"f is evaluated as often as `evaluations` says: {claim}"
 
 

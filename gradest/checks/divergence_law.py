@@ -7,7 +7,7 @@ from scipy import stats
 from gradest.checks.finding import EQUAL, Outcome, relative_gap
 from gradest.checks.problems import with_prior
 from gradest.checks.subject import FALSE_ALARM, LOOKS, ROWS, SHARP, Subject, estimates
-from gradest.objectives import beside
+from gradest.objectives import analytic_terms
 
 
 def _divergence(subject: Subject) -> Outcome:
@@ -27,7 +27,7 @@ def _divergence(subject: Subject) -> Outcome:
         broken = f"owns_kl = False, yet the value moves by {gap:.2g} with kl"
         return ("failed", broken) if gap > EQUAL else ("passed", "the value has none of its own")
     logits, f = closed.problem()
-    least = beside(closed, logits, f)  # [B]
+    least = analytic_terms(closed, logits, f)  # [B]
     added = (with_own - without).unflatten(0, (len(logits), rows))  # [B, R]
     error = added.std(1) / rows**0.5
     short = (least - added.mean(1)) / error

@@ -35,7 +35,7 @@ Outcome = tuple[Status, str]
 Begin = Callable[[str], None]
 
 
-def silently(law: str) -> None:
+def ignore_start(law: str) -> None:
     """Tells nobody that a law is being asked."""
 
 
@@ -56,8 +56,8 @@ def passed(findings: Iterable[Finding]) -> bool:
     return "passed" in statuses and statuses <= {"passed", "skipped"}
 
 
-def findings_of(
-    laws: Mapping[str, Callable[..., Outcome]], *subject: Any, begin: Begin = silently
+def run_laws(
+    laws: Mapping[str, Callable[..., Outcome]], *subject: Any, begin: Begin = ignore_start
 ) -> Iterator[Finding]:
     """Asks one law after the other, calls `begin` with its name first, and gives its finding."""
     findings: dict[str, Finding] = {}
@@ -83,7 +83,7 @@ def _found(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin that calls sys.exit() is rejected, not obeyed
-        return Finding(law, "failed", told(error))
+        return Finding(law, "failed", describe_error(error))
     finally:
         settings.restore()
         code.restore()
@@ -93,7 +93,7 @@ def _failed(finding: Finding | None) -> bool:
     return finding is not None and finding.status == "failed"
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The kind of the error and its message."""
     return described(error)
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from gradest.checks.finding import EQUAL, Outcome, Status, percent
 from gradest.checks.problems import of_degree, span, truth
 from gradest.checks.rare_laws import rare_bias
-from gradest.checks.settings import told, variations
+from gradest.checks.settings import setting_text, variations
 from gradest.checks.subject import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.contracts import Estimator, Task
 from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval, total_variance
-from gradest.measuring.outcomes import Enumerated
+from gradest.measuring.outcomes import ExactMoments
 
 _FIRST = 10_000  # replicates of a first look at a bias: where there are many samples, enough
 _ENOUGH = 2  # problems on which adapting lessens the variance
@@ -127,7 +127,7 @@ def _relative_bias(
 _INTERVAL = ("bias_sq_low", "bias_sq_high")
 
 
-def _gap(found: Enumerated, task: Task) -> float:
+def _gap(found: ExactMoments, task: Task) -> float:
     gradient = truth(task).gradient
     return float((found.mean - gradient).norm() / gradient.norm())
 
@@ -157,7 +157,7 @@ def _settings(subject: Subject) -> Outcome:
         if found := subject.enumerated(task, knobs):
             gaps.append(gap := _gap(found, task))
             if not gap <= EQUAL:
-                where = told(knobs, task.name)
+                where = setting_text(knobs, task.name)
                 return "failed", f"relative bias {percent(gap)}, enumerated ({where})"
     if not gaps:
         return "skipped", "the draws are endless, or their outcomes too many"
@@ -175,7 +175,7 @@ def _degree(subject: Subject) -> Outcome:
     if degree not in (1, 2, math.inf):
         return "failed", f"degree = {degree}; 1, 2 and math.inf can be tested"
     relative_bias = _relative_bias(subject, limit, SHARP if limit else EQUAL)
-    claimed = told(limit, f"degree {degree}")
+    claimed = setting_text(limit, f"degree {degree}")
     tasks = subject.with_truth if degree == math.inf else subject.applicable(of_degree(int(degree)))
     status, most, shown = _right(subject, tasks, relative_bias)
     if status != "passed" or degree == math.inf:

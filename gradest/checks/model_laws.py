@@ -38,7 +38,7 @@ def _data(task: Model, problem: Problem) -> Outcome:
     seen = []
     for seed in (0, 0):
         with drawing_from(Draws.seeded(seed)):
-            seen.append(task.observed(items, torch.float64))
+            seen.append(task.preprocess(items, torch.float64))
     if global_states() != before or not torch.equal(*seen):
         return "failed", "observed() draws past gradest.randomness.draws(): no seed brings it back"
     x = seen[0]
@@ -50,11 +50,11 @@ def _data(task: Model, problem: Problem) -> Outcome:
 def _training(task: Model, problem: Problem) -> Outcome:
     networks = task.networks(0).float()
     with drawing_from(Draws.seeded(0)):
-        x = task.observed(task.data("train")[:_ITEMS], torch.float32)
-        logits, f = task.posed(networks, x)
+        x = task.preprocess(task.data("train")[:_ITEMS], torch.float32)
+        logits, f = task.problem_at(networks, x)
         z = sample(logits)
         cost = f(z)
-        pictures = task.pictures(networks, x, z) if not f.deep else None
+        pictures = task.decode_images(networks, x, z) if not f.deep else None
     if logits.shape[0] != len(x) or logits.ndim != 3 or not logits.requires_grad:
         shape = list(logits.shape)
         return "failed", f"posed() gave logits {shape}; [B, N, K] with a graph to the networks"

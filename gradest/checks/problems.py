@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.costs import KL, Cost, Problem
-from gradest.measuring.enumeration import Truth, all_codes, exact
-from gradest.objectives import joined
+from gradest.measuring.enumeration import ExactGradient, all_codes, exact_gradient
+from gradest.objectives import merge_samples
 
 Change = Callable[[Tensor], Tensor]
 
@@ -170,15 +170,15 @@ def extreme(size: float, cls: type[Estimator]) -> list[Task]:
 
 
 @lru_cache(_KEPT)
-def truth(task: Task) -> Truth:
+def truth(task: Task) -> ExactGradient:
     """E f and its gradient, enumerated once for each task."""
-    return exact(task.problem())
+    return exact_gradient(task.problem())
 
 
 @lru_cache(_KEPT)
 def span(task: Task) -> float:
     """Between the smallest and the largest cost."""
-    logits, f = joined(*task.problem())
+    logits, f = merge_samples(*task.problem())
     z = all_codes(logits)  # [K^N, N, K]
     cost = f(z.expand(len(logits), *z.shape))  # [B, K^N]
     return float(cost.max() - cost.min())

@@ -21,11 +21,11 @@ _LEAST = 1e-10  # a: how far into the ends the tilt reaches
 _LOG = -math.log(_LEAST)
 
 
-class Uneven(Exception):
+class UnevenNoise(Exception):
     """Noise that did not come row by row, the same amount for each."""
 
 
-class Alike(Draws):
+class SharedNoise(Draws):
     """The first row of each data point gets the same noise, however many rows there are.
 
     The others get that noise too, or noise of their own.  Noise whose first axis is not that of so
@@ -51,7 +51,7 @@ class Alike(Draws):
         return noise
 
 
-class Uniforms(Draws):
+class UniformCounter(Draws):
     """Counts the uniforms that each of so many rows takes.
 
     `uneven` tells where rows do not take the same number; such noise is served all the same.
@@ -72,7 +72,7 @@ class Uniforms(Draws):
         return super()._fill(shape, like, law)
 
 
-class Tilted(Uniforms):
+class TiltedDraws(UniformCounter):
     """The same with one uniform of a row tilted, when each row takes `each` of them."""
 
     def __init__(self, rows: int, each: int, generator: torch.Generator) -> None:
@@ -87,9 +87,9 @@ class Tilted(Uniforms):
     def weight(self) -> Tensor:
         """[R], once all are taken.  Raises Uneven where a row took another number, or none."""
         if self.uneven:
-            raise Uneven(self.uneven)
+            raise UnevenNoise(self.uneven)
         if self.each != self._total:
-            raise Uneven(f"{self.each} uniforms a row, and {self._total} before")
+            raise UnevenNoise(f"{self.each} uniforms a row, and {self._total} before")
         return 1 / (0.5 + 0.5 * self._ratio / self._total)
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:

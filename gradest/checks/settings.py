@@ -27,7 +27,7 @@ def variations(cls: type[Estimator]) -> list[dict[str, Any]]:
     return [{knob: value} for knob in knob_defaults(cls) for value in alternatives(cls, knob)]
 
 
-def told(knobs: Mapping[str, Any], *where: str) -> str:
+def setting_text(knobs: Mapping[str, Any], *where: str) -> str:
     """`temperature = 0.1, samples = 2`, and where."""
     return ", ".join([*(f"{knob} = {value!r}" for knob, value in knobs.items()), *where])
 

@@ -11,16 +11,16 @@ from torch import Tensor
 from gradest import claims
 from gradest.categorical import one_hot
 from gradest.checks.problems import Changed, battery, bounded
-from gradest.checks.rigged import Tilted, Uneven, Uniforms
+from gradest.checks.rigged import TiltedDraws, UnevenNoise, UniformCounter
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
-from gradest.measuring.outcomes import Enumerated, enumerated
+from gradest.measuring.outcomes import ExactMoments, exact_moments
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import Measurement
 from gradest.measuring.schedule import BATCHES
 from gradest.moments import Moments
-from gradest.objectives import owns_kl, posed
+from gradest.objectives import owns_kl, problem_for
 from gradest.randomness import Draws, drawing_from
 
 LOOKS = (40_000, 400_000)  # replicates; the second look is for what the first leaves open
@@ -51,7 +51,7 @@ class Subject:
         # A divergence of one's own is another objective than the one whose truth is known.
         self.with_truth = [task for task in self.tasks if not self._own_kl(task)]
         self._measured: dict[tuple, Measurement] = {}
-        self._enumerated: dict[tuple, Enumerated | None] = {}
+        self._enumerated: dict[tuple, ExactMoments | None] = {}
         self._tilted: dict[str, tuple[list[Moments], Iterator[Moments]]] = {}
 
     def applicable(self, tasks: Iterable[Task]) -> list[Task]:
@@ -107,13 +107,13 @@ class Subject:
 
     def enumerated(
         self, task: Task, knobs: Mapping[str, Any] = DEFAULTS, steps: int = BRIEFLY
-    ) -> Enumerated | None:
+    ) -> ExactMoments | None:
         """The exact moments, where the draws are finite and few."""
         steps = min(self.cls.adapt_steps, steps)
         key = (task.name, steps, *knobs.items())
         if key not in self._enumerated:
             replicator = self.ready(task, steps=steps, knobs=knobs)
-            self._enumerated[key] = enumerated(replicator, OUTCOMES)
+            self._enumerated[key] = exact_moments(replicator, OUTCOMES)
         return self._enumerated[key]
 
     def tilted(self, task: Task, batches: int = BATCHES) -> Moments:
@@ -136,17 +136,17 @@ class Subject:
 
         replicator = self.ready(Changed(task, codes=watch))
         generator, points = torch.Generator().manual_seed(1), len(replicator.logits)
-        counted = Uniforms(points, generator)
+        counted = UniformCounter(points, generator)
         with drawing_from(counted):
             replicator.each(1)
         if counted.uneven:
-            raise Uneven(counted.uneven)
+            raise UnevenNoise(counted.uneven)
         if not counted.each:
-            raise Uneven("it takes no uniforms")
+            raise UnevenNoise("it takes no uniforms")
         shape = replicator.logits.shape[1:]
         while True:
             seen.clear()
-            source = Tilted(points * TILTED, counted.each, generator)
+            source = TiltedDraws(points * TILTED, counted.each, generator)
             with drawing_from(source):
                 gradient, _ = replicator.each(TILTED)  # [B, R, N · K]
             first = seen[0].reshape(points, TILTED, -1, *shape)[:, :, 0]  # [B, R, N, K]
@@ -185,7 +185,7 @@ def estimates(
     logits = replicator.logits.repeat_interleave(rows, 0).requires_grad_()
     f = problem.f.changed(fn).replicated(points, logits)
     with drawing_from(source or Draws.seeded(1)):
-        value = replicator.estimator(*posed(replicator.estimator, logits, f))
+        value = replicator.estimator(*problem_for(replicator.estimator, logits, f))
     if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
         got = list(value.shape) if isinstance(value, Tensor) else value
         raise ValueError(f"returned {got} where [{len(logits)}], one value a row, was expected")

@@ -13,15 +13,15 @@ from gradest.checks.finding import (
     EQUAL,
     SINGLE,
     Outcome,
+    describe_error,
     outcome,
     relative_gap,
-    told,
 )
 from gradest.contracts import Task
 from gradest.costs import Problem
 from gradest.knobs import build
-from gradest.measuring.enumeration import codes, enumerable, exact
-from gradest.objectives import beside
+from gradest.measuring.enumeration import codes, enumerable, exact_gradient
+from gradest.objectives import analytic_terms
 from gradest.randomness import Draws, drawing_from, global_states
 
 _AT_ONCE = 4096  # codes
@@ -76,7 +76,7 @@ def _shape(task: Task, problem: Problem) -> Outcome:
     try:
         cost = _unchecked(problem, z)
     except (Exception, SystemExit) as error:
-        return "failed", told(error) + _works_in_float32(problem, z)
+        return "failed", describe_error(error) + _works_in_float32(problem, z)
     expected = f"a tensor {list(z.shape[:-2])} was expected for codes {list(z.shape)}"
     if not isinstance(cost, Tensor):
         return "failed", f"f returned {_described(cost)}; {expected}"
@@ -212,7 +212,7 @@ def _relaxable(task: Task, problem: Problem) -> Outcome:
 
 def _penalty(task: Task, problem: Problem) -> Outcome:
     logits = problem.logits.detach().double().requires_grad_()
-    penalty = beside(task, logits, problem.f)
+    penalty = analytic_terms(task, logits, problem.f)
     if penalty.shape != logits.shape[:1]:
         return "failed", f"shape {list(penalty.shape)} where [{len(logits)}] was expected"
     parts = [penalty]
@@ -230,7 +230,7 @@ def _expectation(task: Task, problem: Problem) -> Outcome:
     (gradient,) = torch.autograd.grad(closed.sum(), logits)
     if not enumerable(problem):
         return _sampled(problem, closed.detach(), gradient)
-    truth = exact(problem)
+    truth = exact_gradient(problem)
     gap = max(relative_gap(closed.detach(), truth.value), relative_gap(gradient, truth.gradient))
     detail = (
         f"the closed form of E f or its gradient differs from the sum over outcomes by {gap:.2g}"

@@ -35,7 +35,7 @@ from gradest.moments import Moments
 _LARGE = 1e6  # from here on a noncentral χ² is normal to a thousandth of its standard deviation
 
 
-class Law(NamedTuple):
+class BiasDistribution(NamedTuple):
     """Of ‖mean − g‖², as far as it is not the bias's."""
 
     t1: float
@@ -45,7 +45,7 @@ class Law(NamedTuple):
     freedom: float  # of the estimates of all these
 
     @classmethod
-    def of(cls, noise: Noise, deviation: Tensor) -> "Law":
+    def of(cls, noise: Noise, deviation: Tensor) -> "BiasDistribution":
         """κ is taken along the deviation, for want of the bias.
 
         At the upper end that would be luck again: noise that shortens the deviation also turns it
@@ -115,7 +115,7 @@ def squared_bias(moments: Moments, exact: Tensor, reference: Moments | None = No
     noise = Noise.of(moments, reference)
     if noise is None or noise.t2 == 0:  # none, or so little that its square is no number
         return Interval.exactly(x)
-    return Law.of(noise, deviation).interval(x)
+    return BiasDistribution.of(noise, deviation).interval(x)
 
 
 def detectable_length(moments: Moments, power: float) -> float:
@@ -127,7 +127,7 @@ def detectable_length(moments: Moments, power: float) -> float:
     if noise is None or noise.t1 == 0:
         return 0.0
     kappa = max(float(torch.linalg.matrix_norm(s, 2)) ** 2 for s in noise.scatters)
-    law = Law(noise.t1, noise.t2, kappa, kappa, noise.replicates - 1)
+    law = BiasDistribution(noise.t1, noise.t2, kappa, kappa, noise.replicates - 1)
     freedom = noise.t1**2 / noise.t2
     # Zero is excluded beyond this, since all of the 5 % are on that side.
     bar = float(stats.chi2.isf(law.tail(MISSED), freedom)) * noise.t2 / noise.t1

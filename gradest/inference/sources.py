@@ -26,16 +26,16 @@ from gradest.inference import CONFIDENCE, Interval
 DRAWS = "draws"
 
 
-class Source(NamedTuple):
+class Component(NamedTuple):
     """One component, with an interval over the values of the outermost level."""
 
     name: str
     variance: Interval
 
 
-def by_source(
+def estimate_components(
     levels: Sequence[str], means: Tensor, variance: Tensor, noise: Tensor
-) -> list[Source]:
+) -> list[Component]:
     """The components, innermost first: draws, then each level from the last to the first.
 
     `means` is [n₁, ..., n_L, P], the variance of one estimate and the noise of its mean are
@@ -55,7 +55,7 @@ def by_source(
     error = pseudo.std(0) / n**0.5
     half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * error
     return [
-        Source(name, Interval(v, v - h, v + h, e))
+        Component(name, Interval(v, v - h, v + h, e))
         for name, v, h, e in zip(
             [DRAWS, *reversed(levels)], *(x.tolist() for x in (whole, half, error)), strict=True
         )

@@ -1,1 +1,1 @@
-"""One estimator on one task: replicates or all outcomes, the truth, moments, one measurement."""
+"""Measurement of one estimator on one task: draws or enumeration, true gradient, moments."""

@@ -1,4 +1,4 @@
-"""What adapting buys: the variance of one estimate as the steps go by."""
+"""The variance of one estimate as the estimator adapts."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from gradest.inference import total_variance
 from gradest.measuring.progress import phase
 from gradest.measuring.replicator import Replicator
 
-_REPLICATES = 2048  # of a look at the variance
+_REPLICATES = 2048  # by which the variance is measured each time
 
 
-class Look(NamedTuple):
-    """The variance of one estimate after so many steps, and its interval."""
+class AdaptationStep(NamedTuple):
+    """The variance of one estimate after a number of adaptation steps, with its interval."""
 
     step: int
     variance: float
@@ -18,27 +18,27 @@ class Look(NamedTuple):
     high: float
 
 
-def adapted(replicator: Replicator, steps: int, chunk: int) -> list[Look]:
-    """Let the estimator adapt, and look at its variance with respect to log α on the way.
+def adapt_and_measure(replicator: Replicator, steps: int, chunk: int) -> list[AdaptationStep]:
+    """Adapt the estimator and measure its variance with respect to log α on the way.
 
-    At the start, after each power of four and at the end; nothing where there are no steps.  Each
-    look is at fresh draws, and changes no state.
+    The variance is measured at the start, after each power of four and at the end, each time with
+    fresh draws, which change no state.  Without steps the list is empty.
     """
     if steps == 0:
         return []
     with phase("adapting", steps):
-        looks, done = [_look(replicator, 0, chunk)], 0
+        curve, done = [_measure(replicator, 0, chunk)], 0
         for stop in [*_powers_of_four(steps), steps]:
             replicator.adapt(stop - done)
             done = stop
-            looks.append(_look(replicator, done, chunk))
-    return looks
+            curve.append(_measure(replicator, done, chunk))
+    return curve
 
 
 def _powers_of_four(end: int) -> list[int]:
     return [4**i for i in range(end.bit_length()) if 4**i < end]
 
 
-def _look(replicator: Replicator, step: int, chunk: int) -> Look:
-    seen = total_variance(replicator.moments(_REPLICATES, chunk))
-    return Look(step, seen.estimate, seen.low, seen.high)
+def _measure(replicator: Replicator, step: int, chunk: int) -> AdaptationStep:
+    variance = total_variance(replicator.moments(_REPLICATES, chunk))
+    return AdaptationStep(step, variance.estimate, variance.low, variance.high)

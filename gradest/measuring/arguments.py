@@ -1,4 +1,4 @@
-"""The arguments of `measure`, `compare` and `measure_reference`, checked where they enter."""
+"""Checks of the arguments of `measure`, `compare` and `measure_reference`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,14 +30,15 @@ def check_arguments(
     tolerant: Any = False,
     dtype: Any = torch.float64,
 ) -> None:
-    """Raises UsageError, in one line, for the first argument that cannot be used."""
+    """Raise UsageError, in one line, for the first argument that cannot be used."""
     for estimator in estimators:
-        _check_made(estimator, Estimator, "estimator")
-    _check_made(task, Task, "task")
+        _check_instance(estimator, Estimator, "estimator")
+    _check_instance(task, Task, "task")
     _check_whole("replicates", replicates)
     if replicates < FEWEST:
         raise UsageError(
-            f"replicates = {shortened(replicates)}; at least {FEWEST} are needed for intervals"
+            f"replicates = {shortened(replicates)}; expected at least {FEWEST}, which "
+            "intervals need"
         )
     _check_most("replicates", replicates, MOST_REPLICATES)
     check_seed(seed)
@@ -45,51 +46,51 @@ def check_arguments(
         _check_whole("adapt_steps", adapt_steps)
         if adapt_steps < 0:
             raise UsageError(
-                f"adapt_steps = {shortened(adapt_steps)}; expected None or a number from 0 on"
+                f"adapt_steps = {shortened(adapt_steps)}; expected None or a whole number from 0"
             )
         _check_most("adapt_steps", adapt_steps, MOST_STEPS)
-    for name, given, known in (
+    for name, value, choices in (
         ("enumerate_draws", enumerate_draws, (True, False, None)),
         ("tolerant", tolerant, (True, False)),
     ):
-        if not any(given is value for value in known):
+        if not any(value is choice for choice in choices):
             raise UsageError(
-                f"{name} = {shortened(given)}; expected {' or '.join(map(str, known))}"
+                f"{name} = {shortened(value)}; expected {' or '.join(map(str, choices))}"
             )
-    if not any(dtype is known for known in _DTYPES):
-        known = ", ".join(map(str, _DTYPES))
-        raise UsageError(f"dtype = {shortened(dtype)}; expected one of {known}")
+    if not any(dtype is choice for choice in _DTYPES):
+        choices = ", ".join(map(str, _DTYPES))
+        raise UsageError(f"dtype = {shortened(dtype)}; expected one of {choices}")
     check_device(device)
 
 
 def check_seed(seed: Any) -> None:
-    """Raises UsageError for what is not a whole number from 0 to 2⁶³ − 1."""
+    """Raise UsageError unless the seed is a whole number from 0 to 2⁶³ − 1."""
     _check_whole("seed", seed)
     if not 0 <= seed < SEEDS:
         raise UsageError(f"seed = {shortened(seed)}; expected a whole number from 0 to 2**63 - 1")
 
 
 def check_device(device: Any) -> None:
-    """Raises UsageError for what torch does not take for a device, and for one that is missing."""
+    """Raise UsageError for a device that torch does not know, or that this machine lacks."""
     if not isinstance(device, str | torch.device):
         raise UsageError(f"device = {shortened(device)}; expected a torch.device or its name")
     try:
         if torch.empty(0, device=device).device.type not in _DEVICES:
-            raise NotImplementedError(f"only {' and '.join(_DEVICES)} are known")
+            raise NotImplementedError(f"expected {' or '.join(_DEVICES)}")
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"device = {shortened(device)} cannot be used: {reason}") from None
 
 
-def _check_made(given: Any, kind: type, name: str) -> None:
+def _check_instance(given: Any, kind: type, name: str) -> None:
     if isinstance(given, kind):
         check_knobs(given)
         return
     if isinstance(given, type) and issubclass(given, kind):
-        told = f"the class {given.__name__}; make an instance, {given.__name__}()"
+        got = f"the class {given.__name__}; create an instance with {given.__name__}()"
     else:
-        told = f"{shortened(given)}; create one with gradest.make_{name}(name)"
-    raise UsageError(f"expected {'an' if name[0] in 'aeiou' else 'a'} {kind.__name__}, got {told}")
+        got = f"{shortened(given)}; create one with gradest.make_{name}(name)"
+    raise UsageError(f"expected {'an' if name[0] in 'aeiou' else 'a'} {kind.__name__}, got {got}")
 
 
 def _check_whole(name: str, given: Any) -> None:
@@ -99,4 +100,4 @@ def _check_whole(name: str, given: Any) -> None:
 
 def _check_most(name: str, given: int, most: int) -> None:
     if given > most:
-        raise UsageError(f"{name} = {shortened(given)}; expected no more than {most:,}")
+        raise UsageError(f"{name} = {shortened(given)}; expected at most {most:,}")

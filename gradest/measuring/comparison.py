@@ -1,7 +1,7 @@
-"""Two estimators against each other, on the same draws.
+"""Comparison of two estimators on the same draws.
 
 Noise that both share cancels in the comparison.  Where they share none nothing is lost, since
-every interval comes from the spread of what is compared over J independent batches:
+every interval comes from the spread over J independent batches of the quantity compared:
 
     log v_a/v_b:    delete-one jackknife over the batches
     E ĝ_a − E ĝ_b:  the moments of ĝ_a − ĝ_b, replicate by replicate
@@ -30,16 +30,16 @@ from gradest.inference import (
     squared_bias,
     total_variance,
 )
-from gradest.measuring import truth
 from gradest.measuring.arguments import check_arguments
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
-from gradest.measuring.preparation import called, randomness_kept
+from gradest.measuring.preparation import isolated_randomness, title_of
 from gradest.measuring.progress import display
+from gradest.measuring.truth import exact_truth
 from gradest.moments import Moments
 from gradest.quantities import interval, number
 
-POWER = 0.8  # with which the smallest detectable effects would have been found
+POWER = 0.8  # of the tests, at the smallest detectable effects
 
 _LARGEST = 700.0  # exp of more overflows
 
@@ -50,9 +50,9 @@ class Comparison:
 
     `variance_ratio` is v_a/v_b, `work_ratio` that times the ratio of the evaluations of f: below
     one, a is better at equal work.  `apart` is ‖E ĝ_a − E ĝ_b‖, and `bias_difference` is
-    ‖b_a‖ − ‖b_b‖ with the bias b = E ĝ − g, NaN where g is unknown.  What is `detectable` would
-    have been found with a probability of 80 %.  A `gain` is how much wider an interval would be
-    without pairing; NaN where nothing was paired.
+    ‖b_a‖ − ‖b_b‖ with the bias b = E ĝ − g, NaN where g is unknown.  A `detectable` ratio or
+    distance is one that the test detects with a power of 80 %.  A `gain` is the factor by which an
+    interval would be wider without pairing; NaN where nothing was paired.
     """
 
     a: str
@@ -94,39 +94,44 @@ class Comparison:
         return columns
 
     def __str__(self) -> str:
-        lines = self._said.items()
-        return "\n".join([self._title, *(f"  {what:<16} {said}" for what, said in lines)])
+        lines = self._lines.items()
+        width = max(map(len, self._lines)) + 1
+        return "\n".join([self._title, *(f"  {label:<{width}} {text}" for label, text in lines)])
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
-        return html.table((), list(self._said.items()), 2, self._title)
+        """A table, for notebooks."""
+        return html.table((), list(self._lines.items()), 2, self._title)
 
     @property
     def _title(self) -> str:
         drawn = self.method != "enumerated"
-        how = f"{self.replicates:,} replicates" if drawn else "every outcome"
-        return f"{self.a} against {self.b} on {self.task}, {how}, in log α"
+        protocol = f"{self.replicates:,} replicates" if drawn else "all outcomes enumerated"
+        return f"{self.a} against {self.b} on {self.task}, {protocol}, gradient in log α"
 
     @property
-    def _said(self) -> dict[str, str]:
+    def _lines(self) -> dict[str, str]:
         lines = {
             "variance ratio": interval(*self.variance_ratio[:3])
-            + _unseen(self.variances_differ, self.variance_ratio, number(self.detectable_ratio)),
+            + _detectable_note(
+                self.variances_differ, self.variance_ratio, number(self.detectable_ratio)
+            ),
             "at equal work": f"{interval(*self.work_ratio[:3])} "
             f"({self.evaluations_a} against {self.evaluations_b} evaluations of f)",
-            "means apart": self._length(*self.apart[:3])
-            + _unseen(self.means_differ, self.apart, self._length(*[self.detectable_distance] * 3)),
-            "bias a − bias b": self._length(*self.bias_difference[:3]),
+            "difference of means": self._length(*self.apart[:3])
+            + _detectable_note(
+                self.means_differ, self.apart, self._length(*[self.detectable_distance] * 3)
+            ),
+            "difference of bias": self._length(*self.bias_difference[:3]),
         }
         if self.method == "paired":
-            lines["pairing narrows"] = (
-                f"variance ratio {number(self.variance_gain)} times, "
-                f"means {number(self.mean_gain)} times"
+            lines["gain by pairing"] = (
+                f"intervals are narrower by factors of {number(self.variance_gain)} (variance "
+                f"ratio) and {number(self.mean_gain)} (means)"
             )
         return lines
 
     def _length(self, *parts: float) -> str:
-        """In percent of ‖g‖, where that is known and not zero."""
+        """A length with its interval: in percent of ‖g‖, where that is known and not zero."""
         if self.gradient_norm > 0:
             return f"{interval(*(100 * x / self.gradient_norm for x in parts))} % of ‖g‖"
         return interval(*parts)
@@ -147,12 +152,12 @@ def compare(
 ) -> Comparison:
     """Compare the variances and the means of two estimators on a task, on the same draws.
 
-    The arguments are those of `gradest.measure`.  An estimator whose draws can be enumerated is
-    known exactly, and the other one is drawn alone; `enumerate_draws` False pairs them.
+    The arguments are those of `gradest.measure`.  The moments of an estimator whose draws can be
+    enumerated are exact, and only the other one is drawn; `enumerate_draws` False pairs them.
 
     Raises Inapplicable when one cannot run on the task, UsageError for fewer than 64 replicates or
-    draws that cannot be enumerated though they should, NonFiniteGradient when an estimate is NaN
-    or infinite.
+    for `enumerate_draws` True with draws that cannot be enumerated, NonFiniteGradient when an
+    estimate is NaN or infinite.
     """
     check_arguments(
         [a, b],
@@ -164,27 +169,27 @@ def compare(
         enumerate_draws=enumerate_draws,
         dtype=dtype,
     )
-    shown = f"{a.name} against {b.name} on {task.name}"
-    with display(shown, progress), randomness_kept(seed, a, b, task):
+    title = f"{a.name} against {b.name} on {task.name}"
+    with display(title, progress), isolated_randomness(seed, a, b, task):
         sides = [Side(e, task, enumerate_draws, seed, adapt_steps, dtype, device) for e in (a, b)]
         difference = draw(sides, replicates, seed)
         for side in sides:
-            side.repeat()
-        known = truth.known(sides[0].replicator, {})
+            side.check_cost_again()
+        truth = exact_truth(sides[0].replicator, {})
     exact = sum(side.exact is not None for side in sides)
-    if known is not None:
+    if truth is not None:
         for side in sides:
-            side.cost = max(side.cost, float(known.value.abs().max()) + known.spread)
-    g = None if known is None else known.gradients[LOG_ALPHA]
+            side.cost = max(side.cost, float(truth.value.abs().max()) + truth.spread)
+    g = None if truth is None else truth.gradients[LOG_ALPHA]
     variances = [side.variance() for side in sides]
     ratio, detectable, gain = _ratio(sides, variances)
-    apart, distance = _apart(sides, difference)
+    distance, detectable_distance = _mean_difference(sides, difference)
     cost = [side.evaluations for side in sides]
     work = cost[0] / cost[1] if cost[1] else math.nan
     return Comparison(
-        a=called(a),
-        b=called(b),
-        task=called(task),
+        a=title_of(a),
+        b=title_of(b),
+        task=title_of(task),
         method=("paired", "half_enumerated", "enumerated")[exact],
         replicates=0 if difference is None else replicates,
         gradient_norm=math.nan if g is None else float(g.norm()),
@@ -196,15 +201,15 @@ def compare(
         work_ratio=Interval(*(work * end for end in ratio[:3]), ratio.standard_error),
         detectable_ratio=detectable,
         variance_gain=math.nan if exact else gain,
-        apart=apart,
-        detectable_distance=distance,
+        apart=distance,
+        detectable_distance=detectable_distance,
         mean_gain=math.nan if exact else _mean_gain(variances, difference),
         bias_difference=Interval(*[math.nan] * 4) if g is None else _bias_difference(sides, g),
     )
 
 
 def _ratio(sides: Sequence[Side], variances: Sequence[Interval]) -> tuple[Interval, float, float]:
-    """v_a/v_b, the smallest detectable ratio, and what pairing gains.
+    """v_a/v_b, the smallest detectable ratio, and the gain by pairing.
 
     Two variances of zero have the ratio one.
     """
@@ -224,14 +229,15 @@ def _ratio(sides: Sequence[Side], variances: Sequence[Interval]) -> tuple[Interv
     )
 
 
-def _jackknife(left_out: np.ndarray) -> float:
+def _jackknife(leave_one_out: np.ndarray) -> float:
     """The standard error of a statistic from its values without each of J batches."""
-    batches = len(left_out)
-    return float(((batches - 1) / batches * np.square(left_out - left_out.mean()).sum()) ** 0.5)
+    batches = len(leave_one_out)
+    squares = np.square(leave_one_out - leave_one_out.mean())
+    return float(((batches - 1) / batches * squares.sum()) ** 0.5)
 
 
-def _apart(sides: Sequence[Side], difference: Moments | None) -> tuple[Interval, float]:
-    """‖E ĝ_a − E ĝ_b‖, and the smallest that would have been found."""
+def _mean_difference(sides: Sequence[Side], difference: Moments | None) -> tuple[Interval, float]:
+    """‖E ĝ_a − E ĝ_b‖, and the smallest that the test detects with a power of 80 %."""
     rounding = max(side.rounding() for side in sides)
     gap = float((sides[0].mean() - sides[1].mean()).norm())
     if difference is None:
@@ -245,29 +251,29 @@ def _apart(sides: Sequence[Side], difference: Moments | None) -> tuple[Interval,
 def _mean_gain(variances: Sequence[Interval], difference: Moments) -> float:
     """√(v_a + v_b) over the spread of ĝ_a − ĝ_b."""
     spread = total_variance(difference).estimate
-    alone = sum(v.estimate for v in variances)
-    return (alone / spread) ** 0.5 if spread > 0 else math.inf if alone > 0 else math.nan
+    unpaired = sum(v.estimate for v in variances)
+    return (unpaired / spread) ** 0.5 if spread > 0 else math.inf if unpaired > 0 else math.nan
 
 
 def _bias_difference(sides: Sequence[Side], g: Tensor) -> Interval:
-    """‖b_a‖ − ‖b_b‖: the distances to facing ends add like vectors at the angle arccos ρ."""
+    """‖b_a‖ − ‖b_b‖; the distances to facing ends add like vectors at the angle arccos ρ."""
     (a, noise_a), (b, noise_b) = (side.bias(g) for side in sides)
     rho = 0.0
     if noise_a.std() > 0 and noise_b.std() > 0:
         rho = float(np.corrcoef(noise_a, noise_b)[0, 1])
 
-    def away(x: float, y: float) -> float:
+    def distance(x: float, y: float) -> float:
         return max(x**2 + y**2 - 2 * rho * x * y, 0.0) ** 0.5
 
     value = a.estimate - b.estimate
-    below = away(a.estimate - a.low, b.high - b.estimate)
-    above = away(a.high - a.estimate, b.estimate - b.low)
+    below = distance(a.estimate - a.low, b.high - b.estimate)
+    above = distance(a.high - a.estimate, b.estimate - b.low)
     return Interval(value, value - below, value + above, math.nan)
 
 
-def _unseen(found: bool, where: Interval, detectable: str) -> str:
-    if found:
+def _detectable_note(significant: bool, interval_: Interval, detectable: str) -> str:
+    if significant:
         return ""
-    if where.low == where.high:
+    if interval_.low == interval_.high:
         return ": no difference"
-    return f": no difference found; {detectable} would have been"
+    return f": no significant difference; smallest detectable: {detectable}"

@@ -1,4 +1,4 @@
-"""What a narrower dtype changes in the estimates themselves."""
+"""The error that a narrower dtype makes in the estimates themselves."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.inference import mean_interval
 from gradest.measuring.progress import phase
-from gradest.measuring.replicator import Replicator, another
+from gradest.measuring.replicator import Replicator, copy_of
 from gradest.measuring.schedule import schedule
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
@@ -18,7 +18,7 @@ from gradest.randomness import Draws, drawing_from
 _REPLICATES = 256
 
 
-class Drift(NamedTuple):
+class DtypeError(NamedTuple):
     """E‖ĝ in the dtype − ĝ in float64‖ under the same noise, relative to √E‖ĝ‖² in float64."""
 
     mean: float
@@ -28,59 +28,61 @@ class Drift(NamedTuple):
 class _Request(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
-    law: str
+    distribution: str
 
 
 class _Recording(Draws):
-    """Keeps what it was asked for."""
+    """Draws that keep a record of the requests."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__(generator)
         self.tape: deque[_Request] = deque()
 
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        self.tape.append(_Request(tuple(shape), like.dtype, law))
-        return super()._fill(shape, like, law)
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
+        self.tape.append(_Request(tuple(shape), like.dtype, distribution))
+        return super()._fill(shape, like, distribution)
 
 
 class _Replaying(Draws):
-    """Gives the noise of a tape again, from the same seed, in whatever dtype is asked for.
+    """Draws that repeat the noise of a tape, from the same seed, in any dtype.
 
-    Where it is asked for other noise than the tape holds it gives some of its own, and says so: how
-    many draws there are may depend on rounding.
+    A request that the tape does not hold is served with noise of its own, and `diverged` is set:
+    the number of draws may depend on rounding.
     """
 
     def __init__(self, tape: deque[_Request], generator: torch.Generator) -> None:
         super().__init__(generator)
-        self.parted = False
+        self.diverged = False
         self._tape = tape
 
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        if not self._tape or (self._tape[0].shape, self._tape[0].law) != (tuple(shape), law):
-            self.parted = True
-            return super()._fill(shape, like, law)
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
+        request = (tuple(shape), distribution)
+        if not self._tape or (self._tape[0].shape, self._tape[0].distribution) != request:
+            self.diverged = True
+            return super()._fill(shape, like, distribution)
         before = like.new_empty(0, dtype=self._tape.popleft().dtype)
-        return super()._fill(shape, before, law).to(like.dtype)
+        return super()._fill(shape, before, distribution).to(like.dtype)
 
 
-def drift(
+def measure_dtype_error(
     estimator: Estimator,
     task: Task,
     dtype: torch.dtype,
     device: str | torch.device,
     steps: int,
     seed: int,
-) -> Drift:
-    """How far the estimates are from those of the same estimator in float64, adapted alike.
+) -> DtypeError:
+    """Measure the distance of the estimates from those of the same estimator in float64.
 
-    Not a number where an estimate is not, and where the two do not draw alike.
+    Both adapt on the same noise.  NaN where an estimate is NaN or infinite, and where the two do
+    not draw the same noise.
     """
     recording = _Recording(torch.Generator(device).manual_seed(seed))
     replaying = _Replaying(recording.tape, torch.Generator(device).manual_seed(seed))
     with drawing_from(recording):
-        narrow = Replicator(another(estimator), task, dtype, device)
+        narrow = Replicator(copy_of(estimator), task, dtype, device)
     with drawing_from(replaying):
-        wide = Replicator(another(estimator), task, torch.float64, device, cost_dtype=dtype)
+        wide = Replicator(copy_of(estimator), task, torch.float64, device, cost_dtype=dtype)
     with phase("adapting in both precisions", 2 * steps):
         for _ in range(steps):
             with drawing_from(recording):
@@ -93,16 +95,16 @@ def drift(
     estimates = []
     for batches, size, _ in schedule(_REPLICATES, chunk):
         with drawing_from(recording):
-            seen, _ = narrow(batches * size)
+            rounded, _ = narrow(batches * size)
         with drawing_from(replaying):
             exact, _ = wide(batches * size)
-        estimates.append(torch.stack([seen.double(), exact]))
-    if replaying.parted or recording.tape:
-        return Drift(float("nan"), float("nan"))
-    seen, exact = torch.cat(estimates, 1)  # [R, D]
+        estimates.append(torch.stack([rounded.double(), exact]))
+    if replaying.diverged or recording.tape:
+        return DtypeError(float("nan"), float("nan"))
+    rounded, exact = torch.cat(estimates, 1)  # [R, D]
     size = float(exact.square().sum(1).mean()) ** 0.5
-    distance = (seen - exact).norm(dim=1)  # [R]
+    distance = (rounded - exact).norm(dim=1)  # [R]
     if size == 0:
-        return Drift(0.0 if not distance.any() else float("inf"), 0.0)
-    found = mean_interval(Moments.of((distance / size).reshape(1, -1, 1)))
-    return Drift(found.estimate, found.standard_error)
+        return DtypeError(0.0 if not distance.any() else float("inf"), 0.0)
+    error = mean_interval(Moments.of((distance / size).reshape(1, -1, 1)))
+    return DtypeError(error.estimate, error.standard_error)

@@ -1,4 +1,4 @@
-"""One estimator on one task: replicates of the gradient, or all its outcomes, as moments."""
+"""The measurement of one estimator on one task, by replicates or by enumeration."""
 
 import time
 from collections.abc import Iterator
@@ -8,26 +8,26 @@ import torch
 
 from gradest.contracts import Estimator, Task
 from gradest.errors import NonFiniteGradient, UsageError
-from gradest.measuring import enumeration, truth
+from gradest.measuring import enumeration
 from gradest.measuring.arguments import check_arguments
-from gradest.measuring.drift import Drift, drift
+from gradest.measuring.drift import DtypeError, measure_dtype_error
 from gradest.measuring.memory import peak_bytes
-from gradest.measuring.outcomes import Enumerated, Unlisted
-from gradest.measuring.parameters import LOG_ALPHA, projections, pulled_back
-from gradest.measuring.precision import Precision, planned
-from gradest.measuring.preparation import called, prepared, randomness_kept
-from gradest.measuring.probes import blame
+from gradest.measuring.outcomes import ExactMoments, NotEnumerable
+from gradest.measuring.parameters import LOG_ALPHA, parameter_gradients, projections
+from gradest.measuring.precision import Precision, plan_replicates
+from gradest.measuring.preparation import isolated_randomness, prepare, title_of
+from gradest.measuring.probes import find_nonfinite_cost
 from gradest.measuring.progress import display, phase
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import ENUMERATED, Measurement
 from gradest.measuring.rounding import resolution
-from gradest.measuring.tally import COSINES, Tally
-from gradest.measuring.truth import Reference
+from gradest.measuring.tally import COSINES, Accumulator
+from gradest.measuring.truth import Reference, exact_truth, truth_from_reference
 from gradest.moments import Moments
 from gradest.randomness import Draws, drawing_from
 
 _REPLICATES = 10_000
-_WEIGHED = 64  # replicates at once whose memory is watched
+_MEMORY_ROWS = 64  # replicates at once whose memory is measured
 
 
 def measure(
@@ -47,24 +47,26 @@ def measure(
 ) -> Measurement:
     """Measure an estimator on a task: its mean, variance and bias against the true gradient.
 
-    Where the draws of an estimate have at most 1,000,000 joint outcomes, which take a few seconds
-    to visit, these are all visited and weighted by their probabilities: the moments are exact
-    (`method` is enumerated; `drawn_because` says why it is not).  `enumerate_draws` False draws
-    replicates all the same, unless there is nothing to draw; True insists.  Replicates are as many
-    as `replicates` says, or as a `precision` asks for, by default 10,000.
+    Where the draws of an estimate have at most 1,000,000 joint outcomes, and these take a few
+    seconds at most, all of them are enumerated and weighted by their probabilities: the moments are
+    exact.  `method` of the result is then "enumerated"; otherwise `drawn_because` gives the reason
+    why not.  With `enumerate_draws` False replicates are drawn nevertheless, unless there is
+    nothing to draw; with True it is an error if the draws cannot be enumerated.  The number of
+    replicates is `replicates`, or planned for a `precision`; the default is 10,000.
 
-    `adapt_steps` None: as many as the estimator asks for.  `reference`, of the same task and by
-    other draws (`gradest.measure_reference`), stands for the truth where that is unknown.
-    `tolerant` counts estimates that are not finite instead of raising.  The global random state is
-    neither read nor changed.  `progress` None shows how far the measurement is after two seconds,
-    on a terminal or in a notebook; True at once and everywhere; False never.
+    With `adapt_steps` None the estimator adapts for its own default number of steps.  A `reference`
+    of the same task, from other draws (`gradest.measure_reference`), replaces the true gradient
+    where that is unknown.  `tolerant` counts estimates that are not finite instead of raising.  The
+    global random state is neither read nor changed.  With `progress` None the progress is shown
+    after two seconds, on a terminal or in a notebook; with True at once and everywhere; with False
+    never.
 
     Raises Inapplicable when the estimator cannot run on the task, UsageError for fewer than 64
-    replicates or draws that cannot be enumerated though they should, NonFiniteGradient when an
-    estimate is NaN or infinite.
+    replicates or for `enumerate_draws` True with draws that cannot be enumerated, NonFiniteGradient
+    when an estimate is NaN or infinite.
     """
     if replicates is not None and precision is not None:
-        raise UsageError("replicates and precision are both given; expected one of them")
+        raise UsageError("expected replicates or precision, got both")
     replicates = _REPLICATES if replicates is None else replicates
     check_arguments(
         [estimator],
@@ -77,105 +79,107 @@ def measure(
         tolerant=tolerant,
         dtype=dtype,
     )
-    for given, kind, name in (
+    for value, kind, name in (
         (precision, Precision, "precision"),
         (reference, Reference, "reference"),
     ):
-        if given is not None and not isinstance(given, kind):
-            raise UsageError(f"{name} = {given!r}; expected a gradest {kind.__name__}")
+        if value is not None and not isinstance(value, kind):
+            raise UsageError(f"{name} = {value!r}; expected a gradest {kind.__name__}")
     steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
-    shown = f"{estimator.name} on {task.name}"
-    moved = Drift(0.0, 0.0)
+    title = f"{estimator.name} on {task.name}"
+    dtype_error = DtypeError(0.0, 0.0)
     if dtype != torch.float64:
-        with display(shown, progress), randomness_kept(seed, estimator, task):
-            moved = drift(estimator, task, dtype, device, steps, seed)
+        with display(title, progress), isolated_randomness(seed, estimator, task):
+            dtype_error = measure_dtype_error(estimator, task, dtype, device, steps, seed)
     with (
-        display(shown, progress),
-        randomness_kept(seed, estimator, task),
+        display(title, progress),
+        isolated_randomness(seed, estimator, task),
         drawing_from(Draws.seeded(seed, device)) as source,
     ):
-        subject = prepared(estimator, task, steps, dtype, device, source)
-        replicator, chunk = subject.replicator, subject.chunk
+        setup = prepare(estimator, task, steps, dtype, device, source)
+        replicator, chunk = setup.replicator, setup.chunk
         maps = projections(task, replicator.problem.logits)
-        known = truth.known(replicator, maps)
-        if known is None and not tolerant and enumeration.enumerable(replicator.problem):
-            _refuse_costs(replicator)
-        if known is None and reference is not None:
-            known = truth.estimated(reference)
-        tally = Tally(subject.title, replicator.logits, known, maps, tolerant)
-        with drawing_from(Draws.seeded(seed, device)):  # what is weighed hangs on the chunk
-            memory = _weighed(replicator, min(_WEIGHED, chunk))
+        truth = exact_truth(replicator, maps)
+        if truth is None and not tolerant and enumeration.enumerable(replicator.problem):
+            _check_costs(replicator)
+        if truth is None and reference is not None:
+            truth = truth_from_reference(reference)
+        moments = Accumulator(setup.title, replicator.logits, truth, maps, tolerant)
+        with drawing_from(Draws.seeded(seed, device)):  # the number of rows depends on the chunk
+            memory = _memory(replicator, min(_MEMORY_ROWS, chunk))
         start = time.perf_counter()
-        with _blaming(replicator):
-            found = subject.listed(enumerate_draws, tally.columns)
-            if isinstance(found, Enumerated):
-                _settle(tally, found, replicator, chunk)
+        with _explain_nonfinite(replicator):
+            exact = setup.enumerate_moments(enumerate_draws, moments.columns)
+            if isinstance(exact, ExactMoments):
+                _set_exact(moments, exact, replicator, chunk)
             else:
                 if precision is not None:
                     with phase("planning"):
-                        replicates = planned(precision, replicator, chunk, known)
+                        replicates = plan_replicates(precision, replicator, chunk, truth)
                 start = time.perf_counter()
                 for piece in replicator.pieces(replicates, chunk):
-                    tally.add(*piece)
-        outcomes = found.outcomes if isinstance(found, Enumerated) else None
+                    moments.add(*piece)
+        outcomes = exact.outcomes if isinstance(exact, ExactMoments) else None
         seconds = (time.perf_counter() - start) / (outcomes or replicates)
-        subject.repeat()
-    gradients = {name: Moments.stacked(parts) for name, parts in tally.gradients.items()}
+        setup.check_cost_again()
+    gradients = {name: Moments.stacked(parts) for name, parts in moments.gradients.items()}
     logits = replicator.problem.logits
     mean = gradients[LOG_ALPHA].pooled().mean.reshape(logits.shape)
     return Measurement(
         gradients=gradients,
-        objective=Moments.stacked(tally.objectives),
-        cosines=Moments.stacked(tally.cosines),
+        objective=Moments.stacked(moments.objectives),
+        cosines=Moments.stacked(moments.cosines),
         logits=logits.detach().double().cpu(),
-        truth=known,
-        means=pulled_back(task, logits, mean),
-        peaks=tally.peaks,
-        resolution=max(resolution(dtype), resolution(torch.float32) if tally.single else 0.0),
+        truth=truth,
+        means=parameter_gradients(task, logits, mean),
+        peaks=moments.peaks,
+        resolution=max(resolution(dtype), resolution(torch.float32) if moments.single else 0.0),
         method="monte_carlo" if outcomes is None else ENUMERATED,
         outcomes=outcomes,
-        asked=precision,
-        zero=tally.zero / tally.replicates,
-        nonfinite=tally.nonfinite / tally.replicates,
-        overflow=tally.overflow / tally.replicates,
-        drift=moved,
+        precision=precision,
+        zero=moments.zero / moments.replicates,
+        nonfinite=moments.nonfinite / moments.replicates,
+        overflow=moments.overflow / moments.replicates,
+        drift=dtype_error,
         evaluations=replicator.evaluations,
         gradient_evaluations=replicator.gradient_evaluations,
         memory=memory,
         seconds=seconds,
         adapt_steps=steps,
-        adaptation=subject.looks,
-        title=f"{called(estimator)} on {called(task)}",
-        drawn_because=found.reason if isinstance(found, Unlisted) else "",
+        adaptation=setup.adaptation,
+        title=f"{title_of(estimator)} on {title_of(task)}",
+        drawn_because=exact.reason if isinstance(exact, NotEnumerable) else "",
     )
 
 
 @contextmanager
-def _blaming(replicator: Replicator) -> Iterator[None]:
-    """An estimate that is not finite is the cost's fault where some code's cost is not."""
+def _explain_nonfinite(replicator: Replicator) -> Iterator[None]:
+    """Raise the error of the cost where an estimate is not finite because some cost is not."""
     try:
         yield
     except NonFiniteGradient:
-        _refuse_costs(replicator)
+        _check_costs(replicator)
         raise
 
 
-def _refuse_costs(replicator: Replicator) -> None:
-    """Raises NonFiniteGradient for a code whose cost is not finite, if one is found."""
+def _check_costs(replicator: Replicator) -> None:
+    """Raise NonFiniteGradient for a code whose cost is not finite, if one is found."""
     estimator = replicator.estimator
     relaxes = estimator.relaxes or estimator.differentiates
-    if cause := blame(replicator.problem, replicator.logits, relaxes):
+    if cause := find_nonfinite_cost(replicator.problem, replicator.logits, relaxes):
         raise NonFiniteGradient(f"{replicator.task.name}: {cause}")
 
 
-def _settle(tally: Tally, found: Enumerated, replicator: Replicator, chunk: int) -> None:
-    """By all outcomes of the draws."""
-    tally.settle(found)
-    if len(replicator.logits) > 1:  # it takes the draws of all data points to tell the cosine
-        for gradient, *_ in replicator.pieces(COSINES if found.outcomes > 1 else 1, chunk):
-            tally.add_cosines(gradient)
+def _set_exact(
+    moments: Accumulator, exact: ExactMoments, replicator: Replicator, chunk: int
+) -> None:
+    """Put exact moments into the accumulator, and cosines from replicates where they need these."""
+    moments.set_exact(exact)
+    if len(replicator.logits) > 1:  # a cosine depends on the draws of all data points together
+        for gradient, *_ in replicator.pieces(COSINES if exact.outcomes > 1 else 1, chunk):
+            moments.add_cosines(gradient)
 
 
-def _weighed(replicator: Replicator, rows: int) -> float:
-    """Bytes at the peak, per estimate."""
+def _memory(replicator: Replicator, rows: int) -> float:
+    """The peak memory in bytes, per estimate."""
     return peak_bytes(lambda: replicator(rows)) / rows

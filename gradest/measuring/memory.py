@@ -1,4 +1,4 @@
-"""The memory that a computation holds at its peak."""
+"""The peak memory of a computation."""
 
 import gc
 import weakref
@@ -11,13 +11,13 @@ from torch.utils._pytree import tree_leaves
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """The most bytes that tensors made within the call held at any one time.
+    """The largest number of bytes that tensors created by the call hold at any one time.
 
-    Every tensor that an operation returns is counted, the backward pass's too, by its storage, so
-    that views count once, until the last of them is gone.  A kernel's own scratch is not seen.
+    Every tensor that an operation returns counts, in the backward pass too, by its storage, so that
+    views count once, until the last of them is freed.  Scratch memory of kernels does not count.
     """
     watch, collecting = _Watch(), gc.isenabled()
-    gc.disable()  # what it frees, and when, hangs on everything else in the process
+    gc.disable()  # when it frees which tensor depends on everything else in the process
     try:
         with watch:
             call()
@@ -31,7 +31,7 @@ class _Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.held = self.peak = 0
-        self._known: set[int] = set()
+        self._addresses: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -45,15 +45,15 @@ class _Watch(TorchDispatchMode):
 
     def _hold(self, storage: torch.UntypedStorage) -> None:
         address, size = storage.data_ptr(), storage.nbytes()
-        if size == 0 or address in self._known:
+        if size == 0 or address in self._addresses:
             return
-        self._known.add(address)
+        self._addresses.add(address)
         self.held += size
         self.peak = max(self.peak, self.held)
         weakref.finalize(storage, self._release, address, size)
 
     def _release(self, address: int, size: int) -> None:
-        self._known.discard(address)
+        self._addresses.discard(address)
         self.held -= size
 
 

@@ -1,7 +1,7 @@
-"""A stand-in for the truth where neither enumeration nor a closed form reaches.
+"""A Monte Carlo reference gradient, for tasks with neither an enumeration nor a closed form.
 
-The best unbiased estimator of the catalogue for the task, on draws of its own, until the mean is
-as precise as asked.  Its noise enters every interval and test that the truth enters.
+It is the mean of the best unbiased estimator of the catalogue for the task, on draws of its own,
+until it is as precise as requested.  Its noise enters every interval and test that uses it.
 """
 
 import math
@@ -26,25 +26,25 @@ from gradest.measuring.truth import Reference
 from gradest.registry import catalogue_estimators
 
 _PILOT = 512  # replicates by which the candidates are compared
-# In the codes of all evaluations of f, of a pilot or of the reference: a minute or two.
+# Numbers in the codes of all evaluations of f, of a pilot or of the reference: a minute or two.
 _NUMBERS = 2**32
 
 
 class ReferencePrecision(BaseModel):
-    """The standard error of the whole mean that is wanted, relative to ‖g‖, and the budget."""
+    """The standard error requested for the whole mean, relative to ‖g‖, and the budget."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     standard_error: Annotated[float, Gt(0), AllowInfNan(False)] = 0.002
-    # Of f, at each data point; fewer where the codes have many numbers.
+    # Evaluations of f at each data point; fewer where the codes have many numbers.
     max_evaluations: Annotated[int, Gt(0)] = 2_000_000
 
 
 DEFAULT = ReferencePrecision()
 
 
-def needed(problem: Problem, closed: Tensor | None) -> bool:
-    """Whether a truth can be neither enumerated nor, in closed form, written down."""
+def needs_reference(problem: Problem, closed: Tensor | None) -> bool:
+    """Whether the true gradient can neither be enumerated nor has a closed form."""
     return closed is None and not enumeration.enumerable(problem)
 
 
@@ -56,19 +56,19 @@ def measure_reference(
     device: str | torch.device = "cpu",
     progress: bool | None = None,
 ) -> Reference:
-    """Measure the gradient of a task whose truth is unknown.
+    """Measure the gradient of a task whose true gradient is unknown.
 
-    Candidates are the catalogue's unbiased estimators that need no adapting; the one with the least
-    variance × evaluations of f is taken, judged by a pilot whose draws are not used again.  Those
+    Candidates are the catalogue's unbiased estimators that do not adapt.  The one with the smallest
+    variance × evaluations of f is chosen, by a pilot whose draws are not used again.  Candidates
     whose pilot alone would take more than 2³² numbers in its codes are left out.  `progress` is as
-    in `gradest.measure`.  Raises UsageError where none applies to the task.
+    in `gradest.measure`.  Raises UsageError where no candidate applies to the task.
     """
     check_arguments([], task, seed=seed, device=device)
     with display(f"reference of {task.name}", progress):
-        return _measured(task, precision, seed, device)
+        return _measure_reference(task, precision, seed, device)
 
 
-def _measured(
+def _measure_reference(
     task: Task, precision: ReferencePrecision, seed: int, device: str | torch.device
 ) -> Reference:
     best, least = None, float("inf")
@@ -85,27 +85,30 @@ def _measured(
                 best, least = estimator, work
             advance()
     if best is None:
-        raise UsageError(f"{task.name}: no unbiased estimator of the catalogue applies")
-    pilot = _sampled(best, task, _PILOT, seed, device)
+        raise UsageError(
+            f"{task.name}: expected an unbiased estimator of the catalogue that applies to the "
+            "task, got none; enumerate a smaller problem, or define Task.expectation"
+        )
+    pilot = _measure_replicates(best, task, _PILOT, seed, device)
     # E‖mean − g‖² = tr Σ/R; ‖mean‖² of a pilot is too large by just that.
     noise = float(pilot.variance.sum())
     length = max(float(pilot.mean.square().sum()) - noise / _PILOT, 0.0)
-    wanted = precision.standard_error**2 * length
+    target = precision.standard_error**2 * length
     most = min(precision.max_evaluations, _NUMBERS // _numbers(problem))
     affordable = most // (pilot.evaluations + pilot.gradient_evaluations)
-    replicates = affordable if wanted == 0 else min(affordable, math.ceil(noise / wanted))
+    replicates = affordable if target == 0 else min(affordable, math.ceil(noise / target))
     replicates = max(FEWEST, replicates)
-    found = _sampled(best, task, replicates, seed + 1, device)
-    return Reference(best.name, found.gradients, found.objective)
+    measurement = _measure_replicates(best, task, replicates, seed + 1, device)
+    return Reference(best.name, measurement.gradients, measurement.objective)
 
 
 def _numbers(problem: Problem) -> int:
-    """In one code of each data point."""
+    """The numbers in one code of each data point."""
     return len(problem.logits) * width(problem) // problem.f.samples
 
 
 def _affordable(estimator: Estimator, task: Task, problem: Problem) -> bool:
-    """Whether it applies to the task, and does not claim too many evaluations of f for a pilot."""
+    """Whether the estimator applies and its claimed evaluations of f are few enough for a pilot."""
     if inapplicable(estimator, task, problem):
         return False
     if not estimator.evaluations:
@@ -118,17 +121,17 @@ def _affordable(estimator: Estimator, task: Task, problem: Problem) -> bool:
 
 def _work(estimator: Estimator, task: Task, seed: int, device: str | torch.device) -> float:
     try:
-        pilot = _sampled(estimator, task, _PILOT, seed, device)
+        pilot = _measure_replicates(estimator, task, _PILOT, seed, device)
     except Inapplicable:
         return float("inf")
     return float(pilot.variance.sum()) * (pilot.evaluations + pilot.gradient_evaluations)
 
 
-def _sampled(
+def _measure_replicates(
     estimator: Estimator, task: Task, replicates: int, seed: int, device: str | torch.device
 ) -> Measurement:
-    # Replicates also where all draws could be listed: noise needs their number, and the listing is
-    # of more outcomes than the truth was to be summed over.
+    # Replicates also where all draws could be enumerated: the noise needs their number, and there
+    # are more outcomes than the true gradient was to be summed over.
     return measure(
         estimator, task, replicates=replicates, enumerate_draws=False, seed=seed, device=device
     )

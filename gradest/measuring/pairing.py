@@ -1,7 +1,8 @@
-"""Two estimators on the same draws.
+"""Two estimators on the same draws: common random numbers.
 
 Every piece of replicates has a stream of random numbers of its own, which both read from its
-start.  Where they ask alike they get alike; where they do not, their streams part for one piece.
+start.  Equal requests get equal numbers; after unequal ones the numbers differ, up to the end of
+the piece.
 
 Glasserman & Yao, "Some guidelines and guarantees for common random numbers", 1992.
 """
@@ -15,8 +16,8 @@ from torch import Tensor
 from gradest.contracts import Estimator, Task
 from gradest.errors import NonFiniteGradient
 from gradest.inference import Interval, squared_bias, total_variance
-from gradest.measuring.outcomes import Enumerated
-from gradest.measuring.preparation import prepared
+from gradest.measuring.outcomes import ExactMoments
+from gradest.measuring.preparation import prepare
 from gradest.measuring.progress import advance, phase
 from gradest.measuring.rounding import resolution
 from gradest.measuring.schedule import schedule
@@ -25,7 +26,7 @@ from gradest.randomness import Draws, drawing_from
 
 
 class Side:
-    """One of two estimators, adapted: exact where its draws are enumerated, else by `moments`."""
+    """One of two estimators, adapted: its moments are `exact`, or drawn and in `moments`."""
 
     def __init__(
         self,
@@ -40,48 +41,50 @@ class Side:
         self.device = device
         steps = estimator.adapt_steps if adapt_steps is None else adapt_steps
         with drawing_from(Draws.seeded(seed, device)) as source:
-            subject = prepared(estimator, task, steps, dtype, device, source)
-            found = subject.listed(enumerate_draws)
-        self.exact = found if isinstance(found, Enumerated) else None
-        self.repeat = subject.repeat
-        self.name, self.replicator, self.chunk = subject.title, subject.replicator, subject.chunk
+            setup = prepare(estimator, task, steps, dtype, device, source)
+            moments = setup.enumerate_moments(enumerate_draws)
+        self.exact = moments if isinstance(moments, ExactMoments) else None
+        self.check_cost_again = setup.check_cost_again
+        self.name, self.replicator, self.chunk = setup.title, setup.replicator, setup.chunk
         self.moments: Moments | None = None  # filled by `draw`
-        self.cost = float(self.exact.value.abs().max()) if self.exact else 0.0  # the size of f
+        self.cost = float(self.exact.value.abs().max()) if self.exact else 0.0  # the size |f|
 
     @property
     def evaluations(self) -> int:
         return self.replicator.evaluations
 
     def gradients(self, replicates: int, stream: int) -> Tensor:
-        """[R, D] in float64 on the CPU, from this stream; what is exact is its mean throughout."""
+        """Estimates [R, D] in float64 on the CPU, from this stream; the mean where it is exact."""
         if self.exact:
             return self.mean().expand(replicates, -1)
         with drawing_from(Draws.seeded(stream, self.device)):
             gradient, value = self.replicator(replicates)
         self.cost = max(self.cost, float(value.abs().max()))
         if not gradient.isfinite().all():
-            raise NonFiniteGradient(f"{self.name}: the gradient is not finite in some replicates")
+            raise NonFiniteGradient(
+                f"{self.name}: expected finite gradients, got NaN or inf in some replicates"
+            )
         return gradient.double().cpu()
 
     def mean(self) -> Tensor:
-        """[D]"""
+        """The mean estimate, [D]."""
         return self.exact.mean.flatten() if self.exact else self.moments.pooled().mean[0]
 
     def rounding(self) -> float:
-        """The length that the arithmetic leaves of zero, by the size of gradients and costs."""
+        """The length that rounding gives to a zero vector, by the size of gradients and costs."""
         size = float(self.mean().norm()) + self.cost
         return resolution(self.replicator.logits.dtype) * size
 
     def variance(self) -> Interval:
         """tr Cov(ĝ)."""
         if self.exact:
-            found = Interval.exactly(float(self.exact.variance.sum()))
+            variance = Interval.exactly(float(self.exact.variance.sum()))
         else:
-            found = total_variance(self.moments)
-        return found if found.estimate > self.rounding() ** 2 else Interval.exactly(0.0)
+            variance = total_variance(self.moments)
+        return variance if variance.estimate > self.rounding() ** 2 else Interval.exactly(0.0)
 
     def log_variances(self) -> np.ndarray:
-        """log tr Cov(ĝ) without each batch in turn: [J], or [1] of what is exact."""
+        """log tr Cov(ĝ) without each batch in turn, [J]; of the whole, [1], where it is exact."""
         if self.exact:
             return np.log([self.variance().estimate])
         m2 = self.moments.m2.sum(1).numpy()
@@ -89,7 +92,7 @@ class Side:
         return np.log((m2.sum() - m2) / (freedom.sum() - freedom))
 
     def bias(self, truth: Tensor) -> tuple[Interval, np.ndarray]:
-        """‖E ĝ − g‖, and the noise along it of each batch, up to a factor: [J]."""
+        """‖E ĝ − g‖, and the noise of each batch along it, up to a factor: [J]."""
         deviation = self.mean() - truth
         if self.exact:
             length = float(deviation.norm())
@@ -98,24 +101,24 @@ class Side:
 
 
 def draw(sides: Sequence[Side], replicates: int, seed: int) -> Moments | None:
-    """Fill the moments of the sides; returns those of the differences between their estimates.
+    """Draw the moments of the sides; returns those of the differences between their estimates.
 
-    None where there is nothing to draw.
+    None where both are exact.
     """
     if all(side.exact for side in sides):
         return None
     parts: list[list[Moments]] = [[], [], []]
-    streams = _streams(seed)
+    streams = _stream_seeds(seed)
     with phase("replicates", replicates):
-        for batches, size, joined in schedule(replicates, min(side.chunk for side in sides)):
+        for batches, size, continued in schedule(replicates, min(side.chunk for side in sides)):
             stream = next(streams)
             a, b = (side.gradients(batches * size, stream) for side in sides)
-            for kept, seen in zip(parts, (a, b, a - b), strict=True):
-                part = Moments.of(seen.unflatten(0, (batches, -1)))
-                kept.append(kept.pop().merge(part) if joined else part)
+            for moments, block in zip(parts, (a, b, a - b), strict=True):
+                part = Moments.of(block.unflatten(0, (batches, -1)))
+                moments.append(moments.pop().merge(part) if continued else part)
             advance(batches * size)
-    for side, kept in zip(sides, parts, strict=False):
-        side.moments = Moments.stacked(kept)
+    for side, moments in zip(sides, parts, strict=False):
+        side.moments = Moments.stacked(moments)
     return Moments.stacked(parts[-1])
 
 
@@ -124,8 +127,8 @@ def length_of(square: Interval) -> Interval:
     return Interval(*(max(end, 0.0) ** 0.5 for end in square[:3]), float("nan"))
 
 
-def _streams(seed: int) -> Iterator[int]:
-    """Seeds of independent streams."""
+def _stream_seeds(seed: int) -> Iterator[int]:
+    """The seeds of independent streams."""
     sequence = np.random.SeedSequence(seed)
     while True:
         (child,) = sequence.spawn(1)

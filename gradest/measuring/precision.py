@@ -1,8 +1,8 @@
-"""How tight the intervals are wanted, and how many replicates that takes.
+"""The precision requested of the intervals, and the number of replicates that it takes.
 
 The number is planned from a pilot whose draws are not used again.  Given the pilot it is a
 constant, so that everything that holds for a fixed number of replicates holds for the measurement:
-nothing looks at the interval that it reports before it decides to stop.
+the reported interval has no part in the decision to stop.
 
 Stein, "A two-sample test for a linear hypothesis whose power is independent of the variance", 1945.
 """
@@ -20,7 +20,7 @@ from gradest.inference import replicates_needed
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import BATCHES, FEWEST, PER_BATCH
-from gradest.measuring.tally import Tally
+from gradest.measuring.tally import Accumulator
 from gradest.measuring.truth import Truth
 from gradest.moments import Moments
 
@@ -30,12 +30,12 @@ Fraction = Annotated[float, Gt(0), AllowInfNan(False)]
 
 
 class Precision(BaseModel):
-    """The widest half-intervals that are wanted for the gradient in log α, and the budget.
+    """The widest half-intervals accepted for the gradient in log α, and the budget.
 
     `variance` is relative to the variance, `bias` to the larger of ‖g‖ and the bias.  A limit in
     seconds makes the numbers depend on the speed of the machine; one in replicates does not.
 
-    Raises ValidationError for a key or a value that it cannot have, and without any target.
+    Raises ValidationError for an unknown key, for a value out of range, and without any target.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -48,24 +48,26 @@ class Precision(BaseModel):
     @model_validator(mode="after")
     def _has_a_target(self) -> Self:
         if self.variance is None and self.bias is None:
-            raise PydanticCustomError("no_target", "needs a target, variance or bias, to reach")
+            raise PydanticCustomError("no_target", "expected a target, variance or bias")
         return self
 
 
-def planned(asked: Precision, replicator: Replicator, chunk: int, truth: Truth | None) -> int:
-    """How many replicates give the gradient in log α the precision asked for, within the budget.
+def plan_replicates(
+    precision: Precision, replicator: Replicator, chunk: int, truth: Truth | None
+) -> int:
+    """The number of replicates for the precision requested, within the budget.
 
-    The bias counts where there is a truth to compare with.
+    It is that of the gradient in log α; the bias counts where the true gradient is known.
     """
     start = time.perf_counter()
-    replicates = min(_PILOT, asked.max_replicates)
-    pilot = Tally("pilot", replicator.logits, None, {}, tolerant=True)
+    replicates = min(_PILOT, precision.max_replicates)
+    pilot = Accumulator("pilot", replicator.logits, None, {}, tolerant=True)
     for piece in replicator.pieces(replicates, chunk):
         pilot.add(*piece)
     seconds = (time.perf_counter() - start) / replicates
-    affordable = asked.max_replicates
-    if asked.max_seconds is not None:
-        affordable = min(affordable, int(asked.max_seconds / seconds))
+    affordable = precision.max_replicates
+    if precision.max_seconds is not None:
+        affordable = min(affordable, int(precision.max_seconds / seconds))
     needed = affordable
     if not pilot.nonfinite:
         moments = Moments.stacked(pilot.gradients[LOG_ALPHA])
@@ -74,26 +76,26 @@ def planned(asked: Precision, replicator: Replicator, chunk: int, truth: Truth |
             None if truth is None else truth.gradients[LOG_ALPHA],
             torch.ones_like(moments.mean[0]),
             pilot.peaks[LOG_ALPHA],
-            variance=asked.variance,
-            bias=None if truth is None else asked.bias,
+            variance=precision.variance,
+            bias=None if truth is None else precision.bias,
             reference=None if truth is None else truth.noise.get(LOG_ALPHA),
             unseen=0.0 if truth is None else truth.spread,
         )
-    # With fewer there would be fewer batches than the plan reckons with.
+    # The plan assumes the full number of batches, which fewer replicates would not fill.
     return max(FEWEST, min(max(needed, PER_BATCH * BATCHES), affordable))
 
 
-def shortfall(asked: Precision | None, row: Mapping[str, Any]) -> str:
-    """`reached`, or what was not and by how much; nothing where nothing was asked for.
+def shortfall(requested: Precision | None, row: Mapping[str, Any]) -> str:
+    """`reached`, or the targets that were missed and by how much; empty without a request.
 
-    A bias without a truth to compare with cannot be asked for.
+    The bias is no target where the true gradient is unknown.
     """
-    if asked is None:
+    if requested is None:
         return ""
-    wanted = {"variance": asked.variance, "bias": asked.bias}
+    targets = {"variance": requested.variance, "bias": requested.bias}
     missed = [
         f"{name} to {row[f'{name}_precision']:.3g} instead of {limit:g}"
-        for name, limit in wanted.items()
+        for name, limit in targets.items()
         if limit is not None and row[f"{name}_precision"] > limit
     ]
     return ", ".join(missed) or "reached"

@@ -1,4 +1,4 @@
-"""What a measurement and a comparison begin with: what is asked for, and an estimator adapted."""
+"""The setup of a measurement and of a comparison: the estimator bound to the task and adapted."""
 
 import json
 from collections.abc import Callable
@@ -10,116 +10,123 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task, built_in
 from gradest.errors import UsageError
-from gradest.measuring.adaptation import Look, adapted
-from gradest.measuring.company import refuse_talking_rows
+from gradest.measuring.adaptation import AdaptationStep, adapt_and_measure
+from gradest.measuring.company import check_row_independence
 from gradest.measuring.noise import (
-    Watched,
-    refuse_odd_noise,
-    refuse_shared_by_state,
+    RequestRecorder,
+    check_noise,
+    check_state_noise,
 )
-from gradest.measuring.outcomes import LIMIT, Enumerated, Unlisted, visit_outcomes
-from gradest.measuring.probes import Probed, probe
+from gradest.measuring.outcomes import LIMIT, ExactMoments, NotEnumerable, visit_outcomes
+from gradest.measuring.probes import CostProbe, probe_cost
 from gradest.measuring.problems import problem_of
 from gradest.measuring.replicator import PILOT_ROWS, Replicator
-from gradest.randomness import Draws, drawing_from, global_randomness_kept
+from gradest.randomness import Draws, drawing_from, isolated_global_randomness
 
-_NOT_ASKED_FOR = Unlisted("enumerate_draws is False")
+_NOT_REQUESTED = NotEnumerable("enumerate_draws is False")
 
 
-class Prepared(NamedTuple):
+class Setup(NamedTuple):
     """An estimator on a task, adapted."""
 
     replicator: Replicator
     chunk: int  # replicates that fit the memory budget at once
-    looks: tuple[Look, ...]  # at its variance on the way
-    probed: Probed | None  # what the cost was before, where it was tried
-    draws: bool  # whether a call asks for noise, as far as one that was looked at tells
+    adaptation: tuple[AdaptationStep, ...]
+    probe: (
+        CostProbe | None
+    )  # the costs of some codes before the measurement, where they were probed
+    draws: bool  # whether a call requests noise, judged by one call
     by_reset: bool  # whether reset drew, and no step of adapt has changed the state since
 
-    def repeat(self) -> None:
-        """Raises CostError where the cost has become another one."""
-        if self.probed is not None:
-            self.probed.repeat()
+    def check_cost_again(self) -> None:
+        """Raise CostError where the cost is no longer the one that was probed."""
+        if self.probe is not None:
+            self.probe.repeat()
 
     @property
     def title(self) -> str:
-        """Who is measured on what, for complaints."""
+        """The names of estimator and task, for error messages."""
         return f"{self.replicator.estimator.name} on {self.replicator.task.name}"
 
-    def listed(
+    def enumerate_moments(
         self, enumerate_draws: bool | None, more: Callable[[Tensor], Tensor] | None = None
-    ) -> Enumerated | Unlisted:
-        """The exact moments by all outcomes of the draws, or why replicates are to be drawn.
+    ) -> ExactMoments | NotEnumerable:
+        """The exact moments over all outcomes of the draws, or the reason to draw replicates.
 
-        `enumerate_draws` is as in `measure`, `more` [B, R, N · K] -> [B, R, C] as in `enumerated`.
-        Raises UsageError for draws that cannot be enumerated though they should.
+        `enumerate_draws` is as in `measure`, `more` [B, R, N · K] -> [B, R, C] as in
+        `exact_moments`.  Raises UsageError for True and draws that cannot be enumerated.
         """
         if enumerate_draws is False and self.draws:
-            return _NOT_ASKED_FOR
+            return _NOT_REQUESTED
         limit = 1 if enumerate_draws is False else LIMIT
-        found = visit_outcomes(self.replicator, limit, more, self.chunk)
-        if isinstance(found, Enumerated) and found.outcomes == 1:
-            refuse_shared_by_state(self.replicator, self.by_reset)
-        if enumerate_draws is False and isinstance(found, Unlisted):
-            return _NOT_ASKED_FOR
-        if enumerate_draws and isinstance(found, Unlisted):
-            raise UsageError(f"{self.title}: the draws cannot be enumerated: {found.reason}")
-        return found
+        moments = visit_outcomes(self.replicator, limit, more, self.chunk)
+        if isinstance(moments, ExactMoments) and moments.outcomes == 1:
+            check_state_noise(self.replicator, self.by_reset)
+        if enumerate_draws is False and isinstance(moments, NotEnumerable):
+            return _NOT_REQUESTED
+        if enumerate_draws and isinstance(moments, NotEnumerable):
+            raise UsageError(
+                f"{self.title}: the draws cannot be enumerated: {moments.reason}; pass "
+                "enumerate_draws=None to draw replicates instead"
+            )
+        return moments
 
 
-def prepared(
+def prepare(
     estimator: Estimator,
     task: Task,
     steps: int,
     dtype: torch.dtype,
     device: str | torch.device,
     source: Draws,
-) -> Prepared:
-    """The estimator bound to the task and adapted, so many steps, by draws of `source`, in use.
+) -> Setup:
+    """Bind the estimator to the task and adapt it by `steps` steps; `source` is the one in use.
 
     Raises Inapplicable where the estimator does not apply to the task, CostError for a cost that is
-    no function of z and ContractError for an estimator whose rows share noise.  Of the catalogue's
-    own, which `--check` certifies, neither is asked again.
+    not a function of z and ContractError for an estimator whose rows share noise.  Tasks and
+    estimators of the catalogue, which `--check` certifies, are not checked here again.
     """
     drawn = source.count
     replicator = Replicator(estimator, task, dtype, device)
     by_reset = source.count > drawn and steps == 0
-    probed = None
+    cost_probe = None
     if not built_in(type(task)):
-        probed = probe(task.name, replicator.problem, replicator.logits)
-        _refuse_another_problem(task, replicator.problem.logits)
-    watched = Watched(source.generator)  # the same draws, looked at
-    with drawing_from(watched):
-        chunk = replicator.pilot(watched)
+        cost_probe = probe_cost(task.name, replicator.problem, replicator.logits)
+        _check_same_problem(task, replicator.problem.logits)
+    recorder = RequestRecorder(source.generator)  # the same draws
+    with drawing_from(recorder):
+        chunk = replicator.pilot(recorder)
     if not built_in(type(estimator)):
-        refuse_odd_noise(replicator, watched.shapes, PILOT_ROWS, chunk)
-        refuse_talking_rows(replicator)
-    looks = tuple(adapted(replicator, steps, chunk))
-    return Prepared(replicator, chunk, looks, probed, bool(watched.shapes), by_reset)
+        check_noise(replicator, recorder.shapes, PILOT_ROWS, chunk)
+        check_row_independence(replicator)
+    adaptation = tuple(adapt_and_measure(replicator, steps, chunk))
+    return Setup(replicator, chunk, adaptation, cost_probe, bool(recorder.shapes), by_reset)
 
 
-def _refuse_another_problem(task: Task, logits: Tensor) -> None:
-    """Raises UsageError for a task that does not give these logits again."""
+def _check_same_problem(task: Task, logits: Tensor) -> None:
+    """Raise UsageError for a task that does not give these logits again."""
     again = problem_of(task).logits
     if again.shape != logits.shape or not torch.equal(again, logits):
         raise UsageError(
-            f"{task.name}: problem() returns other logits each time, so that no two estimators "
-            "are measured on the same problem; draw them from a torch.Generator with a fixed seed"
+            f"{task.name}: expected the same logits from each call of problem(), got other "
+            "ones, so that two estimators would be measured on different problems; draw the logits "
+            "from a torch.Generator with a fixed seed"
         )
 
 
-def randomness_kept(seed: int, *subjects: Estimator | Task) -> AbstractContextManager[None]:
-    """Within the context global random states are those of the seed, and after it as before.
+def isolated_randomness(seed: int, *subjects: Estimator | Task) -> AbstractContextManager[None]:
+    """Set the global random states by the seed within the context, and restore them after it.
 
-    The catalogue's own draw from none, and threads that measure them share the states.
+    Nothing is done for the catalogue's own, which use no global state: threads that measure them
+    share the states.
     """
     if all(built_in(type(subject)) for subject in subjects):
         return nullcontext()
-    return global_randomness_kept(seed)
+    return isolated_global_randomness(seed)
 
 
-def called(what: Estimator | Task) -> str:
+def title_of(subject: Estimator | Task) -> str:
     """`name (knob=value)`, with every knob that is set."""
-    chosen = {k: v for k, v in what.knobs.items() if v is not None}
-    said = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in chosen.items())
-    return f"{what.name} ({', '.join(said)})" if chosen else what.name
+    knobs = {k: v for k, v in subject.knobs.items() if v is not None}
+    parts = (f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in knobs.items())
+    return f"{subject.name} ({', '.join(parts)})" if knobs else subject.name

@@ -1,4 +1,4 @@
-"""What a task gives, checked where a measurement begins: logits that are a distribution's."""
+"""Checks of the problem of a task, at the start of a measurement."""
 
 from typing import Any
 
@@ -12,69 +12,72 @@ from gradest.errors import UsageError
 def problem_of(task: Task) -> Problem:
     """The task's problem.
 
-    Raises UsageError, naming the task, where that is no Problem, its cost is no Cost, or its logits
-    are no [B, N, K] of floating numbers that are finite or −∞, with a finite one in each latent.
+    Raises UsageError, with the name of the task, unless that is a Problem with a Cost and with
+    floating logits [B, N, K] that are finite or −∞, with a finite one in each latent.
     """
     problem = task.problem()
     if not isinstance(problem, Problem):
         raise UsageError(
-            f"{task.name}: problem() returned {_described(problem)}; expected a gradest.Problem of "
-            "logits and a gradest.Cost"
+            f"{task.name}: expected problem() to return a gradest.Problem of logits and a "
+            f"gradest.Cost, got {_type_name(problem)}"
         )
-    if wrong := _wrong(problem.logits):
-        raise UsageError(f"{task.name}: {wrong}")
+    if reason := _logits_error(problem.logits):
+        raise UsageError(f"{task.name}: {reason}")
     if not isinstance(problem.f, Cost):
         raise UsageError(
-            f"{task.name}: the cost of its Problem is {_described(problem.f)}; expected a "
-            "gradest.Cost, as Cost(fn)"
+            f"{task.name}: expected the cost of the Problem to be a gradest.Cost, got "
+            f"{_type_name(problem.f)}; write Problem(logits, Cost(fn))"
         )
-    if problem.f.prior is not None and (wrong := _wrong_prior(problem.f.prior, problem.logits)):
-        raise UsageError(f"{task.name}: {wrong}")
+    if problem.f.prior is not None and (reason := _prior_error(problem.f.prior, problem.logits)):
+        raise UsageError(f"{task.name}: {reason}")
     return problem
 
 
-def _wrong_prior(prior: Tensor, logits: Tensor) -> str:
-    """What is wrong with the prior of these logits, or nothing."""
+def _prior_error(prior: Tensor, logits: Tensor) -> str:
+    """The reason why this cannot be the prior of these logits, or an empty string."""
     if prior.shape not in (logits.shape[1:], logits.shape, (1, *logits.shape[1:])):
         return (
-            f"the prior has shape {list(prior.shape)}; expected {list(logits.shape[1:])}, as the "
-            "logits of each data point"
+            f"expected a prior of shape {list(logits.shape[1:])}, as the logits of each data "
+            f"point, got {list(prior.shape)}"
         )
     bad = prior.isnan() | prior.isposinf()
-    return "the logits of the prior are NaN or inf" if bad.any() else ""
+    return "expected finite logits of the prior, got NaN or inf" if bad.any() else ""
 
 
-def _wrong(logits: Any) -> str:
-    """What is wrong with the logits, or nothing."""
+def _logits_error(logits: Any) -> str:
+    """The reason why these cannot be logits, or an empty string."""
     if not isinstance(logits, Tensor):
-        return f"the logits are {_described(logits)}; expected a torch.Tensor [B, N, K]"
+        return f"expected logits as a torch.Tensor [B, N, K], got {_type_name(logits)}"
     shape = list(logits.shape)
     if logits.ndim != 3:
-        mend = {1: "logits[None, None]", 2: "logits[None]"}.get(logits.ndim)
-        told = f"; {mend} adds the axes that are missing" if mend else ""
+        remedy = {1: "logits[None, None]", 2: "logits[None]"}.get(logits.ndim)
+        hint = f"; {remedy} adds the missing axes" if remedy else ""
         return (
-            f"the logits have shape {shape}; expected [B, N, K], data points, latents and "
-            f"categories{told}"
+            "expected logits of shape [B, N, K], data points, latents and categories, got "
+            f"{shape}{hint}"
         )
     if not logits.is_floating_point():
-        return f"the logits are of {logits.dtype}; expected a floating dtype, as torch.float64"
-    for axis, least, what in ((0, 1, "data point"), (1, 1, "latent"), (2, 2, "category")):
-        if shape[axis] < least:
-            few = f"{shape[axis]} {what}"
-            return f"the logits have shape {shape}, {few}; expected [B, N, K] with K of at least 2"
+        return f"expected logits of a floating dtype, got {logits.dtype}; use torch.float64"
+    for size, least, axis in zip(shape, (1, 1, 2), ("point", "latent", "categories"), strict=True):
+        if size < least:
+            return f"expected logits [B, N, K] with at least {least} {axis}, got shape {shape}"
     bad = logits.isnan() | logits.isposinf()
     if bad.any():
         place = tuple(bad.nonzero()[0].tolist())
         return (
-            f"the logit at data point {place[0]}, latent {place[1]}, category {place[2]} is "
-            f"{logits[place].item()}; expected finite numbers, or −inf for a masked category"
+            "expected finite logits, or −inf for a masked category, got "
+            f"{logits[place].item()} at data point {place[0]}, latent {place[1]}, category "
+            f"{place[2]}"
         )
     masked = logits.isneginf().all(-1)
     if masked.any():
         point, latent = masked.nonzero()[0].tolist()
-        return f"all categories of latent {latent} at data point {point} are masked by −inf"
+        return (
+            f"all categories of latent {latent} at data point {point} are masked by −inf; "
+            "expected at least one finite logit"
+        )
     return ""
 
 
-def _described(given: Any) -> str:
-    return "None" if given is None else f"a {type(given).__name__}"
+def _type_name(x: Any) -> str:
+    return "None" if x is None else f"an object of type {type(x).__name__}"

@@ -1,7 +1,7 @@
-"""What a single measurement shows while it goes on: which phase it is in, how far, time left.
+"""The progress display of a single measurement: its phase, the steps done and the time left.
 
-The computation tells of phases and steps; a thread looks at them now and then and draws.  So
-telling costs next to nothing, and one long step is shown too.
+The computation counts phases and steps; a thread reads the counts at intervals and draws.  So
+counting costs next to nothing, and the display stays up to date in one long step.
 """
 
 import sys
@@ -15,12 +15,12 @@ from typing import Protocol, TextIO
 from gradest.errors import UsageError
 
 _PATIENCE = 2.0  # seconds before anything is shown
-_LIVE, _PLAIN = 0.5, 10.0  # seconds between two looks
+_LIVE, _PLAIN = 0.5, 10.0  # seconds between two updates
 _BAR = 30  # columns
 
 
 class Phase:
-    """A part of the work, of so many steps if their number is known."""
+    """A part of the work; `total` is the number of its steps, where it is known."""
 
     def __init__(self, name: str, total: int | None) -> None:
         self.name, self.total = name, total
@@ -29,31 +29,31 @@ class Phase:
 
     @property
     def share(self) -> float | None:
-        """From 0 to 1, where the number of steps is known."""
+        """The part of the steps that is done, from 0 to 1; None where their number is unknown."""
         return min(self.done / self.total, 1.0) if self.total else None
 
     @property
     def left(self) -> float | None:
-        """Seconds, at the speed so far; None while there is none."""
+        """The time left in seconds, at the speed so far; None before the first step."""
         if not self.share:
             return None
         return (time.monotonic() - self._start) * (1 / self.share - 1)
 
 
 class _Work:
-    """What is measured, and the phases that it is in, from the outermost to the innermost."""
+    """A measurement and its present phases, from the outermost to the innermost."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.phases: list[Phase] = []
         self.start = time.monotonic()
 
-    def shown(self) -> tuple[str, Phase | None]:
-        """The names of the phases, and the one whose steps are shown.
+    def current(self) -> tuple[str, Phase | None]:
+        """The names of the phases, and the phase whose steps are shown.
 
-        That is the outermost that counts any: what it consists of says less of the time left.
+        That is the outermost phase with steps, since its parts say less about the time left.
         """
-        phases = self.phases.copy()  # the thread that looks is not the one that works
+        phases = self.phases.copy()  # the thread that draws is not the one that computes
         names = []
         for each in phases:
             names.append(each.name)
@@ -63,7 +63,7 @@ class _Work:
 
 
 class _View(Protocol):
-    seconds: float  # between two looks
+    seconds: float  # between two updates
 
     def open(self) -> None: ...
 
@@ -73,21 +73,21 @@ class _View(Protocol):
 
 
 _current: ContextVar[_Work | None] = ContextVar("progress", default=None)
-_silent = _Work("")  # of which nothing is shown
+_silent = _Work("")  # which is not shown
 
 
 @contextmanager
 def display(title: str, progress: bool | None) -> Iterator[None]:
-    """Within the block phases are shown on standard error, or in the notebook.
+    """Show the phases within the block on standard error, or in the notebook.
 
-    `progress` None: after two seconds, if there is a terminal or a notebook; within another display
-    as that one does.  True: at once, in plain lines where there is neither.  False: not at all.
-    Raises UsageError for anything else.
+    With `progress` None they are shown after two seconds, if there is a terminal or a notebook;
+    within another display, that one decides.  With True they are shown at once, in plain lines
+    where there is neither; with False, not at all.  Raises UsageError for anything else.
     """
     if not (progress is None or isinstance(progress, bool)):
         raise UsageError(
-            f"progress = {progress!r}: expected True, False, or None to show it on a terminal and "
-            "in a notebook"
+            f"progress = {progress!r}; expected True, False, or None, which shows it on a terminal "
+            "or in a notebook"
         )
     if progress is None and _current.get() is not None:
         yield
@@ -104,7 +104,7 @@ def display(title: str, progress: bool | None) -> Iterator[None]:
 
 @contextmanager
 def phase(name: str, total: int | None = None) -> Iterator[None]:
-    """The block is a phase of so many steps, of which `advance` tells."""
+    """Make the block a phase of `total` steps, which `advance` counts."""
     work = _current.get()
     if work is None or work is _silent:
         yield
@@ -118,7 +118,7 @@ def phase(name: str, total: int | None = None) -> Iterator[None]:
 
 
 def advance(steps: int = 1) -> None:
-    """So many steps of the innermost phase are done."""
+    """Count steps of the innermost phase as done."""
     work = _current.get()
     if work is not None and work.phases:
         work.phases[-1].done += steps
@@ -126,7 +126,7 @@ def advance(steps: int = 1) -> None:
 
 @contextmanager
 def _watched(work: _Work, view: _View | None, patience: float) -> Iterator[None]:
-    """Within the block, after so many seconds, a thread draws."""
+    """Draw in a thread within the block, after `patience` seconds."""
     if view is None:
         yield
         return
@@ -147,7 +147,7 @@ def _watched(work: _Work, view: _View | None, patience: float) -> Iterator[None]
         except Exception:
             return
 
-    # A kernel knows the cell that a display belongs to by the context.
+    # The context tells a notebook kernel which cell a display belongs to.
     context = copy_context()
     thread = threading.Thread(target=context.run, args=(watch,), name="progress", daemon=True)
     thread.start()
@@ -159,12 +159,12 @@ def _watched(work: _Work, view: _View | None, patience: float) -> Iterator[None]
 
 
 def _view(stream: TextIO | None, always: bool) -> _View | None:
-    """Where progress can be seen; plain lines only where it is asked for."""
+    """A view for the terminal or the notebook; plain lines only with `always`."""
     if _in_notebook():
         return _Notebook()
     try:
         terminal = stream.isatty()
-    except (AttributeError, ValueError):  # there is none, it is closed, or it is no stream
+    except (AttributeError, ValueError):  # no stream at all, or a closed one
         return None
     if terminal:
         return _Terminal(stream)
@@ -172,14 +172,14 @@ def _view(stream: TextIO | None, always: bool) -> _View | None:
 
 
 def _in_notebook() -> bool:
-    """Whether an IPython kernel runs this, whose front end shows what is displayed."""
+    """Whether this runs in an IPython kernel, whose front end shows displayed objects."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
 
 
 class _Terminal:
-    """A line with a bar, which goes when the work is done."""
+    """A line with a bar, which disappears when the work is done."""
 
     seconds = _LIVE
 
@@ -187,11 +187,11 @@ class _Terminal:
         self._stream = stream
 
     def open(self) -> None:
-        # To import it takes as long as a small measurement, which needs no display.
+        # Imported here: it takes as long as a small measurement, which needs no display.
         from rich.console import Console
         from rich.live import Live
 
-        # The streams of a process that is not gradest's own are not redirected.
+        # The streams belong to the user's process, so they are not redirected.
         self._live = Live(
             console=Console(file=self._stream),
             auto_refresh=False,
@@ -206,11 +206,11 @@ class _Terminal:
         from rich.table import Table
         from rich.text import Text
 
-        names, shown = work.shown()
+        names, phase_ = work.current()
         line = Table.grid(padding=(0, 1))
-        share = None if shown is None else shown.share
+        share = None if phase_ is None else phase_.share
         bar = ProgressBar(total=1.0, completed=share or 0.0, width=_BAR, pulse=share is None)
-        line.add_row(Text(_labelled(work, names)), bar, Text(_figures(work, shown)))
+        line.add_row(Text(_label(work, names)), bar, Text(_figures(work, phase_)))
         self._live.update(line, refresh=True)
 
     def close(self) -> None:
@@ -218,15 +218,15 @@ class _Terminal:
 
 
 class _Notebook:
-    """The same in words, in a place of its own below the cell, which is empty in the end.
+    """A line of text in an output of its own below the cell, which is empty in the end.
 
-    By IPython's own display: rich needs ipywidgets to draw a line again.
+    It uses IPython's own display, since rich needs ipywidgets to redraw a line.
     """
 
     seconds = _LIVE
 
     def open(self) -> None:
-        from IPython.display import display as show  # a notebook has it, gradest does not need it
+        from IPython.display import display as show  # not a dependency; every notebook has it
 
         self._handle = show(_plain(""), raw=True, display_id=True)
 
@@ -238,7 +238,7 @@ class _Notebook:
 
 
 class _Lines:
-    """A line now and then."""
+    """A plain line at intervals."""
 
     seconds = _PLAIN
 
@@ -260,21 +260,21 @@ def _plain(text: str) -> dict[str, str]:
 
 
 def _sentence(work: _Work) -> str:
-    names, shown = work.shown()
-    return f"{_labelled(work, names)}, {_figures(work, shown)}"
+    names, phase_ = work.current()
+    return f"{_label(work, names)}, {_figures(work, phase_)}"
 
 
-def _labelled(work: _Work, names: str) -> str:
-    return f"{work.title}: {names}" if names else work.title  # between two phases there is none
+def _label(work: _Work, names: str) -> str:
+    return f"{work.title}: {names}" if names else work.title  # no names between two phases
 
 
-def _figures(work: _Work, shown: Phase | None) -> str:
+def _figures(work: _Work, phase_: Phase | None) -> str:
     parts = []
-    if shown is not None and shown.share is not None:
-        parts.append(f"{min(shown.done, shown.total):,} of {shown.total:,}")
+    if phase_ is not None and phase_.share is not None:
+        parts.append(f"{min(phase_.done, phase_.total):,} of {phase_.total:,}")
     parts.append(f"{_duration(time.monotonic() - work.start)} so far")
-    if shown is not None and shown.left is not None:
-        parts.append(f"{_duration(shown.left)} left")
+    if phase_ is not None and phase_.left is not None:
+        parts.append(f"{_duration(phase_.left)} left")
     return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What one estimator does on one task, as moments, and what can be told from them."""
+"""The result of a measurement: the moments of one estimator on one task, and its statistics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from torch import Tensor
 from gradest.errors import UsageError
 from gradest.inference import Arithmetic, describe, mean_interval
 from gradest.measuring import shown
-from gradest.measuring.adaptation import Look
-from gradest.measuring.drift import Drift
+from gradest.measuring.adaptation import AdaptationStep
+from gradest.measuring.drift import DtypeError
 from gradest.measuring.parameters import LOG_ALPHA, SCALES
 from gradest.measuring.precision import Precision, shortfall
 from gradest.measuring.rounding import resolution
@@ -29,11 +29,11 @@ _SCALARS = (
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What one estimator does on one task.
+    """The measurement of one estimator on one task.
 
     `mean`, `variance`, `standard_error` and `exact` are [B, N, K], in float64 on the CPU and with
-    respect to log α; `exact` is None where the truth is unknown.  `row` also speaks of α and of the
-    groups of parameters that the task has.
+    respect to log α; `exact` is None where the true gradient is unknown.  `row` also gives the
+    statistics for α and for the groups of parameters of the task.
     """
 
     gradients: Mapping[str, Moments]  # [J, B·N·K] of log α, [J, r] of each group of parameters
@@ -42,40 +42,42 @@ class Measurement:
     logits: Tensor  # [B, N, K]
     truth: Truth | None
     means: Mapping[str, Tensor]  # [P], with respect to each group's own coordinates
-    peaks: Mapping[str, float]  # largest coordinate that was seen, or that an unseen cost gives
+    peaks: Mapping[str, float]  # largest coordinate that occurred, or that an unseen cost can give
     resolution: float  # relative rounding of sums in the dtype that the estimates were computed in
     method: str  # monte_carlo or enumerated
     outcomes: int | None  # that were enumerated
-    asked: Precision | None
+    precision: Precision | None  # as requested
     zero: float  # share of the estimates that are zero throughout
     nonfinite: float  # share of those with a NaN or an infinity
     overflow: float  # share of those with an infinity
-    drift: Drift  # of the estimates from those in float64
+    drift: DtypeError
     evaluations: int  # forward evaluations of f, per estimate
     gradient_evaluations: int  # those of them that a backward pass goes through
     memory: float  # bytes at the peak, per estimate
     seconds: float  # per estimate
     adapt_steps: int
-    adaptation: tuple[Look, ...]
-    title: str = ""  # who was measured on what; a record says so in its cell
+    adaptation: tuple[AdaptationStep, ...]
+    title: str = ""  # estimator and task; a record has them in its cell
     drawn_because: str = ""  # why the draws were not enumerated
 
     def __repr__(self) -> str:
         row = self.row()
         if self.nonfinite:
-            return f"<Measurement: {100 * self.nonfinite:.3g} % of the estimates are not finite>"
+            return (
+                f"<Measurement: {100 * self.nonfinite:.3g} % of the estimates are NaN or infinite>"
+            )
         bias = [max(row[f"bias_sq{end}"], 0.0) ** 0.5 for end in ("", "_low", "_high")]
         variance = [row[f"variance{end}"] for end in ("", "_low", "_high")]
-        drawn = f"{self.outcomes} outcomes" if self.outcomes else f"{self.replicates} replicates"
+        protocol = f"{self.outcomes} outcomes" if self.outcomes else f"{self.replicates} replicates"
         return (
             f"<Measurement in log α: {row['verdict']}, bias {interval(*bias)} for a gradient of "
-            f"{row['gradient_norm']:.4g}, variance {interval(*variance)}, {drawn}>"
+            f"{row['gradient_norm']:.4g}, variance {interval(*variance)}, {protocol}>"
         )
 
     def _repr_html_(self) -> str:
-        """What notebooks show: a table with a line for each parameter."""
+        """A table with a line for each parameter, for notebooks."""
         rows = [self.row(parameter) for parameter in self.parameters]
-        return shown.measurement(self.title, rows)
+        return shown.measurement_table(self.title, rows)
 
     @property
     def gradient(self) -> Moments:
@@ -84,12 +86,12 @@ class Measurement:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """What `row` can speak of."""
+        """The names that `row` takes."""
         return (*SCALES, *(name for name in self.gradients if name != LOG_ALPHA))
 
     @property
     def replicates(self) -> int:
-        """How many estimates were drawn: none where all outcomes were enumerated."""
+        """The number of estimates drawn: 0 where all outcomes were enumerated."""
         return 0 if self.method == ENUMERATED else int(self.gradient.count.sum())
 
     @property
@@ -98,13 +100,13 @@ class Measurement:
 
     @property
     def variance(self) -> Tensor:
-        """Of one estimate, coordinate by coordinate."""
+        """The variance of one estimate, for each coordinate."""
         m2 = self.gradient.pooled().m2[0]
         return (m2 / max(self.replicates - 1, 1)).reshape(self.logits.shape)
 
     @property
     def standard_error(self) -> Tensor:
-        """Of the mean, coordinate by coordinate."""
+        """The standard error of the mean, for each coordinate."""
         if self.method == ENUMERATED:
             return torch.zeros_like(self.logits)
         return (self.variance / self.replicates).sqrt()
@@ -127,11 +129,11 @@ class Measurement:
     def row(self, parameter: str = LOG_ALPHA) -> dict[str, Any]:
         """The measured columns of a results row, with respect to one of `parameters`.
 
-        Raises UsageError for another parameter.
+        Raises UsageError for any other name.
         """
         if parameter not in self.parameters:
             raise UsageError(
-                f"unknown parameter {parameter!r}; known: {', '.join(self.parameters)}"
+                f"parameter = {parameter!r}; expected one of {', '.join(self.parameters)}"
             )
         points, latents, categories = self.logits.shape
         columns = {
@@ -154,15 +156,15 @@ class Measurement:
             "gradient_evaluations": self.gradient_evaluations,
             "memory": self.memory,
         }
-        if self.nonfinite:  # a mean of what is not finite says nothing
-            note = "some estimates are not finite"
+        if self.nonfinite:  # then there is no mean
+            note = "some estimates are NaN or infinite"
             return columns | {"verdict": "inconclusive", "note": note}
         value = mean_interval(self.objective)
         cosine = mean_interval(self.cosines.column(self.parameters.index(parameter)))
-        said = self._described(parameter)
+        statistics = self._statistics(parameter)
         return columns | {
-            **said,
-            "precision": shortfall(self.asked, said),
+            **statistics,
+            "precision": shortfall(self.precision, statistics),
             "cosine": cosine.estimate,
             "cosine_se": cosine.standard_error,
             "value": value.estimate,
@@ -171,10 +173,10 @@ class Measurement:
         }
 
     def weight(self, parameter: str) -> Tensor:
-        """What ∂/∂log α is multiplied by to give log α or α: [B, N, K]."""
+        """The factors by which ∂/∂log α gives ∂/∂log α or ∂/∂α: [B, N, K]."""
         return SCALES[parameter](self.logits)
 
-    def _described(self, parameter: str) -> dict[str, Any]:
+    def _statistics(self, parameter: str) -> dict[str, Any]:
         name = parameter if parameter in self.gradients else LOG_ALPHA
         moments = self.gradients[name]
         scaled = parameter in SCALES
@@ -183,25 +185,25 @@ class Measurement:
         exact = None if self.truth is None else self.truth.gradients[name]
         noise = None if self.truth is None else self.truth.noise.get(name)
         arithmetic = Arithmetic(self.resolution, self.cost, self._negligible(name, weight))
-        said = describe(moments, exact, weight, self.peaks[name], arithmetic, noise)
+        columns = describe(moments, exact, weight, self.peaks[name], arithmetic, noise)
         return {
             "coordinates": size,
-            "reference_se": _relative_error(noise, weight, said["gradient_norm"]),
-            **said,
+            "reference_se": _relative_error(noise, weight, columns["gradient_norm"]),
+            **columns,
         }
 
     @property
     def cost(self) -> float:
-        """The size |f| of the costs: |E f| and what they lie apart, or what the values show."""
-        shown = float(self.objective.mean_square()) ** 0.5
+        """The size |f| of the costs: |E f| plus their range, or the root mean square of values."""
+        size = float(self.objective.mean_square()) ** 0.5
         if self.truth is None:
-            return shown
-        return max(shown, float(self.truth.value.abs().max()) + self.truth.spread)
+            return size
+        return max(size, float(self.truth.value.abs().max()) + self.truth.spread)
 
     def _negligible(self, name: str, weight: Tensor) -> float:
-        """The length that the truth's own rounding gives to a gradient of zero, of the logits.
+        """The length that rounding gives to a true gradient of zero, with respect to the logits.
 
-        E |f (z_k − π_k)|, what is summed to it, is at most |f| 2 π_k (1 − π_k).
+        The terms of its sum, E |f (z_k − π_k)|, are at most |f| 2 π_k (1 − π_k).
         """
         if name != LOG_ALPHA:
             return 0.0
@@ -210,7 +212,7 @@ class Measurement:
         return resolution(torch.float64) * self.cost * float((score * weight).norm())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data from which `from_json` makes the same measurement, bit by bit, untitled."""
+        """Plain data from which `from_json` restores all but the title, bit by bit."""
         return {
             "gradients": {name: m.to_json() for name, m in self.gradients.items()},
             "objective": self.objective.to_json(),
@@ -219,9 +221,9 @@ class Measurement:
             "means": {name: encode(mean) for name, mean in self.means.items()},
             "truth": None if self.truth is None else self.truth.to_json(),
             "peaks": dict(self.peaks),
-            "asked": None if self.asked is None else self.asked.model_dump(),
+            "asked": None if self.precision is None else self.precision.model_dump(),
             "drift": list(self.drift),
-            "adaptation": [list(look) for look in self.adaptation],
+            "adaptation": [list(step) for step in self.adaptation],
             "drawn_because": self.drawn_because,
             **{name: getattr(self, name) for name in _SCALARS},
         }
@@ -236,9 +238,9 @@ class Measurement:
             means={name: decode(mean) for name, mean in data["means"].items()},
             truth=None if data["truth"] is None else Truth.from_json(data["truth"]),
             peaks=data["peaks"],
-            asked=None if data["asked"] is None else Precision(**data["asked"]),
-            drift=Drift(*data["drift"]),
-            adaptation=tuple(Look(*look) for look in data["adaptation"]),
+            precision=None if data["asked"] is None else Precision(**data["asked"]),
+            drift=DtypeError(*data["drift"]),
+            adaptation=tuple(AdaptationStep(*step) for step in data["adaptation"]),
             drawn_because=data.get("drawn_because", ""),
             **{name: data[name] for name in _SCALARS},
         )

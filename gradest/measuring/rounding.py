@@ -1,11 +1,11 @@
-"""What of a number is rounding and nothing else."""
+"""The size of rounding errors."""
 
 import torch
 
-# Units in the last place that sums over all outcomes and over the replicates accumulate.
+# Units in the last place that accumulate in sums over all outcomes and over replicates.
 UNITS = 1024
 
 
 def resolution(dtype: torch.dtype) -> float:
-    """The differences that are rounding in a dtype, relative to the size of what was summed."""
+    """The size of rounding errors of sums in a dtype, relative to the size of the terms."""
     return UNITS * torch.finfo(dtype).eps

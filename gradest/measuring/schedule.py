@@ -1,16 +1,18 @@
-"""How replicates are dealt into independent batches, and batches into what runs at once."""
+"""The division of replicates into independent batches, and into pieces that run at once."""
 
 from collections.abc import Iterator
 
 BATCHES = 64  # independent batches of replicates, from which the intervals come
-FEWER = 16  # where the moments of all batches would take more memory than they are worth
-_WIDE = 2**14  # coordinates from which on they would
+FEWER = 16  # batches for many coordinates, where the moments of 64 would take too much memory
+_WIDE = 2**14  # coordinates above which there are fewer batches
 PER_BATCH = 8  # replicates, at least
-FEWEST = 64  # replicates: eight batches of eight; of fewer, skewed ones are not covered
+FEWEST = (
+    64  # replicates, eight batches of eight; with fewer, intervals of skewed ones miss too often
+)
 
 
 def schedule(replicates: int, chunk: int, coordinates: int = 1) -> Iterator[tuple[int, int, bool]]:
-    """Pieces of at most `chunk` rows: (batches, replicates of each, more of the last batch).
+    """Pieces of at most `chunk` rows: (batches, replicates of each, continues the last batch).
 
     Batches are as equal as they can be and the same for every chunk size.
     """

@@ -1,4 +1,4 @@
-"""A measurement as a table in HTML, as notebooks show it."""
+"""A measurement as an HTML table, for notebooks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,35 +16,37 @@ _VERDICTS = {
 }
 
 
-def measurement(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def measurement_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """A line for each of the rows of one measurement, which differ in the parameter.
 
-    What is rounding is shown as zero.
+    Numbers below the size of rounding errors are shown as zero.
     """
     first = rows[0]
     caption = f"{title}: {_protocol(first)}" if title else _protocol(first)
     if first["nonfinite"]:
-        caption += f"; {share(first['nonfinite'])} of the estimates are not finite"
+        caption += f"; {share(first['nonfinite'])} of the estimates are NaN or infinite"
         return html.table((), [], 0, caption)
     return html.table(_HEADERS, [_cells(row) for row in rows], 2, caption)
 
 
 def _protocol(row: Mapping[str, Any]) -> str:
     outcomes, replicates = row["outcomes"], row["replicates"]
-    how = f"{replicates:,} replicates"
+    protocol = f"{replicates:,} replicates"
     if outcomes is not None:
-        how = f"exact, {outcomes:,} outcome{'s' if outcomes > 1 else ''}"
+        protocol = f"exact, {outcomes:,} outcome{'s' if outcomes > 1 else ''}"
     evaluations = count(row["evaluations"])
     if row["gradient_evaluations"]:
         evaluations += f" + {count(row['gradient_evaluations'])} backward"
-    return f"{how}; evaluations of f per estimate: {evaluations}"
+    return f"{protocol}; evaluations of f per estimate: {evaluations}"
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     scale = row["scale"]
     least = row["rounding"] ** 2
-    bias = [_flushed(max(row[f"bias_sq{end}"], 0.0), least) for end in ("", "_low", "_high")]
-    variance = [_flushed(row[f"variance{end}"], least) for end in ("", "_low", "_high")]
+    bias = [
+        _zero_if_rounding(max(row[f"bias_sq{end}"], 0.0), least) for end in ("", "_low", "_high")
+    ]
+    variance = [_zero_if_rounding(row[f"variance{end}"], least) for end in ("", "_low", "_high")]
     below, above = map(float, reach_of_sum(bias, variance))
     mse = bias[0] + variance[0]
     relative = [100 * b**0.5 / scale if scale else math.nan for b in bias]
@@ -58,7 +60,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flushed(square: float, least: float) -> float:
+def _zero_if_rounding(square: float, least: float) -> float:
     return 0.0 if square <= least else square
 
 
@@ -69,4 +71,4 @@ def _verdict(row: Mapping[str, Any]) -> str:
         return _VERDICTS[verdict] if chance else verdict
     if row["note"]:
         return f"{verdict}: {row['note']}"
-    return f"{verdict}: a bias of {share(row['detectable_bias'])} would have been found"
+    return f"{verdict}: smallest detectable bias {share(row['detectable_bias'])}"

@@ -1,4 +1,4 @@
-"""What the estimates are compared with, and where it comes from."""
+"""The true gradient that estimates are compared with, and its source."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from gradest.objectives import closed_form
 
 
 class Reference(NamedTuple):
-    """What independent replicates of an unbiased estimator say of the truth."""
+    """An estimate of the truth: moments of independent replicates of an unbiased estimator."""
 
     estimator: str
     gradients: Mapping[str, Moments]  # [J, D] of log α, [J, r] of each group
@@ -37,15 +37,15 @@ class Reference(NamedTuple):
 class Truth(NamedTuple):
     """The true gradient with respect to log α and to each group of parameters, penalty included.
 
-    `noise` holds the independent batches of the estimate of it, where it is one.
+    `noise` holds the moments of the reference where the truth is estimated by one.
     """
 
     source: str  # exact, closed_form or monte_carlo
     value: Tensor  # [B]
     gradients: Mapping[str, Tensor]  # [D] of log α, [r] of each group
-    spread: float  # between the largest and the smallest cost of a data point, where it is known
+    spread: float  # from the smallest to the largest cost of a data point; 0 where unknown
     noise: Mapping[str, Moments]
-    by: str  # the estimator whose replicates it is the mean of, if so
+    by: str  # the estimator of the reference, or an empty string
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, bit by bit."""
@@ -70,11 +70,11 @@ class Truth(NamedTuple):
         )
 
 
-def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | None:
-    """The truth by enumeration, else the task's closed form; None where neither gives it."""
+def exact_truth(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | None:
+    """The truth by enumeration, or else by the task's closed form; None without either."""
     if enumeration.enumerable(replicator.problem):
         source = "exact"
-        value, gradient, spread = enumeration.exact(replicator.problem)
+        value, gradient, spread = enumeration.exact_gradient(replicator.problem)
     else:
         source, spread = "closed_form", 0.0
         logits = replicator.problem.logits.detach().double().requires_grad_()
@@ -83,15 +83,15 @@ def known(replicator: Replicator, projections: Mapping[str, Tensor]) -> Truth | 
             return None
         (gradient,) = torch.autograd.grad(closed.sum(), logits)
         value = closed.detach()
-    if not gradient.isfinite().all():  # as where costs that occur are not
+    if not gradient.isfinite().all():  # some possible cost is not
         return None
     flat = (gradient + replicator.penalty_gradient).flatten()
     gradients = {LOG_ALPHA: flat} | {name: flat @ map_ for name, map_ in projections.items()}
     return Truth(source, value + replicator.penalty, gradients, spread, {}, "")
 
 
-def estimated(reference: Reference) -> Truth:
-    """The mean of the reference's replicates, with their noise."""
+def truth_from_reference(reference: Reference) -> Truth:
+    """The truth as the mean of the replicates of a reference, with their noise."""
     means = {name: moments.pooled().mean[0] for name, moments in reference.gradients.items()}
     value = reference.value.pooled().mean[0]
     return Truth("monte_carlo", value, means, 0.0, reference.gradients, reference.estimator)

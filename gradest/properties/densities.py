@@ -29,7 +29,7 @@ Many = Annotated[int, Ge(2), Le(20)]
 _EXACTLY = 1e-6  # what quadrature must resolve, a thousand times its error
 
 
-def within_rule(found: tuple[Tensor, Tensor]) -> Estimate:
+def quadrature_estimate(found: tuple[Tensor, Tensor]) -> Estimate:
     return Estimate.within(float(found[0]), float(found[1]), HOW)
 
 
@@ -54,12 +54,12 @@ class Integrates(Property):
             return [self.row("∫ p(x) dx", found, "=", 1.0, 0.05)]
         points = rule(self.categories, self.temperature)
         density = concrete_log_prob(points.log_x, logits, self.temperature)
-        found = within_rule(points.integral(density))
+        found = quadrature_estimate(points.integral(density))
         rows = [self.row("∫ p(x) dx", found, "=", 1.0, _EXACTLY)]
         if self.categories == 2:
             ratio = points.log_x[:, 1] - points.log_x[:, 0]  # dx = x₀ x₁ dl
             density = binary_concrete_log_prob(ratio, logits[1] - logits[0], self.temperature)
-            found = within_rule(points.integral(density - points.log_x.sum(-1)))
+            found = quadrature_estimate(points.integral(density - points.log_x.sum(-1)))
             rows.append(self.row("∫ p(l) dl of l = logit x", found, "=", 1.0, _EXACTLY))
         return rows
 
@@ -96,7 +96,7 @@ class Rounding(Property):
             if self.categories <= 3:
                 part = rule(self.categories, self.temperature).where(k)
                 density = concrete_log_prob(part.log_x, logits, self.temperature)
-                found = within_rule(part.integral(density))
+                found = quadrature_estimate(part.integral(density))
                 rows.append(self.row(what, found, "=", p, _EXACTLY))
         return rows
 
@@ -121,7 +121,7 @@ class Divergence(Property):
         q, p = log_alpha(self.categories), log_beta(self.categories)
         points = rule(self.categories, self.temperature)
         y = self.sampled(q, self.temperature, self.draws, seed)
-        exact = common(q, p)
+        exact = same_temperature_kl(q, p)
         simplex = self._on_simplex(points, q, p, self.temperature)
         ratio = exp_concrete_log_prob(y, q, self.temperature) - exp_concrete_log_prob(
             y, p, self.temperature
@@ -144,10 +144,10 @@ class Divergence(Property):
     def _on_simplex(self, points: Rule, q: Tensor, p: Tensor, temperature: float) -> Estimate:
         log_q = concrete_log_prob(points.log_x, q, self.temperature)
         log_p = concrete_log_prob(points.log_x, p, temperature)
-        return within_rule(points.integral(log_q, log_q - log_p))
+        return quadrature_estimate(points.integral(log_q, log_q - log_p))
 
 
-def common(q: Tensor, p: Tensor) -> float:
+def same_temperature_kl(q: Tensor, p: Tensor) -> float:
     """KL of Concretes of one temperature, whose ratios of α all differ: [K] twice."""
     delta, categories = q - p, len(q)
     a = (-delta).exp()

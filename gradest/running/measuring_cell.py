@@ -9,9 +9,9 @@ import torch
 
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
-from gradest.measuring.precision import Precision, planned
+from gradest.measuring.precision import Precision, plan_replicates
 from gradest.measuring.replicator import Replicator
-from gradest.measuring.truth import Reference, known
+from gradest.measuring.truth import Reference, exact_truth
 from gradest.registry import Registry
 from gradest.running.cells import EstimatorCell, Payload
 from gradest.running.trial import expected_seconds
@@ -71,4 +71,6 @@ class MeasuringCell(EstimatorCell):
     def _replicates(self, replicator: Replicator, chunk: int) -> int:
         if self.precision is None:
             return self.replicates
-        return planned(Precision(**self.precision), replicator, chunk, known(replicator, {}))
+        return plan_replicates(
+            Precision(**self.precision), replicator, chunk, exact_truth(replicator, {})
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gradest.inference.sources import Source, by_source
+from gradest.inference.sources import Component, estimate_components
 from gradest.measuring.result import Measurement
 
 _SHARED = ("task", "task_knobs", "estimator", "estimator_knobs", "seed", "dtype")
@@ -68,11 +68,11 @@ def _known(name: str, grid: Sequence[Measurement]) -> bool:
 
 def _decomposed(
     levels: Sequence[str], name: str, grid: Sequence[Measurement], shape: Sequence[int]
-) -> list[Source]:
+) -> list[Component]:
     means = torch.stack([m.means[name] for m in grid])
     variance = torch.tensor([m.row(name)["variance"] for m in grid], dtype=torch.float64)
     count = torch.tensor([m.replicates or torch.inf for m in grid], dtype=torch.float64)
-    return by_source(
+    return estimate_components(
         levels,
         means.unflatten(0, tuple(shape)),
         variance.reshape(tuple(shape)),

@@ -33,7 +33,7 @@ from gradest.running.truths import references
 from gradest.running.workers import Workers, answers
 from gradest.text import message_of, reason_of, traceback_of
 from gradest.threads import one_thread
-from gradest.training.headway import headway
+from gradest.training.headway import training_progress
 
 
 def run(
@@ -218,7 +218,7 @@ def _records(
 
 def _headway(folder: Path, trainings: Set[str]) -> float:
     """How many trainings those that are under way amount to, by their steps."""
-    return sum(headway(own_folder(folder, key)) for key in list(trainings))
+    return sum(training_progress(own_folder(folder, key)) for key in list(trainings))
 
 
 def _tidy(folder: Path, cells: Sequence[Cell]) -> None:

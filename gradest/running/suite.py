@@ -26,7 +26,7 @@ from gradest.running.size import refuse_too_large
 from gradest.running.suite_file import Member, SuiteFile, SuiteSource
 from gradest.running.training_cell import TrainingCell
 from gradest.text import shortened
-from gradest.training.course import trained
+from gradest.training.course import train
 
 SUITES = Path(__file__).parents[1] / "suites"
 
@@ -172,7 +172,7 @@ def _measuring_cells(
 def _training_cells(
     settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
 ) -> Iterator[TrainingCell]:
-    code = _code([*tasks, *estimators], _digest(trained))
+    code = _code([*tasks, *estimators], _digest(train))
     for task, estimator, rate, seed in itertools.product(
         tasks, estimators, settings.training.learning_rate, settings.seeds
     ):

@@ -25,7 +25,7 @@ from gradest.measuring.precision import Precision
 from gradest.measuring.schedule import FEWEST
 from gradest.running.plain_yaml import Place, read_document
 from gradest.text import described, shortened
-from gradest.training.settings import Annealing, Evaluation, GradientLooks, TrainingSettings
+from gradest.training.settings import Annealing, Evaluation, GradientMeasurements, TrainingSettings
 
 Entries = list[Any]
 
@@ -69,7 +69,7 @@ _WITHIN: dict[Place, type[BaseModel]] = {
     ("reference",): ReferencePrecision,
     ("training",): TrainingSettings,
     ("training", "evaluation"): Evaluation,
-    ("training", "gradient"): GradientLooks,
+    ("training", "gradient"): GradientMeasurements,
 }
 
 

@@ -16,11 +16,11 @@ from gradest.running.cells import EstimatorCell, Payload
 from gradest.running.clock import seconds_of
 from gradest.running.trial import expected_seconds
 from gradest.threads import one_thread
-from gradest.training.course import trained
+from gradest.training.course import train
 from gradest.training.evaluation import negative_bound
 from gradest.training.networks import keep_networks
-from gradest.training.settings import GradientLooks, TrainingSettings
-from gradest.training.snapshot import Snapshot, fresh
+from gradest.training.settings import GradientMeasurements, TrainingSettings
+from gradest.training.snapshot import Snapshot, fresh_estimator
 from gradest.training.trainer import Trainer
 
 UNFINISHED = "unfinished"  # in a run's folder: a folder for each training that is not finished
@@ -64,7 +64,7 @@ class TrainingCell(EstimatorCell):
         settings = TrainingSettings.model_validate(self.training)
         own = own_folder(folder, self.key)
         trainer = self.trainer(registry)
-        points, pictures = trained(trainer, settings, self.draw_seed, own)
+        points, pictures = train(trainer, settings, self.draw_seed, own)
         keep_networks(folder / NETWORKS / self._file, trainer.networks)
         return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
 
@@ -99,15 +99,15 @@ class TrainingCell(EstimatorCell):
         )
 
 
-def _of_looks(trainer: Trainer, looks: GradientLooks | None) -> float:
+def _of_looks(trainer: Trainer, looks: GradientMeasurements | None) -> float:
     """Seconds of all looks at the gradient, but for the truth, of 100,000 codes at the most."""
     if looks is None:
         return 0.0
-    estimator, adapt_steps = fresh(trainer)
+    estimator, adapt_steps = fresh_estimator(trainer)
 
     def measured() -> Replicator:
         items = trainer.model.data("train")[: looks.points].to(trainer.device)
-        x = trainer.model.observed(items, torch.float64)
+        x = trainer.model.preprocess(items, torch.float64)
         return Replicator(estimator, Snapshot(trainer, x), torch.float64, trainer.device)
 
     one = expected_seconds(measured, adapt_steps, lambda *_: looks.replicates, trainer.device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradest.errors import NonFiniteGradient
-from gradest.measuring.outcomes import outcomes
+from gradest.measuring.outcomes import outcome_count
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 from gradest.running.clock import seconds_of
@@ -31,7 +31,7 @@ def expected_seconds(
         replicator = make()
         adapting = seconds_of(lambda: replicator.adapt(min(adapt_steps, 1)))
         chunk = replicator.pilot(source)
-        estimates = outcomes(replicator) if listed else None
+        estimates = outcome_count(replicator) if listed else None
         if estimates is None:
             estimates = replicates(replicator, chunk)
         rows = min(estimates, chunk)

@@ -13,7 +13,11 @@ from gradest.code_digest import digest_of_class, digest_of_code
 from gradest.contracts import Task, built_in
 from gradest.costs import outcomes
 from gradest.knobs import build
-from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference, needed
+from gradest.measuring.monte_carlo_truth import (
+    ReferencePrecision,
+    measure_reference,
+    needs_reference,
+)
 from gradest.objectives import closed_form
 from gradest.registry import Registry, Shipment, catalogue_estimators
 from gradest.running.cells import Keyed
@@ -172,7 +176,9 @@ def _unknown(task: Task) -> bool:
     try:
         problem = task.problem()
         closed = closed_form(task, problem.logits.detach().double(), problem.f)
-        outcomes(problem)  # which `needed` asks for: logits of no such shape are the task's fault
+        outcomes(
+            problem
+        )  # which `needs_reference` asks for: logits of no such shape are the task's fault
     except (Exception, SystemExit):  # a plugin's: each of its cells asks the same and fails with it
         return False
-    return needed(problem, closed)
+    return needs_reference(problem, closed)

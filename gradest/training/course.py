@@ -15,17 +15,17 @@ from gradest.inference import CONFIDENCE
 from gradest.randomness import Draws, drawing_from
 from gradest.states import read_state, write_state
 from gradest.training.evaluation import (
-    Estimate,
+    MeanEstimate,
     discrete_objective,
     negative_bound,
     negative_elbo,
     objective,
 )
-from gradest.training.headway import Headway
-from gradest.training.pictures import SHOWN, Pictures, pictures
+from gradest.training.headway import ProgressFile
+from gradest.training.pictures import SHOWN, Pictures, generate_pictures
 from gradest.training.settings import TrainingSettings
-from gradest.training.snapshot import looked_at
-from gradest.training.streams import stream
+from gradest.training.snapshot import measure_gradient
+from gradest.training.streams import stream_seed
 from gradest.training.trainer import Trainer
 
 
@@ -42,7 +42,7 @@ class Point(NamedTuple):
 
 
 @dataclass
-class Course:
+class TrainingRecord:
     """What has been seen of a training, up to some step."""
 
     points: list[Point]
@@ -51,7 +51,7 @@ class Course:
     count: int = 0
 
 
-def trained(
+def train(
     trainer: Trainer, settings: TrainingSettings, seed: int, folder: Path
 ) -> tuple[list[Point], Pictures]:
     """Train to the end: the curves and what they lead to.
@@ -60,11 +60,13 @@ def trained(
     the same, but for the seconds, as if it had never been interrupted.  Raises OSError where the
     folder cannot be written.
     """
-    checkpoint, headway = folder / "checkpoint.pt", Headway(folder, settings.steps)
-    course = Course([])
+    checkpoint, headway = folder / "checkpoint.pt", ProgressFile(folder, settings.steps)
+    course = TrainingRecord([])
     if state := read_state(checkpoint, "training from the start"):
         trainer.resume(state["trainer"])
-        course = Course(**{**state["course"], "points": [Point(*p) for p in state["points"]]})
+        course = TrainingRecord(
+            **{**state["course"], "points": [Point(*p) for p in state["points"]]}
+        )
     looker = _Looker(trainer, settings, seed)
     saved = time.monotonic()
     if trainer.step == 0:
@@ -93,7 +95,7 @@ def trained(
     return course.points + looker.final(course), looker.pictures()
 
 
-def _save(path: Path, trainer: Trainer, course: Course) -> None:
+def _save(path: Path, trainer: Trainer, course: TrainingRecord) -> None:
     plain = {k: v for k, v in asdict(course).items() if k != "points"}
     points = [list(p) for p in course.points]
     write_state(path, {"trainer": trainer.state(), "course": plain, "points": points})
@@ -124,7 +126,7 @@ class _Looker:
             or (gradient is not None and step in gradient.steps)
         )
 
-    def at(self, step: int, course: Course) -> list[Point]:
+    def at(self, step: int, course: TrainingRecord) -> list[Point]:
         """A look on the way."""
         asked = self._settings.evaluation
         found: list[Point] = []
@@ -148,17 +150,17 @@ class _Looker:
                     "negative_bound": negative_bound(self._trainer, items, asked.samples),
                 }
             for metric, each in found_here.items():
-                note(split, metric, *_interval(Estimate.of(each)))
+                note(split, metric, *_interval(MeanEstimate.of(each)))
         gradient = self._settings.gradient
         if gradient and step in gradient.steps:
             with self._draws("observed"):
                 items = self._items["train"][: gradient.points]
-                x = self._trainer.model.observed(items, torch.float64)
-            for metric, ends in looked_at(self._trainer, x, gradient, self._seed):
+                x = self._trainer.model.preprocess(items, torch.float64)
+            for metric, ends in measure_gradient(self._trainer, x, gradient, self._seed):
                 note("train", metric, ends[""], ends["_low"], ends["_high"])
         return found
 
-    def final(self, course: Course) -> list[Point]:
+    def final(self, course: TrainingRecord) -> list[Point]:
         """The discrete objectives on the test data."""
         asked = self._settings.evaluation
         items = self._items["test"][: asked.test_points]
@@ -169,16 +171,18 @@ class _Looker:
             }
         step = self._trainer.step
         return [
-            Point(step, course.seconds, "test", metric, *_interval(Estimate.of(each)))
+            Point(step, course.seconds, "test", metric, *_interval(MeanEstimate.of(each)))
             for metric, each in found.items()
         ]
 
     def pictures(self) -> Pictures:
         with self._draws("pictures"):
-            return pictures(self._trainer, self._items["test"])
+            return generate_pictures(self._trainer, self._items["test"])
 
     def _draws(self, *what: str | int) -> AbstractContextManager[Draws]:
-        return drawing_from(Draws.seeded(stream("look", *what, self._seed), self._trainer.device))
+        return drawing_from(
+            Draws.seeded(stream_seed("look", *what, self._seed), self._trainer.device)
+        )
 
 
 def _some(items: Tensor, count: int) -> Tensor:
@@ -194,7 +198,7 @@ _UNKNOWN = (float("nan"), float("nan"))
 _REACH = float(stats.norm.isf((1 - CONFIDENCE) / 2))  # in standard errors
 
 
-def _interval(found: Estimate) -> tuple[float, float, float]:
+def _interval(found: MeanEstimate) -> tuple[float, float, float]:
     """At CONFIDENCE, over data points and draws: of another test set of that size."""
     reach = _REACH * found.standard_error
     return found.value, found.value - reach, found.value + reach

@@ -13,20 +13,20 @@ from torch import Tensor
 
 from gradest.categorical import sample
 from gradest.costs import Cost, Problem
-from gradest.objectives import beside
+from gradest.objectives import analytic_terms
 from gradest.training.trainer import Trainer
 
 _NUMBERS = 2**21  # at once, of what is generated: 8 MiB in float32, which caches hold
 
 
-class Estimate(NamedTuple):
+class MeanEstimate(NamedTuple):
     """A mean over data points, with its standard error over them: NaN where there is one alone."""
 
     value: float
     standard_error: float
 
     @classmethod
-    def of(cls, each: Tensor) -> "Estimate":
+    def of(cls, each: Tensor) -> "MeanEstimate":
         """[B] -> the mean and its error."""
         each = each.double()
         spread = float(each.std()) if len(each) > 1 else math.nan
@@ -42,7 +42,7 @@ def negative_elbo(trainer: Trainer, items: Tensor) -> Tensor:
     parts = []
     for logits, f in _problems(trainer, items, 1):
         f = _apart(f)
-        parts.append(f(sample(logits)) + beside(trainer.model, logits, f))
+        parts.append(f(sample(logits)) + analytic_terms(trainer.model, logits, f))
     return torch.cat(parts)
 
 

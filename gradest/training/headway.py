@@ -9,7 +9,7 @@ _FILE = "headway"
 _EVERY = 1.0  # seconds between two tellings
 
 
-class Headway:
+class ProgressFile:
     """Tells, at most once a second, which share of a training's steps is done."""
 
     def __init__(self, folder: Path, steps: int) -> None:
@@ -26,7 +26,7 @@ class Headway:
         write_atomically(self._path, lambda partial: partial.write_text(share, encoding="utf-8"))
 
 
-def headway(folder: Path) -> float:
+def training_progress(folder: Path) -> float:
     """The share of its steps that the training in a folder has done: 0 where there is none."""
     try:
         return float((folder / _FILE).read_text(encoding="utf-8"))

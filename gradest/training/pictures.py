@@ -57,14 +57,14 @@ def write_pictures(path: Path, images: Mapping[str, Pictures]) -> None:
 
 
 @torch.no_grad()
-def pictures(trainer: Trainer, items: Tensor) -> Pictures:
+def generate_pictures(trainer: Trainer, items: Tensor) -> Pictures:
     """Of the first data points, under the draws in force."""
     model, networks = trainer.model, trainer.networks
-    x = model.observed(items[:SHOWN], trainer.dtype)  # [B, D]
-    logits, f = model.posed(networks, x)
-    reconstructed = model.pictures(networks, x, _last(logits, f))  # [B, H, W]
+    x = model.preprocess(items[:SHOWN], trainer.dtype)  # [B, D]
+    logits, f = model.problem_at(networks, x)
+    reconstructed = model.decode_images(networks, x, _last(logits, f))  # [B, H, W]
     law = logits if f.prior is None else f.prior.to(logits).expand_as(logits)
-    samples = model.pictures(networks, x, _last(law, f))
+    samples = model.decode_images(networks, x, _last(law, f))
     for images in (reconstructed, samples):
         if images.ndim != 3 or len(images) != len(x):
             raise ValueError(

@@ -39,7 +39,7 @@ class Evaluation(_Settings):
     test_samples: _Count = 1000  # of the bound in the end
 
 
-class GradientLooks(_Settings):
+class GradientMeasurements(_Settings):
     """When the gradient itself is measured on the way, at how many data points."""
 
     steps: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
@@ -56,7 +56,7 @@ class TrainingSettings(_Settings):
     learning_rate: Annotated[list[_Finite], MinLen(1), _Grid] = [1e-3]
     anneal: dict[str, dict[str, Annealing]] = {}  # estimator -> knob -> how it falls
     evaluation: Evaluation = Evaluation()
-    gradient: GradientLooks | None = None
+    gradient: GradientMeasurements | None = None
     checkpoint_seconds: Annotated[float, Ge(0), AllowInfNan(False)] = 60.0
 
     def lasting(self, steps: int) -> "TrainingSettings":

@@ -13,7 +13,7 @@ from gradest.errors import NonFiniteGradient
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
 from gradest.measuring.rounding import resolution
-from gradest.training.settings import GradientLooks
+from gradest.training.settings import GradientMeasurements
 from gradest.training.trainer import Trainer
 
 _ROUNDING = resolution(torch.float64) ** 2
@@ -30,20 +30,20 @@ class Snapshot(Task):
         self._x = x.double()
 
     def problem(self, batch: Any = None) -> Problem:
-        return self._model.posed(self._networks, self._x if batch is None else batch)
+        return self._model.problem_at(self._networks, self._x if batch is None else batch)
 
     def penalty(self, logits: Tensor) -> Tensor:
         return self._model.penalty(logits)
 
 
-def fresh(trainer: Trainer) -> tuple[Estimator, int]:
+def fresh_estimator(trainer: Trainer) -> tuple[Estimator, int]:
     """One with the knobs that the trained one has now, and how often it adapts before a look."""
     estimator = build(type(trainer.estimator), trainer.estimator.knobs)
     return estimator, min(estimator.adapt_steps, _ADAPT_STEPS)
 
 
-def looked_at(
-    trainer: Trainer, x: Tensor, looks: GradientLooks, seed: int
+def measure_gradient(
+    trainer: Trainer, x: Tensor, looks: GradientMeasurements, seed: int
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Variance and, where the truth is known, squared bias in ‖g‖², each with its interval's ends.
 
@@ -52,7 +52,7 @@ def looked_at(
     Of a fresh estimator with the knobs that the trained one has now.  Nothing where estimates are
     not finite, as of networks that have diverged.
     """
-    estimator, steps = fresh(trainer)
+    estimator, steps = fresh_estimator(trainer)
     snapshot = Snapshot(trainer, x)
     logits = snapshot.problem().logits
     if logits.isnan().any() or logits.isposinf().any():

@@ -4,6 +4,6 @@ import hashlib
 import json
 
 
-def stream(*what: str | int) -> int:
+def stream_seed(*what: str | int) -> int:
     """The seed for the draws of that name; another for every other name."""
     return int(hashlib.sha256(json.dumps(what).encode()).hexdigest()[:15], 16)

@@ -13,11 +13,11 @@ from gradest.contracts import Estimator, Model, inapplicable
 from gradest.costs import Problem
 from gradest.errors import Inapplicable
 from gradest.knobs import build
-from gradest.objectives import beside, owns_kl, posed
+from gradest.objectives import analytic_terms, owns_kl, problem_for
 from gradest.randomness import Draws, drawing_from
 from gradest.training.settings import Annealing
 from gradest.training.state import restore, state_of
-from gradest.training.streams import stream
+from gradest.training.streams import stream_seed
 
 
 class Trainer:
@@ -51,25 +51,25 @@ class Trainer:
         self._anneal = {k: v for k, v in anneal.items() if k in estimator.knobs}
         for knob, annealing in self._anneal.items():  # set without another look, step by step
             build(type(estimator), {**estimator.knobs, knob: annealing.at(0)})
-        self._draws = Draws.seeded(stream("steps", seed), device)
+        self._draws = Draws.seeded(stream_seed("steps", seed), device)
         self._epoch, self._order = -1, torch.empty(0)
-        with drawing_from(Draws.seeded(stream("reset", seed), device)), torch.no_grad():
+        with drawing_from(Draws.seeded(stream_seed("reset", seed), device)), torch.no_grad():
             problem = self.problem(self._items[: self._batch])
             if reason := inapplicable(estimator, model, problem):
                 raise Inapplicable(reason)
             self.samples = problem.f.samples  # of the bound that is descended
-            estimator.reset(posed(estimator, problem.logits, problem.f)[0])
+            estimator.reset(problem_for(estimator, problem.logits, problem.f)[0])
 
     def problem(self, items: Tensor) -> Problem:
         """The problem of stored items at the present networks."""
-        return self.model.posed(self.networks, self.model.observed(items, self.dtype))
+        return self.model.problem_at(self.networks, self.model.preprocess(items, self.dtype))
 
     def objective(self, problem: Problem) -> Tensor:
         """What is descended, data point by data point: [B]."""
-        found = self.estimator(*posed(self.estimator, *problem))
+        found = self.estimator(*problem_for(self.estimator, *problem))
         if owns_kl(self.estimator, problem.f):
             return found
-        return found + beside(self.model, problem.logits, problem.f)
+        return found + analytic_terms(self.model, problem.logits, problem.f)
 
     def advance(self) -> Tensor:
         """One step; returns the mean objective before it, which stays on the device."""
@@ -80,7 +80,7 @@ class Trainer:
             if self.estimator.adapt_steps:
                 logits = problem.logits.detach()
                 f = problem.f.replicated(None, logits)
-                self.estimator.adapt(*posed(self.estimator, logits, f))
+                self.estimator.adapt(*problem_for(self.estimator, logits, f))
             loss = self.objective(problem).mean()
         self._optimiser.zero_grad()
         loss.backward()
@@ -112,7 +112,7 @@ class Trainer:
         epoch, number = divmod(self.step, whole)
         if epoch != self._epoch:
             # From seed and epoch alone, so that an interrupted epoch goes on in the same order.
-            generator = torch.Generator().manual_seed(stream("order", self._seed, epoch))
+            generator = torch.Generator().manual_seed(stream_seed("order", self._seed, epoch))
             self._order = torch.randperm(len(self._items), generator=generator)
             self._order = self._order.to(self._items.device)
             self._epoch = epoch

@@ -197,7 +197,7 @@ def conditional_gumbel(logits, b):
     Mutant(
         of="double_cv",
         mistake="claims to need no derivative",
-        old="    differentiates: ClassVar[bool] = True\n",
+        old="    differentiates = True\n",
         new="",
         law="derivative",
     ),

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradest import Estimator
 from gradest.checks import ESTIMATOR_LAWS, Finding, check_estimator
-from gradest.checks.finding import findings_of
+from gradest.checks.finding import run_laws
 from gradest.checks.subject import Subject
 from gradest.knobs import knob_types
 from gradest.registry import load_plugin
@@ -77,7 +77,7 @@ def verdict(cls: type[Estimator], law: str) -> Finding:
     """What one law says: it alone is asked, which takes a fraction of the battery's time."""
     if law not in ESTIMATOR_LAWS:
         return Finding(law, "skipped", "the battery has no such law")
-    (finding,) = findings_of({law: ESTIMATOR_LAWS[law]}, Subject(cls))
+    (finding,) = run_laws({law: ESTIMATOR_LAWS[law]}, Subject(cls))
     return finding
 
 

@@ -6,7 +6,7 @@ RELAXED = [
     Mutant(
         of="concrete",
         mistake="claims to be unbiased",
-        old="unbiased: ClassVar[bool] = False\n    relaxes",
+        old="unbiased = False\n    relaxes",
         new="relaxes",
         law="bias",
     ),
@@ -87,8 +87,8 @@ def gumbel(logits):
     Mutant(
         of="concrete",
         mistake="its own divergence without the claim, beside the closed form",
-        old="owns_kl: ClassVar[bool] = True",
-        new="owns_kl: ClassVar[bool] = False",
+        old="owns_kl = True",
+        new="owns_kl = False",
         law="divergence",
     ),
     Mutant(

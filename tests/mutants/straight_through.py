@@ -67,7 +67,7 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="straight_through",
         mistake="claims to be unbiased",
-        old="    unbiased: ClassVar[bool] = False\n",
+        old="    unbiased = False\n",
         new="",
         law="bias",
     ),

@@ -9,7 +9,6 @@ Owen, "Monte Carlo theory, methods and examples", 2013.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,8 +19,8 @@ from gradest.knobs import Probability
 
 @dataclass(eq=False)
 class OffPolicy(Estimator):
-    laws: ClassVar[frozenset[str]] = LAWS - {"constant"}
-    evaluations: ClassVar[str] = "1"
+    laws = LAWS - {"constant"}
+    evaluations = "1"
     power: Probability = 0.5  # c
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
