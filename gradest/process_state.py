@@ -7,9 +7,10 @@ the code that measures, the attributes of gradest and torch, which a plugin may 
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import isroutine
+from operator import attrgetter, is_
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -52,6 +53,9 @@ _TORCH = (torch, torch.Tensor, torch.Generator, torch.autograd, torch.nn.functio
 
 _Place = tuple[Any, str]  # an owner, module or class, and the name of its attribute
 
+# What a function does, which can be changed in place.
+_substance = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+
 
 class Settings(NamedTuple):
     """The settings at one moment, by the call that changes each."""
@@ -77,51 +81,74 @@ class Settings(NamedTuple):
                     known[name].write(value)
 
 
+class _Attributes(NamedTuple):
+    """All attributes of an owner at one moment, and what each of its functions consists of."""
+
+    values: dict[str, Any]
+    functions: list[FunctionType]
+    substances: list[Any]
+
+    @classmethod
+    def of(cls, owner: Any) -> "_Attributes":
+        values = dict(vars(owner))
+        functions = [value for value in values.values() if type(value) is FunctionType]
+        return cls(values, functions, list(map(_substance, functions)))
+
+    def untouched(self, owner: Any) -> bool:
+        """Whether nothing at all has changed, without a look at single attributes.
+
+        A battery and a run compare thousands of attributes for each law and cell, which are nearly
+        always the same objects.
+        """
+        values = vars(owner)
+        return (
+            len(values) == len(self.values)
+            and all(map(is_, values.values(), self.values.values()))
+            and list(values) == list(self.values)
+            and list(map(_substance, self.functions)) == self.substances
+        )
+
+    def substance(self, function: FunctionType) -> Any:
+        place = next(n for n, each in enumerate(self.functions) if each is function)
+        return self.substances[place]
+
+
 class Code(NamedTuple):
     """The attributes of gradest and torch at one moment."""
 
-    attributes: dict[_Place, tuple[Any, Any]]  # what stands there, and what it consists of
+    owners: dict[Any, _Attributes]
 
     @classmethod
     def take(cls) -> "Code":
-        return cls(
-            {
-                (owner, name): (value, _substance(value))
-                for owner in _owners()
-                for name, value in vars(owner).items()
-                if _counts(owner, name, value)
-            }
-        )
+        return cls({owner: _Attributes.of(owner) for owner in _owners()})
 
     def changed(self) -> list[str]:
         """The full names of what has been replaced, deleted or overshadowed since."""
+        touched = self._touched()
         replaced = [
             (owner, name)
-            for (owner, name), (value, substance) in self.attributes.items()
+            for owner, before in touched
+            for name, value in _counted(owner, before.values)
             if not _same(value, found := vars(owner).get(name), name)
-            or (found is value and _substance(found) != substance)
+            or (found is value and _rewritten(value, before))
         ]
-        return [_full_name(*place) for place in (*replaced, *self._overshadowing())]
+        return [_full_name(*place) for place in (*replaced, *_overshadowing(touched))]
 
     def restore(self) -> None:
-        for owner, name in self._overshadowing():
+        touched = self._touched()
+        for owner, name in _overshadowing(touched):
             delattr(owner, name)
-        for (owner, name), (value, substance) in self.attributes.items():
-            if not _same(value, vars(owner).get(name), name):
-                setattr(owner, name, value)
-            if _substance(value) != substance:
-                value.__code__, value.__defaults__, value.__kwdefaults__ = substance
+        for owner, before in touched:
+            for name, value in _counted(owner, before.values):
+                if not _same(value, vars(owner).get(name), name):
+                    setattr(owner, name, value)
+                if _rewritten(value, before):
+                    substance = before.substance(value)
+                    value.__code__, value.__defaults__, value.__kwdefaults__ = substance
 
-    def _overshadowing(self) -> list[_Place]:
-        """Attributes that a class has got since, in front of those that it inherits."""
-        owners = dict.fromkeys(owner for owner, _ in self.attributes if isinstance(owner, type))
+    def _touched(self) -> list[tuple[Any, _Attributes]]:
         return [
-            (owner, name)
-            for owner in owners
-            for name, value in vars(owner).items()
-            if (owner, name) not in self.attributes
-            and _counts(owner, name, value)
-            and any(name in vars(base) for base in owner.__mro__[1:])
+            (owner, before) for owner, before in self.owners.items() if not before.untouched(owner)
         ]
 
 
@@ -188,6 +215,22 @@ def _counts(owner: Any, name: str, value: Any) -> bool:
     return not name.startswith("__") or isinstance(value, FunctionType)
 
 
+def _counted(owner: Any, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in values.items() if _counts(owner, name, value)]
+
+
+def _overshadowing(touched: list[tuple[Any, _Attributes]]) -> list[_Place]:
+    """Attributes that a class has got since, in front of those that it inherits."""
+    return [
+        (owner, name)
+        for owner, before in touched
+        if isinstance(owner, type)
+        for name, value in _counted(owner, vars(owner))
+        if not (name in before.values and _counts(owner, name, before.values[name]))
+        and any(name in vars(base) for base in owner.__mro__[1:])
+    ]
+
+
 def _same(value: Any, found: Any, name: str) -> bool:
     """Whether the attribute is what it was.
 
@@ -202,11 +245,8 @@ def _same(value: Any, found: Any, name: str) -> bool:
     return own.partition(".")[0] == "torch" and getattr(found, "__name__", None) == name
 
 
-def _substance(value: Any) -> Any:
-    """What a function does, which can be changed in place."""
-    if isinstance(value, FunctionType):
-        return value.__code__, value.__defaults__, value.__kwdefaults__
-    return None
+def _rewritten(value: Any, before: _Attributes) -> bool:
+    return type(value) is FunctionType and _substance(value) != before.substance(value)
 
 
 def _full_name(owner: Any, name: str) -> str:

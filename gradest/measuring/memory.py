@@ -28,6 +28,14 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 class _Watch(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would import its compiler to keep it off this mode, longer than most suites take.
+
+        While a mode is on nothing is compiled anyway.
+        """
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.held = self.peak = 0
