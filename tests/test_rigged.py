@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradest.checks.rigged import Alike, Tilted, Uneven, Uniforms
+from gradest.checks.rigged import SharedNoise, Tilted, UnevenNoise, Uniforms
 from gradest.randomness import Draws
 
 ROWS = 200_000
@@ -66,12 +66,16 @@ def test_other_noise_is_left_alone():
 def test_as_many_uniforms_as_before():
     source = tilted(3)
     source.uniform((ROWS, 2), like())
-    with pytest.raises(Uneven, match="2 uniforms a row, and 3 before"):
+    with pytest.raises(UnevenNoise, match="2 uniforms a row, and 3 before"):
         _ = source.weight
 
 
 def test_alike_rows_get_the_noise_of_one():
-    alone, together, apart = Alike(2, 1), Alike(2, 3), Alike(2, 3, others_too=False)
+    alone, together, apart = (
+        SharedNoise(2, 1),
+        SharedNoise(2, 3),
+        SharedNoise(2, 3, others_too=False),
+    )
     for law in ("uniform", "normal", "exponential"):
         one, three, first = (
             getattr(d, law)((2 * n, 4), like()) for d, n in ((alone, 1), (together, 3), (apart, 3))
@@ -87,13 +91,13 @@ def test_uniforms_that_do_not_come_row_by_row_have_no_weights():
     source.uniform((ROWS, 3), like())
     noise = source.uniform((4, 3), like())
     assert noise.shape == (4, 3) and 0 <= noise.min() < noise.max() < 1
-    with pytest.raises(Uneven, match=r"uniforms of \[4, 3\] for 200000 rows"):
+    with pytest.raises(UnevenNoise, match=r"uniforms of \[4, 3\] for 200000 rows"):
         _ = source.weight
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 4), (1, 4), ()])
 def test_noise_that_does_not_come_row_by_row_is_served_and_told_of(shape):
-    source = Alike(2, 3)
+    source = SharedNoise(2, 3)
     noise = source.uniform(shape, like())
     assert noise.shape == shape and source.uneven == f"noise of {list(shape)} for 6 rows"
     assert noise.numel() == 1 or len(noise.unique()) == noise.numel()

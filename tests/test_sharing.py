@@ -12,7 +12,7 @@ import gradest
 from gradest import Cost, Estimator
 from gradest.categorical import gumbel, leave_one_out_mean, log_prob, nabla, one_hot, sample
 from gradest.checks.problems import rare
-from gradest.checks.rigged import Uneven
+from gradest.checks.rigged import UnevenNoise
 from gradest.checks.sharing import agreement, excess, excessive
 from gradest.checks.subject import Subject
 from gradest.randomness import draws
@@ -238,6 +238,6 @@ def test_no_exception_passes_through_the_estimator():
     Managed.open = 0
     assert verdict(Managed, "rows").status == "failed"  # one uniform for all rows
     subject = Subject(Managed)
-    with pytest.raises(Uneven, match=r"uniforms of \[1\] for 2 rows"):
+    with pytest.raises(UnevenNoise, match=r"uniforms of \[1\] for 2 rows"):
         subject.tilted(rare(14.0)[0])
     assert Managed.open == 0

@@ -20,7 +20,7 @@ from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_refe
 from gradest.measuring.parameters import LOG_ALPHA, projections
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.truth import Reference, Truth, estimated, known
-from gradest.registry import Registry, Shipment, catalogue_estimators
+from gradest.registry import PluginBundle, Registry, catalogue_estimators
 from gradest.running import truths
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run
@@ -438,7 +438,7 @@ def ran(tmp_path, plugin):
             suite.cells,
             folder,
             registry,
-            Shipment.of([vast]),
+            PluginBundle.of([vast]),
             Workers(jobs=1),
             suite.settings.reference,
             timed=suite.settings.timed,

@@ -23,7 +23,7 @@ from gradest.checks.finding import (
     relative_gap,
 )
 from gradest.checks.problems import extreme, span
-from gradest.checks.rigged import Alike
+from gradest.checks.rigged import SharedNoise
 from gradest.checks.settings import alternatives, told, variations
 from gradest.checks.sharing import agreement, excess, excessive
 from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
@@ -84,7 +84,7 @@ def _own_noise(replicator: Replicator) -> str:
     """Where noise comes row by row: a row keeps its estimate, whatever noise the others get."""
     points, seen = len(replicator.logits), []
     for rows, others_too in ((1, True), (ROWS, True), (ROWS, False)):
-        source = Alike(points, rows, others_too)
+        source = SharedNoise(points, rows, others_too)
         seen.append(estimates(replicator, rows=rows, source=source).unflatten(0, (points, rows)))
         # Samples side by side as rows of their own: which noise is a row's is not known.
         if source.uneven:

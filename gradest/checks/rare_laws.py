@@ -7,7 +7,7 @@ import torch
 from gradest.checks.finding import Outcome, percent
 from gradest.checks.problems import rare
 from gradest.checks.problems import truth as truth_of
-from gradest.checks.rigged import Uneven
+from gradest.checks.rigged import UnevenNoise
 from gradest.checks.subject import Subject
 from gradest.contracts import Task
 from gradest.measuring.outcomes import Enumerated
@@ -57,7 +57,7 @@ def _tilted(subject: Subject, task: Task) -> Outcome:
         gradient, code = _deviations(subject, task, _FEW)
         if not _clear(gradient, code):
             gradient, code = _deviations(subject, task)
-    except Uneven as error:
+    except UnevenNoise as error:
         return "skipped", f"rare events cannot be made common: {error}"
     # Where an event hangs on several draws the tilt reaches a part of it, and what it misses leaves
     # no trace in the error.

@@ -21,11 +21,11 @@ _LEAST = 1e-10  # a: how far into the ends the tilt reaches
 _LOG = -math.log(_LEAST)
 
 
-class Uneven(Exception):
+class UnevenNoise(Exception):
     """Noise that did not come row by row, the same amount for each."""
 
 
-class Alike(Draws):
+class SharedNoise(Draws):
     """The first row of each data point gets the same noise, however many rows there are.
 
     The others get that noise too, or noise of their own.  Noise whose first axis is not that of so
@@ -85,11 +85,11 @@ class Tilted(Uniforms):
 
     @property
     def weight(self) -> Tensor:
-        """[R], once all are taken.  Raises Uneven where a row took another number, or none."""
+        """[R], once all are taken.  Raises UnevenNoise where a row took another number, or none."""
         if self.uneven:
-            raise Uneven(self.uneven)
+            raise UnevenNoise(self.uneven)
         if self.each != self._total:
-            raise Uneven(f"{self.each} uniforms a row, and {self._total} before")
+            raise UnevenNoise(f"{self.each} uniforms a row, and {self._total} before")
         return 1 / (0.5 + 0.5 * self._ratio / self._total)
 
     def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:

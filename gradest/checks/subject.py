@@ -11,7 +11,7 @@ from torch import Tensor
 from gradest import claims
 from gradest.categorical import one_hot
 from gradest.checks.problems import Changed, battery, bounded
-from gradest.checks.rigged import Tilted, Uneven, Uniforms
+from gradest.checks.rigged import Tilted, UnevenNoise, Uniforms
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measuring.measurement import measure
@@ -120,8 +120,8 @@ class Subject:
         """Of ĝ and of the first code that f sees, from draws that make rare events common.
 
         Weighted so that the means are E ĝ and, where that code is a sample, π: [1, B · 2 · N · K].
-        More batches than before go on where the last call ended.  Raises Uneven where the estimator
-        does not draw row by row, the same number for each.
+        More batches than before go on where the last call ended.  Raises UnevenNoise where the
+        estimator does not draw row by row, the same number for each.
         """
         parts, more = self._tilted.setdefault(task.name, ([], self._tilted_batches(task)))
         parts.extend(islice(more, batches - len(parts)))
@@ -140,9 +140,9 @@ class Subject:
         with drawing_from(counted):
             replicator.each(1)
         if counted.uneven:
-            raise Uneven(counted.uneven)
+            raise UnevenNoise(counted.uneven)
         if not counted.each:
-            raise Uneven("it takes no uniforms")
+            raise UnevenNoise("it takes no uniforms")
         shape = replicator.logits.shape[1:]
         while True:
             seen.clear()
