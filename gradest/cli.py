@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from gradest import __version__, catalogue
 from gradest.commands.check import check
-from gradest.commands.new import Beginning, begin
+from gradest.commands.new import Scaffold, begin
 from gradest.commands.report import report_on
 from gradest.commands.suite import run_suite
 from gradest.errors import UsageError
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
             f"--new-{kind}",
             dest="new",
             metavar="NAME",
-            type=partial(Beginning, kind),
+            type=partial(Scaffold, kind),
             help=f"begin a plugin: NAME.py, its test and a suite with the {kind} in it",
         )
     parser.add_argument(

@@ -90,13 +90,13 @@ class Registry:
 
 
 @dataclass(frozen=True)
-class Shipment:
+class PluginBundle:
     """Plugin paths with their files' contents, so that they reach workers on other machines."""
 
     plugins: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # path, (file name, text)
 
     @classmethod
-    def of(cls, paths: Iterable[str | Path]) -> "Shipment":
+    def of(cls, paths: Iterable[str | Path]) -> "PluginBundle":
         """Raises PluginError for a path that is no plugin."""
         absolute = [Path(path).resolve() for path in paths]
         return cls(tuple((str(path), _contents(path)) for path in absolute))
@@ -120,8 +120,8 @@ _copies: list[tempfile.TemporaryDirectory] = []  # kept until this process ends
 
 
 @cache
-def _loaded(shipment: Shipment, only: frozenset[str] | None) -> Registry:
-    return Registry.load(shipment.unpacked(), only)
+def _loaded(bundle: PluginBundle, only: frozenset[str] | None) -> Registry:
+    return Registry.load(bundle.unpacked(), only)
 
 
 def _copy(path: Path, files: tuple[tuple[str, str], ...]) -> Path:

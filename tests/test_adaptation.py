@@ -15,7 +15,7 @@ from gradest.measuring import adaptation
 from gradest.measuring.adaptation import AdaptationStep, adapt_and_measure
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.running.provenance import describe_run
 from gradest.running.results import ADAPTATION, write_results
 from gradest.running.runner import run
@@ -158,8 +158,8 @@ def test_a_run_has_a_table_of_looks(tmp_path):
     )
     registry, folder = Registry.load(), tmp_path / "out"
     suite = load_suite(str(path), registry)
-    shipment = Shipment.of([])
-    run(suite.name, suite.cells, folder, registry, shipment, Workers(jobs=1), timed=False)
+    bundle = PluginBundle.of([])
+    run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
     write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
     frame = pd.read_parquet(folder / "adaptation.parquet")
     assert list(frame.columns) == list(ADAPTATION)

@@ -12,7 +12,7 @@ import pytest
 
 from gradest.cli import main
 from gradest.files import write_json
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.report.regression import comparison as report
 from gradest.report.regression.differences import COLUMNS, UNTOLD, WORSE
 from gradest.report.regression.figure import NAMED, comparison
@@ -69,10 +69,10 @@ def runs(tmp_path_factory):
 
 
 def _run(file, plugin, seed, folder):
-    registry, shipment = Registry.load([plugin]), Shipment.of([plugin])
+    registry, bundle = Registry.load([plugin]), PluginBundle.of([plugin])
     suite = load_suite(file, registry, seed=seed)
     workers = Workers(1, "threading")
-    run(suite.name, suite.cells, folder, registry, shipment, workers, timed=False)
+    run(suite.name, suite.cells, folder, registry, bundle, workers, timed=False)
     write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
 
 

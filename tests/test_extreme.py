@@ -10,7 +10,7 @@ import gradest
 from gradest.checks.problems import Bounded
 from gradest.errors import KnobError, NonFiniteGradient
 from gradest.measuring.enumeration import exact_gradient
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
 from gradest.running.runner import run
@@ -167,8 +167,8 @@ def ran(tmp_path):
         path.write_text(text)
         registry, folder = Registry.load(), tmp_path / "out"
         suite = load_suite(str(path), registry)
-        shipment = Shipment.of([])
-        run(suite.name, suite.cells, folder, registry, shipment, Workers(jobs=1), timed=False)
+        bundle = PluginBundle.of([])
+        run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
         write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
         return pd.read_parquet(folder / "measurements.parquet")
 

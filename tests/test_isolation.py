@@ -18,7 +18,7 @@ from gradest import randomness
 from gradest.cli import main
 from gradest.errors import PluginError
 from gradest.process_state import Code, Settings, changes
-from gradest.registry import Registry, Shipment, load_plugin
+from gradest.registry import PluginBundle, Registry, load_plugin
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
@@ -127,8 +127,8 @@ def rows_of(folder: Path, plugins: Path, names: list[str], workers: Workers):
     registry = Registry.load([plugins])
     suite = load_suite(str(path), registry)
     out = folder / "out"
-    shipment = Shipment.of([plugins])
-    run(suite.name, suite.cells, out, registry, shipment, workers, timed=False)
+    bundle = PluginBundle.of([plugins])
+    run(suite.name, suite.cells, out, registry, bundle, workers, timed=False)
     write_results(out, describe_run(suite, registry, datetime.now(UTC)))
     rows = pd.read_parquet(out / "measurements.parquet")
     return rows[rows.parameter == "alpha"].set_index("estimator").drop(columns=TIMES)
@@ -237,9 +237,9 @@ def test_timing_that_dies_costs_the_times_of_its_own_plugin(tmp_path):
     suite.write_text("replicates: 200\ntasks: [categorical]\nestimators: [good, fragile, rloo]\n")
     registry = Registry.load([tmp_path / "plugins"])
     loaded = load_suite(str(suite), registry)
-    shipment = Shipment.of([tmp_path / "plugins"])
+    bundle = PluginBundle.of([tmp_path / "plugins"])
     with pytest.warns(UserWarning, match="fragile cannot be timed: its process died"):
-        run("mine", loaded.cells, tmp_path / "out", registry, shipment, Workers(jobs=1))
+        run("mine", loaded.cells, tmp_path / "out", registry, bundle, Workers(jobs=1))
     records = list(read_records(tmp_path / "out" / "journal.jsonl"))
     names = {r["key"]: r["cell"]["estimator"] for r in records if r["kind"] == "cell"}
     timed = {names[r["key"]]: len(r["samples"]) for r in records if r["kind"] == "seconds"}

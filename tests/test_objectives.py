@@ -26,7 +26,7 @@ from gradest.measuring.outcomes import exact_moments
 from gradest.measuring.replicator import Replicator
 from gradest.objectives import analytic_terms, problem_for
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry, Shipment, load_plugin
+from gradest.registry import PluginBundle, Registry, load_plugin
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
 from gradest.running.runner import run
@@ -441,7 +441,9 @@ def test_vimco_is_skipped_with_the_reason_where_there_is_one_sample(tmp_path):
     path.write_text("replicates: 64\ntasks: [bernoulli]\nestimators: [vimco, rloo]\n")
     registry, folder = Registry.load(), tmp_path / "out"
     suite = load_suite(str(path), registry)
-    run(suite.name, suite.cells, folder, registry, Shipment.of([]), Workers(jobs=1), timed=False)
+    run(
+        suite.name, suite.cells, folder, registry, PluginBundle.of([]), Workers(jobs=1), timed=False
+    )
     write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
     rows = pd.read_parquet(folder / "measurements.parquet").set_index("estimator")
     assert (rows.loc["vimco"].status == "skipped").all()

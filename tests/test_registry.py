@@ -8,7 +8,7 @@ import pytest
 import gradest
 from gradest import Estimator, Task, registry
 from gradest.errors import KnobError, PluginError, UsageError
-from gradest.registry import Registry, Shipment, load_plugin
+from gradest.registry import PluginBundle, Registry, load_plugin
 
 ESTIMATOR = '''
 from dataclasses import dataclass
@@ -328,11 +328,11 @@ def test_shipped_plugins_are_unpacked_where_they_are_missing(plugin):
     plugin("away/_numbers.py", "FACTOR = 7.0")
     text = "from ._numbers import FACTOR\n" + ESTIMATOR.replace("= 2.0", "= FACTOR")
     path = plugin("away/method.py", text)
-    shipment = Shipment.of([path])
-    assert shipment.unpacked() == [path]
+    bundle = PluginBundle.of([path])
+    assert bundle.unpacked() == [path]
     plugin("away/_numbers.py", "FACTOR = 8.0")  # edited while a suite runs
-    (copy,) = shipment.unpacked()
+    (copy,) = bundle.unpacked()
     assert copy != path
     assert loaded(copy).estimator("method")().factor == 7.0
     with pytest.raises(PluginError, match="no such plugin"):
-        Shipment.of([path.with_name("nowhere.py")])
+        PluginBundle.of([path.with_name("nowhere.py")])

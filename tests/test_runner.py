@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gradest.errors import PluginError, UsageError
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run
 from gradest.running.results import finished, write_results
@@ -107,7 +107,15 @@ def measured(tmp_path, plugins, suite_file):
         registry = Registry.load([plugins])
         suite = load_suite(str(suite_file), registry)
         folder = tmp_path / name
-        run(suite.name, suite.cells, folder, registry, Shipment.of([plugins]), workers, **options)
+        run(
+            suite.name,
+            suite.cells,
+            folder,
+            registry,
+            PluginBundle.of([plugins]),
+            workers,
+            **options,
+        )
         write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
         return (
             pd.read_parquet(folder / "measurements.parquet"),
@@ -307,15 +315,15 @@ def test_a_run_leaves_the_threads_and_the_random_state_alone(measured):
 
 
 def test_plugins_travel_by_value(plugins, tmp_path):
-    shipment = Shipment.of([plugins, plugins / "halved.py"])
-    assert shipment.unpacked() == [plugins, plugins / "halved.py"]
+    bundle = PluginBundle.of([plugins, plugins / "halved.py"])
+    assert bundle.unpacked() == [plugins, plugins / "halved.py"]
     plugins.rename(tmp_path / "gone")
-    folder, file = shipment.unpacked()
+    folder, file = bundle.unpacked()
     assert folder != plugins
     assert (folder / "_helper.py").exists() and (file.parent / "_helper.py").exists()
     assert set(Registry.load([folder]).estimators) >= {"halved", "broken"}
     with pytest.raises(PluginError, match="no such plugin"):
-        Shipment.of([plugins])
+        PluginBundle.of([plugins])
 
 
 def test_a_cell_that_cannot_be_timed_keeps_its_numbers(measured, plugins):

@@ -14,7 +14,7 @@ from torch import Tensor
 from gradest.errors import SuiteError
 from gradest.inference.sources import DRAWS, estimate_components
 from gradest.measuring.result import Measurement
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run
 from gradest.running.results import SOURCES, read_run, write_results
@@ -212,8 +212,8 @@ def ran(tmp_path, plugin):
         registry = Registry.load([layered])
         suite = load_suite(str(path), registry)
         folder = tmp_path / "out"
-        shipment = Shipment.of([layered])
-        run(suite.name, suite.cells, folder, registry, shipment, Workers(jobs=1), timed=False)
+        bundle = PluginBundle.of([layered])
+        run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
         write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
         names = ("sources", "measurements")
         return *(pd.read_parquet(folder / f"{name}.parquet") for name in names), folder

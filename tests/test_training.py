@@ -20,7 +20,7 @@ from gradest.errors import Inapplicable, KnobError, UsageError
 from gradest.measuring.rounding import resolution
 from gradest.objectives import analytic_terms
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.running import training_cell
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
@@ -555,7 +555,7 @@ def test_a_run_that_is_killed_amid_its_trainings_ends_as_one_that_is_not(tmp_pat
 def undisturbed(path, folder, **options):
     registry = Registry.load([])
     suite = load_suite(str(path), registry)
-    run(suite.name, suite.cells, folder, registry, Shipment.of([]), ALONE, **options)
+    run(suite.name, suite.cells, folder, registry, PluginBundle.of([]), ALONE, **options)
     write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
     return pd.read_parquet(folder / "training.parquet")
 

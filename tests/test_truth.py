@@ -24,7 +24,7 @@ from gradest.measuring.monte_carlo_truth import (
 from gradest.measuring.parameters import LOG_ALPHA, projections
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.truth import Reference, Truth, exact_truth, truth_from_reference
-from gradest.registry import Registry, Shipment, catalogue_estimators
+from gradest.registry import PluginBundle, Registry, catalogue_estimators
 from gradest.running import truths
 from gradest.running.journal import read_records
 from gradest.running.provenance import describe_run
@@ -442,7 +442,7 @@ def ran(tmp_path, plugin):
             suite.cells,
             folder,
             registry,
-            Shipment.of([vast]),
+            PluginBundle.of([vast]),
             Workers(jobs=1),
             suite.settings.reference,
             timed=suite.settings.timed,

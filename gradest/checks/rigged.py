@@ -85,7 +85,7 @@ class TiltedDraws(UniformCounter):
 
     @property
     def weight(self) -> Tensor:
-        """[R], once all are taken.  Raises Uneven where a row took another number, or none."""
+        """[R], once all are taken.  Raises UnevenNoise where a row took another number, or none."""
         if self.uneven:
             raise UnevenNoise(self.uneven)
         if self.each != self._total:

@@ -120,8 +120,8 @@ class Subject:
         """Of ĝ and of the first code that f sees, from draws that make rare events common.
 
         Weighted so that the means are E ĝ and, where that code is a sample, π: [1, B · 2 · N · K].
-        More batches than before go on where the last call ended.  Raises Uneven where the estimator
-        does not draw row by row, the same number for each.
+        More batches than before go on where the last call ended.  Raises UnevenNoise where the
+        estimator does not draw row by row, the same number for each.
         """
         parts, more = self._tilted.setdefault(task.name, ([], self._tilted_batches(task)))
         parts.extend(islice(more, batches - len(parts)))

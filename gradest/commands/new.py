@@ -23,7 +23,7 @@ _TEMPLATES = Path(__file__).parents[1] / "templates"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")  # at most 40, so that no line gets too long
 
 
-class Beginning(NamedTuple):
+class Scaffold(NamedTuple):
     """What is asked for: the kind of the plugin, and its name."""
 
     kind: Literal["estimator", "task"]
@@ -44,7 +44,7 @@ class Beginning(NamedTuple):
         return Template(text).substitute(name=self.name, class_name=self.class_name)
 
 
-def begin(asked: Beginning, folder: Path, registry: Registry) -> str:
+def begin(asked: Scaffold, folder: Path, registry: Registry) -> str:
     """Write the files of `asked` into the folder; returns what there is, and what to run next.
 
     Raises UsageError for a name that cannot be a plugin's, for a file that exists and for a folder
@@ -69,7 +69,7 @@ def _ill_formed(name: str) -> str:
     return ""
 
 
-def _taken(asked: Beginning, registry: Registry) -> str:
+def _taken(asked: Scaffold, registry: Registry) -> str:
     """Why the name is no longer free for a plugin's file, class and test, or nothing."""
     name, class_name = asked.name, asked.class_name
     if keyword.iskeyword(name) or keyword.iskeyword(class_name):

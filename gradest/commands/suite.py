@@ -11,7 +11,7 @@ import torch
 
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring.schedule import FEWEST
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.report import failed_controls, page_of, read, rebuild, show, summary
 from gradest.running.cells import Cell, labels
 from gradest.running.folder import alone_in
@@ -52,11 +52,11 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
     )
     cells = suite.only(options.only_tasks, options.only_estimators)
     folder = options.out or Path("results") / suite.name
-    shipment = Shipment.of(options.plugin)
+    bundle = PluginBundle.of(options.plugin)
     if options.dry_run:
-        return _dry_run(cells, folder, registry, shipment, options)
+        return _dry_run(cells, folder, registry, bundle, options)
     started = datetime.now(UTC)
-    prepare(cells, registry, shipment)
+    prepare(cells, registry, bundle)
     refuse_foreign(folder, options.fresh)
     with alone_in(folder):
         with quietly(options.quiet):
@@ -65,7 +65,7 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
                 cells,
                 folder,
                 registry,
-                shipment,
+                bundle,
                 Workers(
                     options.jobs, options.backend, options.scheduler, suite.settings.cell_timeout
                 ),
@@ -84,7 +84,7 @@ def _dry_run(
     cells: Sequence[Cell],
     folder: Path,
     registry: Registry,
-    shipment: Shipment,
+    bundle: PluginBundle,
     options: argparse.Namespace,
 ) -> int:
     kept = {} if options.fresh else finished(folder / "journal.jsonl")
@@ -97,7 +97,7 @@ def _dry_run(
             state = "cached"
         else:
             try:
-                seconds = seconds_expected(cell, registry, shipment)
+                seconds = seconds_expected(cell, registry, bundle)
                 total, longest = total + seconds, max(longest, seconds)
                 status, state = "ok", f"{seconds:.1f} s"
             except Inapplicable as error:

@@ -19,7 +19,7 @@ from gradest.knobs import build
 from gradest.measuring.monte_carlo_truth import DEFAULT, ReferencePrecision
 from gradest.measuring.truth import Reference
 from gradest.process_state import Code, Settings, changes
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.running.cells import Cell, EstimatorCell, canonical, foreign, labels
 from gradest.running.folder import alone_in
 from gradest.running.journal import Journal, Record, append_if_shared
@@ -41,7 +41,7 @@ def run(
     cells: Sequence[Cell],
     folder: Path,
     registry: Registry,
-    shipment: Shipment,
+    bundle: PluginBundle,
     workers: Workers,
     precision: ReferencePrecision = DEFAULT,
     fresh: bool = False,
@@ -63,7 +63,7 @@ def run(
             _remove(folder / UNFINISHED)
             _remove(folder / NETWORKS)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
-        truths = references(measuring, precision, journal, registry, shipment, workers)
+        truths = references(measuring, precision, journal, registry, bundle, workers)
         kept = finished(journal.path)
         missing = [c for c in cells if _lacks(kept.get(c.key), truths.get(c.key))]
         if missing:
@@ -74,7 +74,7 @@ def run(
             with (
                 display("measuring", len(missing), workers.jobs, done, running) as shown,
                 closing(
-                    _records(missing, registry, shipment, journal, workers, truths, under_way)
+                    _records(missing, registry, bundle, journal, workers, truths, under_way)
                 ) as records,
             ):
                 for record in records:
@@ -84,10 +84,10 @@ def run(
                     shown.done(named[record["key"]], record["status"], record["reason"])
         _tidy(folder, cells)
         if timed:
-            _time_all(measuring, journal, registry, shipment, workers.timeout)
+            _time_all(measuring, journal, registry, bundle, workers.timeout)
 
 
-def prepare(cells: Sequence[Cell], registry: Registry, shipment: Shipment) -> None:
+def prepare(cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> None:
     """Let every task fetch what it needs.
 
     Raises UsageError where that is not to be had; whatever else a task raises is left to its cells.
@@ -102,36 +102,36 @@ def prepare(cells: Sequence[Cell], registry: Registry, shipment: Shipment) -> No
         if built_in(task):
             build(task, cell.task_knobs).prepare()
         elif task.prepare is not Task.prepare:
-            job = Job(cell.key, _prepare, (cell.task, cell.task_knobs, shipment), alone=True)
+            job = Job(cell.key, _prepare, (cell.task, cell.task_knobs, bundle), alone=True)
             with suppress(Failed):  # each of its cells asks for the same and fails with it
                 in_own_process(job, None)
 
 
-def _prepare(task: str, knobs: Mapping[str, Any], shipment: Shipment) -> None:
-    build(shipment.registry(frozenset([task])).task(task), knobs).prepare()
+def _prepare(task: str, knobs: Mapping[str, Any], bundle: PluginBundle) -> None:
+    build(bundle.registry(frozenset([task])).task(task), knobs).prepare()
 
 
-def seconds_expected(cell: Cell, registry: Registry, shipment: Shipment) -> float:
+def seconds_expected(cell: Cell, registry: Registry, bundle: PluginBundle) -> float:
     """How long the cell will take, from a short trial.  Raises Inapplicable, and Failed for code
     from outside the catalogue that fails."""
     if not foreign(cell, registry):
         return cell.expected_seconds(registry)
-    return in_own_process(Job(cell.key, _expected_seconds, (cell, shipment), alone=True), None)
+    return in_own_process(Job(cell.key, _expected_seconds, (cell, bundle), alone=True), None)
 
 
-def _expected_seconds(cell: Cell, shipment: Shipment) -> float:
-    return cell.expected_seconds(shipment.registry(cell.names))
+def _expected_seconds(cell: Cell, bundle: PluginBundle) -> float:
+    return cell.expected_seconds(bundle.registry(cell.names))
 
 
 def measure_cell(
-    cell: Cell, shipment: Shipment, journal: str, journal_id: str, truth: Record | None = None
+    cell: Cell, bundle: PluginBundle, journal: str, journal_id: str, truth: Record | None = None
 ) -> Record:
     """One cell's record, written to the journal here if this machine sees it.
 
     `truth` is the record of the reference, where one stands for the truth.  Whatever goes wrong
     inside the cell becomes part of its record: the others must go on.
     """
-    record = _record(cell, shipment, Path(journal).parent, truth)
+    record = _record(cell, bundle, Path(journal).parent, truth)
     written = append_if_shared(Path(journal), journal_id, record)
     if record["status"] == "ok":
         _remove(own_folder(Path(journal).parent, cell.key))
@@ -139,7 +139,7 @@ def measure_cell(
 
 
 def measure_foreign_cell(
-    cell: Cell, shipment: Shipment, folder: str, truth: Record | None
+    cell: Cell, bundle: PluginBundle, folder: str, truth: Record | None
 ) -> Record:
     """The record of a cell with code from outside the catalogue; for a process of its own.
 
@@ -147,7 +147,7 @@ def measure_foreign_cell(
     changed what numbers rely on has failed, even if its numbers look well.
     """
     settings, code = Settings.take(), Code.take()
-    record = _record(cell, shipment, Path(folder), truth)
+    record = _record(cell, bundle, Path(folder), truth)
     if changed := changes(settings, code):
         reason = f"its code {changed}, on which numbers rely"
         if record["status"] == "failed":  # with an error that may come from just that
@@ -157,10 +157,10 @@ def measure_foreign_cell(
     return {**record, "written": False}
 
 
-def _record(cell: Cell, shipment: Shipment, folder: Path, truth: Record | None) -> Record:
+def _record(cell: Cell, bundle: PluginBundle, folder: Path, truth: Record | None) -> Record:
     torch.set_num_threads(1)
     start = time.perf_counter()
-    outcome = _outcome(cell, shipment, folder, truth)
+    outcome = _outcome(cell, bundle, folder, truth)
     return {**_identity(cell, truth), **outcome, "elapsed": time.perf_counter() - start}
 
 
@@ -173,10 +173,12 @@ def _without_result(cell: Cell, truth: Record | None, reason: str) -> Record:
     return {**_identity(cell, truth), "status": "failed", "reason": reason, "written": False}
 
 
-def _outcome(cell: Cell, shipment: Shipment, folder: Path, truth: Record | None) -> dict[str, Any]:
+def _outcome(
+    cell: Cell, bundle: PluginBundle, folder: Path, truth: Record | None
+) -> dict[str, Any]:
     try:
         reference = truth and Reference.from_json(truth["reference"])
-        payload = cell.outcome(shipment.registry(cell.names), folder, reference)
+        payload = cell.outcome(bundle.registry(cell.names), folder, reference)
         return {"status": "ok", "reason": "", **payload}
     except Inapplicable as error:
         return {"status": "skipped", "reason": message_of(error)}
@@ -190,7 +192,7 @@ def _outcome(cell: Cell, shipment: Shipment, folder: Path, truth: Record | None)
 def _records(
     cells: Sequence[Cell],
     registry: Registry,
-    shipment: Shipment,
+    bundle: PluginBundle,
     journal: Journal,
     workers: Workers,
     truths: Mapping[str, Record],
@@ -201,9 +203,9 @@ def _records(
 
     def job(cell: Cell) -> Job:
         if foreign(cell, registry):
-            told = (cell, shipment, str(path.parent), truths.get(cell.key))
+            told = (cell, bundle, str(path.parent), truths.get(cell.key))
             return Job(cell.key, measure_foreign_cell, told, alone=True)
-        told = (cell, shipment, str(path), journal.id, truths.get(cell.key))
+        told = (cell, bundle, str(path), journal.id, truths.get(cell.key))
         return Job(cell.key, measure_cell, told, alone=False)
 
     by_key = {cell.key: cell for cell in cells}
@@ -249,7 +251,7 @@ def _time_all(
     cells: Sequence[MeasuringCell],
     journal: Journal,
     registry: Registry,
-    shipment: Shipment,
+    bundle: PluginBundle,
     timeout: float | None,
 ) -> None:
     records = finished(journal.path)
@@ -261,7 +263,7 @@ def _time_all(
     if not untimed:
         return
     with display("timing", len(untimed) * ROUNDS, 1) as shown:
-        timed = time_cells(untimed, registry, shown.advance, shipment, timeout)
+        timed = time_cells(untimed, registry, shown.advance, bundle, timeout)
     for cell, samples in zip(untimed, timed, strict=True):
         journal.append({"kind": "seconds", "key": cell.key, "samples": samples})
 

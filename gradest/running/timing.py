@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from gradest.contracts import built_in
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry, Shipment
+from gradest.registry import PluginBundle, Registry
 from gradest.running.cells import foreign
 from gradest.running.clock import seconds_of
 from gradest.running.measuring_cell import MeasuringCell
@@ -30,7 +30,7 @@ def time_cells(
     cells: Sequence[MeasuringCell],
     registry: Registry,
     advance: Callable[[], None],
-    shipment: Shipment,
+    bundle: PluginBundle,
     timeout: float | None,
 ) -> list[list[float]]:
     """Seconds per estimate of each cell in each round; `advance` is called at every step.
@@ -47,7 +47,7 @@ def time_cells(
             if foreign(cell, registry):
                 plugins = _plugins(cell, registry)
                 if plugins not in elsewhere:
-                    elsewhere[plugins] = processes.enter_context(_Elsewhere(shipment, timeout))
+                    elsewhere[plugins] = processes.enter_context(_Elsewhere(bundle, timeout))
                 timers.append(_guarded(cell, elsewhere[plugins].timer))
             else:
                 timers.append(_guarded(cell, lambda cell: _timer(cell, registry)))
@@ -109,8 +109,8 @@ def _timer(cell: MeasuringCell, registry: Registry) -> _Timer:
 class _Elsewhere:
     """Timers in a process of their own; once that has died, none gives a time."""
 
-    def __init__(self, shipment: Shipment, timeout: float | None) -> None:
-        self._shipment, self._timeout = shipment, timeout
+    def __init__(self, bundle: PluginBundle, timeout: float | None) -> None:
+        self._bundle, self._timeout = bundle, timeout
         self._process: Process | None = None
         self._dead: Died | None = None
 
@@ -122,7 +122,7 @@ class _Elsewhere:
         self._process.close()
 
     def timer(self, cell: MeasuringCell) -> _Timer:
-        number = self._call(_begin, cell, self._shipment)
+        number = self._call(_begin, cell, self._bundle)
         return lambda: self._call(_go_on, number)
 
     def _call(self, call: Callable[..., float], *arguments: object) -> float:
@@ -139,9 +139,9 @@ class _Elsewhere:
 _timers: list[_Timer] = []  # of a process that only times
 
 
-def _begin(cell: MeasuringCell, shipment: Shipment) -> int:
+def _begin(cell: MeasuringCell, bundle: PluginBundle) -> int:
     """The number of a new timer in this process."""
-    _timers.append(_timer(cell, shipment.registry(cell.names)))
+    _timers.append(_timer(cell, bundle.registry(cell.names)))
     return len(_timers) - 1
 
 

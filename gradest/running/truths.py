@@ -19,7 +19,7 @@ from gradest.measuring.monte_carlo_truth import (
     needs_reference,
 )
 from gradest.objectives import closed_form
-from gradest.registry import Registry, Shipment, catalogue_estimators
+from gradest.registry import PluginBundle, Registry, catalogue_estimators
 from gradest.running.cells import Keyed
 from gradest.running.journal import Journal, Record
 from gradest.running.measuring_cell import MeasuringCell
@@ -86,7 +86,7 @@ def references(
     precision: ReferencePrecision,
     journal: Journal,
     registry: Registry,
-    shipment: Shipment,
+    bundle: PluginBundle,
     workers: Workers,
 ) -> dict[str, Record]:
     """cell key -> the record of the reference that stands for the truth, where one has to.
@@ -94,13 +94,13 @@ def references(
     One whose measurement failed is shown as failed and not kept: its cells do without.
     """
     wanted = {c.key: _reference_cell(c, precision) for c in cells}
-    unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, shipment, workers)
+    unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, bundle, workers)
     asked = {key: r for key, r in wanted.items() if unknown[r.key]}
     found = _recorded(journal)
     missing = {c.key: c for c in asked.values() if c.key not in found}
     if missing:
         jobs = [
-            Job(key, _measured, (each, shipment), _foreign(each, registry))
+            Job(key, _measured, (each, bundle), _foreign(each, registry))
             for key, each in missing.items()
         ]
         under_way = UnderWay()
@@ -125,7 +125,7 @@ def references(
     return {key: found[c.key] for key, c in asked.items() if c.key in found}
 
 
-def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
+def _measured(cell: ReferenceCell, bundle: PluginBundle) -> Record:
     """A reference; without one, but with the reason, where measuring it failed.
 
     It fails where no estimator of the catalogue applies, or where the task raises.
@@ -133,7 +133,7 @@ def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
     torch.set_num_threads(1)
     precision = ReferencePrecision(**cell.precision)
     try:
-        task = _task(cell, shipment)
+        task = _task(cell, bundle)
         found = measure_reference(
             task, precision, seed=cell.draw_seed, device=cell.device, progress=False
         )
@@ -143,7 +143,7 @@ def _measured(cell: ReferenceCell, shipment: Shipment) -> Record:
 
 
 def _unknown_truths(
-    cells: Mapping[str, ReferenceCell], registry: Registry, shipment: Shipment, workers: Workers
+    cells: Mapping[str, ReferenceCell], registry: Registry, bundle: PluginBundle, workers: Workers
 ) -> dict[str, bool]:
     """key -> whether that task's truth is unknown.
 
@@ -151,7 +151,7 @@ def _unknown_truths(
     """
     own = [c for c in cells.values() if not _foreign(c, registry)]
     jobs = [
-        Job(key, _asked_by_name, (c, shipment), alone=True)
+        Job(key, _asked_by_name, (c, bundle), alone=True)
         for key, c in cells.items()
         if _foreign(c, registry)
     ]
@@ -164,12 +164,12 @@ def _foreign(cell: ReferenceCell, registry: Registry) -> bool:
     return not built_in(registry.task(cell.task))
 
 
-def _task(cell: ReferenceCell, shipment: Shipment) -> Task:
-    return build(shipment.registry(frozenset([cell.task])).task(cell.task), cell.task_knobs)
+def _task(cell: ReferenceCell, bundle: PluginBundle) -> Task:
+    return build(bundle.registry(frozenset([cell.task])).task(cell.task), cell.task_knobs)
 
 
-def _asked_by_name(cell: ReferenceCell, shipment: Shipment) -> bool:
-    return _unknown(_task(cell, shipment))
+def _asked_by_name(cell: ReferenceCell, bundle: PluginBundle) -> bool:
+    return _unknown(_task(cell, bundle))
 
 
 def _unknown(task: Task) -> bool:
