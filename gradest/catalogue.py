@@ -1,4 +1,4 @@
-"""The catalogue as text, Markdown and BibTeX, read off the classes and their files' docstrings."""
+"""The catalogue as text, Markdown and BibTeX, from the classes and their module docstrings."""
 
 import math
 import textwrap
@@ -13,19 +13,19 @@ from gradest.registry import Registry
 from gradest.running.suite import suite_names
 
 _WIDTH = 100
-# What a biased method is right for; in each latent, the others being given.
+# degree -> the functions for which a biased method is unbiased, in each latent given the others.
 _DEGREES = {1: "affine f", 2: "quadratic f", math.inf: "every f"}
-_COLUMNS = ("name", "what it is", "unbiased", "needs", "binary only", "evaluations of f", "source")
+_COLUMNS = ("name", "description", "unbiased", "needs", "binary only", "evaluations of f", "source")
 
 
 def listing(registry: Registry) -> str:
-    """Every estimator, task and suite: name, one line, traits, knobs, reference."""
+    """Every estimator and task with its description, traits, knobs and reference; every suite."""
     return "\n".join(
         [
             "Estimators",
-            *(_entry(found, _traits(found)) for found in _sorted(registry.estimators)),
+            *(_entry(cls, _traits(cls)) for cls in _sorted(registry.estimators)),
             "\nTasks",
-            *(_entry(found, []) for found in _sorted(registry.tasks)),
+            *(_entry(cls, []) for cls in _sorted(registry.tasks)),
             "\nSuites",
             *(f"  {name}" for name in suite_names()),
         ]
@@ -33,14 +33,14 @@ def listing(registry: Registry) -> str:
 
 
 def markdown(registry: Registry) -> str:
-    """A table of the estimators, with links to arXiv."""
-    rows = [_row(found) for found in _sorted(registry.estimators)]
+    """A Markdown table of the estimators with links to arXiv."""
+    rows = [_row(cls) for cls in _sorted(registry.estimators)]
     return table(_COLUMNS, rows, left=len(_COLUMNS))
 
 
 def bibtex(registry: Registry) -> str:
-    """What the estimators cite."""
-    cited = {found.name: _citation(found) for found in _sorted(registry.estimators)}
+    """The references of the estimators as BibTeX."""
+    cited = {cls.name: _citation(cls) for cls in _sorted(registry.estimators)}
     return references.bibtex({name: text for name, text in cited.items() if text})
 
 
@@ -48,17 +48,17 @@ def _sorted(members: dict[str, type]) -> list[type]:
     return [members[name] for name in sorted(members)]
 
 
-def _entry(found: type, traits: list[str]) -> str:
-    lines = [f"  {found.name}: {headline(found)}"]
-    knobs = knob_types(found)
+def _entry(cls: type, traits: list[str]) -> str:
+    lines = [f"  {cls.name}: {headline(cls)}"]
+    knobs = knob_types(cls)
     if traits:
         lines.append(_indented("; ".join(traits)))
     if knobs:
-        defaults = knob_defaults(found)
-        shown = ", ".join(f"{k}={defaults[k]!r}" if k in defaults else k for k in knobs)
-        lines.append(f"      knobs: {shown}")
-    if cited := _citation(found):
-        lines.append(_indented(cited))
+        defaults = knob_defaults(cls)
+        listed = ", ".join(f"{k}={defaults[k]!r}" if k in defaults else k for k in knobs)
+        lines.append(f"      knobs: {listed}")
+    if reference := _citation(cls):
+        lines.append(_indented(reference))
     return "\n".join(lines)
 
 
@@ -66,61 +66,62 @@ def _indented(text: str) -> str:
     return textwrap.indent(textwrap.fill(text, _WIDTH - 6), "      ")
 
 
-def _traits(found: type[Estimator]) -> list[str]:
-    evaluations = _evaluations(found)
+def _traits(cls: type[Estimator]) -> list[str]:
+    evaluations = _evaluations(cls)
     return [
-        "unbiased" if found.unbiased else f"biased{_exception(found)}",
-        _needs(found),
-        *([f"{_only(found)} only"] if found.categories else []),
-        *([f"K^N ≤ {found.outcomes:,}"] if found.outcomes else []),
+        "unbiased" if cls.unbiased else f"biased{_exception(cls)}",
+        _needs(cls),
+        *([f"{_only(cls)} only"] if cls.categories else []),
+        *([f"K^N ≤ {cls.outcomes:,}"] if cls.outcomes else []),
         *([f"evaluations of f: {evaluations}"] if evaluations else []),
-        *([f"adapts ({found.adapt_steps} steps)"] if found.adapt_steps else []),
-        *([f"laws: {', '.join(sorted(found.laws))}"] if found.laws else []),
+        *([f"adapts ({cls.adapt_steps} steps)"] if cls.adapt_steps else []),
+        *([f"laws: {', '.join(sorted(cls.laws))}"] if cls.laws else []),
     ]
 
 
-def _row(found: type[Estimator]) -> list[str]:
+def _row(cls: type[Estimator]) -> list[str]:
     return [
-        f"`{found.name}`",
-        escape(headline(found)),
-        "yes" if found.unbiased else "no" if found.limit else _DEGREES.get(found.degree, "no"),
-        escape(_needs(found)),
-        "yes" if found.categories == 2 else escape(_only(found)),
-        escape(_evaluations(found)),
-        references.markdown(_citation(found), short=True),
+        f"`{cls.name}`",
+        escape(headline(cls)),
+        "yes" if cls.unbiased else "no" if cls.limit else _DEGREES.get(cls.degree, "no"),
+        escape(_needs(cls)),
+        "yes" if cls.categories == 2 else escape(_only(cls)),
+        escape(_evaluations(cls)),
+        references.markdown(_citation(cls), short=True),
     ]
 
 
-def _exception(found: type[Estimator]) -> str:
-    """Where a biased method is right, be it in a limit."""
-    right = _DEGREES.get(found.degree)
-    if not right or not found.limit:
-        return f", but not for {right}" if right else ""
-    near = ", ".join(f"{knob} = {value!r}" for knob, value in found.limit.items())
-    return f", but for {right} less and less towards {near}"
+def _exception(cls: type[Estimator]) -> str:
+    """The functions for which a biased method is unbiased, exactly or in a limit."""
+    functions = _DEGREES.get(cls.degree)
+    if not functions or not cls.limit:
+        return f", except for {functions}" if functions else ""
+    limit = ", ".join(f"{knob} = {value!r}" for knob, value in cls.limit.items())
+    return f"; for {functions} the bias vanishes towards {limit}"
 
 
-def _needs(found: type[Estimator]) -> str:
-    return "relaxes f" if found.relaxes else "uses f'" if found.differentiates else "black box"
+def _needs(cls: type[Estimator]) -> str:
+    return "relaxes f" if cls.relaxes else "uses f'" if cls.differentiates else "black box"
 
 
-def _only(found: type[Estimator]) -> str:
-    return f"K = {found.categories}" if found.categories else ""
+def _only(cls: type[Estimator]) -> str:
+    return f"K = {cls.categories}" if cls.categories else ""
 
 
-def _evaluations(found: type[Estimator]) -> str:
-    return formula.shown(found.evaluations, found.__name__) if found.evaluations else ""
+def _evaluations(cls: type[Estimator]) -> str:
+    return formula.notation(cls.evaluations, cls.__name__) if cls.evaluations else ""
 
 
-def _citation(found: type) -> str:
-    """Raises PluginError where an estimator of the catalogue's own cites what cannot be read.
+def _citation(cls: type) -> str:
+    """The reference in the module docstring.
 
-    Tasks say in prose what they take from a paper.
+    Raises PluginError if a built-in estimator cites a reference that cannot be parsed.  Tasks are
+    exempt, since they describe in prose which part of a paper they use.
     """
-    text = citation(found)
-    if text and built_in(found) and issubclass(found, Estimator):
+    text = citation(cls)
+    if text and built_in(cls) and issubclass(cls, Estimator):
         try:
             references.parse(text)
         except PluginError as error:
-            raise PluginError(f"{found.name}: {error}") from None
+            raise PluginError(f"{cls.name}: {error}") from None
     return text

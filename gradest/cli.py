@@ -1,9 +1,13 @@
 """The command line.
 
-Exit status: 0 all ran; 1 some cell or control failed, no cell gave a finite number, a part of the
-report could not be made, a file could not be written, a plugin was rejected, or a run got worse, or
-nothing was compared, where --fail-on-regression was to tell; 2 the call was wrong; 130 interrupted
-by Ctrl-C; 143 ended by SIGTERM.
+Exit status:
+
+- 0: everything ran
+- 1: a cell or a control failed, no cell gave a finite number, a part of the report or a file could
+  not be written, a plugin was rejected, or --fail-on-regression found a regression or nothing to
+  compare
+- 2: the command line or one of its input files is invalid
+- 130, 143: interrupted by Ctrl-C, terminated by SIGTERM
 """
 
 import argparse
@@ -21,7 +25,7 @@ from pydantic import ValidationError
 
 from gradest import __version__, catalogue
 from gradest.commands.check import check
-from gradest.commands.new import Scaffold, begin
+from gradest.commands.new import Scaffold, write_plugin
 from gradest.commands.report import report_on
 from gradest.commands.suite import run_suite
 from gradest.errors import UsageError
@@ -35,8 +39,8 @@ from gradest.text import in_a_line, shortened
 
 _MOST_JOBS = 1024
 
-# The modes that an option belongs to; in any other it would be passed over without a word.
-_BELONGS = {
+# option -> the commands that read it; any other command would silently ignore it.
+_COMMANDS_OF_OPTION = {
     "only_tasks": ("suite",),
     "only_estimators": ("suite",),
     "plugin": ("suite", "list", "check", "new"),
@@ -56,17 +60,17 @@ _BELONGS = {
     "bibtex": ("list",),
     "fail_on_regression": ("report",),
 }
-_MODES = {
+_COMMANDS = {
     "suite": "--suite",
     "list": "--list",
     "check": "--check",
     "report": "--report",
     "new": "--new-...",
 }
-# Kept apart from the parser, which then tells what was given from what was not.
+# The parser itself has no defaults: only so can `parse` see which options the user has set.
 _DEFAULTS: dict[str, Any] = {
-    **dict.fromkeys(_MODES),
-    **dict.fromkeys(_BELONGS),
+    **dict.fromkeys(_COMMANDS),
+    **dict.fromkeys(_COMMANDS_OF_OPTION),
     "only_tasks": [],
     "only_estimators": [],
     "plugin": [],
@@ -81,10 +85,11 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def run() -> NoReturn:
-    """The console script."""
+    """Entry point of the console script."""
     status = main()
     if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
-        # Threads that still compute are not waited for, and abort an interpreter that ends.
+        # sys.exit would not wait for threads that still compute, and they would crash the
+        # interpreter while it shuts down.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
@@ -94,7 +99,7 @@ def run() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without α must not end a run
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show α must not end a run
             stream.reconfigure(errors="replace")
     try:
         with terminable():
@@ -102,14 +107,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print("interrupted: a run keeps its finished cells, run it again to go on", file=sys.stderr)
+        print(
+            "interrupted: finished cells are kept; run the suite again to resume", file=sys.stderr
+        )
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 
@@ -119,7 +126,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """Stores a value, and refuses to do so a second time: which one counts would be a guess."""
+    """Stores a value and rejects a second one, since it would be unclear which one counts."""
 
     def __call__(
         self,
@@ -129,140 +136,197 @@ class _Once(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         if hasattr(namespace, self.dest):
-            parser.error(f"argument {option_string}: given twice")
+            parser.error(f"argument {option_string}: expected at most once, got it twice")
         setattr(namespace, self.dest, values)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="gradest",
-        description="Measures the bias, variance and cost of gradient estimators for discrete "
-        "latent variables, each with its uncertainty.",
+        usage="%(prog)s COMMAND [options]",
+        description="Measure the bias, variance and cost of gradient estimators for discrete "
+        "latent variables, each with its statistical uncertainty.",
+        epilog="Exit status: 0 success; 1 a cell, control or plugin failed, or a regression was "
+        "found; 2 invalid command line or input file; 130 interrupted.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     parser.register("action", None, _Once)
     parser.add_argument("--version", action="version", version=f"gradest {__version__}")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--suite", metavar="NAME|FILE", type=_name, help="run a suite, or go on with it"
+    _add_commands(parser)
+    _add_shared_options(parser.add_argument_group("options of several commands"))
+    _add_suite_options(parser.add_argument_group("options of --suite"))
+    group = parser.add_argument_group("options of --list")
+    formats = group.add_mutually_exclusive_group()
+    formats.add_argument(
+        "--markdown", action="store_true", help="print the estimators as a Markdown table"
     )
-    what.add_argument("--list", action="store_true", help="estimators, tasks and suites")
-    what.add_argument(
+    formats.add_argument(
+        "--bibtex", action="store_true", help="print the references of the estimators as BibTeX"
+    )
+    group = parser.add_argument_group("options of --report")
+    group.add_argument(
+        "--fail-on-regression",
+        action="store_true",
+        help="exit with status 1 if a run is worse than the first one",
+    )
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("commands (exactly one is required)")
+    commands = group.add_mutually_exclusive_group(required=True)
+    commands.add_argument(
+        "--suite", metavar="NAME|FILE", type=_name, help="run or resume a suite, built in or YAML"
+    )
+    commands.add_argument(
+        "--list", action="store_true", help="list the available estimators, tasks and suites"
+    )
+    commands.add_argument(
         "--check",
         metavar="NAME|FILE",
         type=_name,
-        help="certify a plugin (exit status 1: rejected)",
+        help="test an estimator or task against its contract and its claims",
     )
-    what.add_argument(
+    commands.add_argument(
         "--report",
         metavar="DIR",
         type=_path,
         nargs="+",
-        help="rebuild the report of a run, or compare runs with the first",
+        help="rebuild the report of a run, or compare several runs with the first one",
     )
     for kind in ("estimator", "task"):
-        what.add_argument(
+        commands.add_argument(
             f"--new-{kind}",
             dest="new",
             metavar="NAME",
             type=partial(Scaffold, kind),
-            help=f"begin a plugin: NAME.py, its test and a suite with the {kind} in it",
+            help=f"create a plugin for a new {kind}: NAME.py, its test and a suite",
         )
-    parser.add_argument(
-        "--fail-on-regression", action="store_true", help="--report: exit status 1 if it got worse"
-    )
-    as_what = parser.add_mutually_exclusive_group()
-    as_what.add_argument("--markdown", action="store_true", help="--list estimators as a table")
-    as_what.add_argument("--bibtex", action="store_true", help="--list what estimators cite")
-    parser.add_argument("--only-tasks", metavar="GLOB", nargs="+")
-    parser.add_argument("--only-estimators", metavar="GLOB", nargs="+")
-    parser.add_argument(
+
+
+def _add_shared_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--plugin",
         metavar="PATH",
         action="append",
         type=_name,
-        help="a file or folder; repeatable",
+        help="load estimators or tasks from a file or folder (repeatable)",
     )
-    parser.add_argument(
-        "--out", metavar="DIR", type=_path, help="default: results/<suite>; of --new-...: here"
+    group.add_argument(
+        "--out",
+        metavar="DIR",
+        type=_path,
+        help="output folder (default: results/<suite> for --suite, results/comparison for "
+        "--report, the current folder for --new-...)",
     )
-    parser.add_argument("--jobs", metavar="N", type=_whole(1, _MOST_JOBS))
-    parser.add_argument("--device", choices=("cpu", "cuda"))
-    parser.add_argument(
+
+
+def _add_suite_options(group: argparse._ArgumentGroup) -> None:
+    for kind in ("tasks", "estimators"):
+        group.add_argument(
+            f"--only-{kind}",
+            metavar="GLOB",
+            nargs="+",
+            help=f"run only the {kind} whose names match a glob",
+        )
+    group.add_argument(
         "--seed",
         metavar="N",
-        type=_whole(INTEGERS[0], INTEGERS[-1]),
-        help="instead of the suite's seeds",
+        type=_integer(INTEGERS[0], INTEGERS[-1]),
+        help="random seed (overrides the seeds of the suite)",
     )
-    amount = parser.add_mutually_exclusive_group()
+    amount = group.add_mutually_exclusive_group()
     amount.add_argument(
         "--replicates",
         metavar="N",
-        type=_whole(1, MOST_REPLICATES),
-        help="instead of the suite's",
+        type=_integer(1, MOST_REPLICATES),
+        help="number of gradient estimates per cell (overrides the suite)",
     )
     amount.add_argument(
         "--precision",
         metavar="KEY=VALUE,...",
         type=_precision,
-        help="half-widths to reach: variance=0.02,bias=0.005,max_replicates=1000000,max_seconds=60",
+        help="relative half-widths of the intervals to reach (overrides the suite), for example "
+        "variance=0.02,bias=0.005; max_replicates and max_seconds limit the effort",
     )
-    parser.add_argument(
-        "--steps", metavar="N", type=_whole(1, MOST_STEPS), help="of training, likewise"
+    group.add_argument(
+        "--steps",
+        metavar="N",
+        type=_integer(1, MOST_STEPS),
+        help="number of training steps (overrides the suite)",
     )
-    parser.add_argument("--fresh", action="store_true", help="measure every cell again")
-    parser.add_argument("--dry-run", action="store_true", help="show the cells, run nothing")
-    parser.add_argument(
+    group.add_argument(
+        "--device", choices=("cpu", "cuda"), help="device to compute on (default: cpu)"
+    )
+    group.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_integer(1, _MOST_JOBS),
+        help="number of cells measured in parallel (default: number of CPU cores)",
+    )
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="joblib backend (default: loky, processes on this machine)",
+    )
+    group.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        type=_nonempty,
+        help="address of a running Dask scheduler, for --backend dask",
+    )
+    group.add_argument(
+        "--fresh", action="store_true", help="discard the recorded cells and measure all again"
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="print the cells and their run times, run nothing"
+    )
+    group.add_argument(
         "--quiet",
         action="store_true",
-        help="of a run say only what failed, cells and controls, and where the report is",
+        help="print only failed cells, failed controls and the path of the report",
     )
-    parser.add_argument("--backend", choices=BACKENDS, help="processes, joblib's threads or Dask")
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", type=_word, help="of a running Dask cluster"
-    )
-    return parser
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `least` to `most`."""
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    """An argument type for integers from `least` to `most`."""
 
-    def read(text: str) -> int:
+    def parse_integer(text: str) -> int:
+        expected = f"expected an integer from {least} to {most}"
         try:
             number = int(text)
         except ValueError:
-            told = f"{shortened(text)} is no whole number"
-            raise argparse.ArgumentTypeError(told) from None
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{shortened(number)} is less than {least}")
-        if number > most:
-            raise argparse.ArgumentTypeError(f"{shortened(number)} is more than {most}")
+            raise argparse.ArgumentTypeError(f"{expected}, got {shortened(text)}") from None
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{expected}, got {shortened(number)}")
         return number
 
-    return read
+    return parse_integer
 
 
-def _word(text: str) -> str:
+def _nonempty(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("is empty")
+        raise argparse.ArgumentTypeError("expected a value, got an empty string")
     return text
 
 
 def _name(text: str) -> str:
-    """A name or a path, as far as the system and a report can hold it."""
-    _word(text)
+    """A name or a path that the operating system and a report can represent."""
+    _nonempty(text)
     try:
         text.encode()
         os.stat(text)
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{shortened(text)} is no UTF-8") from None
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{shortened(text)} cannot be a path") from None
+        message = f"expected a path in UTF-8, got {shortened(text)}"
+        raise argparse.ArgumentTypeError(message) from None
+    except ValueError:  # a null character
+        message = f"expected a name or a path, got {shortened(text)}"
+        raise argparse.ArgumentTypeError(message) from None
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
-            told = f"{shortened(text)}: {error.strerror}"
-            raise argparse.ArgumentTypeError(told) from None
+            message = f"invalid path {shortened(text)}: {error.strerror}"
+            raise argparse.ArgumentTypeError(message) from None
     return text
 
 
@@ -271,45 +335,49 @@ def _path(text: str) -> Path:
 
 
 def _precision(text: str) -> Precision:
-    """Raises ArgumentTypeError naming the key that is wrong and what is possible."""
-    given: dict[str, str] = {}
-    known = ", ".join(Precision.model_fields)
+    """Raises ArgumentTypeError that names the invalid key and the available ones."""
+    values: dict[str, str] = {}
+    available = ", ".join(Precision.model_fields)
     for part in text.split(","):
         key, _, value = part.partition("=")
-        if key in given:
-            told = f"{shortened(key)} stands twice; each once: {known}"
-            raise argparse.ArgumentTypeError(told)
-        given[key] = value
+        if key in values:
+            message = f"expected each key at most once, got {shortened(key)} twice"
+            raise argparse.ArgumentTypeError(f"{message}; available: {available}")
+        values[key] = value
     try:
-        asked = Precision.model_validate(given, strict=False)
+        precision = Precision.model_validate(values, strict=False)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = "".join(f"{key}: " for key in problem["loc"][:1])  # nowhere, of what is missing
-        raise argparse.ArgumentTypeError(
-            f"{where}{problem['msg'].lower()}; known: {known}"
-        ) from None
-    if asked.max_replicates > MOST_REPLICATES:
-        told = f"max_replicates: {shortened(asked.max_replicates)} is more than {MOST_REPLICATES}"
-        raise argparse.ArgumentTypeError(told)
-    return asked
+        key = next(iter(problem["loc"]), None)  # a missing target has no location
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key {shortened(key)}"
+        elif key is None:
+            message = problem["msg"]
+        else:
+            message = f"{key}: {problem['msg'].lower()}, got {shortened(values[key])}"
+        raise argparse.ArgumentTypeError(f"{message}; available: {available}") from None
+    if precision.max_replicates > MOST_REPLICATES:
+        number = shortened(precision.max_replicates)
+        message = f"max_replicates: expected at most {MOST_REPLICATES}, got {number}"
+        raise argparse.ArgumentTypeError(message)
+    return precision
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of a command line, with the defaults of what was not given.
+    """The options of a command line, completed by the defaults.
 
-    Raises UsageError for an option that does not belong to the mode, SystemExit for whatever else
-    is wrong.
+    Raises UsageError for an option that the command does not take, and SystemExit for any other
+    mistake.
     """
-    given = _parser().parse_args(arguments)
-    mode = next(name for name in _MODES if hasattr(given, name))
-    for name, modes in _BELONGS.items():
-        if hasattr(given, name) and mode not in modes:
-            named = [_MODES[each] for each in modes]
-            where = " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
-            raise UsageError(
-                f"--{name.replace('_', '-')} goes with {where}, not with {_MODES[mode]}"
-            )
-    return argparse.Namespace(**{**_DEFAULTS, **vars(given)})
+    options = _parser().parse_args(arguments)
+    command = next(name for name in _COMMANDS if hasattr(options, name))
+    for option, commands in _COMMANDS_OF_OPTION.items():
+        if hasattr(options, option) and command not in commands:
+            *others, last = (_COMMANDS[name] for name in commands)
+            expected = f"{', '.join(others)} and {last}" if others else last
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} goes with {expected}, not with {_COMMANDS[command]}")
+    return argparse.Namespace(**{**_DEFAULTS, **vars(options)})
 
 
 def _dispatch(options: argparse.Namespace) -> int:
@@ -322,7 +390,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         print(_listing(options, registry), end="")
         return 0
     if options.new:
-        print(begin(options.new, options.out or Path(), registry))
+        print(write_plugin(options.new, options.out or Path(), registry))
         return 0
     return run_suite(options, registry)
 
@@ -330,8 +398,8 @@ def _dispatch(options: argparse.Namespace) -> int:
 def _listing(options: argparse.Namespace, registry: Registry) -> str:
     if options.bibtex:
         return catalogue.bibtex(registry)
-    show = catalogue.markdown if options.markdown else catalogue.listing
-    return f"{show(registry)}\n"
+    describe = catalogue.markdown if options.markdown else catalogue.listing
+    return f"{describe(registry)}\n"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The code that a number is computed by, as a digest: what makes a recorded row stale.
+"""Digests of the code that computes a number, which decide whether a recorded row is still valid.
 
-A digest covers modules and all that they import, from their own package and from gradest.  It is
-of their syntax trees without docstrings, so that comments, formatting and documentation do not
-count, and modules that only display results are left out: to reword or to rearrange measures
-nothing again.  Other packages that plugins import are not followed; torch's version is recorded
-beside the digest.
+A digest covers modules and everything they import from their own package and from gradest.  It is
+computed from syntax trees without docstrings, and modules that only display results are left out,
+so that changes of comments, formatting, documentation or wording do not invalidate any row.  Other
+packages that plugins import are not followed; the version of torch is recorded next to the digest.
 """
 
 import ast
@@ -17,7 +16,7 @@ from pathlib import Path
 from gradest.contracts import built_in
 
 _PACKAGE = __package__
-# They show a measurement, how far it is and what is wrong with it, and change no number.
+# Modules that display measurements, their progress and their errors, and change no number.
 DISPLAY = frozenset(
     f"{_PACKAGE}.{name}"
     for name in ("code_digest", "quantities", "text", "measuring.progress", "measuring.shown")
@@ -25,38 +24,40 @@ DISPLAY = frozenset(
 
 
 def digest_of_code(*modules: str) -> str:
-    """SHA-256 of the syntax trees of these modules, which are imported, and of all they import."""
+    """SHA-256 of the syntax trees of these imported modules and of all modules they import."""
     total = hashlib.sha256()
     for module in sorted(closure(*modules)):
-        # The name of a plugin's own package is another one wherever the plugin lies.
+        # The package name of a plugin depends on its folder, which must not count.
         name = module if _is_own(module) else module.partition(".")[2]
         total.update(f"{name} {code_of(_file(module).read_bytes())}\n".encode())
     return total.hexdigest()
 
 
 def digest_of_class(cls: type) -> str:
-    """That of a plugin's class: of its module and, for a plugin from elsewhere, of the helpers in
-    its folder, `_*.py`, whether it imports them or not.
+    """The digest of the module of an estimator or task.
+
+    For a plugin from outside the catalogue it includes all helpers in its folder, `_*.py`, whether
+    the plugin imports them or not.
     """
     helpers = [] if built_in(cls) else _helpers(cls.__module__)
     return digest_of_code(cls.__module__, *helpers)
 
 
 def closure(*modules: str) -> frozenset[str]:
-    """The modules with all that they import, directly or not."""
-    found: set[str] = set()
+    """The modules and all modules they import, directly or indirectly."""
+    reached: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in found and module not in DISPLAY and _file(module) is not None:
-            found.add(module)
+        if module not in reached and module not in DISPLAY and _file(module) is not None:
+            reached.add(module)
             waiting.extend(_imports(module))
-    return frozenset(found)
+    return frozenset(reached)
 
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    """The modules of gradest and of its own package that a module imports, anywhere in it."""
+    """The modules of gradest and of its own package that a module imports at any place."""
     tops = (_PACKAGE, module.partition(".")[0])
     tree = ast.parse(_file(module).read_bytes())
     return tuple(name for name in _imported(tree, module) if name.partition(".")[0] in tops)
@@ -72,7 +73,7 @@ def _imported(tree: ast.Module, module: str) -> Iterator[str]:
 
 
 def _absolute(node: ast.ImportFrom, module: str) -> str:
-    """The name of the module that is imported from, without leading dots."""
+    """The absolute name of the module in a `from` import."""
     if not node.level:
         return node.module or ""
     parts = module.split(".")
@@ -82,24 +83,23 @@ def _absolute(node: ast.ImportFrom, module: str) -> str:
 
 
 def _origins(module: str, name: str) -> Iterator[str]:
-    """The modules that `from module import name` takes the name from.
+    """The modules that define the name in `from module import name`.
 
-    Of a package that passes names on it is the module that defines the name: the package's other
-    modules do not count.
+    If a package re-exports the name, only the module that defines it counts.
     """
     if _file(module) is None:
         return
     if _file(f"{module}.{name}") is not None:
         yield f"{module}.{name}"
-    elif _file(module).name == "__init__.py" and name in _passed_on(module):
-        yield from _origins(*_passed_on(module)[name])
+    elif _file(module).name == "__init__.py" and name in _reexports(module):
+        yield from _origins(*_reexports(module)[name])
     else:
         yield module
 
 
 @cache
-def _passed_on(package: str) -> dict[str, tuple[str, str]]:
-    """name -> the module and the name there, of all that a package imports to pass it on."""
+def _reexports(package: str) -> dict[str, tuple[str, str]]:
+    """re-exported name -> the module that defines it, and its name there."""
     return {
         alias.asname or alias.name: (_absolute(node, package), alias.name)
         for node in ast.walk(ast.parse(_file(package).read_bytes()))
@@ -110,7 +110,7 @@ def _passed_on(package: str) -> dict[str, tuple[str, str]]:
 
 @cache
 def _file(module: str) -> Path | None:
-    """The source of a module of gradest or of a plugin's package; None where there is none."""
+    """The source file of a module of gradest or of a plugin's package; None if it has none."""
     package, _, name = module.rpartition(".")
     if not package:
         file = getattr(sys.modules.get(module), "__file__", None)
@@ -123,7 +123,7 @@ def _file(module: str) -> Path | None:
 
 
 def _folders(package: str) -> list[Path]:
-    if package in sys.modules:  # the folders of a package's plugins may lie beside it
+    if package in sys.modules:  # the folder of a plugin package need not be its parent's
         return [Path(folder) for folder in getattr(sys.modules[package], "__path__", ())]
     file = _file(package)
     return [file.parent] if file is not None and file.name == "__init__.py" else []
@@ -141,7 +141,7 @@ def _is_own(module: str) -> bool:
 
 @cache
 def code_of(source: bytes) -> str:
-    """The source without docstrings, comments and formatting."""
+    """The source code without docstrings, comments and formatting."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

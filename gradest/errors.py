@@ -1,37 +1,37 @@
-"""The errors a user can cause, and the one a measurement can end with."""
+"""Errors that users can cause, and errors of measurements."""
 
 
 class UsageError(ValueError):
-    """What was asked for is wrong: one clear line for the user, exit status 2."""
+    """An invalid request: one line for the user, exit status 2."""
 
 
 class PluginError(UsageError):
-    """A plugin that cannot be found, imported or told apart."""
+    """A plugin that cannot be found, imported or distinguished from another one."""
 
 
 class KnobError(UsageError):
-    """A knob that does not exist, or a value that it cannot take."""
+    """An unknown knob or an invalid value of a knob."""
 
 
 class SuiteError(UsageError):
-    """A suite that cannot be read; the message names file and line."""
+    """An invalid suite; the message names the file and the line."""
 
 
 class DataError(UsageError):
-    """A data set that is unknown, damaged, or missing and not to be had."""
+    """A data set that is unknown, damaged or cannot be downloaded."""
 
 
 class CostError(UsageError):
-    """A cost that breaks its contract; the message says how, and what would mend it."""
+    """A cost that violates its contract; the message says how to repair it."""
 
 
 class ContractError(UsageError):
-    """An estimator that breaks its contract, so that what is measured would not be what it says."""
+    """An estimator that violates its contract, so that its measurement would be misleading."""
 
 
 class Inapplicable(UsageError):
-    """An estimator that cannot run on a task by its nature: such a cell is skipped."""
+    """An estimator that does not apply to a task; the cell is skipped."""
 
 
 class NonFiniteGradient(ArithmeticError):
-    """A gradient or objective is NaN or infinite; averaging it away would hide a broken cell."""
+    """A NaN or infinite gradient or objective, which would make every average meaningless."""

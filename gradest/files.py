@@ -1,4 +1,4 @@
-"""Files that are whole or absent, alone and many together."""
+"""Atomic writes of single files and of groups of files."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from gradest.text import in_a_line
 if TYPE_CHECKING:
     import pandas as pd
 
-_STAGED = ".staged"  # in a folder: files on their way, not all there yet
-_COMPLETE = ".complete"  # all there: they only have to be moved to their places
-_MANIFEST = ".manifest"  # in either: the names of all files, and of those that go
-_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")  # names that write_atomically makes
+_STAGED = ".staged"  # subfolder with new files that are still being written
+_COMPLETE = ".complete"  # the same subfolder once it is complete: its files can be moved
+_MANIFEST = ".manifest"  # in the subfolder: the names of the new files and of those to delete
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")  # names of the files of write_atomically
 
 
 class Unwritable(OSError):
-    """A file that could not be written, by its name, and why, in one line."""
+    """A file that could not be written; the message names it and the reason in one line."""
 
     def __init__(self, path: Path, error: Exception) -> None:
         number = getattr(error, "errno", None)
@@ -34,14 +34,14 @@ class Unwritable(OSError):
     def __str__(self) -> str:
         return f"{self.path}: cannot be written: {self.strerror}"
 
-    def __reduce__(self) -> tuple[Any, ...]:  # workers send it to the run
+    def __reduce__(self) -> tuple[Any, ...]:  # so that workers can send it to the run
         return Unwritable, (self.path, OSError(self.errno, self.strerror))
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path and move the result into place: whole or not at all.
+    """Call `write` with a temporary path and move the complete file into place.
 
-    Raises OSError, naming the file, where that is not possible.
+    Raises OSError that names the file if it cannot be written.
     """
     partial = None
     try:
@@ -62,7 +62,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """In UTF-8; of a surrogate, which UTF-8 has no bytes for, the escape is written."""
+    """Write UTF-8; surrogates, which UTF-8 cannot represent, are written as escapes."""
     data = text.encode("utf-8", "backslashreplace")
     write_atomically(path, lambda partial: partial.write_bytes(data))
 
@@ -72,13 +72,13 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def checksum(data: Any) -> str:
-    """The CRC-32 of plain data as JSON, whatever order its keys are in."""
+    """The CRC-32 of plain data as JSON, independent of the order of its keys."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return f"{zlib.crc32(text.encode()):08x}"
 
 
 def write_frame(path: Path, frame: "pd.DataFrame") -> None:
-    """As Parquet or CSV, by the path's suffix."""
+    """Write Parquet or CSV, depending on the suffix of the path."""
     if path.suffix == ".parquet":
         write_atomically(path, lambda partial: frame.to_parquet(partial, index=False))
     else:
@@ -87,13 +87,13 @@ def write_frame(path: Path, frame: "pd.DataFrame") -> None:
 
 @contextmanager
 def replacing(folder: Path, stale: Callable[[set[Path]], Iterable[Path]]) -> Iterator[Path]:
-    """A new folder in `folder`, all of whose files take their places together when the block ends.
+    """A temporary subfolder whose files are moved into `folder` together when the block ends.
 
-    `stale` is told their names, relative to `folder`, and says which other ones go then.  Whatever
-    stops the block, an exception or a kill, leaves all files of `folder` as they were.  Once the
-    new ones are complete, a kill leaves the rest to `settle`.
+    `stale` receives their names, relative to `folder`, and returns the files to delete at the same
+    time.  If an exception or a kill stops the block, all files of `folder` stay as they were.  If a
+    kill comes later, while the files are moved, `settle` finishes the work.
 
-    Raises OSError, naming the file at its place, where something cannot be written.
+    Raises OSError that names the file if something cannot be written.
     """
     settle(folder)
     staged, complete = folder / _STAGED, folder / _COMPLETE
@@ -119,19 +119,24 @@ def replacing(folder: Path, stale: Callable[[set[Path]], Iterable[Path]]) -> Ite
 
 
 def settle(folder: Path) -> None:
-    """Finish what a killed writer began: move what was complete, clear what was not.
+    """Finish the work of a killed writer: move complete files, delete incomplete ones.
 
-    Only whoever holds the folder may call it.
+    The caller must hold the lock of the folder.
     """
     _discard(folder / _STAGED)
     complete = folder / _COMPLETE
     if not complete.is_dir():
         return
     try:
-        named = json.loads((complete / _MANIFEST).read_text(encoding="utf-8"))
-        moves = named["moves"] if named["checksum"] == checksum(named["moves"]) else {}
+        manifest = json.loads((complete / _MANIFEST).read_text(encoding="utf-8"))
+        moves = manifest["moves"] if manifest["checksum"] == checksum(manifest["moves"]) else {}
         new, gone = (list(map(Path, moves[key])) for key in ("new", "gone"))
-    except (OSError, ValueError, LookupError, TypeError):  # damaged: what is in place stays
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+    ):  # a damaged manifest: keep the files in place
         _discard(complete)
         return
     for name in new:
@@ -143,7 +148,7 @@ def settle(folder: Path) -> None:
 
 
 def clear_temporary(folders: Iterable[Path]) -> None:
-    """Remove what killed calls of `write_atomically` left in the folders."""
+    """Delete the temporary files that killed calls of `write_atomically` have left."""
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
             if _TEMPORARY.fullmatch(path.name) and path.is_file():
@@ -154,7 +159,7 @@ def _move(path: Path, place: Path) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
-    except OSError as error:  # as where somebody has made a folder of that name
+    except OSError as error:  # for example if a folder of that name exists
         raise Unwritable(place, error) from error
 
 

@@ -1,130 +1,119 @@
 """Formulas in N, K, m and knobs, as claims state them: `samples * (1 + N * (K - 1))`.
 
-Read by Python's own parser and computed in fractions, never by eval.  The grammar is whole
-numbers, names, + - * / ** and min(a, b).
+They are parsed by Python's own parser and computed in fractions, never by eval.  The grammar is
+integers, names, + - * / ** and min(a, b).
 """
 
 import ast
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradest.errors import PluginError
 
 SIZES = ("N", "K", "m")  # latents, categories, samples of a multi-sample bound
 
-_COMPUTED = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
+
+class _Operator(NamedTuple):
+    compute: Callable[[Any, Any], Any]
+    sign: str
+    precedence: int
+
+
+_OPERATORS = {
+    ast.Add: _Operator(operator.add, " + ", 1),
+    ast.Sub: _Operator(operator.sub, " − ", 1),
+    ast.Mult: _Operator(operator.mul, " ", 2),
+    ast.Div: _Operator(operator.truediv, "/", 2),
+    ast.Pow: _Operator(operator.pow, "^", 3),
 }
-_SHOWN = {ast.Add: " + ", ast.Sub: " − ", ast.Mult: " ", ast.Div: "/", ast.Pow: "^"}
-_BINDING = {ast.Add: 1, ast.Sub: 1, ast.Mult: 2, ast.Div: 2, ast.Pow: 3}
-_ATOM = 4
+_ATOM = 4  # the precedence of what needs no brackets
+_ALLOWED = "only integers, N, K, m, knob names, + - * / ** and min(…) are allowed"
 
 
 def examine(formula: str, names: Iterable[str], owner: str) -> None:
-    """Raises PluginError, naming the owner, where the formula leaves the grammar or the names."""
-    known = {*SIZES, *names}
-    for node in ast.walk(_parsed(formula, owner)):
-        if isinstance(node, ast.Name) and node.id not in known | {"min"}:
+    """Raises PluginError, naming the owner, for a formula outside the grammar or unknown names."""
+    available = {*SIZES, *names}
+    for node in ast.walk(_parse(formula, owner)):
+        if isinstance(node, ast.Name) and node.id not in available | {"min"}:
             raise PluginError(
-                f"{_claim(owner, formula)}: unknown name {node.id!r}; "
-                f"known: {', '.join(sorted(known))}"
+                f"{owner}: invalid formula {formula!r}: unknown name {node.id!r}; "
+                f"available: {', '.join(sorted(available))}"
             )
 
 
 def value(formula: str, values: Mapping[str, Any], owner: str) -> int:
-    """The whole number that the formula gives.
+    """The integer that the formula evaluates to.
 
-    Raises PluginError, naming the owner, for a formula that leaves the grammar, a name without a
-    number, or a result that is not whole.
+    Raises PluginError, naming the owner, for a formula outside the grammar, a name without a
+    number, and a result that is not an integer.
     """
     try:
-        result = _value(_parsed(formula, owner), values)
-    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        raise PluginError(f"{_claim(owner, formula)}: {type(error).__name__}: {error}") from None
+        result = _value(_parse(formula, owner), values)
+    except (ArithmeticError, TypeError, ValueError, LookupError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{owner}: the formula {formula!r}: {reason}") from None
     if not isinstance(result, Fraction) or result.denominator != 1:
-        raise PluginError(f"{_claim(owner, formula)}: {result} is no whole number")
+        raise PluginError(f"{owner}: the formula {formula!r}: expected an integer, got {result}")
     return int(result)
 
 
-def shown(formula: str, owner: str) -> str:
-    """As mathematics writes it: `samples (1 + N (K − 1))`, `K^N`.
+def notation(formula: str, owner: str) -> str:
+    """The formula in mathematical notation: `samples (1 + N (K − 1))`, `K^N`.
 
-    Raises PluginError, naming the owner, for a formula that leaves the grammar.
+    Raises PluginError, naming the owner, for a formula outside the grammar.
     """
-    return _text(_parsed(formula, owner))
+    return _notation(_parse(formula, owner))
 
 
-def _claim(owner: str, formula: object) -> str:
-    return f"{owner}: the formula {formula!r}"
-
-
-def _parsed(formula: str, owner: str) -> ast.expr:
+def _parse(formula: str, owner: str) -> ast.expr:
     try:
         root = ast.parse(formula, mode="eval").body
-        _check(root)
+        _notation(root)  # raises outside of the grammar
     except (SyntaxError, TypeError, ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
-        raise PluginError(
-            f"{_claim(owner, formula)} is none in whole numbers, N, K, m, knobs, + - * / ** and "
-            f"min(a, b): {reason}"
-        ) from None
+        raise PluginError(f"{owner}: invalid formula {formula!r}: {_ALLOWED}; {reason}") from None
     return root
 
 
-def _check(node: ast.expr) -> None:
-    """Raises ValueError outside of the grammar."""
-    match node:
-        case ast.BinOp(left, op, right) if type(op) in _COMPUTED:
-            _check(left)
-            _check(right)
-        case ast.Call(ast.Name("min"), [_, _, *_] as arguments, []):
-            for each in arguments:
-                _check(each)
-        case ast.Constant(int(number)) if not isinstance(number, bool):
-            pass
-        case ast.Name(name) if name != "min":
-            pass
-        case _:
-            raise ValueError(f"it holds {ast.unparse(node)!r}")
-
-
-def _value(node: ast.expr, values: Mapping[str, Any]) -> Fraction:
+def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
     match node:
         case ast.BinOp(left, op, right):
-            return _COMPUTED[type(op)](_value(left, values), _value(right, values))
+            return _OPERATORS[type(op)].compute(_value(left, values), _value(right, values))
         case ast.Call(_, arguments):
             return min(_value(each, values) for each in arguments)
         case ast.Constant(number):
             return Fraction(number)
-    found = values[node.id]
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise ValueError(f"{node.id} = {found!r} is no number")
-    return Fraction(found)
+    number = values[node.id]
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise TypeError(f"expected a number for {node.id}, got {number!r}")
+    return Fraction(number)
 
 
-def _text(node: ast.expr) -> str:
+def _notation(node: ast.expr) -> str:
+    """Raises ValueError for a node that is outside of the grammar."""
     match node:
-        case ast.BinOp(left, op, right):
-            binds, power = _BINDING[type(op)], isinstance(op, ast.Pow)
-            before, after = _inside(left, binds + power), _inside(right, binds + (not power))
-            # A number behind a factor would read as a part of it.
-            digit = isinstance(op, ast.Mult) and after[0].isdigit()
-            return f"{before}{' × ' if digit else _SHOWN[type(op)]}{after}"
-        case ast.Call(_, arguments):
-            return f"min({', '.join(map(_text, arguments))})"
-        case ast.Constant(number):
+        case ast.BinOp(left, op, right) if type(op) in _OPERATORS:
+            _, sign, precedence = _OPERATORS[type(op)]
+            is_power = isinstance(op, ast.Pow)
+            before = _in_brackets(left, precedence + is_power)
+            after = _in_brackets(right, precedence + (not is_power))
+            if isinstance(op, ast.Mult) and after[0].isdigit():
+                sign = " × "  # `N 2` would read as one name
+            return f"{before}{sign}{after}"
+        case ast.Call(ast.Name("min"), [_, _, *_] as arguments, []):
+            return f"min({', '.join(map(_notation, arguments))})"
+        case ast.Constant(int(number)) if not isinstance(number, bool):
             return str(number)
-    return node.id
+        case ast.Name(name) if name != "min":
+            return name
+    raise ValueError(f"found {ast.unparse(node)!r}")
 
 
-def _inside(node: ast.expr, binds: int) -> str:
-    """In brackets where it would bind less tightly than what is around it."""
-    own = _BINDING[type(node.op)] if isinstance(node, ast.BinOp) else _ATOM
-    return _text(node) if own >= binds else f"({_text(node)})"
+def _in_brackets(node: ast.expr, precedence: int) -> str:
+    """The notation of an operand, in brackets if it binds less tightly than its surroundings."""
+    is_operation = isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS
+    own = _OPERATORS[type(node.op)].precedence if is_operation else _ATOM
+    return _notation(node) if own >= precedence else f"({_notation(node)})"

@@ -1,7 +1,8 @@
 """Knobs: the typed, validated fields of estimators and tasks.
 
-A knob is a dataclass field whose annotation says what it can be, `Annotated[float, Gt(0)]`
-for instance.  The same annotation validates a suite's YAML, a call from Python and fills `--list`.
+A knob is a hyperparameter: a dataclass field whose annotation defines its valid values, for
+example `Annotated[float, Gt(0)]`.  The annotation validates the values in a suite and in a call
+from Python.
 """
 
 import difflib
@@ -23,20 +24,18 @@ Probability = Annotated[float, Gt(0), Lt(1)]
 AtLeast1 = Annotated[int, Ge(1)]
 AtLeast2 = Annotated[int, Ge(2)]
 
-# No infinities or NaN, and "3" is not 3.
+# Infinities, NaN and the string "3" in place of the number 3 are invalid.
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-_LONGEST_NAME = 100  # of which a likeness is looked for, which takes quadratic time
+_LONGEST_NAME = 100  # characters that are compared with other names, in quadratic time
 
 
 class Knobs:
-    """Base of everything that is configured by typed dataclass fields.
+    """Base class of everything that is configured by typed dataclass fields.
 
-    Raises KnobError on construction when a value does not fit its annotation.
+    Its construction raises KnobError for a value that its annotation does not allow.
     """
 
-    name: ClassVar[str]  # the file's stem; of a class that no registry has seen, its own name
+    name: ClassVar[str]  # the stem of the plugin's file; the class name before it is registered
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -49,82 +48,83 @@ class Knobs:
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """Every knob with its value, as plain JSON data."""
+        """The values of all knobs as plain JSON data."""
         return {k: _plain(getattr(self, k)) for k in sorted(knob_types(type(self)))}
 
 
 @cache
 def knob_types(cls: type) -> Mapping[str, Any]:
-    """name -> annotation of the knobs of `cls`.
+    """knob -> annotation for all knobs of `cls`.
 
-    Raises PluginError when annotated fields would silently not be knobs.
+    Raises PluginError for annotated fields of a class that is not a dataclass, since they would
+    silently not become knobs.
     """
     hints = get_type_hints(cls, include_extras=True)
     own = [k for k in vars(cls).get("__annotations__", {}) if get_origin(hints[k]) is not ClassVar]
     if own and "__dataclass_fields__" not in vars(cls):
         raise PluginError(
             f"{cls.__name__} declares the knobs {', '.join(own)} "
-            "but lacks the decorator @dataclass(eq=False)"
+            "but is not a dataclass; add the decorator @dataclass(eq=False)"
         )
     return {f.name: hints[f.name] for f in fields(cls) if f.init} if is_dataclass(cls) else {}
 
 
 def examine(cls: type) -> None:
-    """Raises PluginError for a knob whose annotation says nothing that can be checked."""
+    """Raises PluginError for a knob whose annotation cannot be used for validation."""
     try:
         hints = knob_types(cls)
     except (NameError, TypeError) as error:
-        raise PluginError(f"{cls.__name__} has an annotation that means nothing: {error}") from None
+        raise PluginError(f"{cls.__name__}: invalid annotation: {error}") from None
     for knob, hint in hints.items():
         try:
             _adapter(hint)
         except PydanticSchemaGenerationError:
             raise PluginError(
-                f"{cls.__name__}: the knob {knob} is annotated {hint}; a knob is a number, a "
-                "string, a truth value or a tuple of them"
+                f"{cls.__name__}: the knob {knob!r}: expected an annotation for numbers, strings, "
+                f"booleans or tuples of them, got {hint}"
             ) from None
 
 
 def knob_defaults(cls: type) -> dict[str, Any]:
-    """The defaults of the knobs that have one."""
-    known = {f.name: f for f in fields(cls)} if is_dataclass(cls) else {}
+    """knob -> default for the knobs that have one."""
+    by_name = {f.name: f for f in fields(cls)} if is_dataclass(cls) else {}
     return {
-        k: known[k].default if known[k].default is not MISSING else known[k].default_factory()
+        k: by_name[k].default if by_name[k].default is not MISSING else by_name[k].default_factory()
         for k in knob_types(cls)
-        if known[k].default is not MISSING or known[k].default_factory is not MISSING
+        if by_name[k].default is not MISSING or by_name[k].default_factory is not MISSING
     }
 
 
 def build(cls: type, knobs: Mapping[str, Any]) -> Any:
-    """`cls(**knobs)`, with unknown and missing knobs reported by name.
+    """`cls(**knobs)`.
 
-    Raises KnobError.
+    Raises KnobError that names an unknown, missing or invalid knob.
     """
-    known = knob_types(cls)
+    types = knob_types(cls)
     for knob in knobs:
-        if knob not in known:
-            raise KnobError(f"{cls.name} has no knob {shortened(knob)}{suggestion(knob, known)}")
-    missing = [k for k in known if k not in knobs and k not in knob_defaults(cls)]
+        if knob not in types:
+            raise KnobError(f"{cls.name} has no knob {shortened(knob)}{suggestion(knob, types)}")
+    missing = [k for k in types if k not in knobs and k not in knob_defaults(cls)]
     if missing:
-        raise KnobError(f"{cls.name} needs the knob {missing[0]!r}")
+        raise KnobError(f"{cls.name}: the knob {missing[0]!r} has no default; set it")
     return cls(**knobs)
 
 
 def check_knobs(instance: Knobs) -> None:
-    """Raises KnobError for a knob that has been set to what it cannot be since construction."""
+    """Raises KnobError for a knob that was set to an invalid value after construction."""
     for _ in _validated(instance):
         pass
 
 
 def grid(cls: type, knob: str, value: Any) -> list[Any]:
-    """The values that a suite's entry stands for.
+    """The list of values that a suite gives for a knob.
 
-    A list is a grid for a scalar knob, and one value for a knob that may be a sequence; there a
-    list of lists, and of words that the knob takes as well, is the grid.  Raises KnobError for an
-    empty list.
+    For a scalar knob, a list is a grid.  For a knob that accepts sequences, a list is one value,
+    and a list of lists, or of words that the knob accepts as well, is a grid.  Raises KnobError for
+    an empty list.
     """
     if value == []:
-        raise KnobError(f"{cls.name}: {knob} is an empty list")
+        raise KnobError(f"{cls.name}: {knob}: expected at least one value, got an empty list")
     hint = knob_types(cls).get(knob)
     words = _words(hint)
     is_grid = isinstance(value, list) and (
@@ -133,13 +133,13 @@ def grid(cls: type, knob: str, value: Any) -> list[Any]:
     return value if is_grid else [value]
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """What the user may have meant, as the tail of an error message."""
-    known = sorted(known)
-    near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=1, cutoff=0.5)
+def suggestion(name: str, available: Iterable[str]) -> str:
+    """The end of an error message: the most similar name, or else all available ones."""
+    available = sorted(available)
+    near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], available, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else "; it has none"
+    return f"; available: {', '.join(available) or 'none'}"
 
 
 def _validated(instance: Knobs) -> Iterator[tuple[str, Any]]:
@@ -149,16 +149,16 @@ def _validated(instance: Knobs) -> Iterator[tuple[str, Any]]:
 
 
 def _validate(cls: type, knob: str, hint: Any, value: Any) -> Any:
-    if isinstance(value, list) and tuple in map(_origin, _arms(hint)):  # YAML knows no tuples
+    if isinstance(value, list) and tuple in map(_origin, _members(hint)):  # YAML has no tuples
         value = tuple(value)
     try:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
-        # Of the arms of a union, the one that the value got furthest into.
+        # Report the member of a union that accepts the longest part of the value.
         problem = max(error.errors(), key=lambda e: len(e["loc"]))
         where = "".join(f"[{i}]" for i in problem["loc"] if isinstance(i, int))
-        wrong = f"{cls.name}: {knob}{where} = {shortened(problem['input'])}"
-        raise KnobError(f"{wrong}: {problem['msg'].lower()}") from None
+        assignment = f"{cls.name}: {knob}{where} = {shortened(problem['input'])}"
+        raise KnobError(f"{assignment}: {problem['msg'].lower()}") from None
 
 
 @cache
@@ -167,21 +167,26 @@ def _adapter(hint: Any) -> TypeAdapter:
 
 
 def _is_sequence(hint: Any) -> bool:
-    return any(_origin(arm) in (tuple, list, Sequence) for arm in _arms(hint))
+    return any(_origin(member) in (tuple, list, Sequence) for member in _members(hint))
 
 
 def _words(hint: Any) -> list[Any]:
-    return [word for arm in _arms(hint) if get_origin(arm) is Literal for word in get_args(arm)]
+    return [
+        word
+        for member in _members(hint)
+        if get_origin(member) is Literal
+        for word in get_args(member)
+    ]
 
 
-def _arms(hint: Any) -> Iterator[Any]:
-    """The types of a union, or the one type there is, without their constraints."""
+def _members(hint: Any) -> Iterator[Any]:
+    """The members of a union without their constraints; of another type, the type itself."""
     origin = get_origin(hint)
     if origin is Annotated:
-        yield from _arms(get_args(hint)[0])
+        yield from _members(get_args(hint)[0])
     elif origin in (Union, UnionType):
-        for arm in get_args(hint):
-            yield from _arms(arm)
+        for member in get_args(hint):
+            yield from _members(member)
     else:
         yield hint
 

@@ -1,7 +1,7 @@
-"""What all code of a process shares and a plugin must leave as it is.
+"""Global state of a process that a plugin must not change.
 
-Two kinds of things: settings of torch and of the interpreter, which can be read and set again, and
-the code that measures, the attributes of gradest and torch, which a plugin may replace.
+There are two kinds: settings of torch and of the interpreter, which can be read and restored, and
+the code that measures, that is the attributes of gradest and torch, which a plugin could replace.
 """
 
 import os
@@ -25,11 +25,11 @@ class _Setting(NamedTuple):
 
 
 def _set_default_device(device: torch.device) -> None:
-    # Any device that is set, the CPU too, slows every call down; None is none that is set.
+    # Any default device, even the CPU, slows down every call; None removes it.
     torch.set_default_device(None if device.type == "cpu" else device)
 
 
-# By what a plugin calls to change them.  All of these change the numbers that are computed later.
+# The call that changes a setting -> the setting.  Each changes the numbers computed afterwards.
 _OF_TORCH = {
     "torch.set_grad_enabled": _Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     "torch.set_default_dtype": _Setting(torch.get_default_dtype, torch.set_default_dtype),
@@ -47,18 +47,18 @@ _OF_PYTHON = {
     "os.chdir": _Setting(os.getcwd, os.chdir),
 }
 
-# Of torch, what estimators, tasks and the measurement compute with.  Its other modules are left
-# out: libraries that build on torch are known to patch some of them when they are imported.
+# The parts of torch that estimators, tasks and the measurement compute with.  The others are left
+# out because libraries that build on torch patch some of them on import.
 _TORCH = (torch, torch.Tensor, torch.Generator, torch.autograd, torch.nn.functional, torch.random)
 
-_Place = tuple[Any, str]  # an owner, module or class, and the name of its attribute
+_Place = tuple[Any, str]  # a module or class and the name of one of its attributes
 
 # What a function does, which can be changed in place.
 _substance = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
 
 class Settings(NamedTuple):
-    """The settings at one moment, by the call that changes each."""
+    """A snapshot of the settings: the call that changes a setting -> its value."""
 
     of_torch: dict[str, Any]
     of_python: dict[str, Any]
@@ -71,14 +71,14 @@ class Settings(NamedTuple):
         )
 
     def changed(self) -> list[str]:
-        """The calls that have changed a setting on which numbers depend."""
+        """The calls that have changed a setting on which numbers depend since the snapshot."""
         return [name for name, value in self.of_torch.items() if _OF_TORCH[name].read() != value]
 
     def restore(self) -> None:
-        for values, known in ((self.of_torch, _OF_TORCH), (self.of_python, _OF_PYTHON)):
+        for values, settings in ((self.of_torch, _OF_TORCH), (self.of_python, _OF_PYTHON)):
             for name, value in values.items():
-                if known[name].read() != value:
-                    known[name].write(value)
+                if settings[name].read() != value:
+                    settings[name].write(value)
 
 
 class _Attributes(NamedTuple):
@@ -114,7 +114,7 @@ class _Attributes(NamedTuple):
 
 
 class Code(NamedTuple):
-    """The attributes of gradest and torch at one moment."""
+    """A snapshot of the attributes of gradest and torch."""
 
     owners: dict[Any, _Attributes]
 
@@ -123,20 +123,20 @@ class Code(NamedTuple):
         return cls({owner: _Attributes.of(owner) for owner in _owners()})
 
     def changed(self) -> list[str]:
-        """The full names of what has been replaced, deleted or overshadowed since."""
+        """The full names of attributes replaced, deleted or overridden since the snapshot."""
         touched = self._touched()
         replaced = [
             (owner, name)
             for owner, before in touched
             for name, value in _counted(owner, before.values)
-            if not _same(value, found := vars(owner).get(name), name)
-            or (found is value and _rewritten(value, before))
+            if not _same(value, current := vars(owner).get(name), name)
+            or (current is value and _rewritten(value, before))
         ]
-        return [_full_name(*place) for place in (*replaced, *_overshadowing(touched))]
+        return [_full_name(*place) for place in (*replaced, *_overriding(touched))]
 
     def restore(self) -> None:
         touched = self._touched()
-        for owner, name in _overshadowing(touched):
+        for owner, name in _overriding(touched):
             delattr(owner, name)
         for owner, before in touched:
             for name, value in _counted(owner, before.values):
@@ -153,18 +153,18 @@ class Code(NamedTuple):
 
 
 def changes(settings: Settings, code: Code) -> str:
-    """What has changed of them, as one line; empty where nothing has."""
+    """A line that lists all changes since the snapshots; empty if there are none."""
     replaced = [f"replaces {name}" for name in code.changed()]
     return ", ".join([*(f"calls {name}" for name in settings.changed()), *replaced])
 
 
 @contextmanager
-def preserving(whom: str) -> Iterator[None]:
-    """Within the block code of plugins is executed; then the process is as it was before.
+def preserving(subject: str) -> Iterator[None]:
+    """Run code of plugins in the block and restore the state of the process afterwards.
 
-    Raises PluginError, which begins with `whom`, for code that replaces what measurements rely on:
-    it would change the numbers of others.  Environment variables that it sets are kept where the
-    process is its own, one that a template has forked, and nowhere else.
+    Raises PluginError, whose message begins with `subject`, for code that replaces attributes on
+    which other measurements rely.  Environment variables that the code sets are kept only in a
+    process of its own, which a template has forked.
     """
     settings, code, environment = Settings.take(), Code.take(), dict(os.environ)
     try:
@@ -172,8 +172,8 @@ def preserving(whom: str) -> Iterator[None]:
             yield
         if replaced := code.changed():
             raise PluginError(
-                f"{whom} replaces {', '.join(replaced[:3])}, on which other estimators and tasks "
-                "rely"
+                f"{subject} replaces {', '.join(replaced[:3])}, on which other estimators and "
+                "tasks rely"
             )
     finally:
         settings.restore()
@@ -186,7 +186,7 @@ _own = [False]
 
 
 def own_process() -> None:
-    """Called in a process that a template has forked: what happens in it stays in it."""
+    """Mark this process as one that a template has forked, which shares no state with others."""
     _own[0] = True
 
 
@@ -209,7 +209,7 @@ def _owners() -> Iterator[Any]:
 
 
 def _counts(owner: Any, name: str, value: Any) -> bool:
-    """Whether the attribute is code, or a constant: what changes by itself is neither."""
+    """Whether the attribute is code or a constant, and not state that changes by itself."""
     if owner in _TORCH:
         return isroutine(value) and not name.startswith("_")
     return not name.startswith("__") or isinstance(value, FunctionType)
@@ -219,8 +219,8 @@ def _counted(owner: Any, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in values.items() if _counts(owner, name, value)]
 
 
-def _overshadowing(touched: list[tuple[Any, _Attributes]]) -> list[_Place]:
-    """Attributes that a class has got since, in front of those that it inherits."""
+def _overriding(touched: list[tuple[Any, _Attributes]]) -> list[_Place]:
+    """Attributes added to a class since the snapshot that override inherited ones."""
     return [
         (owner, name)
         for owner, before in touched
@@ -231,18 +231,19 @@ def _overshadowing(touched: list[tuple[Any, _Attributes]]) -> list[_Place]:
     ]
 
 
-def _same(value: Any, found: Any, name: str) -> bool:
-    """Whether the attribute is what it was.
+def _same(value: Any, current: Any, name: str) -> bool:
+    """Whether the attribute is unchanged.
 
-    Constants are compared by value: loading a plugin anew names its class anew.  Torch wraps some
-    of its functions when parts of it are first used, `torch.manual_seed` for one.
+    Constants are compared by value, since loading a plugin again sets the name of its class again.
+    A function of torch may be replaced by another one of torch with the same name: torch wraps some
+    of them, for example `torch.manual_seed`, when parts of it are first used.
     """
-    if found is value:
+    if current is value:
         return True
     if isinstance(value, str | int | float):
-        return type(found) is type(value) and found == value
-    own = getattr(found, "__module__", None) or ""
-    return own.partition(".")[0] == "torch" and getattr(found, "__name__", None) == name
+        return type(current) is type(value) and current == value
+    own = getattr(current, "__module__", None) or ""
+    return own.partition(".")[0] == "torch" and getattr(current, "__name__", None) == name
 
 
 def _rewritten(value: Any, before: _Attributes) -> bool:

@@ -1,8 +1,8 @@
-"""Finds plugins: the built-in folders, `--plugin` paths and installed entry points.
+"""The registry of plugins: built-in folders, `--plugin` paths and installed entry points.
 
-A plugin is a file with exactly one concrete class; its name is the file's stem, its kind the
-contract that the class implements.  Of a folder, files that begin with an underscore are helpers,
-and those that pytest takes for tests are passed over.
+A plugin is a file with exactly one concrete class, a subclass of Estimator or Task; its name is the
+stem of the file.  In a folder, files whose names begin with an underscore are helpers, and files
+that pytest collects as tests are skipped.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ _KINDS = {"estimators": Estimator, "tasks": Task}
 
 @dataclass(frozen=True)
 class Registry:
-    """name -> class, of both kinds."""
+    """name -> class for estimators and for tasks."""
 
     estimators: dict[str, type[Estimator]] = field(default_factory=dict)
     tasks: dict[str, type[Task]] = field(default_factory=dict)
@@ -42,73 +42,74 @@ class Registry:
     ) -> "Registry":
         """The built-in catalogue, the installed entry points and the plugins at these paths.
 
-        Of entry points and plugins, `only` those of these names, so that no other code is executed.
-        Raises PluginError: a plugin that fails is never skipped.
+        With `only`, entry points and plugins of other names are not executed.  Raises PluginError
+        for a plugin that fails: none is skipped silently.
         """
         registry = cls()
         for kind in _KINDS:
-            for found in _built_in(kind):
-                registry._add(found)
+            for plugin in _built_in(kind):
+                registry._add(plugin)
             for entry in entry_points(group=f"gradest.{kind}"):
                 if only is None or entry.name in only:
                     registry._add(_named(_entry_point_class(entry), entry.name))
         for path in plugins:
-            for found in load_plugin(Path(path), only):
-                registry._add(found)
+            for plugin in load_plugin(Path(path), only):
+                registry._add(plugin)
         return registry
 
     @property
     def foreign(self) -> bool:
-        """Whether code from outside the catalogue has been loaded."""
+        """Whether the registry contains code from outside the catalogue."""
         return not all(map(built_in, (*self.estimators.values(), *self.tasks.values())))
 
     def find(self, name: str) -> type[Estimator] | type[Task]:
-        """The estimator or task of that name.  Raises UsageError when there is neither."""
+        """The estimator or task of that name.  Raises UsageError if neither exists."""
         return _lookup({**self.tasks, **self.estimators}, name, "estimator or task")
 
     def estimator(self, name: str) -> type[Estimator]:
-        """Raises UsageError, with the nearest name, when there is none."""
+        """The class of that name.  Raises UsageError that suggests the most similar name."""
         return _lookup(self.estimators, name, "estimator")
 
     def task(self, name: str) -> type[Task]:
-        """Raises UsageError, with the nearest name, when there is none."""
+        """The class of that name.  Raises UsageError that suggests the most similar name."""
         return _lookup(self.tasks, name, "task")
 
     def models(self) -> list[str]:
         """The names of the tasks that can be trained."""
-        return sorted(name for name, found in self.tasks.items() if issubclass(found, Model))
+        return sorted(name for name, cls in self.tasks.items() if issubclass(cls, Model))
 
-    def _add(self, found: type) -> None:
-        name = found.name
-        members = self.estimators if issubclass(found, Estimator) else self.tasks
+    def _add(self, plugin: type) -> None:
+        name = plugin.name
+        members = self.estimators if issubclass(plugin, Estimator) else self.tasks
         if name in members:
             raise PluginError(
-                f"the name {name!r} is taken twice: by {inspect.getfile(members[name])} "
-                f"and by {inspect.getfile(found)}"
+                f"expected unique names, got {name!r} from {inspect.getfile(members[name])} and "
+                f"from {inspect.getfile(plugin)}; rename one of the files"
             )
-        members[name] = found
+        members[name] = plugin
 
 
 @dataclass(frozen=True)
 class PluginBundle:
-    """Plugin paths with their files' contents, so that they reach workers on other machines."""
+    """Plugin paths with the contents of their files, so that workers elsewhere can load them."""
 
     plugins: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # path, (file name, text)
 
     @classmethod
     def of(cls, paths: Iterable[str | Path]) -> "PluginBundle":
-        """Raises PluginError for a path that is no plugin."""
+        """The bundle of these paths.  Raises PluginError for a path that contains no plugin."""
         absolute = [Path(path).resolve() for path in paths]
         return cls(tuple((str(path), _contents(path)) for path in absolute))
 
     def registry(self, only: frozenset[str] | None = None) -> Registry:
-        """With these plugins, or `only` those of these names; loaded once in each process."""
+        """The registry with these plugins, or `only` those of these names; cached per process."""
         return _loaded(self, only)
 
     def unpacked(self) -> list[Path]:
-        """Where the plugins lie on this machine: the same files, or else a private copy.
+        """The paths of the plugins on this machine: the original files or a private copy.
 
-        Editing a plugin while a suite runs does not mix two versions of it in one run.
+        The copy is used once a file has changed, so that editing a plugin while a suite runs does
+        not mix two versions of it in one run.
         """
         return [
             path if path.exists() and _contents(path) == files else _copy(path, files)
@@ -116,7 +117,7 @@ class PluginBundle:
         ]
 
 
-_copies: list[tempfile.TemporaryDirectory] = []  # kept until this process ends
+_copies: list[tempfile.TemporaryDirectory] = []  # deleted when this process ends
 
 
 @cache
@@ -146,8 +147,8 @@ def _default() -> Registry:
     return Registry.load()
 
 
-# kind -> name -> class of what `load_plugin` read in this process
-_loaded_here: dict[str, dict[str, type]] = {kind: {} for kind in _KINDS}
+# kind -> name -> class, for the plugins that `load_plugin` has loaded in this process
+_plugins_loaded: dict[str, dict[str, type]] = {kind: {} for kind in _KINDS}
 
 
 def _kind_of(cls: type) -> str:
@@ -165,37 +166,36 @@ def all_tasks() -> dict[str, type[Task]]:
 
 
 def catalogue_estimators() -> dict[str, type[Estimator]]:
-    """name -> class of every estimator that comes with gradest, plugins aside."""
-    return {found.name: found for found in _built_in("estimators")}
+    """name -> class of every estimator that gradest includes, without plugins."""
+    return {cls.name: cls for cls in _built_in("estimators")}
 
 
 def make_estimator(name: str, **knobs: Any) -> Estimator:
     """The estimator of that name: built in, installed or loaded by `load_plugin`.
 
-    Raises UsageError for an unknown name, KnobError for a knob.
+    Raises UsageError for an unknown name and KnobError for an unknown or invalid knob.
     """
-    members = {**_loaded_here["estimators"], **_default().estimators}
+    members = {**_plugins_loaded["estimators"], **_default().estimators}
     return build(_lookup(members, name, "estimator"), knobs)
 
 
 def make_task(name: str, **knobs: Any) -> Task:
     """The task of that name: built in, installed or loaded by `load_plugin`.
 
-    Raises UsageError for an unknown name, KnobError for a knob.
+    Raises UsageError for an unknown name and KnobError for an unknown or invalid knob.
     """
-    return build(_lookup({**_loaded_here["tasks"], **_default().tasks}, name, "task"), knobs)
+    return build(_lookup({**_plugins_loaded["tasks"], **_default().tasks}, name, "task"), knobs)
 
 
 def load_plugin(
     path: str | Path, only: Collection[str] | None = None
 ) -> list[type[Estimator] | type[Task]]:
-    """The classes of a plugin file or folder, named after their files: of a file, a list of one.
+    """The classes in a plugin file or folder, named after their files; one class per file.
 
-    With `only` those of these names.
-
-    From then on `make_estimator` and `make_task` of this process know their names, the last loaded
-    of each; names of the catalogue stay its own.  Raises PluginError for a path that is no plugin,
-    or a plugin that fails.
+    With `only`, files of other names are not loaded.  Afterwards `make_estimator` and `make_task`
+    find the classes by name in this process; of two plugins with the same name they use the last
+    one loaded, but a plugin never replaces a name of the catalogue.  Raises PluginError for a path
+    that contains no plugin and for a plugin that fails.
     """
     path = Path(path)
     try:
@@ -207,17 +207,17 @@ def load_plugin(
         raise PluginError(f"{path}: cannot be read: {described(error)}") from None
     classes = [_only_class(_import(file.resolve(), package), file) for file in files]
     for cls in classes:
-        _loaded_here[_kind_of(cls)][cls.name] = cls
+        _plugins_loaded[_kind_of(cls)][cls.name] = cls
     return classes
 
 
 def is_test(stem: str) -> bool:
-    """Whether pytest takes a file of that name for tests, which lie beside plugins."""
+    """Whether pytest collects a file of that name; the tests of plugins are in the same folder."""
     return stem.startswith("test_") or stem == "conftest"
 
 
 def _digest_of(files: Iterable[Path]) -> str:
-    """SHA-256 of the names and contents of these files."""
+    """SHA-256 of the names and contents of the files."""
     total = hashlib.sha256()
     for file in files:
         content = file.read_bytes()
@@ -228,10 +228,10 @@ def _digest_of(files: Iterable[Path]) -> str:
 def _lookup(members: Mapping[str, type], name: str, kind: str) -> Any:
     if name in members:
         return members[name]
-    # A name that can be no file's must not be looked for as one: the system may refuse even that.
+    # Looking for a file raises OSError if the name is too long or contains a null character.
     file = f"{name}.py" if name.isidentifier() and len(name) < 100 else "FILE.py"
-    how = f'load it with --plugin {file} or gradest.load_plugin("{file}")'
-    hint = f"; {how}" if Path(file).is_file() else f"{suggestion(name, members)}; a plugin? {how}"
+    how = f'load a plugin with --plugin {file} or gradest.load_plugin("{file}")'
+    hint = f"; {how}" if Path(file).is_file() else f"{suggestion(name, members)}; {how}"
     raise UsageError(f"unknown {kind} {shortened(name)}{hint}")
 
 
@@ -251,34 +251,42 @@ def _plugin_files(folder: Path) -> list[Path]:
 
 
 def _regular(folder: Path, pattern: str) -> list[Path]:
-    """Sorted; reading a pipe or a device would wait for ever, and a folder has no text."""
+    """The matching regular files, sorted: reading a pipe or a device could block for ever."""
     return sorted(file for file in folder.glob(pattern) if file.is_file())
 
 
 def _entry_point_class(entry: Any) -> type:
     try:
         with preserving(f"the entry point {entry.value}, when it is imported,"):
-            found = entry.load()
+            plugin = entry.load()
     except PluginError:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
-        told = described(error)
-        raise PluginError(f"the entry point {entry.value} does not import: {told}") from error
+        reason = described(error)
+        raise PluginError(f"the entry point {entry.value} cannot be imported: {reason}") from error
     contracts = tuple(_KINDS.values())
-    if not inspect.isclass(found) or not issubclass(found, contracts) or inspect.isabstract(found):
-        raise PluginError(f"the entry point {entry.value} is no concrete Estimator or Task class")
-    return found
+    if (
+        not inspect.isclass(plugin)
+        or not issubclass(plugin, contracts)
+        or inspect.isabstract(plugin)
+    ):
+        raise PluginError(
+            f"the entry point {entry.value}: expected a concrete Estimator or Task class, got "
+            f"{shortened(plugin)}"
+        )
+    return plugin
 
 
 def _files_at(path: Path) -> list[Path]:
     if not path.exists():
         raise PluginError(f"{path}: no such plugin file or folder")
     if not path.is_dir() and (path.suffix != ".py" or not path.is_file()):
-        raise PluginError(f"{path}: a plugin is a .py file or a folder of them")
+        raise PluginError(f"{path}: expected a .py file or a folder of .py files")
     files = _plugin_files(path) if path.is_dir() else [path]
     if not files:
         raise PluginError(
-            f"{path}: the folder holds no plugin file (*.py without a leading _ or test_)"
+            f"{path}: the folder contains no plugin (a .py file whose name begins neither with _ "
+            "nor with test_)"
         )
     return files
 
@@ -288,10 +296,9 @@ def _folder_of(path: Path) -> Path:
 
 
 def _package(folder: Path) -> str:
-    """A private package over the folder, so that plugins can import their helpers from it.
+    """The name of a private package over the folder, from which plugins import their helpers.
 
-    Its name changes with the files, so that an edited helper is imported anew in a process that
-    has already seen it.
+    The name depends on the contents of the files, so that a process imports an edited helper again.
     """
     content = f"{folder} {_digest_of(_regular(folder, '*.py'))}"
     name = f"gradest_plugins_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -314,40 +321,40 @@ def _import(file: Path, package: str) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, KeyboardInterrupt | PluginError):
             raise
-        raise PluginError(f"the plugin {file} does not import: {described(error)}") from error
+        raise PluginError(f"the plugin {file} cannot be imported: {described(error)}") from error
     return module
 
 
 def _only_class(module: ModuleType, file: Path) -> type:
     own = [
-        found
-        for found in dict.fromkeys(v for v in vars(module).values() if inspect.isclass(v))
-        if issubclass(found, tuple(_KINDS.values())) and found.__module__ == module.__name__
+        cls
+        for cls in dict.fromkeys(v for v in vars(module).values() if inspect.isclass(v))
+        if issubclass(cls, tuple(_KINDS.values())) and cls.__module__ == module.__name__
     ]
-    concrete = [found for found in own if not inspect.isabstract(found)]
+    concrete = [cls for cls in own if not inspect.isabstract(cls)]
     if len(concrete) == 1:
         try:
             return _named(concrete[0], file.stem)
         except PluginError as error:
             raise PluginError(f"the plugin {file}: {error}") from None
-    names = ", ".join(found.__name__ for found in concrete) or "none"
-    lacking = "".join(
-        f"; {found.__name__} lacks {', '.join(sorted(found.__abstractmethods__))}"
-        for found in own
-        if inspect.isabstract(found)
+    names = ", ".join(cls.__name__ for cls in concrete) or "none"
+    missing = "".join(
+        f"; {cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}"
+        for cls in own
+        if inspect.isabstract(cls)
     )
     raise PluginError(
-        f"the plugin {file} must define exactly one concrete Estimator or Task class; "
-        f"it defines {names}{lacking}"
+        f"the plugin {file}: expected exactly one concrete Estimator or Task class, got "
+        f"{names}{missing}"
     )
 
 
-def _named(found: type, name: str) -> type:
-    found.name = name
-    examine(found)
-    if issubclass(found, Estimator):
-        claims.examine(found)
-    elif not claims.is_version(found.version):
-        told = f"version = {found.version!r}; {claims.VERSION} was expected"
-        raise PluginError(f"{found.__name__}: {told}")
-    return found
+def _named(cls: type, name: str) -> type:
+    cls.name = name
+    examine(cls)
+    if issubclass(cls, Estimator):
+        claims.examine(cls)
+    elif not claims.is_version(cls.version):
+        message = f"version: expected {claims.VERSION}, got {cls.version!r}"
+        raise PluginError(f"{cls.__name__}: {message}")
+    return cls

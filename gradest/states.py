@@ -1,4 +1,4 @@
-"""States of what is trained, in files that are whole or absent: tensors and plain data alone."""
+"""Files with the states of trainings: tensors and plain data, written atomically."""
 
 import warnings
 from pathlib import Path
@@ -11,25 +11,25 @@ from gradest.files import write_atomically
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Raises OSError, in one line, where that is not possible."""
+    """Write the state.  Raises OSError with a message in one line if that fails."""
     try:
         write_atomically(path, lambda partial: torch.save(state, partial))
-    except (OSError, RuntimeError) as error:  # a full disk makes torch raise either
+    except (OSError, RuntimeError) as error:  # torch raises either on a full disk
         raise OSError(f"{path}: cannot be written: {_line(error)}") from error
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The state, on the CPU.  Raises UsageError, in one line, for a file that holds none."""
+    """The state, on the CPU.  Raises UsageError if the file contains none."""
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged file makes the unpickler fail in any way there is
+    except Exception as error:  # the unpickler may raise any error for a damaged file
         raise UsageError(f"{path}: unreadable ({_line(error)})") from None
 
 
 def read_state(path: Path, otherwise: str) -> dict[str, Any] | None:
-    """The state, or None where there is none; a damaged file is as good as none.
+    """The state, or None for a missing or damaged file.
 
-    `otherwise` ends the warning of a damaged one: what is done instead.
+    A damaged file causes a warning that ends with `otherwise`, which says what happens instead.
     """
     if not path.exists():
         return None

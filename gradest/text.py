@@ -1,24 +1,24 @@
-"""Text that comes from elsewhere, as it can be written and shown whatever it holds."""
+"""Text from outside gradest, made safe to print and to write whatever it contains."""
 
 import math
 import traceback
 import unicodedata
 from typing import Any
 
-_LONGEST = 80  # characters of a value that are shown
-_LONGEST_MESSAGE, _LONGEST_TRACEBACK = 2_000, 20_000  # and of what is recorded of an error
+_LONGEST = 80  # characters of a value in a message
+_LONGEST_MESSAGE, _LONGEST_TRACEBACK = 2_000, 20_000  # characters of an error in a record
 _REVERSING = {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)}
 
 
 def shortened(value: Any, longest: int = _LONGEST) -> str:
-    """`repr(value)` in a line, cut in the middle where it is long.
+    """`repr(value)` on one line, with the middle left out if it is long.
 
-    Of large data only the beginning is read.
+    Only the beginning of large data is read.
 
     >>> shortened("a" * 100, 20)
     "'aaaaaaaa ... aaaaa'"
     """
-    text = in_a_line(_begun(value, 4 * longest))
+    text = in_a_line(_beginning(value, 4 * longest))
     if len(text) <= longest:
         return text
     head = (longest - 5) * 3 // 5
@@ -26,14 +26,15 @@ def shortened(value: Any, longest: int = _LONGEST) -> str:
 
 
 def printable(text: str) -> str:
-    r"""The text with escapes in place of what could move a cursor, reverse the reading or not be
-    encoded: `\x1b` for the control character.  Ends of lines and tabs stay.
+    r"""The text with control characters and characters that cannot be encoded escaped, as `\x1b`.
+
+    They could move the cursor or reverse the direction of reading.  Line breaks and tabs stay.
     """
     return "".join(c if _harmless(c) else _escaped(c) for c in text)
 
 
 def in_a_line(text: str) -> str:
-    r"""Printable, with a space in place of an end of line or a tab.
+    r"""The printable text on one line: line breaks and tabs become spaces.
 
     >>> in_a_line("a\nb\x1b[31m")
     'a b\\x1b[31m'
@@ -42,52 +43,61 @@ def in_a_line(text: str) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Its message, as far as there is one."""
+    """The message of an error; empty if it has none."""
     try:
-        # Exactly of type str: what `__str__` returns may be code from elsewhere as well.
+        # str.__str__ makes a plain str: `__str__` of foreign code may return a subclass.
         return printable(str.__str__(str(error))[: _LONGEST_MESSAGE + 1])
-    except BaseException as inner:  # SystemExit as well: whatever `__str__` does, it is reported
+    except BaseException as inner:  # `__str__` of foreign code may even raise SystemExit
         return f"its message cannot be read: {type(inner).__name__}"
 
 
 def reason_of(error: BaseException) -> str:
-    """The kind of the error and its message."""
+    """The type of an error and its message."""
     message, kind = message_of(error), type(error).__name__
     return printable(_cut(f"{kind}: {message}" if message else kind, _LONGEST_MESSAGE))
 
 
 def described(error: BaseException) -> str:
-    """The reason in a line."""
+    """The type of an error and its message on one line."""
     return in_a_line(reason_of(error))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun in the singular or the plural.
+
+    >>> counted(1, "cell"), counted(2_000, "cell")
+    ('1 cell', '2,000 cells')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def traceback_of(error: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(error))
-    except BaseException:  # an error may raise whenever it is looked at
+    except BaseException:  # any attribute of a foreign error may raise
         text = "the traceback cannot be formatted"
     return printable(_cut(text, _LONGEST_TRACEBACK))
 
 
-def _begun(value: Any, longest: int) -> str:
+def _beginning(value: Any, longest: int) -> str:
     if isinstance(value, str):
         return repr(value if len(value) <= longest else f"{value[:longest]}{value[-longest:]}")
     if isinstance(value, int) and value.bit_length() > 4 * longest:
-        # By its logarithm: Python refuses to write out the largest.
-        return f"a number of some {round(math.log10(abs(value)))} digits"
+        # Python refuses to write out very large integers.
+        return f"an integer of about {round(math.log10(abs(value)))} digits"
     if isinstance(value, list | tuple) and len(value) > longest:
-        return f"{_begun(list(value[:longest]), longest)[:-1]}, ...]"
+        return f"{_beginning(list(value[:longest]), longest)[:-1]}, ...]"
     if isinstance(value, dict) and len(value) > longest:
         first = dict(list(value.items())[:longest])
-        return f"{_begun(first, longest)[:-1]}, ...}}"
+        return f"{_beginning(first, longest)[:-1]}, ...}}"
     try:
         return repr(value)
-    except Exception:  # code from elsewhere, which must not hide what it is about
+    except Exception:  # a faulty `__repr__` must not hide the error that is being reported
         return f"a {type(value).__name__}"
 
 
 def _cut(text: str, longest: int) -> str:
-    """The text, or what it begins with and an ellipsis."""
+    """The text, shortened to its beginning and an ellipsis if it is longer."""
     return f"{text[:longest]}…" if len(text) > longest else text
 
 

@@ -1,4 +1,4 @@
-"""How many threads torch computes in."""
+"""The number of threads that torch uses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block torch computes in one thread: times compare, and sums are reproducible."""
+    """Limit torch to one thread in the block, for comparable times and reproducible sums."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

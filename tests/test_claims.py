@@ -16,17 +16,17 @@ UNREADABLE = [
     ("laws", ["shift"], "a set of names"),
     ("degree", "2", "a number or None"),
     ("degree", True, "a number or None"),
-    ("limit", {"tau": 0.1}, "limit names no knob 'tau'; it has none"),
+    ("limit", {"tau": 0.1}, "limit: unknown knob 'tau'; available: none"),
     ("limit", ["tau"], "a mapping of knobs to values"),
     ("evaluations", 3, "a string"),
     ("evaluations", "samples", "unknown name 'samples'"),
     ("slow", None, "a string"),
     ("unbiased", "no", "True or False"),
-    ("categories", "2", "a whole number or None"),
-    ("outcomes", -1, "a whole number or None"),
-    ("adapt_steps", 0.5, "a whole number"),
-    ("version", 0, "a whole number from 1 on"),
-    ("unbaised", False, "unbaised claims nothing; is 'unbiased' meant?"),
+    ("categories", "2", "a nonnegative integer or None"),
+    ("outcomes", -1, "a nonnegative integer or None"),
+    ("adapt_steps", 0.5, "a nonnegative integer"),
+    ("version", 0, "an integer of at least 1"),
+    ("unbaised", False, "unknown claim 'unbaised'; did you mean 'unbiased'?"),
 ]
 
 
@@ -53,7 +53,7 @@ def test_a_claim_is_no_knob() -> None:
         def __call__(self, logits, f: Cost):
             raise AssertionError("never called")
 
-    with pytest.raises(PluginError, match="unbiased is a claim, and annotated as a knob"):
+    with pytest.raises(PluginError, match="the claim 'unbiased' is annotated like a knob"):
         examine(Claims)
 
 
@@ -66,7 +66,7 @@ def test_a_limit_needs_a_degree() -> None:
         def __call__(self, logits, f: Cost):
             raise AssertionError("never called")
 
-    with pytest.raises(PluginError, match="limit says nothing without degree"):
+    with pytest.raises(PluginError, match="limit requires degree"):
         examine(Claims)
 
 
@@ -76,7 +76,9 @@ def test_a_plugin_is_refused_when_it_is_loaded(tmp_path) -> None:
         "from gradest import Estimator\n\n\nclass Mine(Estimator):\n"
         '    laws = ["shift"]\n\n    def __call__(self, logits, f):\n        return f(logits)\n'
     )
-    with pytest.raises(PluginError, match=r"mine.py: Mine: laws = \['shift'\]; a set of names"):
+    with pytest.raises(
+        PluginError, match=r"mine.py: Mine: laws: expected a set of names, got \['shift'\]"
+    ):
         load_plugin(file)
 
 

@@ -15,7 +15,7 @@ SIZES = {"N": 3, "K": 4, "m": 2, "samples": 5}
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "shown"),
+    ("text", "value", "notation"),
     [
         ("1", 1, "1"),
         ("samples", 5, "samples"),
@@ -37,9 +37,9 @@ SIZES = {"N": 3, "K": 4, "m": 2, "samples": 5}
         ("K / 3 * N", 4, "K/3 N"),  # exactly: in floating point it need not be whole
     ],
 )
-def test_a_formula_is_computed_exactly_and_shown_as_mathematics(text, value, shown):
+def test_a_formula_is_computed_exactly_and_written_as_mathematics(text, value, notation):
     assert formula.value(text, SIZES, "Mine") == value
-    assert formula.shown(text, "Mine") == shown
+    assert formula.notation(text, "Mine") == notation
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_formula_is_computed_exactly_and_shown_as_mathematics(text, value, sho
 def test_anything_else_is_refused_with_class_and_formula(text):
     for refuse in (
         lambda: formula.value(text, SIZES, "Mine"),
-        lambda: formula.shown(text, "Mine"),
+        lambda: formula.notation(text, "Mine"),
         lambda: formula.examine(text, ["samples"], "Mine"),
     ):
         with pytest.raises(PluginError) as error:
@@ -74,15 +74,15 @@ def test_anything_else_is_refused_with_class_and_formula(text):
 @pytest.mark.parametrize(
     ("text", "values", "why"),
     [
-        ("K / 3", {"K": 4}, "4/3 is no whole number"),
+        ("K / 3", {"K": 4}, "expected an integer, got 4/3"),
         ("1 / (K - 4)", {"K": 4}, "ZeroDivisionError"),
-        ("2 ** (1 / K)", {"K": 4}, "is no whole number"),
+        ("2 ** (1 / K)", {"K": 4}, "expected an integer, got 1.18"),
         ("samples", {"K": 4}, "samples"),
-        ("gap", {"gap": "adaptive"}, "gap = 'adaptive' is no number"),
-        ("tuned", {"tuned": True}, "tuned = True is no number"),
+        ("gap", {"gap": "adaptive"}, "expected a number for gap, got 'adaptive'"),
+        ("tuned", {"tuned": True}, "expected a number for tuned, got True"),
     ],
 )
-def test_what_is_no_whole_number_is_refused(text, values, why):
+def test_a_result_that_is_not_an_integer_is_refused(text, values, why):
     with pytest.raises(PluginError, match="Mine") as error:
         formula.value(text, values, "Mine")
     assert why in str(error.value)
@@ -90,7 +90,7 @@ def test_what_is_no_whole_number_is_refused(text, values, why):
 
 def test_an_unknown_name_is_found_before_anything_is_computed():
     formula.examine("min(samples, K ** N)", ["samples"], "Mine")
-    with pytest.raises(PluginError, match="unknown name 'sample'; known: K, N, m, samples"):
+    with pytest.raises(PluginError, match="unknown name 'sample'; available: K, N, m, samples"):
         formula.examine("sample", ["samples"], "Mine")
 
 

@@ -286,16 +286,16 @@ def test_a_plugin_that_replaces_the_code_of_others_is_refused_and_nothing_is_lef
 @pytest.mark.parametrize("deed", ["sys.exit(0)", "raise GeneratorExit", "raise ValueError('no')"])
 def test_a_plugin_that_does_not_import_is_one_line(plugin, deed):
     path = plugin("quits.py", f"{TEMPLATE.replace('{deed}', 'pass')}\n{deed}\n")
-    with pytest.raises(PluginError, match=r"quits.py does not import: \w+"):
+    with pytest.raises(PluginError, match=r"quits.py cannot be imported: \w+"):
         load_plugin(path)
 
 
 @pytest.mark.parametrize(
     ("deed", "told"),
     [
-        ("os._exit(0)", "its process died: exit status 0 while the law 'shape' was tested"),
-        ("os.kill(os.getpid(), 15)", "signal 15 (SIGTERM) while the law 'shape' was tested"),
-        ("raise KeyboardInterrupt", "exit status 130 while the law 'shape' was tested"),
+        ("os._exit(0)", "its process died: exit status 0 while testing the law 'shape'"),
+        ("os.kill(os.getpid(), 15)", "signal 15 (SIGTERM) while testing the law 'shape'"),
+        ("raise KeyboardInterrupt", "exit status 130 while testing the law 'shape'"),
     ],
 )
 def test_a_plugin_that_ends_its_process_is_rejected(plugin, capsys, deed, told):
@@ -374,7 +374,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number, status, backend)
     _, left = psutil.wait_procs(started, timeout=10)
     assert not left
     if status > 0:
-        told = "interrupted: a run keeps its finished cells, run it again to go on\n"
+        told = "interrupted: finished cells are kept; run the suite again to resume\n"
         assert (tmp_path / "err").read_text() == told
 
 

@@ -102,18 +102,18 @@ def test_no_bit_of_a_record_can_flip_unseen(journal):
 @pytest.mark.parametrize(
     "line, said",
     [
-        (b"5", "is not a record"),
-        (b"null", "is not a record"),
-        (b"[]", "is not a record"),
-        (b"{}", "has no checksum"),
-        (b"", "is not JSON"),
-        (b"not json", "is not JSON"),
-        (b"\xff\xfe\x00", "is not UTF-8"),
-        (b"\0" * 100, "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
-        (b'{"kind": "cell", "key": ' + b"9" * 10_000 + b"}", "is not JSON"),
+        (b"5", "not a record"),
+        (b"null", "not a record"),
+        (b"[]", "not a record"),
+        (b"{}", "checksum is missing"),
+        (b"", "not valid JSON"),
+        (b"not json", "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid UTF-8"),
+        (b"\0" * 100, "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"kind": "cell", "key": ' + b"9" * 10_000 + b"}", "not valid JSON"),
         (b'{"kind": "cell", "crc32": "00000000"}', "checksum does not match"),
-        (b"x" * 50_000_000, "is not JSON"),
+        (b"x" * 50_000_000, "not valid JSON"),
     ],
 )
 def test_a_line_that_is_no_record_is_named_and_costs_itself_alone(journal, tmp_path, line, said):
@@ -130,17 +130,20 @@ def test_a_line_that_is_no_record_is_named_and_costs_itself_alone(journal, tmp_p
 @pytest.mark.parametrize(
     "record, said",
     [
-        ({"kind": "cell"}, "lacks 'of'"),
-        ({"kind": "else"}, "is not a record"),
-        ({"kind": 5}, "is not a record"),
+        ({"kind": "cell"}, "missing key 'of'"),
+        ({"kind": "else"}, "not a record"),
+        ({"kind": 5}, "not a record"),
         (cell(1, status="fine"), "unknown kind or status"),
-        (cell(1, of=["training"]), "'of' is not"),
-        (cell(1, status="ok"), "lacks 'measurement'"),
-        (cell(1, status="ok", measurement=[], reference=None), "'measurement' is not"),
-        (cell(1, cell={}), "lacks 'task'"),
-        (cell(1, key=None), "'key' is not"),
-        ({"kind": "seconds", "key": "k1", "samples": ["1"]}, "'samples' is not"),
-        ({"kind": "reference", "key": "k1", "cell": {}, "reference": None}, "'reference' is not"),
+        (cell(1, of=["training"]), "invalid value of 'of'"),
+        (cell(1, status="ok"), "missing key 'measurement'"),
+        (cell(1, status="ok", measurement=[], reference=None), "invalid value of 'measurement'"),
+        (cell(1, cell={}), "missing key 'task'"),
+        (cell(1, key=None), "invalid value of 'key'"),
+        ({"kind": "seconds", "key": "k1", "samples": ["1"]}, "invalid value of 'samples'"),
+        (
+            {"kind": "reference", "key": "k1", "cell": {}, "reference": None},
+            "invalid value of 'reference'",
+        ),
     ],
 )
 def test_a_record_of_another_shape_is_named(journal, record, said):
@@ -153,7 +156,7 @@ def test_a_record_of_another_shape_is_named(journal, record, said):
 def test_a_damaged_header_is_made_anew_where_records_tell_the_suite(journal, tmp_path):
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(b"".join([b"{" + lines[0], *lines[1:]]))
-    with pytest.raises(UsageError, match="another suite, 's'"):
+    with pytest.raises(UsageError, match="got results of 's'"):
         Journal(tmp_path, "other")
     assert Journal(tmp_path, "s").damage == ["journal.jsonl:1: damaged: checksum does not match"]
     assert keys(journal.path) == ["k0", "k1", "k2"]
@@ -176,7 +179,7 @@ def test_lines_that_stand_twice_change_nothing(journal):
 def test_what_holds_no_record_is_refused_and_fresh_begins_anew(tmp_path, content):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"holds no record of gradest .*--fresh"):
+    with pytest.raises(UsageError, match=r"contains no record of gradest .*--fresh"):
         Journal(tmp_path, "s")
     assert path.read_bytes() == content
     assert [r["suite"] for r in Journal(tmp_path, "s", fresh=True).records()] == ["s"]
@@ -192,7 +195,7 @@ def test_a_journal_that_is_a_folder_is_named_and_fresh_keeps_it(tmp_path):
 
 
 def test_fresh_does_not_touch_another_suites_results(journal, tmp_path):
-    with pytest.raises(UsageError, match="another suite, 's'"):
+    with pytest.raises(UsageError, match="got results of 's'"):
         Journal(tmp_path, "other", fresh=True)
     assert keys(journal.path) == ["k0", "k1", "k2"]
 
@@ -202,9 +205,7 @@ def test_a_journal_without_checksums_is_read_and_written_anew(tmp_path):
     lines = [{"kind": "journal", "suite": "s", "id": "i"}, cell(0), {}, cell(1)]
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
     assert not read_journal(path).sealed
-    assert keys(path) == ["k0", "k1"] and told(path) == [
-        "journal.jsonl:3: damaged: is not a record"
-    ]
+    assert keys(path) == ["k0", "k1"] and told(path) == ["journal.jsonl:3: damaged: not a record"]
     assert Journal(tmp_path, "s").id == "i"
     assert read_journal(path).sealed and keys(path) == ["k0", "k1"]
 
@@ -223,7 +224,7 @@ def test_a_name_that_is_no_unicode_can_be_recorded(journal):
 
 def test_another_suites_folder_is_refused(tmp_path):
     Journal(tmp_path, "one")
-    with pytest.raises(UsageError, match="another suite, 'one'"):
+    with pytest.raises(UsageError, match="got results of 'one'"):
         Journal(tmp_path, "two")
 
 

@@ -10,7 +10,7 @@ import pytest
 from gradest import Task, files
 from gradest.checks import check_estimator, check_task, passed
 from gradest.cli import main
-from gradest.commands.new import Scaffold, begin
+from gradest.commands.new import Scaffold, write_plugin
 from gradest.errors import UsageError
 from gradest.registry import Registry, load_plugin
 from gradest.running.suite import load_suite
@@ -37,7 +37,7 @@ def test_the_command_writes_three_files_and_says_what_to_run(kind, tmp_path, cap
     assert names(folder) == ["my_method.py", "my_method.yaml", "test_my_method.py"]
     plugin, suite, test = (f"'{folder / name}'" for name in names(folder))
     assert capsys.readouterr().out.splitlines()[3:] == [
-        "next:",
+        "next steps:",
         f"  gradest --check {plugin}",
         f"  gradest --suite {suite} --plugin {plugin}",
         f"  python -m pytest {test}",
@@ -57,7 +57,7 @@ def test_without_a_folder_it_is_the_current_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("options", [["--isolated"], ["--config", str(ROOT / "pyproject.toml")]])
 def test_it_is_formatted_and_lint_free_here_and_elsewhere(kind, options, registry, tmp_path):
     for name in ("x", LONGEST):
-        begin(Scaffold(kind, name), tmp_path, registry)
+        write_plugin(Scaffold(kind, name), tmp_path, registry)
     for command in (["format", "--check"], ["check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache", *options, tmp_path],
@@ -69,7 +69,7 @@ def test_it_is_formatted_and_lint_free_here_and_elsewhere(kind, options, registr
 
 @pytest.mark.parametrize(("kind", "check"), [("estimator", check_estimator), ("task", check_task)])
 def test_it_is_certified_and_claims_every_law_that_it_obeys(kind, check, registry, tmp_path):
-    begin(Scaffold(kind, "mine"), tmp_path, registry)
+    write_plugin(Scaffold(kind, "mine"), tmp_path, registry)
     findings = check(load_plugin(tmp_path / "mine.py")[0])
     assert passed(findings), findings
     assert not [f for f in findings if "yet it holds" in f.detail]
@@ -78,7 +78,7 @@ def test_it_is_certified_and_claims_every_law_that_it_obeys(kind, check, registr
 @pytest.mark.slow
 def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
     for kind in KINDS:
-        begin(Scaffold(kind, f"my_{kind}"), tmp_path, registry)
+        write_plugin(Scaffold(kind, f"my_{kind}"), tmp_path, registry)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -91,7 +91,7 @@ def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_suite_measures_it(kind, registry, tmp_path):
-    begin(Scaffold(kind, "mine"), tmp_path, registry)
+    write_plugin(Scaffold(kind, "mine"), tmp_path, registry)
     suite = load_suite(str(tmp_path / "mine.yaml"), Registry.load([tmp_path / "mine.py"]))
     assert "mine" in {getattr(cell, kind) for cell in suite.cells}
 
@@ -110,18 +110,18 @@ def test_its_suite_measures_it(kind, registry, tmp_path):
         (LONGEST + "s", "a lower-case letter"),
         ("lambda", "keyword"),
         ("none", "keyword"),  # the class would be called None
-        ("rloo", "is taken"),
-        ("categorical", "is taken"),
+        ("rloo", "has this name"),
+        ("categorical", "has this name"),
         ("test_mine", "pytest"),
         ("conftest", "pytest"),
-        ("torch", "hide the Python module of that name"),
-        ("tensor", "hide the Tensor that the file imports"),
+        ("torch", "shadow the Python module of that name"),
+        ("tensor", "shadow Tensor, which the template imports"),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_that_cannot_be_is_refused(kind, name, reason, registry, tmp_path):
     with pytest.raises(UsageError, match=reason) as caught:
-        begin(Scaffold(kind, name), tmp_path, registry)
+        write_plugin(Scaffold(kind, name), tmp_path, registry)
     assert repr(name) in str(caught.value) and "\n" not in str(caught.value)
     assert names(tmp_path) == []
 
@@ -130,7 +130,7 @@ def test_a_name_that_cannot_be_is_refused(kind, name, reason, registry, tmp_path
 def test_what_exists_is_kept_and_nothing_joins_it(existing, registry, tmp_path):
     (tmp_path / existing).symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=f"{existing} exists"):
-        begin(Scaffold("task", "mine"), tmp_path, registry)
+        write_plugin(Scaffold("task", "mine"), tmp_path, registry)
     assert names(tmp_path) == [existing]
 
 
@@ -152,5 +152,5 @@ def test_a_disk_that_fills_up_leaves_nothing(registry, tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.Path, "replace", full)
     with pytest.raises(UsageError, match="No space left"):
-        begin(Scaffold("estimator", "mine"), tmp_path, registry)
+        write_plugin(Scaffold("estimator", "mine"), tmp_path, registry)
     assert names(tmp_path) == []

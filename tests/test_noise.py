@@ -252,8 +252,8 @@ def test_what_does_not_fit_the_logits_is_named(cost, told):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"replicates": 10**5000}, "replicates = a number of some 5000 digits"),
-        ({"seed": 10**5000}, "seed = a number of some 5000 digits"),
+        ({"replicates": 10**5000}, "replicates = an integer of about 5000 digits"),
+        ({"seed": 10**5000}, "seed = an integer of about 5000 digits"),
         ({"adapt_steps": 2**60}, "expected at most 1,000,000,000"),
         ({"replicates": 10**13}, "replicates = 10000000000000; expected at most 1,000,000,00"),
         (

@@ -278,7 +278,7 @@ def load(tmp_path):
         ("precision: {max_replicates: 63}", r"max_replicates = 63: .*64"),
         ("precision: {max_seconds: -1}", "max_seconds = -1"),
         ("precision: 0.1", r"precision = 0.1"),
-        ("replicates: [64]", "replicates and precision are both given"),
+        ("replicates: [64]", "expected either replicates or precision, got both"),
         ("precision: {max_replicates: 1000}", "expected a target, variance or bias"),
         ("precision: {}", "expected a target, variance or bias"),
         ("reference: {standard_error: 0}", "reference.standard_error = 0"),
@@ -291,10 +291,10 @@ def load(tmp_path):
         ("dtype: []", "dtype"),
         ("nested: [target]", "nested"),
         ("nested: [target, thet]", "no task of this suite has the knob 'thet'; did you mean"),
-        ("nested: [target, target]", "the level 'target' is listed twice"),
+        ("nested: [target, target]", "the knob 'target' is listed twice"),
         (
             "nested: [theta, target]",
-            "'theta' takes 1 value in bernoulli; the outermost level needs",
+            "at least 3 values of the outermost knob 'theta' in bernoulli, got 1",
         ),
     ],
 )
@@ -356,13 +356,16 @@ def call(capsys, tmp_path, monkeypatch):
         ("variance=x", "variance: input should be a valid number"),
         ("variance=0", "variance: input should be greater than 0"),
         ("variance=-1,bias=0.1", "variance: input should be greater than 0"),
-        ("varience=0.1", "varience: extra inputs"),
+        ("varience=0.1", "unknown key 'varience'; available: variance"),
         ("max_replicates=3", "max_replicates: input should be greater than or equal to 64"),
         ("variance", "variance: input should be a valid number"),
-        ("", "known: variance, bias, max_replicates, max_seconds"),
-        ("0.1", "known: variance, bias, max_replicates, max_seconds"),
-        ("variance=0.1,variance=0.2", "'variance' stands twice; each once: variance, bias"),
-        ("max_replicates=1000", "--precision: expected a target, variance or bias; known"),
+        ("", "available: variance, bias, max_replicates, max_seconds"),
+        ("0.1", "available: variance, bias, max_replicates, max_seconds"),
+        ("variance=0.1,variance=0.2", "expected each key at most once, got 'variance' twice"),
+        (
+            "max_replicates=1000",
+            "--precision: expected a target, variance or bias; available",
+        ),
     ],
 )
 def test_a_bad_precision_is_one_line_and_exit_status_2(text, told, call, tmp_path):

@@ -33,10 +33,10 @@ def test_lines_tell_the_share_of_all_steps_and_the_time_left(monkeypatch, capsys
     now, done = 0.0, 0.5  # half of one training was done before
     monkeypatch.setattr("time.monotonic", lambda: now)
     lines = _Lines("measuring", 4, lambda: done)
-    lines.look()
+    lines.update()
     assert capsys.readouterr().err == ""  # nothing has come further
     now, done = 30.0, 1.5
-    lines.look()
+    lines.update()
     assert capsys.readouterr().err == "[0/4, 75 s left] 38 % of all steps\n"
     now, done = 40.0, 0.5
     lines.done("a × b", "ok", "")
@@ -84,7 +84,7 @@ def test_what_runs_is_named(monkeypatch, capsys):
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     running = {"a × b": 95.0, "c\x1b[2J": 31.0, "d": 3.0}
     lines = _Lines("measuring", 4, lambda: 0.0, lambda: running)
-    lines.look()
+    lines.update()
     told = "[0/4, time left unknown] running: a × b (95 s), c\\x1b[2J (31 s)\n"
     assert capsys.readouterr().err == told
 

@@ -89,9 +89,9 @@ def _truncate(journal):
     "damage, said",
     [
         (Path.unlink, "is missing"),
-        (lambda journal: journal.write_bytes(b""), "holds no cell"),
-        (lambda journal: journal.write_bytes(b"\0" * 1000), "holds no cell"),
-        (lambda journal: journal.write_bytes(b"5\n{}\n"), "holds no cell (journal.jsonl:1"),
+        (lambda journal: journal.write_bytes(b""), "contains no cell"),
+        (lambda journal: journal.write_bytes(b"\0" * 1000), "contains no cell"),
+        (lambda journal: journal.write_bytes(b"5\n{}\n"), "contains no cell (journal.jsonl:1"),
         (_truncate, "lacks 3 of the 6 cells"),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_journal_that_lost_cells_leaves_the_report_as_it_is(run, capsys, damag
     before = state(run)
     status, out, err = report(run, capsys)
     assert (status, out) == (2, "") and err.count("\n") == 1
-    assert said in err and "they are left as they are" in err
+    assert said in err and "nothing was changed" in err
     assert state(run) == before
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_cell_is_told_in_the_first_line_and_measured_again_by_a_run(ru
     assert lost.sum() == 2 and found.loc[lost, "reason"].str.contains("its record is lost").all()
     pd.testing.assert_frame_equal(found[~lost], before[~lost], check_dtype=False)
     assert main(_suite(run.parent, run)) == 0
-    assert f"{told}; what it held is measured again" in capsys.readouterr().err
+    assert f"{told}; its cell is measured again" in capsys.readouterr().err
     pd.testing.assert_frame_equal(frame(run), before)
     assert "NUMBERS ARE MISSING" not in (run / "report.md").read_text()
 
@@ -142,7 +142,7 @@ def test_a_run_of_some_tasks_after_damage_tells_what_is_still_missing(run, capsy
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:2], b"5\n", *lines[3:]]))  # of bernoulli
     assert main(_suite(run.parent, run, "--only-tasks", "categorical")) == 1
-    assert "no longer holds 1 of the cells" in capsys.readouterr().err
+    assert "lacks 1 cell of this run" in capsys.readouterr().err
     assert frame(run)["status"].value_counts().to_dict() == {"ok": 10, "failed": 2}
 
 
@@ -150,14 +150,17 @@ def test_a_run_of_some_tasks_after_damage_tells_what_is_still_missing(run, capsy
     "text, said",
     [
         ("", "run.json"),
-        ("5", "no mapping"),
+        ("5", "run.json is not a mapping"),
         ("[" * 100_000, "run.json"),
         ('{"suite": ' + "9" * 5000 + "}", "run.json"),
-        ('{"suite": "s", "parameters": ["log_alpha"], "cells": [5]}', "'cells' in run.json"),
+        (
+            '{"suite": "s", "parameters": ["log_alpha"], "cells": [5]}',
+            "run.json: expected 'cells' to be",
+        ),
         ('{"suite": "s", "parameters": ["log_alpha"], "cells": [{"key": 5}]}', "'cells'"),
         ('{"suite": "s", "parameters": ["log_alpha"], "cells": {"a": {}}}', "'cells'"),
-        ('{"suite": "s", "parameters": 5, "cells": []}', "'parameters' in run.json"),
-        ('{"suite": ["s"], "parameters": [], "cells": []}', "'suite' in run.json"),
+        ('{"suite": "s", "parameters": 5, "cells": []}', "run.json: expected 'parameters' to be"),
+        ('{"suite": ["s"], "parameters": [], "cells": []}', "run.json: expected 'suite' to be"),
         ('{"suite": "s", "parameters": [], "cells": [], "controls": {"biased": 1}}', "'controls'"),
         ('{"suite": "s", "checksum": "00000000"}', "its checksum does not match"),
     ],
@@ -184,7 +187,7 @@ def test_a_run_or_a_report_at_work_is_not_disturbed(run, capsys):
         status, out, err = report(run, capsys)
     assert (status, out) == (2, "")
     assert err == (
-        f"error: {run}: another run or report is writing there; try again when it has ended\n"
+        f"error: {run}: another run or report is using this folder; try again when it has ended\n"
     )
     assert state(run) == before
 
@@ -311,12 +314,12 @@ def test_moments_from_which_nothing_can_be_derived_cost_their_row_alone(run, cap
     monkeypatch.setattr(Measurement, "row", row)
     status, _, err = report(run, capsys)
     assert status == 1 and err.count("\n") == 2
-    assert "bernoulli × rloo in alpha: nothing can be derived from its moments: Val" in err
+    assert "bernoulli × rloo in alpha: its moments cannot be evaluated: Val" in err
     found = frame(run)
     lost = found["status"].eq("failed")
     assert lost.sum() == 2 and set(found.loc[lost, "parameter"]) == {"alpha"}
     assert found.loc[lost, "reason"].unique().tolist() == [
-        "nothing can be derived from its moments: ValueError: The data contains non-finite values."
+        "its moments cannot be evaluated: ValueError: The data contains non-finite values."
     ]
     pd.testing.assert_frame_equal(found[~lost], before[~lost], check_dtype=False)
 

@@ -285,11 +285,11 @@ def test_foreign_folders_are_refused_untouched(measured, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.tex").write_text("precious")
-    with pytest.raises(UsageError, match="holds files that are no results"):
+    with pytest.raises(UsageError, match="contains files that are not results"):
         measured("mine")
     assert [f.name for f in folder.iterdir()] == ["thesis.tex"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is a file"):
+    with pytest.raises(UsageError, match="got a file"):
         measured("file")
 
 

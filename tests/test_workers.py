@@ -46,7 +46,7 @@ def test_an_error_inside_gives_the_old_workers_back():
 def test_without_dask_there_is_one_clear_line(monkeypatch):
     monkeypatch.setattr("gradest.running.workers.importlib.util.find_spec", lambda name: None)
     with (
-        pytest.raises(UsageError, match="needs Dask: pip install"),
+        pytest.raises(UsageError, match="requires Dask; run pip install"),
         running_on(Workers(backend="dask")),
     ):
         pass

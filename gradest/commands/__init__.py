@@ -1,1 +1,1 @@
-"""What each command of the command line does: a module for each."""
+"""The commands of the command line, one module each."""

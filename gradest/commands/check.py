@@ -1,6 +1,6 @@
-"""`--check`: what the battery finds in a plugin, a line for each law as it is decided.
+"""The command `--check`: tests a plugin against every law and prints one line per law.
 
-A plugin is tried in a process of its own, so that one that ends its process is rejected.
+The plugin runs in a separate process, so that one that ends its process is rejected.
 """
 
 import os
@@ -22,106 +22,106 @@ from gradest.running.template import end_with_parent
 from gradest.running.termination import INTERRUPTED
 from gradest.threads import one_thread
 
-_ERASE = "\r\x1b[2K"  # what stands on the last line of a terminal
+_ERASE = "\r\x1b[2K"  # erases the last line of a terminal
 
-# What a check tells as it goes on: ("testing", law), ("line", text), ("status", "0" or "1") at its
-# end, or ("refused", reason).
-_Tell = Callable[[str, str], None]
+# Sends a kind and a text: ("testing", law) and ("line", text) while a check runs, and at its end
+# ("status", "0" or "1") or ("refused", reason).
+_Send = Callable[[str, str], None]
 
 
 def check(name: str, plugins: Sequence[str]) -> int:
-    """Try a plugin, by its name or its path, and return the exit status: 1 where it is rejected.
+    """Check a plugin, given by name or path, and return the exit status: 1 if it is rejected.
 
-    Raises UsageError where there is no such plugin.
+    Raises UsageError if the plugin does not exist.
     """
     if "fork" not in get_all_start_methods():
-        told = dict[str, str]()
+        messages = dict[str, str]()
 
-        def tell(kind: str, text: str) -> None:
-            told[kind] = text
+        def send(kind: str, text: str) -> None:
+            messages[kind] = text
             _show(kind, text)
 
-        _check_here(name, plugins, tell)
-        return int(told["status"])
+        _check_here(name, plugins, send)
+        return int(messages["status"])
     context = get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(theirs, name, plugins))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_check_and_send, args=(sender, name, plugins))
     process.start()
-    theirs.close()
-    law = ""
+    sender.close()
+    progress = ""
     try:
         while True:
-            kind, text = ours.recv()
+            kind, text = receiver.recv()
             if kind == "refused":
                 raise UsageError(text)
             if kind == "status":
                 return int(text)
-            law = f" while the law {text!r} was tested" if kind == "testing" else law
+            progress = f" while testing the law {text!r}" if kind == "testing" else progress
             _show(kind, text)
     except EOFError:
         process.join()
-        print(f"{_erased()}{name}: rejected: {ending(process.exitcode)}{law}", flush=True)
+        print(f"{_erased()}{name}: rejected: {ending(process.exitcode)}{progress}", flush=True)
         return 1
     finally:
         process.kill()
         process.join()
 
 
-def _answer(connection: Connection, name: str, plugins: Sequence[str]) -> None:
+def _check_and_send(connection: Connection, name: str, plugins: Sequence[str]) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that listens
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def tell(kind: str, text: str) -> None:
-        with suppress(BrokenPipeError):  # nobody listens any more, and this process ends as well
+    def send(kind: str, text: str) -> None:
+        with suppress(BrokenPipeError):  # the parent has ended, and so will this process
             connection.send((kind, text))
 
     try:
-        _check_here(name, plugins, tell)
+        _check_here(name, plugins, send)
     except UsageError as error:
-        tell("refused", str(error))
+        send("refused", str(error))
     except KeyboardInterrupt:  # raised by the plugin itself
         os._exit(INTERRUPTED)
 
 
-def _check_here(name: str, plugins: Sequence[str], tell: _Tell) -> None:
+def _check_here(name: str, plugins: Sequence[str], send: _Send) -> None:
     registry = Registry.load(plugins)
     is_path = Path(name).suffix or Path(name).is_dir()
     classes = load_plugin(Path(name)) if is_path else [registry.find(name)]
     rejected = False
-    for found in classes:
+    for cls in classes:
         findings = []
-        # Small batches: further threads cost as much again in CPU, and hardly save time.
+        # Batches are small: more threads would double the CPU time and hardly save any time.
         with one_thread():
-            for finding in _findings(found, tell):
+            for finding in _findings(cls, send):
                 findings.append(finding)
-                tell("line", _line(found, finding))
+                send("line", _line(cls, finding))
         certified = checks.passed(findings)
-        tell("line", f"{found.name}: {_ruling(found) if certified else 'rejected'}")
+        send("line", f"{cls.name}: {_verdict(cls) if certified else 'rejected'}")
         rejected = rejected or not certified
-    tell("status", str(int(rejected)))
+    send("status", str(int(rejected)))
 
 
-def _findings(found: type[Estimator] | type[Task], tell: _Tell) -> Iterator[checks.Finding]:
+def _findings(cls: type[Estimator] | type[Task], send: _Send) -> Iterator[checks.Finding]:
     def begin(law: str) -> None:
-        tell("testing", law)
+        send("testing", law)
 
-    if issubclass(found, Estimator):
-        return checks.estimator_findings(found, begin)
-    return checks.task_findings(found, begin)
+    if issubclass(cls, Estimator):
+        return checks.estimator_findings(cls, begin)
+    return checks.task_findings(cls, begin)
 
 
-def _line(found: type[Estimator] | type[Task], finding: checks.Finding) -> str:
-    """The finding, and what its law asks where a reader has to do something about it."""
+def _line(cls: type[Estimator] | type[Task], finding: checks.Finding) -> str:
+    """The finding, followed by the definition of its law if the reader has to act on it."""
     line = f"{finding.status:<13}{finding.law}: {finding.detail}"
     if finding.status not in ("failed", "inconclusive"):
         return line
-    definitions = OF_ESTIMATORS if issubclass(found, Estimator) else OF_TASKS
+    definitions = OF_ESTIMATORS if issubclass(cls, Estimator) else OF_TASKS
     return f"{line}\n{'':<13}({definitions[finding.law]})"
 
 
 def _show(kind: str, text: str) -> None:
-    """A line; on a terminal also which law is tested, until its finding takes that line."""
+    """Print a line; on a terminal also the law under test, until its finding replaces it."""
     if kind == "line":
         print(f"{_erased()}{text}", flush=True)
     elif kind == "testing" and sys.stdout.isatty():
@@ -132,7 +132,10 @@ def _erased() -> str:
     return _ERASE if sys.stdout.isatty() else ""
 
 
-def _ruling(found: type[Estimator] | type[Task]) -> str:
-    if issubclass(found, Estimator) and not found.unbiased and found.degree is None:
-        return "certified as biased; without a claim of `degree` nothing vouches for its mean"
+def _verdict(cls: type[Estimator] | type[Task]) -> str:
+    if issubclass(cls, Estimator) and not cls.unbiased and cls.degree is None:
+        return (
+            "certified as biased; without `degree`, --check cannot distinguish it from a faulty "
+            "implementation"
+        )
     return "certified"

@@ -1,6 +1,7 @@
-"""Begins a plugin: writes a working file to edit, its test, and a suite that measures it.
+"""The commands `--new-estimator` and `--new-task`: write a plugin to start from.
 
-The texts lie in `gradest/templates`, and certify as they are.
+Each writes a working plugin, its test and a suite that measures it.  The templates are in
+`gradest/templates`, and pass `--check` unchanged.
 """
 
 import ast
@@ -20,11 +21,12 @@ from gradest.files import write_atomically
 from gradest.registry import Registry, is_test
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")  # at most 40, so that no line gets too long
+# At most 40 characters, or lines of the templates get too long.
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class Scaffold(NamedTuple):
-    """What is asked for: the kind of the plugin, and its name."""
+    """The kind and the name of a plugin to create."""
 
     kind: Literal["estimator", "task"]
     name: str
@@ -35,59 +37,63 @@ class Scaffold(NamedTuple):
         return "".join(part.capitalize() for part in self.name.split("_"))
 
     def texts(self) -> dict[str, str]:
-        """file name -> text, the plugin's own first."""
+        """file name -> text of the plugin, its test and its suite, in this order."""
         patterns = ("{}.py", "test_{}.py", "{}.yaml")
-        return {p.format(self.name): self._filled(p.format(self.kind)) for p in patterns}
+        return {p.format(self.name): self._fill(p.format(self.kind)) for p in patterns}
 
-    def _filled(self, template: str) -> str:
+    def _fill(self, template: str) -> str:
         text = (_TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
         return Template(text).substitute(name=self.name, class_name=self.class_name)
 
 
-def begin(asked: Scaffold, folder: Path, registry: Registry) -> str:
-    """Write the files of `asked` into the folder; returns what there is, and what to run next.
+def write_plugin(scaffold: Scaffold, folder: Path, registry: Registry) -> str:
+    """Write the files of a new plugin into the folder; returns their paths and the next commands.
 
-    Raises UsageError for a name that cannot be a plugin's, for a file that exists and for a folder
-    that cannot be written: then none of the files is there.
+    Raises UsageError for a name that no plugin can have, a file that exists and a folder that
+    cannot be written; none of the files exists then.
     """
-    if reason := _ill_formed(asked.name):
-        raise UsageError(f"{asked.name!r} cannot be the name of a plugin: {reason}")
-    texts = {folder / name: text for name, text in asked.texts().items()}
+    if reason := _ill_formed(scaffold.name):
+        raise UsageError(f"invalid plugin name {scaffold.name!r}: {reason}")
+    texts = {folder / name: text for name, text in scaffold.texts().items()}
     for path in texts:
         if os.path.lexists(path):
-            raise UsageError(f"{path} exists; nothing was written")
-    if reason := _taken(asked, registry):
-        raise UsageError(f"{asked.name!r} cannot be the name of a plugin: {reason}")
+            raise UsageError(f"{path} exists; nothing was written, choose another name or --out")
+    if reason := _conflict(scaffold, registry):
+        raise UsageError(f"invalid plugin name {scaffold.name!r}: {reason}")
     _write_all(texts, folder)
-    return _told(*texts)
+    return _next_steps(*texts)
 
 
 def _ill_formed(name: str) -> str:
-    """Why the name is none for any plugin, or nothing."""
+    """The reason why no plugin can have this name, or an empty string."""
     if not _NAME.fullmatch(name):
-        return "it takes a lower-case letter and then such letters, digits and _, at most 40"
+        return (
+            "expected a lower-case letter followed by lower-case letters, digits and _, at most "
+            "40 characters"
+        )
     return ""
 
 
-def _taken(asked: Scaffold, registry: Registry) -> str:
-    """Why the name is no longer free for a plugin's file, class and test, or nothing."""
-    name, class_name = asked.name, asked.class_name
+def _conflict(scaffold: Scaffold, registry: Registry) -> str:
+    """The reason why the plugin's file, class or test cannot have this name, or an empty string."""
+    name, class_name = scaffold.name, scaffold.class_name
     if keyword.iskeyword(name) or keyword.iskeyword(class_name):
-        return "it is a keyword of Python"
+        return "it is a Python keyword"
     if name in registry.estimators or name in registry.tasks:
-        return "it is taken, see --list"
+        return "an estimator or task has this name, see --list"
     if is_test(name):
-        return "pytest would take the file for a test"
-    if (found := find_spec(name)) and found.origin:
-        return f"it would hide the Python module of that name ({found.origin})"
-    if class_name in _imported(next(iter(asked.texts().values()))):
-        return f"its class would hide the {class_name} that the file imports"
+        return "pytest would collect the plugin as a test"
+    if (module := find_spec(name)) and module.origin:
+        return f"it would shadow the Python module of that name ({module.origin})"
+    if class_name in _imported(next(iter(scaffold.texts().values()))):
+        return f"its class would shadow {class_name}, which the template imports"
     return ""
 
 
 def _imported(text: str) -> set[str]:
+    """The names that a module imports."""
     imports = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import | ast.ImportFrom)]
-    return {alias.asname or alias.name for found in imports for alias in found.names}
+    return {alias.asname or alias.name for node in imports for alias in node.names}
 
 
 def _write_all(texts: dict[Path, str], folder: Path) -> None:
@@ -101,13 +107,13 @@ def _write_all(texts: dict[Path, str], folder: Path) -> None:
         raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
-def _told(plugin: Path, test: Path, suite: Path) -> str:
-    own = Path(sys.argv[0])
-    program = ["python", own] if own.suffix == ".py" else [own.name]
+def _next_steps(plugin: Path, test: Path, suite: Path) -> str:
+    script = Path(sys.argv[0])
+    program = ["python", script] if script.suffix == ".py" else [script.name]
     commands = (
         [*program, "--check", plugin],
         [*program, "--suite", suite, "--plugin", plugin],
         ["python", "-m", "pytest", test],
     )
     written = (f"wrote {path}" for path in (plugin, test, suite))
-    return "\n".join([*written, "next:", *(f"  {shlex.join(map(str, c))}" for c in commands)])
+    return "\n".join([*written, "next steps:", *(f"  {shlex.join(map(str, c))}" for c in commands)])

@@ -1,4 +1,4 @@
-"""`--report`: the report of one run, or of what changed between several."""
+"""The command `--report`: rebuilds the report of one run, or compares several runs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,100 +23,110 @@ from gradest.report import (
 from gradest.running.folder import alone_in
 from gradest.running.journal import Contents, read_journal
 from gradest.running.results import latest, read_run
+from gradest.text import counted
 
 _COMPARISONS = Path("results/comparison")
-_GLUED = 2  # cells that one damaged line can have held: the end of a line may be what was damaged
-_UNSEALED = "of an older version, without checksums: damage in it cannot be seen"
+_CELLS_PER_DAMAGE = (
+    2  # that a damaged line can hold: without its line break it merges with the next
+)
+_UNSEALED = "written by an older version without checksums, so that damage cannot be detected"
 
 
 def report_on(folders: Sequence[Path], out: Path | None, fail_on_regression: bool) -> int:
-    """Rebuild the report of one run, or compare several with the first; the exit status.
+    """Rebuild the report of one run, or compare several with the first; returns the exit status.
 
-    That is 1 where a part of the report is missing or a control failed, and where something is
-    worse and it was asked to be.  Raises UsageError where folders are
-    no runs, there is nothing to compare, or a comparison cannot be written: all but a regression
-    must be told from one.
+    The status is 1 if a part of the report is missing or a control failed and, with
+    `fail_on_regression`, if a run is worse than the first one or nothing could be compared.  Raises
+    UsageError if a folder contains no run or a comparison cannot be written: status 1 must not
+    mean anything else than a regression.
     """
     if len(folders) > 1:
         return _compare(folders, out or _COMPARISONS, fail_on_regression)
     if fail_on_regression:
-        raise UsageError("--fail-on-regression compares runs: --report BASELINE OTHER")
+        raise UsageError(
+            "--fail-on-regression: expected several runs to compare, got one; "
+            "use --report BASELINE OTHER"
+        )
     if out:
-        raise UsageError("--out goes with several folders; the report of a run is in its folder")
+        raise UsageError(
+            "--out: expected several runs to compare, got one; the report of a single run is "
+            "written into its own folder"
+        )
     (folder,) = folders
     return _rebuild(folder)
 
 
 def _rebuild(folder: Path) -> int:
-    """1 where something is missing from the report, or a control failed."""
-    read_run(folder)  # before a lock is made in what may be no folder of a run
+    """Returns 1 if a part of the report is missing or a control failed."""
+    read_run(folder)  # raises before a lock file is created in a folder that contains no run
     with alone_in(folder):
         run = read_run(folder)
         journal = read_journal(folder / "journal.jsonl")
         _refuse_losing(folder, run, journal)
         if not journal.sealed:
             print(f"warning: {folder}: {journal.path.name}: {_UNSEALED}", file=sys.stderr)
-        told = rebuild(folder, run)
+        problems = rebuild(folder, run)
         failed = failed_controls(read(folder))
-    for line in told:
+    for line in problems:
         print(f"warning: {folder}: {line}", file=sys.stderr)
     for line in failed:
         print(line, file=sys.stderr)
     print(page_of(folder))
-    return int(bool(told or failed))
+    return int(bool(problems or failed))
 
 
 def _refuse_losing(folder: Path, run: Mapping[str, Any], journal: Contents) -> None:
-    """What is derived must not replace numbers that cannot be derived any more.
+    """Protect tables whose numbers cannot be derived from the journal any more.
 
-    Lines that are damaged can still be seen to be missing, so that their cells are told of in the
-    report.  Raises UsageError where the journal has lost more than that, or all.
+    Cells in damaged lines are known to be missing, and the report says so.  Raises UsageError if
+    the journal has lost more cells than its damaged lines explain, or all of them.
     """
-    held = set(latest(journal.records))
-    if held and not run.get("recorded"):  # of a version that did not note what it had
+    keys = set(latest(journal.records))
+    if keys and not run.get("recorded"):  # older versions did not record which cells they had
         return
-    known = {cell["key"] for cell in run.get("cells") or ()} & set(run.get("recorded") or ())
-    lost = known - held
-    if held and len(lost) <= _GLUED * len(journal.damage):
+    expected = {cell["key"] for cell in run.get("cells") or ()} & set(run.get("recorded") or ())
+    lost = expected - keys
+    if keys and len(lost) <= _CELLS_PER_DAMAGE * len(journal.damage):
         return
-    again = "" if held else " with --fresh"
+    fresh = "" if keys else " with --fresh"
     if not journal.path.exists():
-        why = "is missing"
-    elif not held:
-        why = "holds no cell" + (f" ({journal.told[0]})" if journal.damage else "")
+        problem = "is missing"
+    elif not keys:
+        problem = "contains no cell" + (f" ({journal.told[0]})" if journal.damage else "")
     else:
-        why = f"lacks {len(lost):,} of the {len(known):,} cells that the report is of"
+        problem = f"lacks {len(lost):,} of the {len(expected):,} cells in the report"
     raise UsageError(
-        f"{folder}: journal.jsonl, from which tables and report are derived, {why}; they are left "
-        f"as they are; put the journal back, or run the suite again{again}"
+        f"{folder}: journal.jsonl, the source of the tables and the report, {problem}; nothing was "
+        f"changed; restore the journal, or run the suite again{fresh}"
     )
 
 
 def _compare(folders: Sequence[Path], out: Path, fail_on_regression: bool) -> int:
     for folder in folders:
         journal = folder / "journal.jsonl"
-        if journal.is_file():  # a run that has lost cells is no run without a regression
+        if journal.is_file():  # a run that has lost cells must not pass as one without regression
             _refuse_losing(folder, read_run(folder), read_journal(journal))
     try:
         path, frame, shared = write_comparison(folders, out)
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from error
     worse = regressions(frame)
-    for name, each in shared.items():
-        print(f"{name}: {each}")
+    for name, overlap in shared.items():
+        print(f"{name}: {overlap}")
     print(path)
     for line in told(worse, len(folders) > 2):
         print(line)
-    print(f"{len(worse):,} worse" if len(worse) else _no_regression(shared))
-    nothing = not all(each.compared for each in shared.values()) and not _has_properties(frame)
+    print(counted(len(worse), "regression") if len(worse) else _no_regression(shared))
+    incomparable = not all(overlap.compared for overlap in shared.values())
+    nothing = incomparable and not _has_properties(frame)
     return int(fail_on_regression and (nothing or not worse.empty))
 
 
 def _no_regression(shared: Mapping[str, Overlap]) -> str:
-    """Of what, where that is the smaller part of the runs."""
-    least = min(shared.values(), key=lambda each: each.share)
+    """The closing line; it says how many cells were compared if these are few."""
+    least = min(shared.values(), key=lambda overlap: overlap.share)
     if not least.compared:
-        return "nothing is compared: no cell has numbers in both runs"
+        return "nothing was compared: no cell has results in both runs"
     if least.share < MOST:
         return f"no regression among the {least.compared:,} of {least.total:,} cells compared"
     return "no regression"

@@ -1,4 +1,4 @@
-"""`--suite`: a run from its suite to its report, and what is said of it."""
+"""The command `--suite`: runs a suite, writes its report and prints a summary."""
 
 import argparse
 import sys
@@ -23,23 +23,24 @@ from gradest.running.runner import prepare, refuse_foreign, seconds_expected
 from gradest.running.runner import run as run_cells
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
-from gradest.text import described, in_a_line, message_of
+from gradest.text import counted, described, in_a_line, message_of
 
 
 def run_suite(options: argparse.Namespace, registry: Registry) -> int:
-    """Run the suite of `options`, or tell what would be run, and return the exit status.
+    """Run the suite of `options`, or print its cells for a dry run; returns the exit status.
 
-    A dry run ends with the status that the run would have, as far as the first replicates tell.
-    Raises UsageError for options that go with others or with another machine, and whatever is wrong
-    with the suite or its folder.
+    A dry run returns the status that the run would have, judging by the first replicates.  Raises
+    UsageError for options that contradict each other or need other hardware, and for an invalid
+    suite or output folder.
     """
     if options.scheduler and options.backend != "dask":
-        raise UsageError("--scheduler goes with --backend dask")
+        raise UsageError("--scheduler requires --backend dask")
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no CUDA device")
+        raise UsageError("--device cuda: no CUDA device is available; use --device cpu")
     if options.replicates is not None and options.replicates < FEWEST:
         raise UsageError(
-            f"--replicates {options.replicates}: at least {FEWEST} are needed for intervals"
+            f"--replicates: expected at least {FEWEST}, which the intervals need, "
+            f"got {options.replicates}"
         )
     suite = load_suite(
         options.suite,
@@ -73,11 +74,11 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
                 options.fresh,
                 suite.settings.timed,
             )
-        described = describe_run(suite, registry, started)
-        told = rebuild(folder, described | carried(folder))
-        for line in told:
+        description = describe_run(suite, registry, started)
+        problems = rebuild(folder, description | carried(folder))
+        for line in problems:
             print(f"warning: {folder}: {line}", file=sys.stderr)
-        return max(int(bool(told)), _conclude(cells, folder, options.quiet))
+        return max(int(bool(problems)), _conclude(cells, folder, options.quiet))
 
 
 def _dry_run(
@@ -87,12 +88,12 @@ def _dry_run(
     bundle: PluginBundle,
     options: argparse.Namespace,
 ) -> int:
-    kept = {} if options.fresh else finished(folder / "journal.jsonl")
-    named = labels(cells)
+    records = {} if options.fresh else finished(folder / "journal.jsonl")
+    names = labels(cells)
     total = longest = 0.0
     count: Counter[str] = Counter()
     for cell in cells:
-        status = kept.get(cell.key, {}).get("status")
+        status = records.get(cell.key, {}).get("status")
         if status in ("ok", "skipped"):
             state = "cached"
         else:
@@ -101,28 +102,26 @@ def _dry_run(
                 total, longest = total + seconds, max(longest, seconds)
                 status, state = "ok", f"{seconds:.1f} s"
             except Inapplicable as error:
-                status, state = "skipped", f"to be skipped: {in_a_line(message_of(error))}"
-            except Failed as error:  # in a process of its own, whose message is the reason
+                status, state = "skipped", f"would be skipped: {in_a_line(message_of(error))}"
+            except Failed as error:  # in a separate process, which has made the message a reason
                 status, state = "failed", f"would fail: {in_a_line(str(error))}"
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # whatever a plugin raises: the run records it as failed
+            except (
+                BaseException
+            ) as error:  # a plugin may raise anything; a run records it as failed
                 status, state = "failed", f"would fail: {described(error)}"
         count[status] += 1
-        print(f"{state:>8}  {named[cell.key]}", flush=True)
-    # The longest cell takes its time however many jobs there are.
+        print(f"{state:>8}  {names[cell.key]}", flush=True)
+    # More workers than cells cannot make the longest cell faster.
     expected = max(total / options.jobs, longest)
-    about = f"about {expected:.0f} s" if expected >= 1 else "less than a second"
-    print(f"{_counted(len(cells), 'cell')}, {about} with {_counted(options.jobs, 'job')}")
+    duration = f"about {expected:.0f} s" if expected >= 1 else "less than a second"
+    print(f"{counted(len(cells), 'cell')}, {duration} with {counted(options.jobs, 'job')}")
     return _exit_status(count)
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
-    """Says how it went, the report's path last, and returns the exit status."""
+    """Print the summary and the path of the report; returns the exit status."""
     failed = failed_controls(read(folder))
     records = finished(folder / "journal.jsonl")
     count = Counter(records[cell.key]["status"] for cell in cells)
@@ -136,11 +135,11 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
     print(f"report: {page_of(folder)}", flush=True)
     if not count["ok"]:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
-        told = f": {in_a_line(min(reasons))}" if reasons else ""
-        print(f"error: no cell gave a finite number{told}", file=sys.stderr)
+        reason = f": {in_a_line(min(reasons))}" if reasons else ""
+        print(f"error: no cell gave a finite number{reason}", file=sys.stderr)
     return 1 if failed else _exit_status(count)
 
 
 def _exit_status(count: Counter[str]) -> int:
-    """Of a run, and of what is foreseen of it: 0 where some cell has numbers and none failed."""
+    """The exit status of a run or a dry run: 0 if a cell has results and none failed."""
     return 0 if count["ok"] and not count["failed"] else 1

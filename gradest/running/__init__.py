@@ -1,1 +1,1 @@
-"""A suite's cells to records and tables: in parallel, resumable, each failure for itself."""
+"""Runs of suites: from cells to records and tables, in parallel, resumable and fault-tolerant."""

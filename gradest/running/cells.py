@@ -1,4 +1,4 @@
-"""Cells: one thing to do and to record each, as plain data that can travel to any worker."""
+"""Cells, the units of work of a run, as plain data that can be sent to any worker."""
 
 import hashlib
 import json
@@ -17,20 +17,22 @@ from gradest.text import in_a_line
 Payload = dict[str, Any]
 
 
-# By what a number is computed, and not what is computed: fields that no draw depends on.
-_BY_WHAT = ("code", "device", "task_version", "estimator_version")
+# Fields that describe how a number is computed, not what is computed; no draw depends on them.
+_IMPLEMENTATION = ("code", "device", "task_version", "estimator_version")
 
 
 @dataclass(frozen=True)
 class Keyed:
     """Plain data with a key and a seed.
 
-    The key tells whether a recorded row is still valid: it covers everything that determines the
-    numbers, the code that computes them among it.  The seed depends on what is measured alone, so
-    that another version of the code, which computes the same, gives the same numbers.
+    The key decides whether a recorded row is still valid: it covers everything that determines the
+    numbers, including the code that computes them.  The seed depends only on what is measured, so
+    that another version of the code that computes the same quantity gives the same numbers.
     """
 
-    code: Mapping[str, str]  # digests of what computes the numbers, and the version of torch
+    code: Mapping[
+        str, str
+    ]  # digests of the code that computes the numbers, and the version of torch
 
     @cached_property
     def key(self) -> str:
@@ -39,44 +41,44 @@ class Keyed:
 
     @property
     def draw_seed(self) -> int:
-        """The same in any company, at any place in a suite, and in every version of the code."""
-        measured = {k: v for k, v in self._fields.items() if k not in _BY_WHAT}
+        """The seed of the draws, independent of other cells, of the suite and of the code."""
+        measured = {k: v for k, v in self._fields.items() if k not in _IMPLEMENTATION}
         return int(_hash(f"draws {canonical(measured)}")[:15], 16)
 
     @property
     def _fields(self) -> dict[str, Any]:
-        """Those that a number may depend on."""
+        """The fields that a number may depend on."""
         return asdict(self)
 
 
 class Cell(Keyed, ABC):
-    """What a suite is made of."""
+    """A unit of work of a suite."""
 
-    kind: ClassVar[str]  # of what is recorded
-    settings: ClassVar[tuple[str, ...]] = ("seed",)  # fields that tell cells apart, beside members
+    kind: ClassVar[str]  # the kind of its record
+    settings: ClassVar[tuple[str, ...]] = ("seed",)  # other fields in which cells may differ
 
     @property
     @abstractmethod
     def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """The names, with their knobs, that the cell brings together."""
+        """The names and knobs of the tasks, estimators or properties in the cell."""
 
     @property
     def names(self) -> frozenset[str]:
-        """Of what it brings together."""
+        """The names of the members."""
         return frozenset(name for name, _ in self.members)
 
     @abstractmethod
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
-        """What is recorded.  Raises Inapplicable where there is nothing to do."""
+        """The payload of the record.  Raises Inapplicable if there is nothing to measure."""
 
     @abstractmethod
     def expected_seconds(self, registry: Registry) -> float:
-        """How long that will take, from a short trial.  Raises Inapplicable."""
+        """An estimate of the run time from a short trial.  Raises Inapplicable."""
 
 
 @dataclass(frozen=True)
 class EstimatorCell(Cell):
-    """An estimator on a task."""
+    """A cell with an estimator and a task."""
 
     task: str
     task_knobs: Mapping[str, Any]
@@ -95,19 +97,19 @@ def foreign(cell: Cell, registry: Registry) -> bool:
     """Whether the cell executes code from outside the catalogue."""
     if not isinstance(cell, EstimatorCell):
         return False
-    brought = registry.task(cell.task), registry.estimator(cell.estimator)
-    return not all(map(built_in, brought))
+    classes = registry.task(cell.task), registry.estimator(cell.estimator)
+    return not all(map(built_in, classes))
 
 
 def labels(cells: Sequence[Cell]) -> dict[str, str]:
-    """key -> a short name for each cell, with the knobs in which these cells differ."""
-    varying = _varying([member for cell in cells for member in cell.members])
+    """key -> a short label for each cell, with the knobs in which these cells differ."""
+    varying = _varying_knobs([member for cell in cells for member in cell.members])
     return {
         cell.key: in_a_line(
             " ".join(
                 [
                     " × ".join(_call(name, knobs, varying[name]) for name, knobs in cell.members),
-                    *(f"{k}={getattr(cell, k)}" for k in _telling(cells, type(cell))),
+                    *(f"{k}={getattr(cell, k)}" for k in _differing_settings(cells, type(cell))),
                 ]
             )
         )
@@ -123,14 +125,14 @@ def canonical(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _telling(cells: Sequence[Cell], kind: type[Cell]) -> list[str]:
+def _differing_settings(cells: Sequence[Cell], kind: type[Cell]) -> list[str]:
     """The settings in which cells of that kind differ."""
-    alike = [cell for cell in cells if type(cell) is kind]
-    return [k for k in kind.settings if len({getattr(cell, k) for cell in alike}) > 1]
+    own = [cell for cell in cells if type(cell) is kind]
+    return [k for k in kind.settings if len({getattr(cell, k) for cell in own}) > 1]
 
 
-def _varying(members: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, set[str]]:
-    """name -> the knobs in which its occurrences differ."""
+def _varying_knobs(members: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, set[str]]:
+    """name -> the knobs in which the members of that name differ."""
     first: dict[str, Mapping[str, Any]] = {}
     varying: dict[str, set[str]] = {}
     for name, knobs in members:
@@ -139,6 +141,6 @@ def _varying(members: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, set[
     return varying
 
 
-def _call(name: str, knobs: Mapping[str, Any], shown: set[str]) -> str:
-    inner = ", ".join(f"{k}={v}" for k, v in knobs.items() if k in shown)
+def _call(name: str, knobs: Mapping[str, Any], visible: set[str]) -> str:
+    inner = ", ".join(f"{k}={v}" for k, v in knobs.items() if k in visible)
     return f"{name}({inner})" if inner else name

@@ -1,4 +1,4 @@
-"""Seconds that a call takes, on whatever device it computes."""
+"""The duration of a call on any device."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Waits for the device before and after."""
+    """The duration of a call in seconds, including its work on the CUDA device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()

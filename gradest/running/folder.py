@@ -1,4 +1,4 @@
-"""A run's folder, which one run or one report at a time may change."""
+"""The lock of a run's folder, which only one run or report may change at a time."""
 
 import os
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from gradest.errors import UsageError
 from gradest.files import clear_temporary, settle
 
 _HELD: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
-_INSIDE = ("tables", "figures", "networks", "unfinished/*")  # where files are written, too
+_SUBFOLDERS = ("tables", "figures", "networks", "unfinished/*")  # where temporary files may be
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder; whoever holds it already may enter again.
+    """Hold the lock of the folder; a caller that holds it already may enter again.
 
-    Finishes or clears what a killed run or report left.  Raises UsageError when the folder cannot
-    be written or another run or report holds it.
+    Finishes or removes what a killed run or report has left.  Raises UsageError if the folder
+    cannot be written or another run or report holds the lock.
     """
     place = folder.resolve()
     if place in _HELD.get():
@@ -32,7 +32,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UsageError(
-            f"{folder}: another run or report is writing there; try again when it has ended"
+            f"{folder}: another run or report is using this folder; try again when it has ended"
         ) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -40,7 +40,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     token = _HELD.set(_HELD.get() | {place})
     try:
         settle(folder)
-        clear_temporary([folder, *(path for name in _INSIDE for path in folder.glob(name))])
+        clear_temporary([folder, *(path for name in _SUBFOLDERS for path in folder.glob(name))])
         yield
     finally:
         _HELD.reset(token)

@@ -1,14 +1,13 @@
-"""The source of truth of a run: an append-only file with one record a line.
+"""The journal of a run: an append-only file with one record per line.
 
-A record is written by whoever measured it, under a lock, in one piece and to the disk, so that
-neither Ctrl-C nor kill -9 loses a finished cell.  Tables are derived from it and never the
-other way round.
+The process that measures a cell writes its record under a lock, in one piece and to the disk, so
+that neither Ctrl-C nor kill -9 loses a finished cell.  All tables are derived from the journal.
 
-Every line ends with a CRC-32 of all its bytes before, inside the JSON: a flipped bit, or any burst
-of up to 32, is always found, anything else with a probability of 1 − 2⁻³².  A cryptographic hash
-would be slower and no better, since nobody but chance damages a journal.  The first line is a
+Every line ends with a CRC-32 of its preceding bytes, inside the JSON: a flipped bit, or any burst
+of up to 32, is always detected, other damage with a probability of 1 − 2⁻³².  A cryptographic hash
+would be slower and no better, since a journal is damaged only by accident.  The first line is a
 header with the version of this format.  Version 1 had no checksums: such a journal is read, with a
-word on that, and the next run into its folder writes it anew.
+warning, and the next run into its folder rewrites it.
 """
 
 import json
@@ -31,7 +30,7 @@ from gradest.running.records import problem
 Record = dict[str, Any]
 
 VERSION = 2
-DAMAGED = "journal.damaged.jsonl"  # what a journal was before its damaged lines were left out
+DAMAGED = "journal.damaged.jsonl"  # a copy of the journal with its damaged lines
 
 _SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')
 _SEAL_LENGTH = len(', "crc32": "01234567"}')
@@ -39,7 +38,7 @@ _BLOCK = 1 << 20
 
 
 class Damage(NamedTuple):
-    """A line that is no record of this journal, and why."""
+    """A line that is not a valid record of this journal."""
 
     line: int
     reason: str
@@ -47,61 +46,61 @@ class Damage(NamedTuple):
 
 @dataclass
 class Contents:
-    """What a journal holds: its header, if it can be read, its good records, and its damage."""
+    """The contents of a journal: its header, its valid records and its damaged lines."""
 
     path: Path
-    header: Record | None = None
-    records: list[Record] = field(default_factory=list)  # without the header, in order
+    header: Record | None = None  # None if it is damaged
+    records: list[Record] = field(default_factory=list)  # in order, without the header
     damage: list[Damage] = field(default_factory=list)
-    sealed: bool = True  # whether its lines have checksums
+    sealed: bool = True  # whether the lines have checksums
 
     @property
     def suite(self) -> str | None:
-        """The suite of the header; where that is damaged, the one that the records name."""
-        named = (record.get("suite") for record in (self.header or {}, *self.records))
-        return next((name for name in named if name), None)
+        """The suite in the header; if that is damaged, the suite in the records."""
+        names = (record.get("suite") for record in (self.header or {}, *self.records))
+        return next((name for name in names if name), None)
 
     @property
     def told(self) -> list[str]:
-        """A line for each damage, with the name of the file in its folder."""
+        """A message for each damaged line, with the name of the file and the line."""
         return [f"{self.path.name}:{line}: damaged: {reason}" for line, reason in self.damage]
 
 
 class Journal:
-    """The records in one run folder, damage in which is mended on opening.
+    """The journal in one run folder, repaired when it is opened.
 
-    Damaged lines are left out: `damage` has a line on each, and the file as it was is kept beside
-    the journal, as journal.damaged.jsonl.  `fresh` begins anew, whatever the file holds.
+    Damaged lines are removed: `damage` has a message for each, and the original file is kept next
+    to the journal as journal.damaged.jsonl.  `fresh` starts an empty journal.
 
-    Raises UsageError when the folder's journal belongs to another suite, or nothing in it is a
-    record, or it cannot be read.
+    Raises UsageError if the journal belongs to another suite, contains no valid record or cannot be
+    read.
     """
 
     def __init__(self, folder: Path, suite: str, fresh: bool = False) -> None:
         self.path = folder / "journal.jsonl"
         self.suite = suite
         self.damage: list[str] = []
-        found = self._contents(fresh)
-        if found.suite not in (None, suite):
+        contents = self._contents(fresh)
+        if contents.suite not in (None, suite):
             raise UsageError(
-                f"{folder} holds the results of another suite, {found.suite!r}; "
-                "name another folder with --out"
+                f"{folder}: expected results of the suite {suite!r}, got results of "
+                f"{contents.suite!r}; choose another folder with --out"
             )
         if fresh:
-            _set_aside(self.path)
-            found = Contents(self.path)
-        elif found.damage and not found.header and not found.records:
+            _remove_journal(self.path)
+            contents = Contents(self.path)
+        elif contents.damage and not contents.header and not contents.records:
             raise UsageError(
-                f"{self.path}: holds no record of gradest ({found.damage[0].reason}); "
-                "--fresh measures every cell again"
+                f"{self.path}: contains no record of gradest ({contents.damage[0].reason}); "
+                "use --fresh to measure every cell again"
             )
-        header = found.header or {"kind": "journal", "id": uuid.uuid4().hex}
+        header = contents.header or {"kind": "journal", "id": uuid.uuid4().hex}
         header |= {"suite": suite, "version": VERSION}
         self.id = header["id"]
-        if found.damage or not found.sealed or (found.records and not found.header):
-            self.damage = found.told
-            self._rewrite(header, found)
-        elif not found.header:
+        if contents.damage or not contents.sealed or (contents.records and not contents.header):
+            self.damage = contents.told
+            self._rewrite(header, contents)
+        elif not contents.header:
             append_record(self.path, header)
 
     def append(self, record: Record) -> None:
@@ -114,18 +113,18 @@ class Journal:
         try:
             return read_journal(self.path)
         except UsageError:
-            if fresh:  # what cannot be read is set aside
+            if fresh:  # an unreadable journal is replaced
                 return Contents(self.path)
             raise
 
-    def _rewrite(self, header: Record, found: Contents) -> None:
-        """Leave the good records alone in the file, each with its checksum."""
-        if found.damage:
+    def _rewrite(self, header: Record, contents: Contents) -> None:
+        """Replace the file by its valid records, each with its checksum."""
+        if contents.damage:
             shutil.copyfile(self.path, self.path.with_name(DAMAGED))
 
         def write(partial: Path) -> None:
             with partial.open("wb") as file:
-                for record in (header, *found.records):
+                for record in (header, *contents.records):
                     file.write(_sealed(record))
                 file.flush()
                 os.fsync(file.fileno())
@@ -135,58 +134,58 @@ class Journal:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Every good record, the header first."""
-    found = read_journal(path)
-    if found.header:
-        yield found.header
-    yield from found.records
+    """Every valid record, the header first."""
+    contents = read_journal(path)
+    if contents.header:
+        yield contents.header
+    yield from contents.records
 
 
 def read_journal(path: Path) -> Contents:
-    """All that the file holds; nothing where there is none.
+    """The contents of the file; they are empty if it does not exist.
 
-    A last line that was cut short by a kill counts as not written.  Raises UsageError for a file
-    that cannot be read, and for one of a later version.
+    A last line that a kill has cut short counts as not written.  Raises UsageError for a file that
+    cannot be read or that a later version has written.
     """
-    found = Contents(path)
+    contents = Contents(path)
     try:
         with path.open("rb", buffering=_BLOCK) as file:
             entries = [_entry(number, line) for number, line in enumerate(file, 1)]
     except FileNotFoundError:
-        return found
+        return contents
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    found.sealed = not entries or any(entry.sealed for entry in entries)
+    contents.sealed = not entries or any(entry.sealed for entry in entries)
     for number, record, reason, sealed in entries:
-        if record is not None and found.sealed and not sealed:
-            reason = "has no checksum"  # as all others have
+        if record is not None and contents.sealed and not sealed:
+            reason = "checksum is missing"  # unlike the others
         if record is None and not reason:
             continue
         if reason or (reason := problem(record)):
-            found.damage.append(Damage(number, reason))
+            contents.damage.append(Damage(number, reason))
         elif record["kind"] != "journal":
-            found.records.append(record)
-        elif found.header is None:
-            found.header = record
+            contents.records.append(record)
+        elif contents.header is None:
+            contents.header = record
             if record.get("version", 1) > VERSION:
                 raise UsageError(
-                    f"{path}: written by a later version of gradest (format "
-                    f"{record['version']}, known is {VERSION})"
+                    f"{path}: written by a later version of gradest (expected format {VERSION} or "
+                    f"earlier, got {record['version']}); upgrade gradest to read it"
                 )
-        elif record["id"] != found.header["id"]:
-            found.damage.append(Damage(number, "is the header of another journal"))
-    return found
+        elif record["id"] != contents.header["id"]:
+            contents.damage.append(Damage(number, "header of another journal"))
+    return contents
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Write one line, all of it, to the disk before returning.
+    """Write one complete line to the disk before returning.
 
-    Raises OSError, naming the file, when that is not possible.
+    Raises OSError that names the file if that fails.
     """
     line = _sealed(record)
     try:
         with FileLock(_lock(path)), path.open("ab+") as file:
-            _mend_last_line(file)
+            _repair_last_line(file)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -195,9 +194,9 @@ def append_record(path: Path, record: Record) -> None:
 
 
 def append_if_shared(path: Path, journal_id: str, record: Record) -> bool:
-    """Write the record if this machine sees that very journal; whether it did.
+    """Write the record if this machine has access to that journal; returns whether it has.
 
-    A worker on another machine may have no such file, or another run's at the same path.
+    A worker on another machine may have no such file, or the journal of another run at that path.
     """
     header = _header(path)
     if header.get("id") != journal_id:
@@ -207,45 +206,45 @@ def append_if_shared(path: Path, journal_id: str, record: Record) -> bool:
 
 
 def _header(path: Path) -> Record:
-    """That of the first line alone: a run that appends has mended its journal before."""
+    """The header in the first line: a run repairs its journal before it appends to it."""
     try:
         with path.open("rb") as file:
             return _entry(1, file.readline()).record or {}
-    except OSError:  # as where there is no such file
+    except OSError:  # for example if the file does not exist
         return {}
 
 
 class _Entry(NamedTuple):
     number: int
     record: Record | None
-    reason: str  # what is wrong with it; nothing of a line that was cut short
-    sealed: bool  # whether it has a checksum, be it right or wrong
+    reason: str  # what is wrong with the line; empty for a line that was cut short
+    sealed: bool  # whether the line has a checksum, right or wrong
 
 
 def _entry(number: int, line: bytes) -> _Entry:
-    whole = line.endswith(b"\n")
+    complete = line.endswith(b"\n")
     line = line.removesuffix(b"\n").removesuffix(b"\r")  # an editor may have converted the file
     if number == 1:
         line = line.removeprefix(b"\xef\xbb\xbf")
     seal = _SEAL.fullmatch(line[-_SEAL_LENGTH:])
     if seal and zlib.crc32(memoryview(line)[:-_SEAL_LENGTH]) != int(seal[1], 16):
         return _Entry(number, None, "checksum does not match", True)
-    if not whole and not seal:
+    if not complete and not seal:
         return _Entry(number, None, "", False)
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError:
-        return _Entry(number, None, "is not UTF-8", bool(seal))
+        return _Entry(number, None, "not valid UTF-8", bool(seal))
     except (ValueError, RecursionError):
-        return _Entry(number, None, "is not JSON", bool(seal))
+        return _Entry(number, None, "not valid JSON", bool(seal))
     if not isinstance(record, dict):
-        return _Entry(number, None, "is not a record", bool(seal))
+        return _Entry(number, None, "not a record", bool(seal))
     record.pop("crc32", None)
     return _Entry(number, record, "", bool(seal))
 
 
 def _sealed(record: Record) -> bytes:
-    """Its line, in ASCII, so that a name which is no Unicode can be written, too."""
+    """The line of a record, in ASCII, so that names that are not valid Unicode can be written."""
     body = json.dumps(record)[:-1].encode()
     return b'%s, "crc32": "%08x"}\n' % (body, zlib.crc32(body))
 
@@ -254,10 +253,10 @@ def _lock(path: Path) -> Path:
     return path.with_name(".journal.lock")
 
 
-def _mend_last_line(file: BinaryIO) -> None:
-    """A killed writer may have left half a line; the next record must not be glued to it.
+def _repair_last_line(file: BinaryIO) -> None:
+    """Remove the incomplete line of a killed writer, which would merge with the next record.
 
-    One that lacks nothing but its end gets it.
+    A line that lacks only its line break is completed.
     """
     end = file.seek(0, os.SEEK_END)
     start, last = end, b""
@@ -270,13 +269,13 @@ def _mend_last_line(file: BinaryIO) -> None:
     if not line:
         return
     if _entry(2, line).record is not None:
-        file.write(b"\n")  # in this mode always at the end
+        file.write(b"\n")  # this file mode always appends
     else:
         file.truncate(end - len(line))
 
 
-def _set_aside(path: Path) -> None:
-    """Begin anew; what is no file is kept under another name."""
+def _remove_journal(path: Path) -> None:
+    """Delete the journal; a folder in its place is renamed."""
     if path.is_dir() and not path.is_symlink():
         path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}"))
     else:

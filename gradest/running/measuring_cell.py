@@ -1,4 +1,4 @@
-"""Cells that measure an estimator's gradients."""
+"""Cells that measure the gradients of an estimator."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from gradest.running.trial import expected_seconds
 
 @dataclass(frozen=True)
 class MeasuringCell(EstimatorCell):
-    """One measurement."""
+    """A measurement of an estimator on a task."""
 
     kind: ClassVar[str] = "measurement"
     settings: ClassVar[tuple[str, ...]] = ("seed", "replicates", "dtype")
 
-    replicates: int | None  # None where a precision is asked for
+    replicates: int | None  # None if `precision` determines the number
     precision: Mapping[str, Any] | None
     enumerate_draws: bool | None
     adapt_steps: int
@@ -60,7 +60,7 @@ class MeasuringCell(EstimatorCell):
         )
 
     def replicator(self, registry: Registry) -> Replicator:
-        """The estimator on the task.  Raises Inapplicable where it does not apply."""
+        """The estimator on the task.  Raises Inapplicable if it does not apply."""
         return Replicator(
             build(registry.estimator(self.estimator), self.estimator_knobs),
             build(registry.task(self.task), self.task_knobs),

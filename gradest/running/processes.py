@@ -1,8 +1,8 @@
-"""Calls in processes of this machine: several at a time, and none can harm another.
+"""Parallel calls in local processes, isolated from each other.
 
-joblib's processes would do for calls that behave.  But where one of them dies joblib gives up all
-of them and does not say which call it was, and it can end none that hangs.  Here each process has
-one call at a time, so that whoever dies or takes too long is known by name.
+joblib's processes would suffice for calls that never crash.  But if one of them dies, joblib gives
+up all of them without saying which call was responsible, and it cannot end one that hangs.  Here
+each process runs one call at a time, so that a call that dies or takes too long is identified.
 """
 
 import atexit
@@ -27,15 +27,15 @@ from gradest.running.template import NUMBER, Surroundings
 _START = (
     "import sys; sys.path[:] = {path!r}; from gradest.running.template import serve; serve({fd})"
 )
-# Libraries that start threads when they are loaded must not: threads do not survive a fork.
+# Keeps libraries from starting threads when they are loaded: threads do not survive a fork.
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_DYING = 5.0  # seconds in which a process that has closed its connection must have ended
+_DYING = 5.0  # seconds that a process may take to end once it has closed its connection
 
 
 class Job(NamedTuple):
-    """A call of a function that a module has, with arguments that can be pickled.
+    """A call of a module-level function with arguments that can be pickled.
 
-    What it returns is JSON.  `alone`: in a process that does nothing else, before or after.
+    Its result is JSON data.  With `alone` it runs in a process that runs no other call.
     """
 
     key: str
@@ -45,15 +45,15 @@ class Job(NamedTuple):
 
 
 class Failed(Exception):
-    """A call that has raised; the message is the reason."""
+    """A call that has raised an error; the message is the reason."""
 
 
 class Died(Failed):
-    """A call whose process has died, or was ended because it took too long."""
+    """A call whose process has died or was ended after the timeout."""
 
 
 class UnderWay:
-    """Which jobs are being done, and since when; may be asked from any thread."""
+    """The jobs in progress and their start times; readable from any thread."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -65,14 +65,13 @@ class UnderWay:
         self._since.pop(key, None)
 
     def named(self, labels: Mapping[str, str]) -> dict[str, float]:
-        """Label -> seconds up to this moment, the longest first."""
+        """label -> seconds since the start, the longest first."""
         now = time.monotonic()
         return {labels[key]: now - since for key, since in list(self._since.items())}
 
 
 class _Template:
-    """The process that others are forked from: started when it is first needed, and again if it
-    dies."""
+    """The process from which the others are forked; started on first use and after its death."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,11 +79,11 @@ class _Template:
         self._requests: socket.socket | None = None
 
     def fork(self, connection: int, status: int) -> None:
-        """Let a child answer calls on the connection and its end be told on the status pipe."""
+        """Fork a child that answers calls on the connection; its end is sent to the status pipe."""
         with self._lock:
             try:
                 self._request(connection, status)
-            except OSError:  # it has died since: whoever is asked next is a new one
+            except OSError:  # the template has died: start a new one
                 self._end()
                 self._request(connection, status)
 
@@ -98,15 +97,15 @@ class _Template:
         socket.send_fds(self._requests, [b"\0"], [connection, status, 1, 2])
 
     def _start(self) -> None:
-        self._requests, theirs = socket.socketpair()
-        with theirs:
-            command = _START.format(path=sys.path, fd=theirs.fileno())
+        self._requests, remote = socket.socketpair()
+        with remote:
+            command = _START.format(path=sys.path, fd=remote.fileno())
             self._process = subprocess.Popen(
                 [sys.executable, "-c", command],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[remote.fileno()],
                 env=os.environ | _SINGLE_THREADED,
-                start_new_session=True,  # Ctrl-C in a terminal is for this process alone
+                start_new_session=True,  # so that Ctrl-C in a terminal reaches only this process
             )
 
     def _end(self) -> None:
@@ -121,16 +120,16 @@ atexit.register(_template.end)
 
 
 class Process:
-    """A process that answers one call after the other."""
+    """A process that answers calls one after the other."""
 
     def __init__(self) -> None:
-        self.connection, theirs = Pipe()
-        self.status, told = os.pipe()
+        self.connection, remote = Pipe()
+        self.status, remote_status = os.pipe()
         try:
-            _template.fork(theirs.fileno(), told)
+            _template.fork(remote.fileno(), remote_status)
         finally:
-            theirs.close()
-            os.close(told)
+            remote.close()
+            os.close(remote_status)
         self._number = self._read()
         self._send(Surroundings.here())
 
@@ -138,10 +137,10 @@ class Process:
         self._send((call, arguments))
 
     def answer(self) -> Any:
-        """What the call has returned; waits for it.
+        """Wait for the call and return its result.
 
-        Raises Inapplicable and UsageError as the call does, Failed for all else that it raises, and
-        Died.
+        Raises Inapplicable and UsageError if the call raises these, Failed for any other error, and
+        Died if the process has died.
         """
         ready = wait([self.connection, self.status])
         try:
@@ -152,22 +151,22 @@ class Process:
             raise Died(self._end()) from None
         if "value" in answer:
             return answer["value"]
-        known = {"Inapplicable": Inapplicable, "UsageError": UsageError}
-        raise known.get(answer["raised"], Failed)(answer["reason"])
+        errors = {"Inapplicable": Inapplicable, "UsageError": UsageError}
+        raise errors.get(answer["raised"], Failed)(answer["reason"])
 
     def call(self, call: Callable[..., Any], *arguments: Any, timeout: float | None = None) -> Any:
-        """Submit and answer.  Raises as `answer`, and Died past the timeout."""
+        """Submit a call and return its result.  Raises as `answer`, and Died after the timeout."""
         self.submit(call, arguments)
         if not wait([self.connection, self.status], timeout):
-            raise Died(too_long(timeout))
+            raise Died(timeout_message(timeout))
         return self.answer()
 
     def close(self) -> None:
-        """End it with all that it has started."""
+        """End the process and all processes that it has started."""
         if self._number:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._number, signal.SIGKILL)
-            with suppress(ProcessLookupError):  # before it has its own group
+            with suppress(ProcessLookupError):  # in case it has no process group of its own yet
                 os.kill(self._number, signal.SIGKILL)
             self._number = 0
             self.connection.close()
@@ -180,23 +179,23 @@ class Process:
         self.close()
 
     def _send(self, message: Any) -> None:
-        with suppress(BrokenPipeError):  # it has died, which the status pipe tells
+        with suppress(BrokenPipeError):  # it has died; the status pipe reports that
             self.connection.send(message)
 
     def _read(self) -> int | None:
-        """The next number on the status pipe, None where the template has died as well."""
-        told = os.read(self.status, NUMBER.size)
-        return NUMBER.unpack(told)[0] if told else None
+        """The next number on the status pipe; None if the template has died as well."""
+        data = os.read(self.status, NUMBER.size)
+        return NUMBER.unpack(data)[0] if data else None
 
     def _end(self) -> str:
-        """How it ended."""
+        """A description of how the process ended."""
         if not wait([self.status], _DYING):
             return "its process closed its connection"
         return ending(self._read())
 
 
 def in_own_process(job: Job, timeout: float | None) -> Any:
-    """What the job returns, from a process of its own.  Raises as `Process.call`."""
+    """The result of a job in a process of its own.  Raises like `Process.call`."""
     with Process() as process:
         return process.call(job.call, *job.arguments, timeout=timeout)
 
@@ -204,9 +203,9 @@ def in_own_process(job: Job, timeout: float | None) -> Any:
 def in_processes(
     jobs: Iterable[Job], count: int, timeout: float | None, under_way: UnderWay
 ) -> Iterator[tuple[Job, Any]]:
-    """Each job with what it returns or the error that it raises, as they come in.
+    """Yield each job with its result or its error, in the order of completion.
 
-    At most `count` are done at a time.  One that takes more than `timeout` seconds is ended.
+    At most `count` jobs run at a time.  A job that takes more than `timeout` seconds is ended.
     """
     waiting = deque(jobs)
     busy: dict[Process, tuple[Job, float]] = {}
@@ -237,7 +236,7 @@ def in_processes(
 
 
 def ending(status: int | None) -> str:
-    """How a process ended, by its exit status, negative for a signal and None where unknown."""
+    """How a process ended, given its exit status: negative for a signal, None if unknown."""
     if status is None:
         return "its process died"
     if status < 0:
@@ -245,12 +244,12 @@ def ending(status: int | None) -> str:
     return f"its process died: exit status {status}"
 
 
-def too_long(timeout: float) -> str:
+def timeout_message(timeout: float) -> str:
     return f"ended after cell_timeout = {timeout:g} s"
 
 
 def _ready(busy: Mapping[Process, tuple[Job, float]], timeout: float | None) -> list[Process]:
-    """Those that have answered, died or taken too long; waits until there are any."""
+    """Wait for at least one process that has answered, died or exceeded the timeout."""
     left = None
     if timeout is not None:
         left = min(since for _, since in busy.values()) + timeout - time.monotonic()
@@ -265,7 +264,7 @@ def _ready(busy: Mapping[Process, tuple[Job, float]], timeout: float | None) -> 
 def _answer_of(process: Process, seconds: float, timeout: float | None) -> Any:
     try:
         if not wait([process.connection, process.status], 0):
-            return Died(too_long(timeout))
+            return Died(timeout_message(timeout))
         return process.answer()
     except (Failed, UsageError) as error:  # Inapplicable is one
         return error

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live display on a terminal, plain lines elsewhere."""
+"""The progress display of a run: live on a terminal, plain lines elsewhere."""
 
 import sys
 import threading
@@ -23,13 +23,14 @@ from rich.text import Text
 
 from gradest.text import in_a_line
 
-_QUIET = ContextVar("quiet", default=False)  # rather than an argument of all that have a display
-_LIVE, _PLAIN = 1.0, 30.0  # seconds between two looks at what is under way
-_NAMED = 4  # of those that are running, at most
+# A context variable spares every function with a display the argument.
+_QUIET = ContextVar("quiet", default=False)
+_LIVE, _PLAIN = 1.0, 30.0  # seconds between two updates
+_MOST_RUNNING = 4  # running steps that are listed
 
 
 class Display(Protocol):
-    """Told of every step; `done` after a cell, `advance` after a step without news."""
+    """A progress display: `done` reports a finished cell, `advance` a step without a message."""
 
     def done(self, label: str, status: str, detail: str) -> None: ...
 
@@ -38,7 +39,7 @@ class Display(Protocol):
 
 @contextmanager
 def quietly(quiet: bool = True) -> Iterator[None]:
-    """Within the block displays tell what failed and nothing else."""
+    """Within the block, displays print only failures."""
     token = _QUIET.set(quiet)
     try:
         yield
@@ -57,10 +58,10 @@ def display(
     under_way: Callable[[], float] = lambda: 0.0,
     running: Running = dict,
 ) -> Iterator[Display]:
-    """Shows progress through `total` steps of which `workers` run at a time, on standard error.
+    """Show progress through `total` steps, `workers` of them at a time, on standard error.
 
-    `under_way` says how many steps those that are not finished amount to, and `running` which these
-    are, as far as that is known; both are asked now and then, from a thread.
+    `under_way` returns the finished part of the unfinished steps, as a number of steps, and
+    `running` their labels and durations; a thread calls both at regular intervals.
     """
     if _QUIET.get():
         yield _Failures()
@@ -68,7 +69,7 @@ def display(
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         lines = _Lines(what, total, under_way, running)
-        with _every(_PLAIN, lines.look):
+        with _every(_PLAIN, lines.update):
             yield lines
         return
     columns = (
@@ -83,18 +84,18 @@ def display(
     )
     with _Bar(*columns, console=console, running=running) as progress:
         live = _Live(progress, what, total, workers, under_way, running)
-        with _every(_LIVE, live.look):
+        with _every(_LIVE, live.update):
             yield live
 
 
 @contextmanager
-def _every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
-    """Within the block a thread looks again and again."""
+def _every(seconds: float, update: Callable[[], None]) -> Iterator[None]:
+    """Call `update` at regular intervals from a thread until the block ends."""
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(seconds):
-            look()
+            update()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -106,8 +107,10 @@ def _every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
 
 
 def _longest(running: Mapping[str, float], least: float = 0.0) -> list[tuple[str, float]]:
-    """The first few of those that run for at least so long."""
-    return [(label, seconds) for label, seconds in running.items() if seconds >= least][:_NAMED]
+    """The longest running steps that take at least `least` seconds."""
+    return [(label, seconds) for label, seconds in running.items() if seconds >= least][
+        :_MOST_RUNNING
+    ]
 
 
 class _Failures:
@@ -120,10 +123,10 @@ class _Failures:
 
 
 class _Bar(Progress):
-    """A bar with what is running below it."""
+    """A progress bar with the running steps below it."""
 
     def __init__(self, *columns: ProgressColumn, console: Console, running: Running) -> None:
-        self._running = running  # before the base shows anything
+        self._running = running  # before the base class renders anything
         super().__init__(*columns, console=console)
 
     def get_renderables(self) -> Iterator[RenderableType]:
@@ -146,23 +149,23 @@ class _Live:
         self._progress, self._total, self._workers = progress, total, workers
         self._under_way, self._running = under_way, running
         self._finished = self._failed = 0
-        # What an earlier run has left half done is no speed of this one.
-        begun = under_way()
-        shown = {"finished": 0, "running": min(workers, total), "failed": 0}
-        self._bar = progress.add_task(what, total=total, completed=begun, **shown)
+        # Work of an earlier run must not count for the speed of this one.
+        initial = under_way()
+        counts = {"finished": 0, "running": min(workers, total), "failed": 0}
+        self._bar = progress.add_task(what, total=total, completed=initial, **counts)
 
     def done(self, label: str, status: str, detail: str) -> None:
         if status == "failed":
             self._failed += 1
-            told = escape(f"{in_a_line(label)}: {in_a_line(detail)}")
-            self._progress.console.print(f"[red]failed[/red] {told}")
+            message = escape(f"{in_a_line(label)}: {in_a_line(detail)}")
+            self._progress.console.print(f"[red]failed[/red] {message}")
         self.advance()
 
     def advance(self) -> None:
         self._finished += 1
-        self.look()
+        self.update()
 
-    def look(self) -> None:
+    def update(self) -> None:
         self._progress.update(
             self._bar,
             completed=self._finished + self._under_way(),
@@ -180,7 +183,7 @@ class _Lines:
         self._under_way, self._running = under_way, running
         self._finished = 0
         self._start = time.monotonic()
-        self._begun = self._seen = under_way()
+        self._initial = self._last = under_way()
 
     def done(self, label: str, status: str, detail: str) -> None:
         self._finished += 1
@@ -194,26 +197,27 @@ class _Lines:
             elapsed = time.monotonic() - self._start
             self._print(f"{self._what}: {self._total} steps in {elapsed:.0f} s")
 
-    def look(self) -> None:
-        """A line, if any step that is under way has come further or takes long."""
+    def update(self) -> None:
+        """Print a line if a running step has made progress or takes long."""
         under_way = self._under_way()
-        told = []
+        messages = []
         done = self._finished + under_way
-        if under_way != self._seen:
-            self._seen = under_way
-            told.append(f"{100 * done / self._total:.0f} % of all steps")
+        if under_way != self._last:
+            self._last = under_way
+            messages.append(f"{100 * done / self._total:.0f} % of all steps")
         if long := _longest(self._running(), _PLAIN):
-            named = ", ".join(f"{in_a_line(label)} ({seconds:.0f} s)" for label, seconds in long)
-            told.append(f"running: {named}")
-        if told:
-            self._print(f"[{self._finished}/{self._total}, {self._left(done)}] {'; '.join(told)}")
+            steps = ", ".join(f"{in_a_line(label)} ({seconds:.0f} s)" for label, seconds in long)
+            messages.append(f"running: {steps}")
+        if messages:
+            line = "; ".join(messages)
+            self._print(f"[{self._finished}/{self._total}, {self._left(done)}] {line}")
 
     def _left(self, done: float) -> str:
-        """At the speed so far, of which what was done before is no part."""
-        came = done - self._begun
-        if came <= 0:
+        """The time left at the speed of this run, without the work of an earlier one."""
+        progress = done - self._initial
+        if progress <= 0:
             return "time left unknown"
-        left = (time.monotonic() - self._start) / came * (self._total - done)
+        left = (time.monotonic() - self._start) / progress * (self._total - done)
         return f"{max(left, 0.0):.0f} s left"
 
     def _print(self, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Cells that look at a property of a distribution."""
+"""Cells that test a property of a distribution."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gradest.running.cells import Cell, Payload
 
 @dataclass(frozen=True)
 class PropertyCell(Cell):
-    """One property at one setting of its knobs."""
+    """A property with values of its knobs."""
 
     kind: ClassVar[str] = "property"
 
@@ -30,4 +30,4 @@ class PropertyCell(Cell):
         return {"rows": [row.record() for row in rows]}
 
     def expected_seconds(self, registry: Registry) -> float:
-        return 0.0  # a second or two: a trial would be the whole of it
+        return 0.0  # a second or two; a trial would take as long

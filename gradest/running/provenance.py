@@ -1,4 +1,4 @@
-"""What a run was made with, so that a reader can make it again."""
+"""The provenance of a run: everything a reader needs to reproduce it."""
 
 import os
 import platform
@@ -26,15 +26,15 @@ _PACKAGES = ("torch", "numpy", "scipy", "pandas", "joblib")
 
 
 def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[str, Any]:
-    """The suite as resolved with versions, commit and machine: the content of run.json.
+    """The content of run.json: the resolved suite, versions, commit and machine.
 
-    What its estimators say of themselves and cite is kept too, so that a report can be rebuilt
+    It includes the docstrings and references of the estimators, so that a report can be rebuilt
     without the plugins.
     """
     settings = suite.settings
     names = sorted({c.estimator for c in suite.cells if isinstance(c, EstimatorCell)})
-    found = {name: registry.estimator(name) for name in names}
-    cited = {name: citation(each) for name, each in found.items()}
+    classes = {name: registry.estimator(name) for name in names}
+    citations = {name: citation(cls) for name, cls in classes.items()}
     return {
         "suite": suite.name,
         "description": settings.description,
@@ -62,20 +62,20 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "dtype": settings.dtype,
         "parameters": settings.parameters,
         "controls": settings.controls,
-        "references": {name: text for name, text in cited.items() if text},
-        "methods": {name: body(each) for name, each in found.items()},
+        "references": {name: text for name, text in citations.items() if text},
+        "methods": {name: body(cls) for name, cls in classes.items()},
         "training": settings.training and settings.training.model_dump(),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
 
 
 def _plugins(suite: Suite, registry: Registry) -> dict[str, str]:
-    """name -> the first digits of the digest of its code, of what the commit does not tell."""
+    """name -> the first digits of the code digest, for code that is not part of the commit."""
     cells = [cell for cell in suite.cells if isinstance(cell, EstimatorCell)]
     tasks = {registry.task(cell.task) for cell in cells}
     estimators = {registry.estimator(cell.estimator) for cell in cells}
-    foreign = (found for found in tasks | estimators if not built_in(found))
-    return {found.name: digest_of_class(found)[:12] for found in foreign}
+    foreign = (cls for cls in tasks | estimators if not built_in(cls))
+    return {cls.name: digest_of_class(cls)[:12] for cls in foreign}
 
 
 def _implementations(cells: Sequence[Cell]) -> dict[str, int]:
@@ -92,7 +92,7 @@ def _implementations(cells: Sequence[Cell]) -> dict[str, int]:
 
 
 def _accelerator(suite: Suite) -> dict[str, str]:
-    """The card, of a suite that ran on one."""
+    """The name of the GPU, for a suite that ran on one."""
     devices = {getattr(cell, "device", "cpu") for cell in suite.cells} - {"cpu"}
     return {"accelerator": torch.cuda.get_device_name(next(iter(devices)))} if devices else {}
 
@@ -103,17 +103,17 @@ def _program() -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def _commit() -> str | None:
-    """The commit of the clone that this code runs from, None where it is no clone."""
+    """The commit of the git clone that this code runs from; None outside of a clone."""
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None

@@ -1,7 +1,7 @@
-"""What a record of a journal has to hold, so that whoever derives from it can rely on it.
+"""Validation of journal records, so that code that reads them can rely on their structure.
 
-Checked are keys and kinds, which takes no time.  What is inside a payload, such as the shapes of
-tensors, is checked by what decodes it.
+Only keys and types are checked, which is fast.  The contents of a payload, such as the shapes of
+tensors, are checked by the code that decodes it.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,30 +13,31 @@ STATUSES = ("ok", "skipped", "failed")
 
 
 def problem(record: Mapping[str, Any]) -> str:
-    """What is wrong with a record, or nothing."""
+    """The problem with a record, or an empty string."""
     kind = record.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
-        return "is not a record"
-    if missing := _missing(record, _KINDS[kind]):
-        return missing
-    if not _is_count(record.get("version", 1)):  # of a header
-        return "'version' is not what it should be"
+        return "not a record"
+    if message := _mismatch(record, _KINDS[kind]):
+        return message
+    if not _is_count(record.get("version", 1)):  # in a header
+        return "invalid value of 'version'"
     if kind != "cell":
         return ""
-    of, status = record["of"], record["status"]
-    if of not in _CELLS or status not in STATUSES:
-        return f"is a cell of an unknown kind or status ({of!r}, {status!r})"
-    if missing := _missing(record["cell"], _CELLS[of]):
-        return f"its cell: {missing}"
-    return _missing(record, _PAYLOADS[of]) if status == "ok" else ""
+    kind, status = record["of"], record["status"]
+    if kind not in _CELLS or status not in STATUSES:
+        return f"unknown kind or status of a cell ({kind!r}, {status!r})"
+    if message := _mismatch(record["cell"], _CELLS[kind]):
+        return f"its cell: {message}"
+    return _mismatch(record, _PAYLOADS[kind]) if status == "ok" else ""
 
 
-def _missing(data: Mapping[str, Any], checks: Mapping[str, _Check]) -> str:
-    for key, right in checks.items():
+def _mismatch(data: Mapping[str, Any], checks: Mapping[str, _Check]) -> str:
+    """A message about the first missing key or invalid value, or an empty string."""
+    for key, is_valid in checks.items():
         if key not in data:
-            return f"lacks {key!r}"
-        if not right(data[key]):
-            return f"{key!r} is not what it should be"
+            return f"missing key {key!r}"
+        if not is_valid(data[key]):
+            return f"invalid value of {key!r}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: tables derived from the journal, in files that are whole or absent."""
+"""The tables of a run, derived from its journal and written atomically."""
 
 import json
 import statistics
@@ -17,12 +17,12 @@ from gradest.running.folder import alone_in
 from gradest.running.journal import Contents, Record, read_journal
 from gradest.running.nested import Nested
 from gradest.running.records import problem
-from gradest.text import described, in_a_line, printable
+from gradest.text import counted, described, in_a_line, printable, shortened
 from gradest.training.pictures import Pictures, write_pictures
 from gradest.training.tables import COLUMNS as TRAINING
 from gradest.training.tables import rows as training_rows
 
-# Names every row; the params are JSON with sorted keys.
+# The columns that identify a row; the params are JSON with sorted keys.
 IDENTITY = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
     *("parameter", "status", "reason"),
@@ -63,8 +63,8 @@ TEXT = (
     *("status", "reason", "method", "reference", "reference_by", "precision", "verdict", "note"),
 )
 
-_RUN = ("suite", "parameters", "cells")  # what run.json must say for tables to be derived
-_DERIVED = ("journal", "recorded", "damage", "checksum")  # and what is derived with them
+_RUN = ("suite", "parameters", "cells")  # keys of run.json from which the tables are derived
+_DERIVED = ("journal", "recorded", "damage", "checksum")  # keys that are derived with the tables
 _OPTIONAL = ("training.parquet", "training.csv", "pictures.npz", "properties.parquet")
 
 COORDINATES = (
@@ -85,21 +85,21 @@ SOURCES = (
 def write_results(folder: Path, run: Mapping[str, Any]) -> list[str]:
     """Derive run.json and every table from the journal in the folder, all or none.
 
-    `run` describes the run; its "cells" name the rows, in order, and its "parameters" what they
-    are with respect to.  Cells that were never measured are left out.  Returns what is to be told
-    of the journal, a line each.  Raises UsageError when `run` lacks any of this.
+    `run` is the content of run.json; its "cells" define the rows and their order, its "parameters"
+    what the gradients are with respect to.  Cells that were never measured are left out.  Returns
+    warnings about the journal.  Raises UsageError if `run` lacks one of these keys.
     """
     with alone_in(folder), replacing(folder, stale) as staged:
         return derive(folder, run, staged)
 
 
 def stale(new: Set[Path]) -> list[Path]:
-    """The tables that only some runs have, and the present one has not."""
+    """The optional tables that this run does not have."""
     return [Path(name) for name in _OPTIONAL if Path(name) not in new]
 
 
 def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
-    """Write into `out` what `write_results` leaves in the folder, which is only read."""
+    """Write the files of `write_results` into `out`; `folder` is only read."""
     if missing := [key for key in _RUN if key not in run]:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
     journal = read_journal(folder / "journal.jsonl")
@@ -113,20 +113,20 @@ def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
             continue
         recorded.append(record["key"])
         if reason := tables.add(record):
-            unreadable.append(f"{journal.path.name}: {_called(record)}: {reason}")
+            unreadable.append(f"{journal.path.name}: {_label(record)}: {reason}")
     damage = [*journal.told, *unreadable]
     if lost and not journal.damage:
-        damage.append(f"{journal.path.name}: no longer holds {len(lost)} of the cells of this run")
+        damage.append(f"{journal.path.name} lacks {counted(len(lost), 'cell')} of this run")
     tables.write(out)
-    described = {key: value for key, value in run.items() if key not in _DERIVED}
-    described |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
-    described |= {"damage": damage} if damage else {}
-    write_json(out / "run.json", described | {"checksum": checksum(described)})
-    return [*damage, *tables.underived]
+    content = {key: value for key, value in run.items() if key not in _DERIVED}
+    content |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
+    content |= {"damage": damage} if damage else {}
+    write_json(out / "run.json", content | {"checksum": checksum(content)})
+    return [*damage, *tables.warnings]
 
 
 class _Tables:
-    """The rows of all tables, cell by cell: what one cannot give takes nothing from the others."""
+    """The rows of all tables; a cell that cannot be decoded does not affect the others."""
 
     def __init__(self, run: Mapping[str, Any]) -> None:
         self._suite, self._parameters = run["suite"], run["parameters"]
@@ -134,19 +134,19 @@ class _Tables:
         self._coordinates: list[tuple[Any, ...]] = []
         self._adaptation: list[tuple[Any, ...]] = []
         self._curves: list[tuple[Any, ...]] = []
-        self._looked_at: list[dict[str, Any]] = []
+        self._properties: list[dict[str, Any]] = []
         self._images: dict[str, Pictures] = {}
         self._nested = Nested(run.get("nested") or ())
-        self.underived: list[str] = []  # a line for each row that its moments do not give
+        self.warnings: list[str] = []  # a message for each row that could not be computed
 
     def add(self, record: Record) -> str:
-        """Take over a cell; if its payload cannot be read, as one that failed, and the reason."""
+        """Add a cell; if its payload cannot be read, add a failed cell and return the reason."""
         record = record | {"reason": record["reason"] and printable(record["reason"])}
         kinds = {"training": self._training, "property": self._property}
         add = kinds.get(record["of"], self._measurement)
         try:
             add(record)
-        except Exception as error:  # of a payload that is not what `to_json` writes anything fails
+        except Exception as error:  # an invalid payload may cause any error
             reason = f"its record cannot be read ({described(error)})"
             add(_failed(record, reason))
             return reason
@@ -158,32 +158,32 @@ class _Tables:
         self._curves.extend(list(training_rows(self._suite, record)))
 
     def _property(self, record: Record) -> None:
-        self._looked_at.extend(list(_property_rows(record)))
+        self._properties.extend(list(_property_rows(record)))
 
     def _measurement(self, record: Record) -> None:
         measurement = None
         if record["status"] == "ok":
-            measurement = _readable(Measurement.from_json(record["measurement"]))
-            names = _names(_identity(self._suite, record, ""), ADAPTATION)
-            adaptation = [(*names, *look) for look in measurement.adaptation]
+            measurement = _validated(Measurement.from_json(record["measurement"]))
+            identity = _identity_values(_identity(self._suite, record, ""), ADAPTATION)
+            adaptation = [(*identity, *values) for values in measurement.adaptation]
             self._adaptation.extend(adaptation)
-        failed = len(self.underived)
+        before = len(self.warnings)
         for parameter in self._parameters:
             if measurement is None or parameter in measurement.parameters:
                 self._parameter(record, measurement, parameter)
-        if measurement is not None and failed == len(self.underived):
+        if measurement is not None and before == len(self.warnings):
             self._nested.add(record["cell"], measurement)
 
     def _parameter(self, record: Record, measurement: Measurement | None, parameter: str) -> None:
-        """A row, also where nothing can be told from the measurement: then it says why."""
+        """Add a row; if it cannot be computed, a failed row with the reason."""
         identity = _identity(self._suite, record, parameter)
         try:
-            row = _measured(measurement, parameter, record.get("samples"))
+            row = _quantities(measurement, parameter, record.get("samples"))
             coordinates = list(_coordinates(identity, measurement, parameter))
-        except Exception as error:  # whatever arithmetic makes of an odd number
-            reason = f"nothing can be derived from its moments: {described(error)}"
+        except Exception as error:  # arithmetic with unusual numbers may raise any error
+            reason = f"its moments cannot be evaluated: {described(error)}"
             self._rows.append(identity | {"status": "failed", "reason": reason})
-            self.underived.append(f"{_called(record)} in {parameter}: {reason}")
+            self.warnings.append(f"{_label(record)} in {parameter}: {reason}")
             return
         self._rows.append(identity | row)
         self._coordinates.extend(coordinates)
@@ -204,35 +204,35 @@ class _Tables:
             write_frame(out / "training.parquet", frame)
             write_frame(out / "training.csv", frame)
             write_pictures(out / "pictures.npz", self._images)
-        if self._looked_at:
-            write_frame(out / "properties.parquet", pd.DataFrame(self._looked_at))
+        if self._properties:
+            write_frame(out / "properties.parquet", pd.DataFrame(self._properties))
 
 
-def _readable(measurement: Measurement) -> Measurement:
-    """The same.  Raises ValueError where its tensors do not belong together."""
+def _validated(measurement: Measurement) -> Measurement:
+    """The measurement.  Raises ValueError if the shapes of its tensors contradict each other."""
     size = measurement.logits.numel()
     if measurement.logits.ndim != 3 or measurement.gradient.mean.shape[1:] != (size,):
-        raise ValueError("the gradient has other coordinates than the logits")
+        raise ValueError("expected a gradient coordinate for each logit")
     for moments in (*measurement.gradients.values(), measurement.objective, measurement.cosines):
         if moments.mean.shape != moments.m2.shape or moments.mean.shape[:1] != moments.count.shape:
-            raise ValueError("moments of different shapes")
+            raise ValueError("expected moments of equal shapes")
     return measurement
 
 
 def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """The cells that the tables of this run held, and the journal does not hold any more."""
+    """The cells that the tables of this run contained and that the journal has lost."""
     recorded = set(run.get("recorded") or ()) - set(records)
     return [cell for cell in run["cells"] if cell["key"] in recorded]
 
 
 def _missing(cell: Mapping[str, Any], journal: Contents) -> Record | None:
-    """What stands for the record of a cell that the journal has lost."""
+    """A substitute for the record of a cell that the journal has lost; None if it is unknown."""
     record = {"kind": "cell", "of": _kind(cell), "key": cell["key"], "cell": cell}
     record |= {"status": "failed", "reason": ""}
-    if problem(record):  # too little is known of it for a row
+    if problem(record):  # run.json does not describe it well enough for a row
         return None
     line = next((f" (line {each.line}: {each.reason})" for each in journal.damage), "")
-    return _failed(record, f"its record is lost, {journal.path.name} is damaged{line}")
+    return _failed(record, f"its record is lost since {journal.path.name} is damaged{line}")
 
 
 def _kind(cell: Mapping[str, Any]) -> str:
@@ -242,57 +242,62 @@ def _kind(cell: Mapping[str, Any]) -> str:
 
 
 def _failed(record: Record, reason: str) -> Record:
-    kept = {key: record[key] for key in ("kind", "of", "key", "cell")}
-    return {**kept, "status": "failed", "reason": f"{reason}; run the suite again to measure it"}
+    identity = {key: record[key] for key in ("kind", "of", "key", "cell")}
+    return {
+        **identity,
+        "status": "failed",
+        "reason": f"{reason}; run the suite again to measure it",
+    }
 
 
-def _called(record: Record) -> str:
+def _label(record: Record) -> str:
     cell = record["cell"]
     return " × ".join(str(cell[name]) for name in ("task", "estimator", "name") if name in cell)
 
 
 def carried(folder: Path) -> dict[str, Any]:
-    """What the run.json of the same journal says was recorded, of which some may be lost since."""
+    """The recorded cells in a run.json of the same journal, some of which may be lost by now."""
     try:
         run = read_run(folder)
-    except UsageError:  # there is none, or it cannot be read: a new one takes its place
+    except UsageError:  # a missing or unreadable file is replaced
         return {}
     header = read_journal(folder / "journal.jsonl").header or {}
     return {"recorded": run.get("recorded")} if run.get("journal") == header.get("id") else {}
 
 
 def _property_rows(record: Record) -> Iterator[dict[str, Any]]:
-    """The rows of a property; a look that failed is a row that does not hold."""
+    """The rows of a property; a failed cell becomes a row that does not hold."""
     if record["status"] == "ok":
         yield from record["rows"]
         return
     cell = record["cell"]
     nan = float("nan")
-    told = record["reason"]
-    yield Row(cell["name"], cell["knobs"], "failed", nan, nan, nan, "=", nan, False, told).record()
+    note = record["reason"]
+    yield Row(cell["name"], cell["knobs"], "failed", nan, nan, nan, "=", nan, False, note).record()
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The run.json of a folder.  Raises UsageError when there is none or it is damaged."""
+    """The content of run.json.  Raises UsageError if the file is missing or damaged."""
     path = folder / "run.json"
     if not path.exists():
-        raise UsageError(f"{folder}: holds no readable run: {_lacking(folder)}")
+        raise UsageError(f"{folder}: holds no readable run: {_why_missing(folder)}")
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = in_a_line(str(error))
         raise UsageError(f"{folder}: holds no readable run: run.json: {reason}") from None
     if not isinstance(run, dict):
-        raise UsageError(f"{folder}: holds no readable run: run.json is no mapping")
+        raise UsageError(f"{folder}: holds no readable run: run.json is not a mapping")
     if "checksum" in run and run["checksum"] != checksum(_without(run, "checksum")):
         raise UsageError(
             f"{folder}: holds no readable run: run.json is damaged, its checksum does not match; "
-            "run the suite again to write it anew, finished cells are kept"
+            "run the suite again to rewrite it, finished cells are kept"
         )
-    for key, (right, expected) in _CHECKED.items():
-        if run.get(key) is not None and not right(run[key]):
+    for key, (is_valid, expected) in _CHECKED.items():
+        if run.get(key) is not None and not is_valid(run[key]):
             raise UsageError(
-                f"{folder}: holds no readable run: {key!r} in run.json is not {expected}"
+                f"{folder}: holds no readable run: run.json: expected {key!r} to be {expected}, "
+                f"got {shortened(run[key])}"
             )
     return run
 
@@ -301,47 +306,47 @@ def _without(run: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in run.items() if key != name}
 
 
-def _are_cells(value: Any) -> bool:
+def _is_list_of_cells(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(cell, dict) and isinstance(cell.get("key"), str) for cell in value
     )
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _is_list_of_str(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _are_controls(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_are_texts, value.values()))
+def _is_controls(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_list_of_str, value.values()))
 
 
 _CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "suite": (lambda value: isinstance(value, str), "a name"),
-    "parameters": (_are_texts, "a list of names"),
-    "cells": (_are_cells, "a list of cells with keys"),
-    "nested": (_are_texts, "a list of names"),
-    "controls": (_are_controls, "a mapping of lists of names"),
-    "recorded": (_are_texts, "a list of keys"),
-    "damage": (_are_texts, "a list of lines"),
+    "parameters": (_is_list_of_str, "a list of names"),
+    "cells": (_is_list_of_cells, "a list of cells with keys"),
+    "nested": (_is_list_of_str, "a list of names"),
+    "controls": (_is_controls, "a mapping of lists of names"),
+    "recorded": (_is_list_of_str, "a list of keys"),
+    "damage": (_is_list_of_str, "a list of lines"),
 }
 
 
-def _lacking(folder: Path) -> str:
-    """Why there is no run.json, and what would help."""
+def _why_missing(folder: Path) -> str:
+    """The reason why run.json is missing, and what to do."""
     if not folder.is_dir():
         return "there is no such folder"
     if (folder / "journal.jsonl").exists():
-        return "run.json comes at its end; its finished cells are kept, run it again to go on"
-    return "there is no run.json in it"
+        return "the run has not ended, so that run.json is missing; run the suite again to resume"
+    return "there is no run.json in the folder"
 
 
 def finished(journal: Path) -> dict[str, Record]:
-    """key -> the latest good record of every cell, with its "samples" once it is timed."""
+    """key -> the latest valid record of every cell, with its "samples" if it has been timed."""
     return latest(read_journal(journal).records)
 
 
 def latest(records: Iterable[Record]) -> dict[str, Record]:
-    """The same of records in the order in which they were written."""
+    """The result of `finished` for records in the order in which they were written."""
     cells: dict[str, Record] = {}
     samples: dict[str, list[float]] = {}
     for record in records:
@@ -366,12 +371,12 @@ def _identity(suite: str, record: Record, parameter: str) -> dict[str, Any]:
         "status": record["status"],
         "reason": record["reason"],
         "replicates": cell.get("replicates"),
-        # Records of before there were versions are of the first.
+        # Records without versions were written for version 1.
         **{name: cell.get(name, 1) for name in VERSIONS},
     }
 
 
-def _measured(
+def _quantities(
     measurement: Measurement | None, parameter: str, samples: Sequence[float] | None
 ) -> dict[str, Any]:
     if measurement is None:
@@ -393,9 +398,9 @@ def _coordinates(
 ) -> Iterator[tuple[Any, ...]]:
     if measurement is None:
         return
-    if parameter not in SCALES:  # its own coordinates are those of no tensor
+    if parameter not in SCALES:  # the coordinates of other parameters have no latent and category
         return
-    names = _names(identity, COORDINATES)
+    values = _identity_values(identity, COORDINATES)
     weight = measurement.weight(parameter)
     exact = measurement.exact
     columns = (
@@ -406,16 +411,16 @@ def _coordinates(
     )
     places = (weight == weight).nonzero().tolist()
     for place, *numbers in zip(places, *(c.flatten().tolist() for c in columns), strict=True):
-        yield (*names, *place, *numbers)
+        yield (*values, *place, *numbers)
 
 
-def _names(identity: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
-    """What a row of a further table begins with."""
+def _identity_values(identity: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
+    """The first values of a row in a table with these columns."""
     return tuple(identity[c] for c in columns if c in identity)
 
 
 def measurements_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a frame with every column, in order, text and numbers apart."""
+    """A frame with all COLUMNS, in order, and text or numeric types."""
     frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     numbers = [c for c in COLUMNS if c not in TEXT]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)

@@ -1,4 +1,4 @@
-"""Cells to records: in parallel, resumable, each failure for itself."""
+"""Runs cells in parallel and records them; runs are resumable and failures are isolated."""
 
 import json
 import shutil
@@ -47,32 +47,32 @@ def run(
     fresh: bool = False,
     timed: bool = True,
 ) -> None:
-    """Measure and time the cells that the folder's journal lacks; failed ones are tried again.
+    """Measure and time the cells that are missing or failed in the folder's journal.
 
-    Where a task's truth is unknown a reference is measured first, to `precision`.
-    `timed` False leaves out the timing, `fresh` forgets what the journal holds.  Raises UsageError
-    when the folder holds anything else than this suite's results, cannot be written, or another run
-    is at work in it.
+    For tasks whose exact gradient is unknown, a reference is measured first, to `precision`.
+    `timed` = False skips the timing, `fresh` discards the journal.  Raises UsageError if the folder
+    contains anything other than results of this suite, cannot be written, or is in use by another
+    run.
     """
     refuse_foreign(folder, fresh)
     with alone_in(folder), one_thread():
         journal = Journal(folder, suite, fresh)
         for line in journal.damage:
-            print(f"warning: {folder}: {line}; what it held is measured again", file=sys.stderr)
+            print(f"warning: {folder}: {line}; its cell is measured again", file=sys.stderr)
         if fresh:
             _remove(folder / UNFINISHED)
             _remove(folder / NETWORKS)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
         truths = references(measuring, precision, journal, registry, bundle, workers)
-        kept = finished(journal.path)
-        missing = [c for c in cells if _lacks(kept.get(c.key), truths.get(c.key))]
+        recorded = finished(journal.path)
+        missing = [c for c in cells if _is_missing(recorded.get(c.key), truths.get(c.key))]
         if missing:
             trainings = {c.key for c in missing if isinstance(c, TrainingCell)}
-            done = partial(_headway, folder, trainings)
-            named, under_way = labels(cells), UnderWay()
-            running = partial(under_way.named, named)
+            done = partial(_progress, folder, trainings)
+            names, under_way = labels(cells), UnderWay()
+            running = partial(under_way.named, names)
             with (
-                display("measuring", len(missing), workers.jobs, done, running) as shown,
+                display("measuring", len(missing), workers.jobs, done, running) as progress,
                 closing(
                     _records(missing, registry, bundle, journal, workers, truths, under_way)
                 ) as records,
@@ -81,16 +81,16 @@ def run(
                     if not record.pop("written"):
                         journal.append(record)
                     trainings.discard(record["key"])
-                    shown.done(named[record["key"]], record["status"], record["reason"])
+                    progress.done(names[record["key"]], record["status"], record["reason"])
         _tidy(folder, cells)
         if timed:
             _time_all(measuring, journal, registry, bundle, workers.timeout)
 
 
 def prepare(cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> None:
-    """Let every task fetch what it needs.
+    """Let every task download the data it needs.
 
-    Raises UsageError where that is not to be had; whatever else a task raises is left to its cells.
+    Raises UsageError if the data are unavailable; other errors of a task are left to its cells.
     """
     tasks = {
         (cell.task, canonical(cell.task_knobs)): cell
@@ -103,7 +103,7 @@ def prepare(cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> 
             build(task, cell.task_knobs).prepare()
         elif task.prepare is not Task.prepare:
             job = Job(cell.key, _prepare, (cell.task, cell.task_knobs, bundle), alone=True)
-            with suppress(Failed):  # each of its cells asks for the same and fails with it
+            with suppress(Failed):  # each of its cells will fail in the same way
                 in_own_process(job, None)
 
 
@@ -112,8 +112,10 @@ def _prepare(task: str, knobs: Mapping[str, Any], bundle: PluginBundle) -> None:
 
 
 def seconds_expected(cell: Cell, registry: Registry, bundle: PluginBundle) -> float:
-    """How long the cell will take, from a short trial.  Raises Inapplicable, and Failed for code
-    from outside the catalogue that fails."""
+    """The expected run time of a cell, from a short trial.
+
+    Raises Inapplicable, and Failed for code from outside the catalogue that fails.
+    """
     if not foreign(cell, registry):
         return cell.expected_seconds(registry)
     return in_own_process(Job(cell.key, _expected_seconds, (cell, bundle), alone=True), None)
@@ -126,10 +128,10 @@ def _expected_seconds(cell: Cell, bundle: PluginBundle) -> float:
 def measure_cell(
     cell: Cell, bundle: PluginBundle, journal: str, journal_id: str, truth: Record | None = None
 ) -> Record:
-    """One cell's record, written to the journal here if this machine sees it.
+    """The record of a cell, written to the journal if this machine has access to it.
 
-    `truth` is the record of the reference, where one stands for the truth.  Whatever goes wrong
-    inside the cell becomes part of its record: the others must go on.
+    `truth` is the record of the reference that replaces an unknown truth.  Any error inside the
+    cell becomes part of its record, so that the other cells go on.
     """
     record = _record(cell, bundle, Path(journal).parent, truth)
     written = append_if_shared(Path(journal), journal_id, record)
@@ -141,19 +143,21 @@ def measure_cell(
 def measure_foreign_cell(
     cell: Cell, bundle: PluginBundle, folder: str, truth: Record | None
 ) -> Record:
-    """The record of a cell with code from outside the catalogue; for a process of its own.
+    """The record of a cell with code from outside the catalogue, run in a process of its own.
 
-    It is not written here, where that code may have changed anything.  A cell whose code has
-    changed what numbers rely on has failed, even if its numbers look well.
+    The record is not written in this process, where that code may have changed anything.  A cell
+    whose code has changed settings or code that measurements rely on counts as failed.
     """
     settings, code = Settings.take(), Code.take()
     record = _record(cell, bundle, Path(folder), truth)
     if changed := changes(settings, code):
         reason = f"its code {changed}, on which numbers rely"
-        if record["status"] == "failed":  # with an error that may come from just that
+        if record["status"] == "failed":  # with an error that the change may have caused
             reason = f"{record['reason']}; {reason}"
         record = _without_result(cell, truth, reason)
-    json.dumps(record, ensure_ascii=False).encode()  # or else it could not be written
+    json.dumps(
+        record, ensure_ascii=False
+    ).encode()  # raises here if the record cannot be written as JSON
     return {**record, "written": False}
 
 
@@ -165,8 +169,8 @@ def _record(cell: Cell, bundle: PluginBundle, folder: Path, truth: Record | None
 
 
 def _identity(cell: Cell, truth: Record | None) -> Record:
-    named = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
-    return {**named, "reference": truth and truth["key"]}
+    identity = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
+    return {**identity, "reference": truth and truth["key"]}
 
 
 def _without_result(cell: Cell, truth: Record | None, reason: str) -> Record:
@@ -182,7 +186,7 @@ def _outcome(
         return {"status": "ok", "reason": "", **payload}
     except Inapplicable as error:
         return {"status": "skipped", "reason": message_of(error)}
-    except KeyboardInterrupt:  # Ctrl-C, unless this process is the cell's own
+    except KeyboardInterrupt:  # Ctrl-C; a cell in its own process is recorded as failed
         raise
     except BaseException as error:
         reason = {"reason": reason_of(error), "traceback": traceback_of(error)}
@@ -198,33 +202,33 @@ def _records(
     truths: Mapping[str, Record],
     under_way: UnderWay,
 ) -> Iterator[Record]:
-    """Records as they come in.  Whoever ends its process, or takes too long, has failed."""
+    """Yield records in the order of completion; a cell that dies or times out counts as failed."""
     path = journal.path.resolve()
 
     def job(cell: Cell) -> Job:
         if foreign(cell, registry):
-            told = (cell, bundle, str(path.parent), truths.get(cell.key))
-            return Job(cell.key, measure_foreign_cell, told, alone=True)
-        told = (cell, bundle, str(path), journal.id, truths.get(cell.key))
-        return Job(cell.key, measure_cell, told, alone=False)
+            arguments = (cell, bundle, str(path.parent), truths.get(cell.key))
+            return Job(cell.key, measure_foreign_cell, arguments, alone=True)
+        arguments = (cell, bundle, str(path), journal.id, truths.get(cell.key))
+        return Job(cell.key, measure_cell, arguments, alone=False)
 
     by_key = {cell.key: cell for cell in cells}
     jobs = [job(cell) for cell in cells]
-    with closing(answers(jobs, workers, under_way, not registry.foreign)) as found:
-        for done, answer in found:
+    with closing(answers(jobs, workers, under_way, not registry.foreign)) as results:
+        for done, answer in results:
             if isinstance(answer, Exception):
                 truth = truths.get(done.key)
                 answer = _without_result(by_key[done.key], truth, str(answer))
             yield answer
 
 
-def _headway(folder: Path, trainings: Set[str]) -> float:
-    """How many trainings those that are under way amount to, by their steps."""
+def _progress(folder: Path, trainings: Set[str]) -> float:
+    """The finished part of the running trainings, as a number of trainings."""
     return sum(training_progress(own_folder(folder, key)) for key in list(trainings))
 
 
 def _tidy(folder: Path, cells: Sequence[Cell]) -> None:
-    """Leave nothing of a training that is finished, even if its worker was killed right after."""
+    """Delete the checkpoints of finished trainings, which a killed worker may have left."""
     if not (folder / UNFINISHED).exists():
         return
     records = finished(folder / "journal.jsonl")
@@ -240,8 +244,8 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _lacks(record: Record | None, truth: Record | None) -> bool:
-    """Whether a cell is still to be measured, or measured against another reference."""
+def _is_missing(record: Record | None, truth: Record | None) -> bool:
+    """Whether a cell must be measured, for the first time or against another reference."""
     if record is None or record["status"] == "failed":
         return True
     return record["status"] == "ok" and record["reference"] != (truth and truth["key"])
@@ -262,25 +266,26 @@ def _time_all(
     ]
     if not untimed:
         return
-    with display("timing", len(untimed) * ROUNDS, 1) as shown:
-        timed = time_cells(untimed, registry, shown.advance, bundle, timeout)
+    with display("timing", len(untimed) * ROUNDS, 1) as progress:
+        timed = time_cells(untimed, registry, progress.advance, bundle, timeout)
     for cell, samples in zip(untimed, timed, strict=True):
         journal.append({"kind": "seconds", "key": cell.key, "samples": samples})
 
 
 def refuse_foreign(folder: Path, fresh: bool) -> None:
-    """A mistyped --out must not scatter results over somebody's files.  Raises UsageError."""
+    """Raises UsageError for a folder with other files, for example after a mistyped --out."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; --out names a folder")
+        raise UsageError(f"{folder}: expected a folder for --out, got a file")
     if (folder / "journal.jsonl").exists() or not folder.exists():
         return
-    if (folder / "run.json").exists():  # ours, but for the journal
+    if (folder / "run.json").exists():  # a run without its journal
         if not fresh:
             raise UsageError(
-                f"{folder}: holds a report whose journal.jsonl is missing; put it back, or "
-                "measure every cell again with --fresh"
+                f"{folder}: journal.jsonl is missing next to the report; restore it or use "
+                "--fresh to measure every cell again"
             )
     elif any(f for f in folder.iterdir() if f.suffix != ".lock"):
         raise UsageError(
-            f"{folder}: holds files that are no results of gradest; name another folder with --out"
+            f"{folder}: contains files that are not results of gradest; choose another folder "
+            "with --out"
         )

@@ -1,8 +1,8 @@
-"""What a trial of a cell would take in memory, found without taking it.
+"""The memory that a trial of a cell would need, determined without allocating it.
 
-A knob such as `samples: 1000000000` asks for more than the machine has, and the operating system
-may end the whole process instead of saying no.  Only members of a suite with a large whole number
-among their knobs are looked at, so that others cost nothing.
+A knob such as `samples: 1000000000` needs more memory than the machine has, and the operating
+system may end the whole process instead of raising an error.  Only members of a suite with a large
+integer among their knobs are examined, so that others cost nothing.
 """
 
 import os
@@ -27,14 +27,14 @@ from gradest.randomness import Draws, drawing_from
 from gradest.running.suite_file import Member, SuiteFile, SuiteSource
 from gradest.text import shortened
 
-_LARGE = {Estimator: 2**14, Task: 2**20}  # whole numbers below take no trial
-_ROWS = 4  # replicates: a measurement begins with no fewer
-_SECONDS = 2.0  # for which allocations of one task are foreseen; it may go on to train networks
+_LARGE = {Estimator: 2**14, Task: 2**20}  # smaller integers need no trial
+_ROWS = 4  # replicates; a measurement begins with at least as many
+_SECONDS = 2.0  # limit of a trial; a task may also train networks
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class TooLarge(MemoryError):
-    """More memory than there is: `needed` bytes at least."""
+    """At least `needed` bytes, more memory than is available."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(f"needs at least {needed / 1e9:,.0f} GB of memory")
@@ -48,9 +48,9 @@ def refuse_too_large(
     estimators: Sequence[Member],
     device: str,
 ) -> None:
-    """Raises SuiteError, naming the knob, for a member that needs more memory than there is.
+    """Raises SuiteError, naming the knob, for a member that needs more memory than is available.
 
-    Trials stop after a few seconds: what is left unseen may fail as a cell.
+    Trials stop after a few seconds; members that were not examined may fail later as cells.
     """
     limit = memory_of(device)
     rows, itemsize = (settings.training.batch, 4) if settings.training else (_ROWS, 8)
@@ -59,7 +59,7 @@ def refuse_too_large(
         if id(member) in large:
             needed = estimator_bytes(member.built, rows, limit, itemsize)
             _refuse(source, member, large[id(member)], needed, limit)
-    if settings.training:  # whose batches and networks are made by the cell
+    if settings.training:  # the cells themselves create batches and networks
         return
     deadline = time.monotonic() + _SECONDS
     for task in tasks:
@@ -67,10 +67,10 @@ def refuse_too_large(
             needed = task_bytes(task.built, limit)
             _refuse(source, task, large[id(task)], needed, limit)
     for estimator, task in product(estimators, tasks):
-        named = next((m for m in (estimator, task) if id(m) in large), None)
-        if named is not None and time.monotonic() < deadline:
+        member = next((m for m in (estimator, task) if id(m) in large), None)
+        if member is not None and time.monotonic() < deadline:
             needed = pair_bytes(estimator.built, task.built, limit)
-            _refuse(source, named, large[id(named)], needed, limit)
+            _refuse(source, member, large[id(member)], needed, limit)
 
 
 def _refuse(source: SuiteSource, member: Member, knob: str, needed: int | None, limit: int) -> None:
@@ -79,12 +79,12 @@ def _refuse(source: SuiteSource, member: Member, knob: str, needed: int | None, 
     raise source.error(
         member.values.get(knob, member.place),
         f"{member.built.name}: {knob} = {shortened(member.built.knobs[knob])}: needs at least "
-        f"{needed / 1e9:,.0f} GB of memory, and there are {limit / 1e9:,.0f} GB",
+        f"{needed / 1e9:,.0f} GB of memory, {limit / 1e9:,.0f} GB are available",
     )
 
 
 def memory_of(device: str) -> int:
-    """Bytes of memory of the machine, as its container limits it, or of the accelerator."""
+    """Bytes of memory of the machine or its container, or of the GPU."""
     if device != "cpu":
         return torch.cuda.get_device_properties(device).total_memory
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
@@ -95,60 +95,61 @@ def memory_of(device: str) -> int:
 
 
 def large_knob(member: Knobs) -> str | None:
-    """The knob with the largest whole number, if that is large enough to look at."""
-    whole = {k: max(_integers(v), default=0) for k, v in member.knobs.items()}
-    name = max(whole, key=whole.__getitem__, default=None)
+    """The knob with the largest integer, if that is large enough for a trial."""
+    largest = {k: max(_integers(v), default=0) for k, v in member.knobs.items()}
+    name = max(largest, key=largest.__getitem__, default=None)
     least = next(least for kind, least in _LARGE.items() if isinstance(member, kind))
-    return name if name is not None and whole[name] >= least else None
+    return name if name is not None and largest[name] >= least else None
 
 
 def task_bytes(task: Task, limit: int) -> int | None:
-    """Bytes that posing the task's problem needs where these are more than `limit`, else None."""
+    """The bytes that `task.problem()` needs if these exceed `limit`, else None."""
 
     def trial() -> None:
-        with drawing_from(Draws.seeded(0)), _Foreseeing(limit):
+        with drawing_from(Draws.seeded(0)), _Predicting(limit):
             task.problem()
 
-    return _refused(trial)
+    return _bytes_if_too_large(trial)
 
 
 def estimator_bytes(estimator: Estimator, rows: int, limit: int, itemsize: int = 8) -> int | None:
-    """Bytes of the codes that one call with `rows` rows evaluates f at, where more than `limit`.
+    """The bytes of the codes in the evaluations of f by one call with `rows` rows.
 
-    For the smallest latents there can be, which bounds it from below on every task.
+    None if these do not exceed `limit`.  The smallest possible latents are assumed, which gives a
+    lower bound for every task.
     """
     sizes = {"N": 1, "K": 2, "m": 1, **estimator.knobs}
     try:
         evaluations = formula.value(estimator.evaluations, sizes, estimator.name)
-    except PluginError:  # a formula of knobs that are no numbers, or none at all, bounds nothing
+    except PluginError:  # without a formula, or with knobs that are not numbers, there is no bound
         return None
     needed = rows * evaluations * 2 * itemsize
     return needed if needed > limit else None
 
 
 def pair_bytes(estimator: Estimator, task: Task, limit: int) -> int | None:
-    """Bytes that the first replicates need, where these are more than `limit`, else None.
+    """The bytes that the first replicates need if these exceed `limit`, else None.
 
-    The estimator's state is built; tensors without memory stand for all that one call makes.
+    The state of the estimator is built for real; one call then runs on tensors without memory.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second to import
+    from torch._subclasses.fake_tensor import FakeTensorMode  # its import takes a second
 
     def trial() -> None:
         with drawing_from(Draws.seeded(0)):
-            with _Foreseeing(limit):
+            with _Predicting(limit):
                 replicator = Replicator(estimator, task)
             with FakeTensorMode(allow_non_fake_inputs=True), _Counting(limit):
                 replicator(_ROWS)
 
-    return _refused(trial)
+    return _bytes_if_too_large(trial)
 
 
-def _refused(call: Callable[[], object]) -> int | None:
+def _bytes_if_too_large(call: Callable[[], object]) -> int | None:
     try:
         call()
     except TooLarge as error:
         return error.needed
-    except Exception:  # whatever else it dies of, its cells die of too, and then it is told
+    except Exception:  # its cells will raise and report the same error
         return None
     return None
 
@@ -158,12 +159,12 @@ def _integers(value: Any) -> Iterator[int]:
 
 
 class _Counting(TorchDispatchMode):
-    """Raises TooLarge once the tensors that operations made hold more than `limit` bytes."""
+    """Raises TooLarge once the results of operations occupy more than `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self._limit, self._held = limit, 0
-        self._users: dict[int, int] = {}  # of each storage: the tensors that hold it
+        self._users: dict[int, int] = {}  # storage -> number of tensors that use it
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -189,10 +190,10 @@ class _Counting(TorchDispatchMode):
             self._held -= size
 
 
-class _Foreseeing(TorchDispatchMode):
-    """Raises TooLarge before an operation whose result would hold more than `limit` bytes.
+class _Predicting(TorchDispatchMode):
+    """Raises TooLarge before an operation whose result would occupy more than `limit` bytes.
 
-    Operations run for real, so that code that looks at numbers takes the way that it will take.
+    Operations run for real, so that code that depends on the numbers takes its usual branches.
     """
 
     def __init__(self, limit: int) -> None:
@@ -202,36 +203,36 @@ class _Foreseeing(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        given = (args, kwargs or {})
-        if time.monotonic() < self._deadline and self._may_be_large(given):
-            needed = _bytes_of_result(func, *given)
+        arguments = (args, kwargs or {})
+        if time.monotonic() < self._deadline and self._may_be_large(arguments):
+            needed = _bytes_of_result(func, *arguments)
             if needed > self._limit:
                 raise TooLarge(needed)
         return func(*args, **(kwargs or {}))
 
-    def _may_be_large(self, given: Any) -> bool:
-        """No result is larger than all sizes multiplied, which costs little to know."""
-        sizes = [tensor.numel() for tensor in _tensors(given)]
-        return prod(filter(None, [*sizes, *map(abs, _integers(given))])) * 16 > self._limit
+    def _may_be_large(self, arguments: Any) -> bool:
+        """A cheap upper bound: the product of all sizes and integers among the arguments."""
+        sizes = [tensor.numel() for tensor in _tensors(arguments)]
+        return prod(filter(None, [*sizes, *map(abs, _integers(arguments))])) * 16 > self._limit
 
 
 def _bytes_of_result(func: Any, args: Any, kwargs: Any) -> int:
-    """What the operation's results hold, from tensors without memory; 0 where these cannot tell."""
+    """The bytes of an operation's results, computed with meta tensors; 0 if that fails."""
 
-    def bare(x: Any) -> Any:
+    def to_meta(x: Any) -> Any:
         if isinstance(x, torch.Tensor):
             return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device="meta")
         return None if isinstance(x, torch.Generator) else x
 
-    bare_kwargs = tree_map(bare, kwargs)
+    meta_kwargs = tree_map(to_meta, kwargs)
     if any(argument.name == "device" for argument in func._schema.arguments):
-        bare_kwargs["device"] = torch.device("meta")
+        meta_kwargs["device"] = torch.device("meta")
     try:
-        made = func(*tree_map(bare, args), **bare_kwargs)
-    except Exception:  # an operation without a meta kernel, or one that is to fail for real
+        results = func(*tree_map(to_meta, args), **meta_kwargs)
+    except Exception:  # an operation without a meta kernel, or one that fails for real as well
         return 0
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in _tensors(made)}
-    return sum(storages.values())
+    storages = [tensor.untyped_storage() for tensor in _tensors(results)]
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
 
 def _tensors(data: Any) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""A suite and the cells that it stands for."""
+"""Suites and the cells they define."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,21 +33,20 @@ SUITES = Path(__file__).parents[1] / "suites"
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite as resolved: its settings and every cell, in the order of the file."""
+    """A resolved suite: its settings and all its cells, in the order of the file."""
 
     name: str
     settings: SuiteFile
     cells: tuple[Cell, ...]
 
     def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[Cell]:
-        """The cells whose task and estimator match one of the globs (none given: all).
+        """The cells whose task and estimator match one of the globs; without globs all match.
 
-        Cells without a task and an estimator stay.
-
-        Raises UsageError for a glob that matches nothing.
+        Cells without a task and an estimator are included.  Raises UsageError for a glob without
+        matches.
         """
         for kind, globs in (("task", tasks), ("estimator", estimators)):
-            names = {getattr(cell, kind) for cell in self._of_estimators}
+            names = {getattr(cell, kind) for cell in self._estimator_cells}
             for glob in globs:
                 if not any(fnmatchcase(name, glob) for name in names):
                     raise UsageError(
@@ -62,12 +61,12 @@ class Suite:
         ]
 
     @property
-    def _of_estimators(self) -> list[EstimatorCell]:
+    def _estimator_cells(self) -> list[EstimatorCell]:
         return [cell for cell in self.cells if isinstance(cell, EstimatorCell)]
 
 
 def suite_names() -> list[str]:
-    """The suites that come with gradest."""
+    """The names of the built-in suites."""
     return sorted(path.stem for path in SUITES.glob("*.yaml"))
 
 
@@ -81,18 +80,18 @@ def load_suite(
     steps: int | None = None,
     device: str = "cpu",
 ) -> Suite:
-    """The suite of that name or file, with the overrides of the command line.
+    """The built-in suite of that name, or the suite in that file, with overrides.
 
-    Raises SuiteError or UsageError, with file and line, for whatever cannot be run.
+    Raises SuiteError, with file and line, and UsageError for a suite that cannot be run.
     """
     path = _find(name)
     source = SuiteSource(path)
     settings = source.validated()
     if settings.training:
-        for name, given in (("--replicates", replicates), ("--precision", precision)):
-            if given is not None:
+        for option, override in (("--replicates", replicates), ("--precision", precision)):
+            if override is not None:
                 raise UsageError(
-                    f"{name}: {path.stem} is a suite of trainings; --steps N is theirs"
+                    f"{option} does not apply to {path.stem}, which trains models; use --steps"
                 )
     if replicates is not None:
         settings = settings.model_copy(update={"replicates": [replicates], "precision": None})
@@ -100,7 +99,7 @@ def load_suite(
         settings = settings.model_copy(update={"precision": precision})
     if seed is not None:
         settings = settings.model_copy(update={"seeds": [seed]})
-    source.check_looks(settings)  # as they are written: --steps may leave some of them out
+    source.check_looks(settings)  # before --steps, which may leave some of them out
     if steps is not None:
         settings = _training_for(steps, settings, path)
     with preserving("a plugin of this suite, when it is created,"):
@@ -108,40 +107,40 @@ def load_suite(
             "tasks": source.members("tasks", settings.tasks, registry.task),
             "estimators": source.members("estimators", settings.estimators, registry.estimator),
         }
-        tasks, estimators = ([m.built for m in found] for found in members.values())
-        looked_at = source.members("properties", settings.properties, find_property)
+        tasks, estimators = ([m.built for m in section] for section in members.values())
+        properties = source.members("properties", settings.properties, find_property)
         source.check_size(_factors(settings, members))
-        source.check_size({("properties",): len(looked_at), ("seeds",): len(settings.seeds)})
+        source.check_size({("properties",): len(properties), ("seeds",): len(settings.seeds)})
     source.check_controls(settings, {e.name for e in estimators})
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
     source.check_training(settings, tasks, estimators, registry.models())
     refuse_too_large(source, settings, members["tasks"], members["estimators"], device)
     make = _training_cells if settings.training else _measuring_cells
-    shown = [member.built for member in looked_at]
-    cells = (*_property_cells(settings, shown), *make(settings, tasks, estimators, device))
+    built = [member.built for member in properties]
+    cells = (*_property_cells(settings, built), *make(settings, tasks, estimators, device))
     return Suite(path.stem, settings, cells)
 
 
 def _factors(settings: SuiteFile, members: Mapping[str, Sequence[Member]]) -> dict[Place, int]:
-    """What multiplies to the number of cells that bring a task and an estimator together."""
-    listed = {(name,): len(found) for name, found in members.items()}
-    listed["seeds",] = len(settings.seeds)
+    """place in the file -> factor of the number of cells with a task and an estimator."""
+    factors = {(name,): len(section) for name, section in members.items()}
+    factors["seeds",] = len(settings.seeds)
     if settings.training:
-        return {**listed, ("training", "learning_rate"): len(settings.training.learning_rate)}
+        return {**factors, ("training", "learning_rate"): len(settings.training.learning_rate)}
     counts = 1 if settings.precision else len(settings.replicates)
-    return {**listed, ("dtype",): len(settings.dtype), ("replicates",): counts}
+    return {**factors, ("dtype",): len(settings.dtype), ("replicates",): counts}
 
 
 def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
     if settings.training is None:
-        raise UsageError(f"--steps {steps}: {path.stem} is no suite of trainings")
+        raise UsageError(f"--steps does not apply to {path.stem}, which trains no models")
     return settings.model_copy(update={"training": settings.training.lasting(steps)})
 
 
-def _property_cells(settings: SuiteFile, found: Iterable[Property]) -> Iterator[PropertyCell]:
+def _property_cells(settings: SuiteFile, properties: Iterable[Property]) -> Iterator[PropertyCell]:
     code = {"core": _digest(run_property), "torch": torch.__version__}
-    for each, seed in itertools.product(found, settings.seeds):
+    for each, seed in itertools.product(properties, settings.seeds):
         yield PropertyCell(name=each.name, knobs=each.knobs, seed=seed, code=code)
 
 
@@ -186,7 +185,7 @@ def _training_cells(
 
 
 def _code(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], dict[str, str]]:
-    """What the numbers of a pair are computed by; each class is digested once."""
+    """A function from a pair to the digests of its code; each class is digested once."""
     digests = {cls: digest_of_class(cls) for cls in {type(member) for member in members}}
     return lambda task, estimator: {
         "task": digests[type(task)],
@@ -199,7 +198,7 @@ def _code(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], di
 def _pair(
     task: Task, estimator: Estimator, code: Callable[[Task, Estimator], dict[str, str]]
 ) -> dict[str, Any]:
-    """What every cell says of the two that it brings together."""
+    """The fields of a cell that describe its task and estimator."""
     return {
         "task": task.name,
         "task_knobs": task.knobs,
@@ -212,7 +211,7 @@ def _pair(
 
 
 def _digest(function: Callable[..., Any]) -> str:
-    """Of the code that the function runs."""
+    """The digest of the code that the function runs."""
     return digest_of_code(function.__module__)
 
 
@@ -229,8 +228,8 @@ def _find(name: str) -> Path:
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"unknown suite {shortened(name)}{suggestion(name, suite_names())}")
     if not path.is_file():
-        found = "is no regular file" if path.exists() else "no such suite file"
-        raise UsageError(f"{path}: {found}")
+        reason = "not a regular file" if path.exists() else "no such suite file"
+        raise UsageError(f"{path}: {reason}")
     return path
 
 

@@ -1,11 +1,11 @@
-"""Processes that are forked from one that has loaded everything, so that they start at once.
+"""A template process with all modules loaded, from which worker processes are forked.
 
-Importing torch takes seconds and forking a few milliseconds.  The template is a program of its own,
-started by whoever needs processes.  It has computed nothing: threads that compute, and a device
-that is in use, do not survive a fork.  For each request it forks a child that answers calls.
+Importing torch takes seconds, forking a few milliseconds.  The template is a separate program that
+has computed nothing, since computing threads and devices in use do not survive a fork.  For each
+request it forks a child that answers calls.
 
-Nobody outlives whoever has started them, however that ends: the template ends when the other end of
-its socket is closed, which the kernel sees to, and a child ends with the template.
+No process outlives the one that has started it: the template ends when the other end of its socket
+is closed, which the kernel ensures in every case, and a child ends with the template.
 """
 
 import ctypes
@@ -32,19 +32,19 @@ from gradest.process_state import own_process
 from gradest.registry import Registry
 from gradest.text import message_of, reason_of
 
-# What is loaded when a call is first answered, and by torch when it first computes: each child
-# would do so anew, which takes longer than most cells.
+# Modules that are imported by the first call and by torch when it first computes.  Without the
+# template, each child would import them again, which takes longer than most cells.
 _LOADED_LATE = ("gradest.running.runner", "torch._dynamo", "torch._refs", "scipy.stats")
 
 NUMBER = struct.Struct("q")  # a process id, then an exit status, on a child's status pipe
-DESCRIPTORS = 4  # of a request: the connection, the status pipe, standard output and error
+DESCRIPTORS = 4  # in a request: the connection, the status pipe, standard output and error
 
 _PR_SET_PDEATHSIG = 1
-_WATCHED = 1.0  # seconds between two looks at the parent, where the kernel does not tell
+_WATCHED = 1.0  # seconds between two checks of the parent, where the kernel cannot notify
 
 
 class Surroundings(NamedTuple):
-    """What a child takes over from whoever asked for it, as it is at that moment."""
+    """The state of the requesting process that a child takes over."""
 
     folder: str
     environment: dict[str, str]
@@ -62,15 +62,15 @@ class Surroundings(NamedTuple):
 
 
 def serve(control: int) -> None:
-    """Fork a child for each request on the socket, until its other end is closed."""
+    """Fork a child for each request on the socket until its other end is closed."""
     torch.set_num_threads(1)
     Registry.load(only=())
     for name in _LOADED_LATE:
-        with suppress(ImportError):  # names that another version may not have
+        with suppress(ImportError):  # another version of torch may lack a module
             import_module(name)
-    # Some library may have a thread that waits for work; a child has no use for it.
+    # Python warns about forks of processes with threads; idle threads of libraries are harmless.
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever has started this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     ended, wake = socket.socketpair()
     for end in (ended, wake):
         end.setblocking(False)
@@ -82,7 +82,7 @@ def serve(control: int) -> None:
         ready, _, _ = select.select([requests, ended], [], [])
         if ended in ready:
             ended.recv(4096)
-            _tell_of_ends(children)
+            _report_ends(children)
         if requests in ready:
             message, passed, *_ = socket.recv_fds(requests, 1, DESCRIPTORS)
             if not message:
@@ -98,34 +98,34 @@ def serve(control: int) -> None:
             for each in (connection, out, err):
                 os.close(each)
             children[child] = status
-            _tell(status, child)
+            _report(status, child)
 
 
-def _tell_of_ends(children: dict[int, int]) -> None:
+def _report_ends(children: dict[int, int]) -> None:
     while children:
         child, ended = os.waitpid(-1, os.WNOHANG)
         if child == 0:
             return
         status = children.pop(child, None)
         if status is not None:
-            _tell(status, os.waitstatus_to_exitcode(ended))
+            _report(status, os.waitstatus_to_exitcode(ended))
             os.close(status)
 
 
-def _tell(status: int, number: int) -> None:
-    with suppress(BrokenPipeError):  # whoever asked for the child has no more use for it
+def _report(status: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # the requesting process has ended
         os.write(status, NUMBER.pack(number))
 
 
 def _be_a_child(connection: int, out: int, err: int) -> None:
-    """Answer calls until whoever asks is gone; never returns."""
+    """Answer calls until the requesting process ends; never returns."""
     try:
-        os.setsid()  # so that the child and whatever it starts are ended together
+        os.setsid()  # so that the child is ended together with all processes it starts
         end_with_parent()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for given, stream in ((out, 1), (err, 2)):
-            os.dup2(given, stream)
-            os.close(given)
+        for source, stream in ((out, 1), (err, 2)):
+            os.dup2(source, stream)
+            os.close(source)
         own_process()
         answer_calls(Connection(connection))
     finally:
@@ -133,11 +133,11 @@ def _be_a_child(connection: int, out: int, err: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process end when its parent does."""
+    """Make this process end when its parent ends."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before that was said
+        if os.getppid() != parent:  # the parent ended before the call of prctl
             os._exit(1)
         return
 
@@ -150,7 +150,7 @@ def end_with_parent() -> None:
 
 
 def answer_calls(connection: Connection) -> None:
-    """Receive calls and send what they return, as JSON, one after the other."""
+    """Receive calls one after the other and send their results as JSON."""
     own = os.getpid()
     connection.recv().enter()
     while True:
@@ -160,9 +160,9 @@ def answer_calls(connection: Connection) -> None:
             os._exit(0)
         answer = _answer(call, arguments)
         for stream in (sys.stdout, sys.stderr):
-            with suppress(BaseException):  # code from elsewhere may have put anything in its place
+            with suppress(BaseException):  # foreign code may have replaced the stream by any object
                 stream.flush()
-        if os.getpid() != own:  # a copy that the call has forked and that came back as well
+        if os.getpid() != own:  # a child that the call has forked and that has returned as well
             os._exit(1)
         connection.send_bytes(answer)
 
@@ -173,5 +173,5 @@ def _answer(call: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
     except (Inapplicable, UsageError) as error:
         kind = "Inapplicable" if isinstance(error, Inapplicable) else "UsageError"
         return json.dumps({"raised": kind, "reason": message_of(error)}).encode()
-    except BaseException as error:  # SystemExit and the like are no end of this process either
+    except BaseException as error:  # not even SystemExit may end this process
         return json.dumps({"raised": "other", "reason": reason_of(error)}).encode()

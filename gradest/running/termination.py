@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does: what is finished is kept, and nothing goes on."""
+"""Handling of SIGTERM, which ends a run like Ctrl-C and keeps its finished cells."""
 
 import signal
 import threading
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# Exit statuses: 128 and the number of the signal, as shells give them.
+# Exit statuses as in shells: 128 plus the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
 
 class Terminated(KeyboardInterrupt):
-    """This process has been told to end."""
+    """This process has received SIGTERM."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within the block SIGTERM raises Terminated, if this is the main thread."""
+    """Within the block, SIGTERM raises Terminated in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""Seconds per estimate, measured apart from the parallel run.
+"""Seconds per estimate, measured after the parallel run.
 
-Serially and in one thread, and interleaved: every round times each cell once, so that a slow
-moment of the machine falls on all of them alike.
+The cells are timed serially, in one thread and interleaved: every round times each cell once, so
+that a slow phase of the machine affects all cells equally.
 """
 
 import math
@@ -21,9 +21,9 @@ from gradest.threads import one_thread
 
 # The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
 ROUNDS = 7
-_LEAST_SECONDS = 0.02  # a timed call lasts at least this long, well above the clock's noise
+_LEAST_SECONDS = 0.02  # minimum duration of a timed call, far above the noise of the clock
 
-_Timer = Callable[[], float]  # seconds per estimate, anew at each call
+_Timer = Callable[[], float]  # measures the seconds per estimate at each call
 
 
 def time_cells(
@@ -33,11 +33,11 @@ def time_cells(
     bundle: PluginBundle,
     timeout: float | None,
 ) -> list[list[float]]:
-    """Seconds per estimate of each cell in each round; `advance` is called at every step.
+    """Seconds per estimate of each cell in each round; `advance` is called after every step.
 
-    A cell that fails here although it could be measured has no times: the others go on.  Code from
-    outside the catalogue is timed in processes of its own, which wait while others are timed; one
-    that takes more than `timeout` seconds is ended.
+    A cell that fails here although it could be measured gets no times, and the others go on.  Code
+    from outside the catalogue is timed in separate processes, which wait while others are timed; a
+    process that takes more than `timeout` seconds is ended.
     """
     samples: list[list[float]] = [[] for _ in cells]
     elsewhere: dict[tuple[str, ...], _Elsewhere] = {}
@@ -59,13 +59,13 @@ def time_cells(
 
 
 def _plugins(cell: MeasuringCell, registry: Registry) -> tuple[str, ...]:
-    """What the cell executes from outside the catalogue: one process for all such cells."""
-    brought = registry.task(cell.task), registry.estimator(cell.estimator)
-    return tuple(found.name for found in brought if not built_in(found))
+    """The names of the plugins in a cell; cells with the same plugins share a process."""
+    classes = registry.task(cell.task), registry.estimator(cell.estimator)
+    return tuple(cls.name for cls in classes if not built_in(cls))
 
 
 def _guarded(cell: MeasuringCell, make: Callable[[MeasuringCell], _Timer]) -> _Timer:
-    """A timer that gives NaN from the first failure on, of which it warns."""
+    """A timer that warns of the first failure and then returns NaN."""
     failed = False
     try:
         timer = make(cell)
@@ -94,7 +94,7 @@ def _warn(cell: MeasuringCell, error: Exception) -> bool:
 def _timer(cell: MeasuringCell, registry: Registry) -> _Timer:
     with drawing_from(Draws.seeded(cell.draw_seed, cell.device)) as source:
         replicator = cell.replicator(registry)
-        replicator.adapt(min(cell.adapt_steps, 1))  # builds the state; its values cost no time
+        replicator.adapt(min(cell.adapt_steps, 1))  # the values of the state do not affect times
         rows = replicator.pilot(source)
         repeats = math.ceil(_LEAST_SECONDS / seconds_of(lambda: replicator(rows)))
 
@@ -107,7 +107,7 @@ def _timer(cell: MeasuringCell, registry: Registry) -> _Timer:
 
 
 class _Elsewhere:
-    """Timers in a process of their own; once that has died, none gives a time."""
+    """Timers in a separate process; if it dies, all of them raise."""
 
     def __init__(self, bundle: PluginBundle, timeout: float | None) -> None:
         self._bundle, self._timeout = bundle, timeout
@@ -136,7 +136,7 @@ class _Elsewhere:
             raise
 
 
-_timers: list[_Timer] = []  # of a process that only times
+_timers: list[_Timer] = []  # in a process that only times
 
 
 def _begin(cell: MeasuringCell, bundle: PluginBundle) -> int:

@@ -23,22 +23,21 @@ from gradest.training.settings import GradientMeasurements, TrainingSettings
 from gradest.training.snapshot import Snapshot, fresh_estimator
 from gradest.training.trainer import Trainer
 
-UNFINISHED = "unfinished"  # in a run's folder: a folder for each training that is not finished
+UNFINISHED = "unfinished"  # subfolder of a run with the checkpoints of unfinished trainings
+NETWORKS = "networks"  # subfolder of a run with the networks of finished trainings
 
-NETWORKS = "networks"  # and a file for each that is
-
-_TRIED = 5  # steps by which a training is timed
-_POINTS, _CODES = 20, 50  # and what an evaluation is timed by
+_TRIAL_STEPS = 5  # training steps in a trial
+_POINTS, _CODES = 20, 50  # data points and codes of the evaluation in a trial
 
 
 def own_folder(folder: Path, key: str) -> Path:
-    """Where a training of the run in `folder` keeps what it goes on from."""
+    """The folder with the checkpoints of a training, in the folder of its run."""
     return folder / UNFINISHED / key
 
 
 @dataclass(frozen=True)
 class TrainingCell(EstimatorCell):
-    """One training."""
+    """A training of a model with an estimator."""
 
     kind: ClassVar[str] = "training"
     settings: ClassVar[tuple[str, ...]] = ("learning_rate", "seed")
@@ -49,16 +48,16 @@ class TrainingCell(EstimatorCell):
 
     @property
     def _fields(self) -> dict[str, Any]:
-        """Without how often the training is saved, which changes no number."""
-        named = {k: v for k, v in self.training.items() if k != "checkpoint_seconds"}
-        return {**asdict(self), "training": named}
+        """All fields but the interval between checkpoints, which changes no number."""
+        training = {k: v for k, v in self.training.items() if k != "checkpoint_seconds"}
+        return {**asdict(self), "training": training}
 
     @property
     def _file(self) -> str:
-        """Of the networks: what tells trainings apart at a glance, and the key that always does."""
-        named = [re.sub(r"[^\w.]+", "-", name)[:80] for name in (self.task, self.estimator)]
+        """The file name of the networks: readable settings, and the key, which is unique."""
+        names = [re.sub(r"[^\w.]+", "-", name)[:80] for name in (self.task, self.estimator)]
         rate, seed = f"{self.learning_rate:g}", str(self.seed)
-        return "_".join([*named, f"rate{rate}", f"seed{seed}", self.key[:12]]) + ".pt"
+        return "_".join([*names, f"rate{rate}", f"seed{seed}", self.key[:12]]) + ".pt"
 
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         settings = TrainingSettings.model_validate(self.training)
@@ -69,23 +68,25 @@ class TrainingCell(EstimatorCell):
         return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
 
     def expected_seconds(self, registry: Registry) -> float:
-        """Of the steps, of the bounds, and of the looks at the gradient, as at the first step."""
+        """The time of the steps, the evaluations and the gradient measurements, from a trial."""
         settings = TrainingSettings.model_validate(self.training)
-        asked = settings.evaluation
+        evaluation = settings.evaluation
         with one_thread():
             trainer = self.trainer(registry)
-            gradient = _of_looks(trainer, settings.gradient)
-            trainer.advance()  # what is made once is no part of a step
-            steps = seconds_of(lambda: [trainer.advance() for _ in range(_TRIED)])
+            gradient = _seconds_of_gradient(trainer, settings.gradient)
+            trainer.advance()  # the first step also creates the state
+            steps = seconds_of(lambda: [trainer.advance() for _ in range(_TRIAL_STEPS)])
             items = trainer.model.data("test").to(trainer.device)
             few = items[:_POINTS]
             codes = seconds_of(lambda: negative_bound(trainer, few, _CODES)) / len(few) / _CODES
-        looks = 2 * (1 + settings.steps // asked.every) * asked.points * asked.samples
-        test = min(asked.test_points, len(items)) * asked.test_samples
-        return steps / _TRIED * settings.steps + codes * (looks + test) + gradient
+        bounds = (
+            2 * (1 + settings.steps // evaluation.every) * evaluation.points * evaluation.samples
+        )
+        test = min(evaluation.test_points, len(items)) * evaluation.test_samples
+        return steps / _TRIAL_STEPS * settings.steps + codes * (bounds + test) + gradient
 
     def trainer(self, registry: Registry) -> Trainer:
-        """At its first step.  Raises Inapplicable."""
+        """The trainer at its first step.  Raises Inapplicable."""
         settings = TrainingSettings.model_validate(self.training)
         return Trainer(
             build(registry.estimator(self.estimator), self.estimator_knobs),
@@ -99,16 +100,16 @@ class TrainingCell(EstimatorCell):
         )
 
 
-def _of_looks(trainer: Trainer, looks: GradientMeasurements | None) -> float:
-    """Seconds of all looks at the gradient, but for the truth, of 100,000 codes at the most."""
+def _seconds_of_gradient(trainer: Trainer, looks: GradientMeasurements | None) -> float:
+    """Seconds of all gradient measurements, without the exact gradient, which is limited."""
     if looks is None:
         return 0.0
     estimator, adapt_steps = fresh_estimator(trainer)
 
-    def measured() -> Replicator:
+    def make() -> Replicator:
         items = trainer.model.data("train")[: looks.points].to(trainer.device)
         x = trainer.model.preprocess(items, torch.float64)
         return Replicator(estimator, Snapshot(trainer, x), torch.float64, trainer.device)
 
-    one = expected_seconds(measured, adapt_steps, lambda *_: looks.replicates, trainer.device)
-    return len(set(looks.steps)) * one
+    seconds = expected_seconds(make, adapt_steps, lambda *_: looks.replicates, trainer.device)
+    return len(set(looks.steps)) * seconds

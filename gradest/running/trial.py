@@ -1,4 +1,4 @@
-"""How long a measurement will take, from a short trial."""
+"""The expected run time of a measurement, from a short trial."""
 
 from collections.abc import Callable
 
@@ -21,11 +21,11 @@ def expected_seconds(
     listed: bool = True,
     tolerant: bool = True,
 ) -> float:
-    """In one thread: of the steps of adapt, and of the estimates.
+    """The seconds that the adaptation steps and the estimates take in one thread.
 
-    These are the joint outcomes of the draws, if they may be `listed` and can be, or as many as
-    `replicates` says of a chunk of so many.  Raises what `make` and the estimates raise, and
-    NonFiniteGradient for an estimate that is not finite, unless the cell is `tolerant` of these.
+    The number of estimates is that of the joint outcomes of the draws if these may be `listed` and
+    can be enumerated, or else `replicates(replicator, chunk)`.  Raises the errors of `make` and of
+    the estimates, and NonFiniteGradient for a non-finite estimate unless `tolerant`.
     """
     with one_thread(), drawing_from(Draws.seeded(0, device)) as source:
         replicator = make()
@@ -35,8 +35,8 @@ def expected_seconds(
         if estimates is None:
             estimates = replicates(replicator, chunk)
         rows = min(estimates, chunk)
-        made: list[tuple[Tensor, Tensor]] = []
-        one = seconds_of(lambda: made.append(replicator(rows))) / rows
-        if not tolerant and not all(bool(x.isfinite().all()) for x in made[0]):
+        results: list[tuple[Tensor, Tensor]] = []
+        one = seconds_of(lambda: results.append(replicator(rows))) / rows
+        if not tolerant and not all(bool(x.isfinite().all()) for x in results[0]):
             raise NonFiniteGradient("an estimate is not finite")
         return adapting * adapt_steps + one * estimates

@@ -1,4 +1,4 @@
-"""What stands for unknown truths in a run: measured once a task, kept in the journal."""
+"""References that replace unknown truths in a run, measured once per task and recorded."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -31,9 +31,9 @@ from gradest.text import described, in_a_line
 
 @dataclass(frozen=True)
 class ReferenceCell(Keyed):
-    """The truth of a task, to be measured: plain data like a Cell.
+    """A reference for the truth of a task, as plain data like a Cell.
 
-    Which estimator of the catalogue it is measured by is chosen then; the record says so.
+    The estimator that measures it is chosen later and stored in the record.
     """
 
     task: str
@@ -44,11 +44,11 @@ class ReferenceCell(Keyed):
 
     @property
     def _fields(self) -> dict[str, Any]:
-        return {"reference": asdict(self)}  # no cell of another kind has this key
+        return {"reference": asdict(self)}  # cells of other kinds do not have this key
 
 
 def _reference_cell(cell: MeasuringCell, precision: ReferencePrecision) -> ReferenceCell:
-    """What stands for the truth of the cell's task where that is unknown."""
+    """The reference that replaces the truth of a cell's task if that is unknown."""
     return ReferenceCell(
         code={
             "task": cell.code["task"],
@@ -63,19 +63,19 @@ def _reference_cell(cell: MeasuringCell, precision: ReferencePrecision) -> Refer
     )
 
 
-def _key(of: str, estimator: str) -> str:
-    """Of the reference that answers the key `of`, measured by this estimator as it is written."""
+def _key(cell_key: str, estimator: str) -> str:
+    """The key of a reference, which depends on the code of the estimator that measures it."""
     code = digest_of_class(catalogue_estimators()[estimator])
-    return hashlib.sha256(f"{of} {estimator} {code}".encode()).hexdigest()
+    return hashlib.sha256(f"{cell_key} {estimator} {code}".encode()).hexdigest()
 
 
 def _recorded(journal: Journal) -> dict[str, Record]:
-    """The key of a reference cell -> its record, if its estimator is the one that it was."""
+    """key of a reference cell -> its record, if the code of its estimator is unchanged."""
     return {
         record["of"]: record
         for record in journal.records()
         if record["kind"] == "reference"
-        and "of" in record  # those of before do not say what code they are by
+        and "of" in record  # older records do not contain the key of their cell
         and record["reference"]["estimator"] in catalogue_estimators()
         and record["key"] == _key(record["of"], record["reference"]["estimator"])
     }
@@ -89,75 +89,75 @@ def references(
     bundle: PluginBundle,
     workers: Workers,
 ) -> dict[str, Record]:
-    """cell key -> the record of the reference that stands for the truth, where one has to.
+    """cell key -> the record of the reference, for cells whose truth is unknown.
 
-    One whose measurement failed is shown as failed and not kept: its cells do without.
+    A reference whose measurement fails is reported and not recorded; its cells have no truth.
     """
     wanted = {c.key: _reference_cell(c, precision) for c in cells}
     unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, bundle, workers)
-    asked = {key: r for key, r in wanted.items() if unknown[r.key]}
-    found = _recorded(journal)
-    missing = {c.key: c for c in asked.values() if c.key not in found}
+    needed_for = {key: r for key, r in wanted.items() if unknown[r.key]}
+    records = _recorded(journal)
+    missing = {c.key: c for c in needed_for.values() if c.key not in records}
     if missing:
         jobs = [
-            Job(key, _measured, (each, bundle), _foreign(each, registry))
-            for key, each in missing.items()
+            Job(key, _measure, (cell, bundle), _foreign(cell, registry))
+            for key, cell in missing.items()
         ]
         under_way = UnderWay()
         running = partial(under_way.named, {key: in_a_line(c.task) for key, c in missing.items()})
         with (
-            display("references", len(jobs), workers.jobs, running=running) as shown,
-            closing(answers(jobs, workers, under_way, not registry.foreign)) as measured,
+            display("references", len(jobs), workers.jobs, running=running) as progress,
+            closing(answers(jobs, workers, under_way, not registry.foreign)) as results,
         ):
-            for job, record in measured:
+            for job, record in results:
                 task = missing[job.key].task
                 if isinstance(record, Failed):
                     record = {"reference": None, "reason": str(record)}
                 if record["reference"] is None:
-                    shown.done(task, "failed", record["reason"])
+                    progress.done(task, "failed", record["reason"])
                     continue
-                by = record["reference"]["estimator"]
-                named = {"kind": "reference", "of": job.key, "key": _key(job.key, by)}
-                record = {**named, "cell": asdict(missing[job.key]), **record}
+                estimator = record["reference"]["estimator"]
+                identity = {"kind": "reference", "of": job.key, "key": _key(job.key, estimator)}
+                record = {**identity, "cell": asdict(missing[job.key]), **record}
                 journal.append(record)
-                found[job.key] = record
-                shown.done(f"{task} by {record['reference']['estimator']}", "ok", "")
-    return {key: found[c.key] for key, c in asked.items() if c.key in found}
+                records[job.key] = record
+                progress.done(f"{task} by {estimator}", "ok", "")
+    return {key: records[c.key] for key, c in needed_for.items() if c.key in records}
 
 
-def _measured(cell: ReferenceCell, bundle: PluginBundle) -> Record:
-    """A reference; without one, but with the reason, where measuring it failed.
+def _measure(cell: ReferenceCell, bundle: PluginBundle) -> Record:
+    """A reference, or None and the reason if it cannot be measured.
 
-    It fails where no estimator of the catalogue applies, or where the task raises.
+    The measurement fails if no estimator of the catalogue applies or if the task raises.
     """
     torch.set_num_threads(1)
     precision = ReferencePrecision(**cell.precision)
     try:
         task = _task(cell, bundle)
-        found = measure_reference(
+        reference = measure_reference(
             task, precision, seed=cell.draw_seed, device=cell.device, progress=False
         )
-    except (Exception, SystemExit) as error:  # a cost that raises ends its own cells and no others
+    except (Exception, SystemExit) as error:  # a cost that raises must affect only its own cells
         return {"reference": None, "reason": described(error)}
-    return {"reference": found.to_json()}
+    return {"reference": reference.to_json()}
 
 
 def _unknown_truths(
     cells: Mapping[str, ReferenceCell], registry: Registry, bundle: PluginBundle, workers: Workers
 ) -> dict[str, bool]:
-    """key -> whether that task's truth is unknown.
+    """key -> whether the truth of the task is unknown.
 
-    False for a task that fails: each of its cells asks the same and fails with it.
+    False for a task that fails, since each of its cells will fail in the same way.
     """
     own = [c for c in cells.values() if not _foreign(c, registry)]
     jobs = [
-        Job(key, _asked_by_name, (c, bundle), alone=True)
+        Job(key, _unknown_in_bundle, (c, bundle), alone=True)
         for key, c in cells.items()
         if _foreign(c, registry)
     ]
     unknown = {c.key: _unknown(build(registry.task(c.task), c.task_knobs)) for c in own}
-    with closing(in_processes(jobs, workers.jobs, workers.timeout, UnderWay())) as found:
-        return unknown | {job.key: answer is True for job, answer in found}
+    with closing(in_processes(jobs, workers.jobs, workers.timeout, UnderWay())) as results:
+        return unknown | {job.key: answer is True for job, answer in results}
 
 
 def _foreign(cell: ReferenceCell, registry: Registry) -> bool:
@@ -168,7 +168,7 @@ def _task(cell: ReferenceCell, bundle: PluginBundle) -> Task:
     return build(bundle.registry(frozenset([cell.task])).task(cell.task), cell.task_knobs)
 
 
-def _asked_by_name(cell: ReferenceCell, bundle: PluginBundle) -> bool:
+def _unknown_in_bundle(cell: ReferenceCell, bundle: PluginBundle) -> bool:
     return _unknown(_task(cell, bundle))
 
 
@@ -176,9 +176,8 @@ def _unknown(task: Task) -> bool:
     try:
         problem = task.problem()
         closed = closed_form(task, problem.logits.detach().double(), problem.f)
-        outcomes(
-            problem
-        )  # which `needs_reference` asks for: logits of no such shape are the task's fault
-    except (Exception, SystemExit):  # a plugin's: each of its cells asks the same and fails with it
+        # `needs_reference` calls it as well: logits of a wrong shape are the task's fault.
+        outcomes(problem)
+    except (Exception, SystemExit):  # of a plugin, whose cells will fail in the same way
         return False
     return needs_reference(problem, closed)

@@ -1,4 +1,4 @@
-"""Where work is done: processes, threads or a Dask cluster."""
+"""The backends that run jobs: local processes, threads or a Dask cluster."""
 
 import importlib.util
 import logging
@@ -17,11 +17,11 @@ BACKENDS = ("loky", "threading", "dask")
 
 @dataclass(frozen=True)
 class Workers:
-    """Where cells are measured: how many at a time, and by what.
+    """The number and the kind of workers that measure cells.
 
-    `backend`: "loky" for processes of this machine, "threading" and "dask" are joblib's.
-    `scheduler` is the address of a running Dask cluster; without it Dask starts one here.
-    `timeout`: the seconds that a cell may take.
+    `backend` is "loky" for local processes, or one of joblib's "threading" and "dask".  `scheduler`
+    is the address of a running Dask scheduler; without it Dask starts a local cluster.  `timeout`
+    limits the seconds per cell.
     """
 
     jobs: int = joblib.cpu_count()
@@ -33,20 +33,20 @@ class Workers:
 def answers(
     jobs: Sequence[Job], workers: Workers, under_way: UnderWay, clean: bool = True
 ) -> Iterator[tuple[Job, Any]]:
-    """Each job with what it returns, or with the Failed or UsageError it ends in, as they come in.
+    """Yield each job with its result, Failed or UsageError, in the order of completion.
 
-    `clean` says that no code from outside the catalogue has run in this process, so that it may
-    do a single job itself.  Raises UsageError where there are no such workers, and ConnectionError
-    where a cluster is lost.
+    `clean` means that no code from outside the catalogue has run in this process, which may then
+    run the jobs itself.  Raises UsageError if the workers are unavailable, and ConnectionError if
+    the cluster is lost.
     """
     count = min(workers.jobs, len(jobs))
     workers = replace(workers, jobs=count)
     if workers.backend != "loky":
         yield from _by_joblib(jobs, workers, under_way)
     elif count > 1 or workers.timeout is not None or not clean or any(job.alone for job in jobs):
-        # Closed at once when this generator is: processes must not go on past Ctrl-C.
-        with closing(in_processes(jobs, count, workers.timeout, under_way)) as found:
-            yield from found
+        # Closing this generator ends the processes at once, for example after Ctrl-C.
+        with closing(in_processes(jobs, count, workers.timeout, under_way)) as results:
+            yield from results
     else:
         for job in jobs:
             yield job, _answer(job, None, under_way)
@@ -59,11 +59,11 @@ def _by_joblib(
     remote = workers.backend == "dask"
     try:
         with running_on(workers):
-            # One job a batch: an answer counts when it arrives, not when its batch does.
+            # Batches of one job, so that each answer arrives as soon as it is ready.
             parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
             call = joblib.delayed(_keyed_answer)
-            told = None if remote else under_way  # which a worker elsewhere cannot write to
-            for key, answer in parallel(call(job, workers.timeout, told) for job in jobs):
+            shared = None if remote else under_way  # remote workers cannot write to it
+            for key, answer in parallel(call(job, workers.timeout, shared) for job in jobs):
                 yield by_key[key], answer
     except UsageError:
         raise
@@ -71,8 +71,8 @@ def _by_joblib(
         if not remote:
             raise
         raise ConnectionError(
-            f"the Dask cluster has failed ({type(error).__name__}); finished cells are kept; "
-            "run again to go on"
+            f"the Dask cluster has failed ({type(error).__name__}); finished cells are kept, run "
+            "the suite again to resume"
         ) from error
 
 
@@ -83,7 +83,7 @@ def _keyed_answer(job: Job, timeout: float | None, under_way: UnderWay | None) -
 def _answer(job: Job, timeout: float | None, under_way: UnderWay) -> Any:
     under_way.begin(job.key)
     try:
-        # A thread cannot be ended, but a process can.
+        # Only a process can be ended after a timeout, a thread cannot.
         if job.alone or timeout is not None:
             return in_own_process(job, timeout)
         return job.call(*job.arguments)
@@ -95,19 +95,19 @@ def _answer(job: Job, timeout: float | None, under_way: UnderWay) -> Any:
 
 @contextmanager
 def running_on(workers: Workers) -> Iterator[None]:
-    """Within the block joblib runs on these workers; for Dask a client of its cluster is open."""
+    """Within the block, joblib uses these workers; for Dask a client is open."""
     if workers.backend != "dask":
         with joblib.parallel_config(workers.backend, n_jobs=workers.jobs):
             yield
         return
     if importlib.util.find_spec("distributed") is None:
-        raise UsageError("--backend dask needs Dask: pip install 'gradest[dask]'")
+        raise UsageError("--backend dask requires Dask; run pip install 'gradest[dask]'")
     import dask
     from distributed import Client, LocalCluster
 
-    # A profiler that looks into frames keeps alive what they hold, and memory would be too high.
+    # Dask's profiler keeps frames and their variables alive, which would distort measured memory.
     dask.config.set({"distributed.worker.profile.enabled": False})
-    # A scheduler that is lost is told of in one line, by whoever raises it here.
+    # The loss of a scheduler is reported once, by the error raised above.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": ":0"}
     with nullcontext() if workers.scheduler else LocalCluster(**local) as cluster:

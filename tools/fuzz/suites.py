@@ -194,7 +194,9 @@ def classified(ending: Ending, path: Path, content: bytes, line: int | None) -> 
         return ending.trouble.partition(":")[0], ending.trouble
     if ending.status in (0, 1) and not ending.err:
         said = ending.out.splitlines()[-1] if ending.out else ""
-        if not re.fullmatch(r"\d+ cells?, (about \d+ s|less than a second) with \d+ jobs?", said):
+        if not re.fullmatch(
+            r"[\d,]+ cells?, (about \d+ s|less than a second) with \d+ jobs?", said
+        ):
             return "wrong words", said[:200]
         if line:
             return "wrong", f"line {line} is malformed, and it ran"
