@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 from gradest import formula, references
 from gradest.contracts import Estimator, built_in
@@ -10,12 +11,20 @@ from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.markdown import escape, table
 from gradest.registry import Registry
-from gradest.running.suite import suite_names
+from gradest.running.suites import suite_names
 
 _WIDTH = 100
 # degree -> the functions for which a biased method is unbiased, in each latent given the others.
 _DEGREES = {1: "affine f", 2: "quadratic f", math.inf: "every f"}
 _COLUMNS = ("name", "description", "unbiased", "needs", "binary only", "evaluations of f", "source")
+
+
+def list_plugins(plugins: Sequence[str], as_markdown: bool, as_bibtex: bool) -> str:
+    """The text of `--list`.  Raises UsageError for a plugin that cannot be loaded."""
+    registry = Registry.load(plugins)
+    if as_bibtex:
+        return bibtex(registry).rstrip("\n")
+    return markdown(registry) if as_markdown else listing(registry)
 
 
 def listing(registry: Registry) -> str:

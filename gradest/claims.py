@@ -8,7 +8,8 @@ from typing import Any
 from gradest import formula
 from gradest.contracts import Estimator
 from gradest.errors import PluginError
-from gradest.knobs import knob_types, suggestion
+from gradest.knobs import knob_types
+from gradest.text import suggestion
 
 
 def _is_count(x: Any) -> bool:

@@ -15,29 +15,36 @@ import errno
 import io
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from pydantic import ValidationError
-
-from gradest import __version__, catalogue
-from gradest.commands.check import check
-from gradest.commands.new import Scaffold, write_plugin
-from gradest.commands.report import report_on
-from gradest.commands.suite import run_suite
+from gradest import __version__
 from gradest.errors import UsageError
-from gradest.measuring.arguments import MOST_REPLICATES, MOST_STEPS
-from gradest.measuring.precision import Precision
-from gradest.registry import Registry
-from gradest.running.plain_yaml import INTEGERS
-from gradest.running.termination import INTERRUPTED, TERMINATED, Terminated, terminable
-from gradest.running.workers import BACKENDS, Workers
+from gradest.limits import (
+    BACKENDS,
+    DEVICES,
+    INTEGERS,
+    MOST_JOBS,
+    MOST_REPLICATES,
+    MOST_STEPS,
+    PRECISION_KEYS,
+)
+from gradest.running.suites import find_suite
+from gradest.running.termination import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    exit_with,
+    terminable,
+)
 from gradest.text import in_a_line, shortened
 
-_MOST_JOBS = 1024
+# Everything else is imported by the command that needs it: torch takes seconds to load, pandas and
+# matplotlib as long again, and --help or a mistyped option needs none of them.
+if TYPE_CHECKING:
+    from gradest import Precision
 
 # option -> the commands that read it; any other command would silently ignore it.
 _COMMANDS_OF_OPTION = {
@@ -74,7 +81,6 @@ _DEFAULTS: dict[str, Any] = {
     "only_tasks": [],
     "only_estimators": [],
     "plugin": [],
-    "jobs": Workers.jobs,
     "device": "cpu",
     "backend": "loky",
     "fresh": False,
@@ -86,14 +92,7 @@ _DEFAULTS: dict[str, Any] = {
 
 def run() -> NoReturn:
     """Entry point of the console script."""
-    status = main()
-    if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
-        # sys.exit would not wait for threads that still compute, and they would crash the
-        # interpreter while it shuts down.
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(status)
-    sys.exit(status)
+    exit_with(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -200,7 +199,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
             f"--new-{kind}",
             dest="new",
             metavar="NAME",
-            type=partial(Scaffold, kind),
+            type=partial(_new_plugin, kind),
             help=f"create a plugin for a new {kind}: NAME.py, its test and a suite",
         )
 
@@ -256,13 +255,11 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
         type=_integer(1, MOST_STEPS),
         help="number of training steps (overrides the suite)",
     )
-    group.add_argument(
-        "--device", choices=("cpu", "cuda"), help="device to compute on (default: cpu)"
-    )
+    group.add_argument("--device", choices=DEVICES, help="device to compute on (default: cpu)")
     group.add_argument(
         "--jobs",
         metavar="N",
-        type=_integer(1, _MOST_JOBS),
+        type=_integer(1, MOST_JOBS),
         help="number of cells measured in parallel (default: number of CPU cores)",
     )
     group.add_argument(
@@ -334,10 +331,18 @@ def _path(text: str) -> Path:
     return Path(_name(text))
 
 
-def _precision(text: str) -> Precision:
+def _new_plugin(kind: str, name: str) -> tuple[str, str]:
+    return kind, name
+
+
+def _precision(text: str) -> "Precision":
     """Raises ArgumentTypeError that names the invalid key and the available ones."""
+    from pydantic import ValidationError
+
+    from gradest import Precision
+
     values: dict[str, str] = {}
-    available = ", ".join(Precision.model_fields)
+    available = ", ".join(PRECISION_KEYS)
     for part in text.split(","):
         key, _, value = part.partition("=")
         if key in values:
@@ -382,24 +387,29 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.report:
+        from gradest.commands.report import report_on
+
         return report_on(options.report, options.out, options.fail_on_regression)
     if options.check:
+        from gradest.commands.check import check
+
         return check(options.check, options.plugin)
-    registry = Registry.load(options.plugin)
-    if options.list:
-        print(_listing(options, registry), end="")
-        return 0
     if options.new:
-        print(write_plugin(options.new, options.out or Path(), registry))
+        from gradest.commands.new import Scaffold, write_plugin
+        from gradest.registry import Registry
+
+        registry = Registry.load(options.plugin)
+        print(write_plugin(Scaffold(*options.new), options.out or Path(), registry))
         return 0
-    return run_suite(options, registry)
+    if options.list:
+        from gradest.catalogue import list_plugins
 
+        print(list_plugins(options.plugin, options.markdown, options.bibtex))
+        return 0
+    find_suite(options.suite)  # raises UsageError before anything is loaded
+    from gradest.commands.suite import run_suite
 
-def _listing(options: argparse.Namespace, registry: Registry) -> str:
-    if options.bibtex:
-        return catalogue.bibtex(registry)
-    describe = catalogue.markdown if options.markdown else catalogue.listing
-    return f"{describe(registry)}\n"
+    return run_suite(options)
 
 
 if __name__ == "__main__":

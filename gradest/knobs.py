@@ -5,8 +5,7 @@ example `Annotated[float, Gt(0)]`.  The annotation validates the values in a sui
 from Python.
 """
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -17,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from gradest.errors import KnobError, PluginError
-from gradest.text import shortened
+from gradest.text import shortened, suggestion
 
 Positive = Annotated[float, Gt(0)]
 Probability = Annotated[float, Gt(0), Lt(1)]
@@ -26,7 +25,6 @@ AtLeast2 = Annotated[int, Ge(2)]
 
 # Infinities, NaN and the string "3" in place of the number 3 are invalid.
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
-_LONGEST_NAME = 100  # characters that are compared with other names, in quadratic time
 
 
 class Knobs:
@@ -131,15 +129,6 @@ def grid(cls: type, knob: str, value: Any) -> list[Any]:
         not _is_sequence(hint) or all(isinstance(v, list) or v in words for v in value)
     )
     return value if is_grid else [value]
-
-
-def suggestion(name: str, available: Iterable[str]) -> str:
-    """The end of an error message: the most similar name, or else all available ones."""
-    available = sorted(available)
-    near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], available, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; available: {', '.join(available) or 'none'}"
 
 
 def _validated(instance: Knobs) -> Iterator[tuple[str, Any]]:

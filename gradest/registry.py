@@ -22,9 +22,9 @@ from typing import Any
 from gradest import claims
 from gradest.contracts import Estimator, Model, Task, built_in
 from gradest.errors import PluginError, UsageError
-from gradest.knobs import build, examine, suggestion
+from gradest.knobs import build, examine
 from gradest.process_state import preserving
-from gradest.text import described, shortened
+from gradest.text import described, shortened, suggestion
 
 _KINDS = {"estimators": Estimator, "tasks": Task}
 

@@ -1,10 +1,13 @@
 """Text from outside gradest, made safe to print and to write whatever it contains."""
 
+import difflib
 import math
 import traceback
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
+_LONGEST_NAME = 100  # characters that are compared with other names, in quadratic time
 _LONGEST = 80  # characters of a value in a message
 _LONGEST_MESSAGE, _LONGEST_TRACEBACK = 2_000, 20_000  # characters of an error in a record
 _REVERSING = {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F)}
@@ -23,6 +26,15 @@ def shortened(value: Any, longest: int = _LONGEST) -> str:
         return text
     head = (longest - 5) * 3 // 5
     return f"{text[:head]} ... {text[len(text) - (longest - 5 - head) :]}"
+
+
+def suggestion(name: str, available: Iterable[str]) -> str:
+    """The end of an error message: the most similar name, or else all available ones."""
+    available = sorted(available)
+    near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], available, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; available: {', '.join(available) or 'none'}"
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ import gradest
 from gradest import all_estimators, all_tasks, cli
 from gradest.cli import main
 from gradest.report.studies import figures
-from gradest.running.suite import suite_names
+from gradest.running.suites import suite_names
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,8 @@ from gradest.errors import SuiteError, UsageError
 from gradest.registry import Registry
 from gradest.running.cells import labels
 from gradest.running.measuring_cell import MeasuringCell
-from gradest.running.suite import load_suite, suite_names
+from gradest.running.suite import load_suite
+from gradest.running.suites import suite_names
 
 BASE = """\
 replicates: 100

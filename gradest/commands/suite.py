@@ -26,7 +26,7 @@ from gradest.running.workers import Workers
 from gradest.text import counted, described, in_a_line, message_of
 
 
-def run_suite(options: argparse.Namespace, registry: Registry) -> int:
+def run_suite(options: argparse.Namespace) -> int:
     """Run the suite of `options`, or print its cells for a dry run; returns the exit status.
 
     A dry run returns the status that the run would have, judging by the first replicates.  Raises
@@ -42,6 +42,7 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
             f"--replicates: expected at least {FEWEST}, which the intervals need, "
             f"got {options.replicates}"
         )
+    registry = Registry.load(options.plugin)
     suite = load_suite(
         options.suite,
         registry,
@@ -54,8 +55,9 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
     cells = suite.only(options.only_tasks, options.only_estimators)
     folder = options.out or Path("results") / suite.name
     bundle = PluginBundle.of(options.plugin)
+    jobs = options.jobs or Workers.jobs
     if options.dry_run:
-        return _dry_run(cells, folder, registry, bundle, options)
+        return _dry_run(cells, folder, registry, bundle, jobs, options.fresh)
     started = datetime.now(UTC)
     prepare(cells, registry, bundle)
     refuse_foreign(folder, options.fresh)
@@ -67,9 +69,7 @@ def run_suite(options: argparse.Namespace, registry: Registry) -> int:
                 folder,
                 registry,
                 bundle,
-                Workers(
-                    options.jobs, options.backend, options.scheduler, suite.settings.cell_timeout
-                ),
+                Workers(jobs, options.backend, options.scheduler, suite.settings.cell_timeout),
                 suite.settings.reference,
                 options.fresh,
                 suite.settings.timed,
@@ -86,9 +86,10 @@ def _dry_run(
     folder: Path,
     registry: Registry,
     bundle: PluginBundle,
-    options: argparse.Namespace,
+    jobs: int,
+    fresh: bool,
 ) -> int:
-    records = {} if options.fresh else finished(folder / "journal.jsonl")
+    records = {} if fresh else finished(folder / "journal.jsonl")
     names = labels(cells)
     total = longest = 0.0
     count: Counter[str] = Counter()
@@ -114,9 +115,9 @@ def _dry_run(
         count[status] += 1
         print(f"{state:>8}  {names[cell.key]}", flush=True)
     # More workers than cells cannot make the longest cell faster.
-    expected = max(total / options.jobs, longest)
+    expected = max(total / jobs, longest)
     duration = f"about {expected:.0f} s" if expected >= 1 else "less than a second"
-    print(f"{counted(len(cells), 'cell')}, {duration} with {counted(options.jobs, 'job')}")
+    print(f"{counted(len(cells), 'cell')}, {duration} with {counted(jobs, 'job')}")
     return _exit_status(count)
 
 

@@ -8,13 +8,11 @@ import torch
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.knobs import check_knobs
+from gradest.limits import DEVICES, MOST_REPLICATES, MOST_STEPS
 from gradest.measuring.schedule import FEWEST
 from gradest.text import shortened
 
-MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
-MOST_STEPS = 10**9
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_DEVICES = ("cpu", "cuda")
 SEEDS = 2**63  # seeds are below this, which tables, generators and YAML all hold
 
 
@@ -75,8 +73,8 @@ def check_device(device: Any) -> None:
     if not isinstance(device, str | torch.device):
         raise UsageError(f"device = {shortened(device)}; expected a torch.device or its name")
     try:
-        if torch.empty(0, device=device).device.type not in _DEVICES:
-            raise NotImplementedError(f"expected {' or '.join(_DEVICES)}")
+        if torch.empty(0, device=device).device.type not in DEVICES:
+            raise NotImplementedError(f"expected {' or '.join(DEVICES)}")
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"device = {shortened(device)} cannot be used: {reason}") from None

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradest.errors import KnobError
-from gradest.knobs import build, suggestion
+from gradest.knobs import build
 from gradest.properties.convexity import Convexity
 from gradest.properties.densities import Divergence, Integrates, Rounding
 from gradest.properties.limits import ColdLimit, HotLimit
 from gradest.properties.pathwise import Pathwise
 from gradest.properties.rows import LEVEL, ROWS, Property, Row
+from gradest.text import suggestion
 
 __all__ = [
     "LEVEL",

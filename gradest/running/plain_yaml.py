@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from gradest.errors import SuiteError
+from gradest.limits import INTEGERS
 from gradest.text import in_a_line, shortened
 
 Place = tuple[str | int, ...]  # the keys and indices of an entry in the file
@@ -22,7 +23,6 @@ Place = tuple[str | int, ...]  # the keys and indices of an entry in the file
 MOST_BYTES = 2**20
 MOST_ENTRIES = 50_000  # including repetitions by aliases
 DEEPEST = 32
-INTEGERS = range(-(2**63), 2**63)  # the range of tables and of random number generators
 _LONGEST_NUMBER = 400  # characters; parsing sexagesimal YAML numbers takes quadratic time
 
 # Line breaks of Windows, old Macs and other systems.  YAML also breaks lines at characters where no

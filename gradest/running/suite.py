@@ -12,7 +12,7 @@ import torch
 from gradest.code_digest import digest_of_class, digest_of_code
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
-from gradest.knobs import Knobs, suggestion
+from gradest.knobs import Knobs
 from gradest.measuring.measurement import measure
 from gradest.measuring.precision import Precision
 from gradest.process_state import preserving
@@ -24,11 +24,10 @@ from gradest.running.plain_yaml import Place
 from gradest.running.property_cell import PropertyCell
 from gradest.running.size import refuse_too_large
 from gradest.running.suite_file import Member, SuiteFile, SuiteSource
+from gradest.running.suites import find_suite
 from gradest.running.training_cell import TrainingCell
-from gradest.text import shortened
+from gradest.text import suggestion
 from gradest.training.course import train
-
-SUITES = Path(__file__).parents[1] / "suites"
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,6 @@ class Suite:
         return [cell for cell in self.cells if isinstance(cell, EstimatorCell)]
 
 
-def suite_names() -> list[str]:
-    """The names of the built-in suites."""
-    return sorted(path.stem for path in SUITES.glob("*.yaml"))
-
-
 def load_suite(
     name: str,
     registry: Registry,
@@ -84,7 +78,7 @@ def load_suite(
 
     Raises SuiteError, with file and line, and UsageError for a suite that cannot be run.
     """
-    path = _find(name)
+    path = find_suite(name)
     source = SuiteSource(path)
     settings = source.validated()
     if settings.training:
@@ -219,18 +213,6 @@ def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:
     if settings.adapt_steps is None or estimator.adapt_steps == 0:
         return estimator.adapt_steps
     return settings.adapt_steps
-
-
-def _find(name: str) -> Path:
-    if name in suite_names():
-        return SUITES / f"{name}.yaml"
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"unknown suite {shortened(name)}{suggestion(name, suite_names())}")
-    if not path.is_file():
-        reason = "not a regular file" if path.exists() else "no such suite file"
-        raise UsageError(f"{path}: {reason}")
-    return path
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

@@ -17,14 +17,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import KnobError, SuiteError, UsageError
-from gradest.knobs import Positive, build, grid, suggestion
-from gradest.measuring.arguments import MOST_REPLICATES, MOST_STEPS
+from gradest.knobs import Positive, build, grid
+from gradest.limits import MOST_REPLICATES, MOST_STEPS
 from gradest.measuring.monte_carlo_truth import ReferencePrecision
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.precision import Precision
 from gradest.measuring.schedule import FEWEST
 from gradest.running.plain_yaml import Place, read_document
-from gradest.text import described, shortened
+from gradest.text import described, shortened, suggestion
 from gradest.training.settings import Annealing, Evaluation, GradientMeasurements, TrainingSettings
 
 Entries = list[Any]

@@ -1,10 +1,13 @@
 """Handling of SIGTERM, which ends a run like Ctrl-C and keeps its finished cells."""
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 # Exit statuses as in shells: 128 plus the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
@@ -26,6 +29,18 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def exit_with(status: int) -> NoReturn:
+    """End this process; after an interruption also if threads still compute.
+
+    sys.exit would not wait for these, and they would crash the interpreter while it shuts down.
+    """
+    if status in (INTERRUPTED, TERMINATED) and threading.active_count() > 1:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

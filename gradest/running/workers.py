@@ -12,8 +12,6 @@ import joblib
 from gradest.errors import UsageError
 from gradest.running.processes import Failed, Job, UnderWay, in_own_process, in_processes
 
-BACKENDS = ("loky", "threading", "dask")
-
 
 @dataclass(frozen=True)
 class Workers:
