@@ -239,5 +239,5 @@ def test_no_exception_passes_through_the_estimator():
     assert verdict(Managed, "rows").status == "failed"  # one uniform for all rows
     subject = Subject(Managed)
     with pytest.raises(UnevenNoise, match=r"uniforms of \[1\] for 2 rows"):
-        subject.tilted(rare(14.0)[0])
+        subject.tilted_moments(rare(14.0)[0])
     assert Managed.open == 0
