@@ -253,7 +253,7 @@ def _check_arguments(
     for name, number in (("samples", samples), ("points", points)):
         whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
         if not whole and not (name == "points" and number is None):
-            raise UsageError(f"{name} = {number!r:.60}; expected a whole number from 1")
+            raise UsageError(f"{name} = {number!r:.60}; expected a whole number of at least 1")
     for name, value in (("prior", prior), ("logits", logits)):
         if value is None:
             continue

@@ -546,7 +546,7 @@ def test_a_frozen_deep_cost_has_gradients_to_z_alone():
 @pytest.mark.parametrize(
     ("name", "knobs", "reason"),
     [
-        ("rebar", {}, "rebar has a state, which is that of one layer of latents"),
+        ("rebar", {}, "rebar has a state for one layer of latents"),
         ("exact", {"latents": 10}, r"2\^10 · 2\^10 is more than 100,000"),
         ("arm", {"categories": 3}, "arm needs K = 2, structured_prediction has K = 3"),
     ],
@@ -576,7 +576,7 @@ def test_an_inner_layer_with_an_objective_of_its_own_is_refused(own):
     logits = torch.zeros(1, 2, 2)
     wrong = {"prior": {"prior": torch.zeros(2, 2)}, "samples": {"samples": 2}}[own]
     f = Cost(lambda z: Problem(z, Cost(lambda y: y.sum((-2, -1)), **wrong)), deep=True)
-    with pytest.raises(ValueError, match="a prior, or a bound, of its own"):
+    with pytest.raises(ValueError, match="without a prior and a bound of its own"):
         f.next(logits.softmax(-1))
 
 

@@ -585,8 +585,12 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(tmp_path):
     path = tmp_path / "some.pt"
     keep_networks(path, make_task("categorical_vae", **TINY).networks(0))
     for name, knobs, said in (
-        ("categorical_vae", {**TINY, "hidden": 6}, "no networks of categorical_vae as it is made"),
-        ("bernoulli_vae", {}, "no networks of bernoulli_vae as it is made"),
+        (
+            "categorical_vae",
+            {**TINY, "hidden": 6},
+            "expected networks of categorical_vae with the knobs of the training",
+        ),
+        ("bernoulli_vae", {}, "expected networks of bernoulli_vae with the knobs of the training"),
         ("bernoulli", {}, "is no model"),
     ):
         with pytest.raises(UsageError, match=said) as raised:

@@ -46,7 +46,7 @@ def check_arguments(
         _check_whole("adapt_steps", adapt_steps)
         if adapt_steps < 0:
             raise UsageError(
-                f"adapt_steps = {shortened(adapt_steps)}; expected None or a whole number from 0"
+                f"adapt_steps = {shortened(adapt_steps)}; expected None or a whole number"
             )
         _check_most("adapt_steps", adapt_steps, MOST_STEPS)
     for name, value, choices in (
