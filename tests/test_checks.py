@@ -38,7 +38,7 @@ from gradest.checks import (
 )
 from gradest.checks.definitions import OF_ESTIMATORS, OF_TASKS
 from gradest.checks.model_laws import MODEL_LAWS
-from gradest.checks.symmetry_laws import _compared
+from gradest.checks.symmetry_laws import _compare
 from gradest.checks.task_laws import TASK_LAWS
 from gradest.commands.check import check
 from gradest.knobs import AtLeast2
@@ -834,7 +834,7 @@ def test_relabelled_estimates_from_the_same_noise_are_compared_in_pairs(correlat
         )
         for mean in (noise + own, (correlation * noise).roll(1, -1))
     )
-    z, freedom, _ = _compared(a, b)
+    z, freedom, _ = _compare(a, b)
     paired = stats.ttest_rel(noise + own, correlation * noise).statistic
     seconds = stats.ttest_rel((noise + own).square(), noise.square()).statistic
     assert z == pytest.approx(max(abs(paired).max(), abs(seconds).max()))

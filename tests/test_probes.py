@@ -295,7 +295,7 @@ def test_a_state_that_cannot_be_copied_is_measured_in_float32():
 
 
 ARGUMENTS = [
-    ({"adapt_steps": -1}, "adapt_steps = -1; expected None or a whole number"),
+    ({"adapt_steps": -1}, "adapt_steps = -1; expected None or a whole number, 0 or larger"),
     ({"adapt_steps": 2.5}, "adapt_steps = 2.5; expected a whole number"),
     ({"enumerate_draws": "yes"}, "enumerate_draws = 'yes'; expected True or False or None"),
     ({"seed": None}, "seed = None; expected a whole number"),

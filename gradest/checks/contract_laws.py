@@ -327,7 +327,7 @@ def _knobs(subject: Subject) -> Outcome:
         ):
             tried = ", ".join(f"{value!r}" for value in values)
             violation = f"{knob} changes no estimate: {tried} give those of the default"
-            return "failed", f"{violation}; remove the knob, or use it"
+            return "failed", f"{violation}; use the knob or remove it"
     return ("passed", f"{tested} have an effect") if tested else ("skipped", "no knob to vary")
 
 

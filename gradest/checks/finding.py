@@ -12,7 +12,7 @@ from gradest.text import described
 EQUAL = 1e-9  # relative; the same sums in another order differ by less
 SINGLE = 1024 * torch.finfo(torch.float32).eps  # the same for float32
 STEP = 1e-5  # of a difference quotient: its error, and its rounding, are below 10⁻⁸
-QUOTIENT = 1e-6  # a larger gap between difference quotients is no rounding
+QUOTIENT = 1e-6  # a larger gap is not rounding
 
 # A law cannot be tested once a law that it depends on is broken: none without a value and a
 # gradient for every row, or a cost for every code.  Two calls cannot be compared where none can be
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 def passed(findings: Iterable[Finding]) -> bool:
     """Whether the plugin is certified: some law passed, and none failed or was inconclusive.
 
-    A measurement that is too noisy to show a violation is no evidence that there is none.
+    A measurement that is too noisy to show a violation does not show that there is none.
     """
     statuses = {finding.status for finding in findings}
     return "passed" in statuses and statuses <= {"passed", "skipped"}

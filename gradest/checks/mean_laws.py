@@ -160,7 +160,7 @@ def _settings(subject: Subject) -> Outcome:
                 where = setting_text(knobs, task.name)
                 return "failed", f"relative bias {percent(gap)}, enumerated ({where})"
     if not gaps:
-        return "skipped", "the draws cannot be enumerated"
+        return "skipped", "the draws cannot be enumerated at any of these settings"
     most = percent(max(gaps))
     return "passed", f"relative bias at most {most}, enumerated in {len(gaps)} cases"
 

@@ -24,7 +24,7 @@ class Arithmetic(NamedTuple):
     negligible: float = 0.0  # a ‖weight · g‖ up to this is zero up to rounding
 
     def allowance(self, moments: Moments, exact: Tensor) -> float:
-        """The largest deviation of a coordinate's mean that is no evidence of a bias.
+        """The largest deviation of a coordinate's mean that does not show a bias.
 
             ε (√max E ĝ_d² + max |g_d| + |f|) + 2⁻²⁰ max |g_d|
 

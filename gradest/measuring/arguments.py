@@ -46,7 +46,8 @@ def check_arguments(
         _check_whole("adapt_steps", adapt_steps)
         if adapt_steps < 0:
             raise UsageError(
-                f"adapt_steps = {shortened(adapt_steps)}; expected None or a whole number"
+                f"adapt_steps = {shortened(adapt_steps)}; expected None or a whole number, 0 or "
+                "larger"
             )
         _check_most("adapt_steps", adapt_steps, MOST_STEPS)
     for name, value, choices in (

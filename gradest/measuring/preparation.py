@@ -39,7 +39,7 @@ class Setup(NamedTuple):
     by_reset: bool  # whether reset drew, and no step of adapt has changed the state since
 
     def check_cost_again(self) -> None:
-        """Raise CostError where the cost is no longer the one that was probed."""
+        """Raise CostError where the cost differs from the one that was probed."""
         if self.probe is not None:
             self.probe.repeat()
 
