@@ -96,6 +96,6 @@ def encode(x: Tensor) -> dict[str, Any]:
 
 
 def decode(data: dict[str, Any]) -> Tensor:
-    """The tensor that `encode` was given."""
+    """The tensor that `encode` has written."""
     raw = np.frombuffer(base64.b64decode(data["float64"]), "<f8").astype(np.float64)
     return torch.from_numpy(raw.reshape(data["shape"]))

@@ -228,7 +228,7 @@ class _OtherGenerators(TorchFunctionMode):
 
 
 def _seed(subject: Subject) -> Outcome:
-    drawn, varies = 0, False
+    draws, varies = 0, False
     for task in subject.tasks:
         replicator, source = subject.prepare(task), Draws.seeded(1)
         first = estimates(replicator, source=source)
@@ -247,11 +247,11 @@ def _seed(subject: Subject) -> Outcome:
                 "failed",
                 f"{task.name}: equal rows differ by {spread:.2g} although nothing is drawn",
             )
-        drawn, varies = drawn + source.count, varies or relative_gap(first, other) > EQUAL
-    if drawn and not varies:
+        draws, varies = draws + source.count, varies or relative_gap(first, other) > EQUAL
+    if draws and not varies:
         return "failed", "there are draws, but another seed gives the same result"
     return "passed", "the same seed gives the same result" + (
-        ", another seed another one" if drawn else ""
+        ", another seed another one" if draws else ""
     )
 
 

@@ -86,9 +86,9 @@ def prepare(
     not a function of z and ContractError for an estimator whose rows share noise.  Tasks and
     estimators of the catalogue, which `--check` certifies, are not checked here again.
     """
-    drawn = source.count
+    count = source.count
     replicator = Replicator(estimator, task, dtype, device)
-    by_reset = source.count > drawn and steps == 0
+    by_reset = source.count > count and steps == 0
     cost_probe = None
     if not built_in(type(task)):
         cost_probe = probe_cost(task.name, replicator.problem, replicator.logits)

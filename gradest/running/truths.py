@@ -176,9 +176,7 @@ def _unknown(task: Task) -> bool:
     try:
         problem = task.problem()
         closed = closed_form(task, problem.logits.detach().double(), problem.f)
-        outcomes(
-            problem
-        )  # which `needs_reference` asks for: logits of no such shape are the task's fault
+        outcomes(problem)  # used by `needs_reference`; it raises for logits of a wrong shape
     except (Exception, SystemExit):  # a plugin's: each of its cells asks the same and fails with it
         return False
     return needs_reference(problem, closed)

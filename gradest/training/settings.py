@@ -8,7 +8,7 @@ from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict
 
 _Finite = Annotated[float, Gt(0), AllowInfNan(False)]
 _Count = Annotated[int, Ge(1)]
-_Grid = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
+_Grid = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
 class _Settings(BaseModel):
