@@ -177,7 +177,7 @@ class DrawsInResetAndIsBiased(DrawsInReset):
         (OneOfFourSamplesShared, "rows share noise"),
         (OneBaselineForAll, "rows share noise"),
         (HalvesAreAntithetic, "rows share noise"),
-        (SeededAnew, "calls repeat their noise: .* through gradest.categorical"),
+        (SeededAnew, "calls repeat their noise: .* with gradest.categorical"),
         (DrawsInReset, "rows share noise that `reset` or `adapt` drew: .* draw in the call"),
         (DrawsInResetAndIsBiased, "rows share noise that `reset` or `adapt` drew"),
     ],
