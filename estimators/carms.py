@@ -33,7 +33,7 @@ from ._dirichlet_copula import copula_uniforms, pair_cdf, roots
 class CARMS(Estimator):
     laws = LAWS - {"labels"}
     evaluations = "samples"
-    slow = "averages the law of each pair over K (K − 1)/2 orders"
+    slow = "averages the distribution of each pair over K (K − 1)/2 orders"
     samples: AtLeast2 = 4
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -1,4 +1,4 @@
-"""The vocabulary that estimators are written in.
+"""The vocabulary in which estimators are written.
 
 Alphabet: R rows, S samples, N latents, K categories.  `logits` are log α, unnormalised.  Samples
 are one-hot in their last axis.  Every draw comes from the source in `gradest.randomness`.
@@ -17,10 +17,10 @@ def nabla(x: Tensor) -> Tensor:
     """Zero in value, x in gradient: the ∇ of the papers.
 
     `w * nabla(x)` has the gradient w ∇x and no other term, because the product rule multiplies
-    ∇w by zero; so a weight never needs detaching.  Where x is −∞, as is the logit of a masked
-    category, the gradient is zero too.
+    ∇w by zero; so a weight never needs to be detached.  Where x is −∞, such as the logit of a
+    masked category, the gradient is zero too.
     """
-    x = x.clamp(min=torch.finfo(x.dtype).min)  # −∞ less itself would be NaN
+    x = x.clamp(min=torch.finfo(x.dtype).min)  # −∞ − (−∞) would be NaN
     return x - x.detach()
 
 
@@ -41,24 +41,24 @@ def one_hot(index: Tensor, like: Tensor) -> Tensor:
 
 
 def softmax(x: Tensor) -> Tensor:
-    """softmax over the last axis.
+    """The softmax over the last axis.
 
-    The same numbers as torch's own, whose kernel is several times slower on a short last axis.
+    The numbers are those of torch, whose kernel is several times slower on a short last axis.
     """
     e = (x - x.detach().amax(-1, keepdim=True)).exp()
     return e / e.sum(-1, keepdim=True)
 
 
 def tempered(z: Tensor, temperature: Tensor) -> Tensor:
-    """z/λ for a softmax, with a gradient to λ; a masked category, with z = −∞, has no part in it.
+    """z/λ for a softmax, with a gradient to λ; masked categories, with z = −∞, do not contribute.
 
-    Its part would be the product of its weight, which is 0, and of −∞.
+    Their contribution would be 0 · (−∞), the product of their weight and z.
     """
     return (unmasked(z) / temperature).masked_fill(z == -torch.inf, -torch.inf)
 
 
 def unmasked(logits: Tensor) -> Tensor:
-    """The logits with 0 for −∞: for what reads them as numbers, to which no category is masked."""
+    """The logits with 0 for −∞, for code that needs finite numbers."""
     return logits.masked_fill(logits == -torch.inf, 0.0)
 
 
@@ -103,11 +103,11 @@ def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tens
 
 
 def exponential_race(logits: Tensor, samples: int | None = None) -> Tensor:
-    """One-hot z of the first to arrive, argmin E/α, without a gradient; E ~ Exp(1).
+    """One-hot z of the first arrival, argmin E/α, without a gradient; E ~ Exp(1).
 
     The index of the Gumbel-max trick for the same E, since log α + G = −log(E/α), without the
     logarithms: [R, N, K] -> [R, N, K], or [R, S, N, K] with S = `samples`.  A rate that underflows
-    beside the largest arrives at infinity; in float32 such a category has a probability of e⁻¹⁰³.
+    relative to the largest arrives at infinity; in float32 its probability is below e⁻¹⁰³.
     """
     rate = (logits - logits.amax(-1, keepdim=True)).detach().exp()
     if samples is not None:
@@ -121,8 +121,8 @@ def conditional_gumbel(logits: Tensor, b: Tensor, samples: int | None = None) ->
 
         z_b = log Σα − log E_b,    z_i = −log(E_i/α_i + E_b/Σα)  for i ≠ b,    E ~ Exp(1)
 
-    in the form −logaddexp(log E_i − log α_i, log E_b − log Σα), which no magnitude of α breaks.
-    The gradient also flows through log Σα: dropping it biases whoever differentiates z.
+    in the form −logaddexp(log E_i − log α_i, log E_b − log Σα), which is stable for any size of α.
+    The gradient also flows through log Σα; without it the derivative of z would be biased.
     [..., N, K] and one-hot [..., N, K] -> [..., N, K], or [R, N, K] twice -> [R, S, N, K] with
     S = `samples`.
 
@@ -137,7 +137,7 @@ def conditional_gumbel(logits: Tensor, b: Tensor, samples: int | None = None) ->
     chosen = chosen.expand(*shape[:-1], 1)
     log_e = draws().exponential(shape, logits).log().to(logits.dtype)
     top = log_e.gather(-1, chosen) - total
-    # Spelled out, since torch's logaddexp is six times slower where it broadcasts a short axis.
+    # Expanded first, since torch's logaddexp is six times slower where it broadcasts a short axis.
     below = torch.logaddexp(log_e - logits, top.expand(shape).contiguous())
     return -below.scatter(-1, chosen, top)
 
@@ -153,10 +153,10 @@ def leave_one_out_mean(x: Tensor, dim: int) -> Tensor:
 
 
 def without_each(logits: Tensor) -> Tensor:
-    """Entry k are the logits with category k masked: [..., K] -> [..., K, K].
+    """The logits with category k masked, for each k: [..., K] -> [..., K, K].
 
-    The law of z given z ≠ k; with log π as logits, the logsumexp is log(1 − π_k) without the
-    rounding of 1 − π_k.
+    They give the distribution of z given z ≠ k; with log π as logits, the logsumexp is log(1 − π_k)
+    without the rounding of 1 − π_k.
     """
     own = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
     return logits.unsqueeze(-2).masked_fill(own, -torch.inf)
@@ -165,23 +165,23 @@ def without_each(logits: Tensor) -> Tensor:
 def neighbours(z: Tensor) -> Tensor:
     """Every code that differs from z in one latent: [..., N, K] -> [..., N, K − 1, N, K].
 
-    Entry (n, j) has latent n moved j + 1 categories on, cyclically.
+    Entry (n, j) has latent n moved by j + 1 categories, cyclically.
     """
     latents = torch.eye(z.shape[-2], dtype=torch.bool, device=z.device)[:, None, :, None]
-    moved = one_hot(_onward(z), z).unsqueeze(-2)  # [..., N, K − 1, 1, K]
-    return torch.where(latents, moved, z[..., None, None, :, :])
+    changed = one_hot(_next_categories(z), z).unsqueeze(-2)  # [..., N, K − 1, 1, K]
+    return torch.where(latents, changed, z[..., None, None, :, :])
 
 
 def gains(f: Callable[[Tensor], Tensor], z: Tensor, cost: Tensor) -> Tensor:
     """f(z) with latent n set to category k, minus `cost` = f(z): [..., N, K] -> [..., N, K].
 
-    Zero where z is already there, so that it takes N (K − 1) evaluations: each neighbour once.
+    It is zero for the present category, so that it takes N (K − 1) evaluations, one a neighbour.
     """
     change = f(neighbours(z)) - cost[..., None, None]  # [..., N, K − 1]
-    return torch.zeros_like(z).scatter(-1, _onward(z), change)
+    return torch.zeros_like(z).scatter(-1, _next_categories(z), change)
 
 
-def _onward(z: Tensor) -> Tensor:
+def _next_categories(z: Tensor) -> Tensor:
     """The categories after that of z, cyclically: [..., N, K] -> [..., N, K − 1]."""
     steps = torch.arange(1, z.shape[-1], device=z.device)
     return (z.argmax(-1, keepdim=True) + steps) % z.shape[-1]

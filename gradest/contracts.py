@@ -1,4 +1,4 @@
-"""What an estimator and a task are.
+"""The base classes of estimators, tasks and models: the contracts that plugins implement.
 
 Alphabet of every shape comment: R rows, S samples, B data points, N latents, K categories,
 D observed dimensions.  `logits` are log α, unnormalised.
@@ -16,49 +16,56 @@ from torch import Tensor, nn
 from gradest.costs import Cost, Problem, layers, outcomes, width
 from gradest.knobs import Knobs, Positive
 
-# What may hold estimate by estimate, under the same draws, whatever the cost:
+# Properties that the estimates may have under the same draws, for every cost:
 LAWS = frozenset(
     {
         "zero sum",  # the estimates of a latent sum to zero over its categories
-        "shift",  # a constant added to the logits of a latent changes none
-        "labels",  # relabelled categories give the relabelled estimates, in law
-        "constant",  # a constant added to f changes none
-        "scale",  # a multiple of f gives that multiple of them
+        "shift",  # a constant added to the logits of a latent changes no estimate
+        "labels",  # relabelled categories give the relabelled estimates, in distribution
+        "constant",  # a constant added to f changes no estimate
+        "scale",  # a multiple of f gives the same multiple of the estimates
     }
 )
-# A law of relaxations alone: the estimate is the derivative of the value at fixed noise, which
-# makes it unbiased for the mean of that value.
+# A property of relaxations only: the estimate is the derivative of the value at fixed noise, which
+# makes it unbiased for the gradient of the mean of that value.
 PATHWISE = "pathwise"
 
-_LISTED = 2**27  # numbers in all codes together, which methods that visit all of them hold at once
+_MOST_NUMBERS = 2**27  # in all codes together, which methods that enumerate them hold at once
 
 
 class Task(Knobs, ABC):
-    """A cost and the logits at which its gradient is wanted."""
+    """A cost, and the logits at which its gradient is estimated."""
 
     version: ClassVar[int] = 1  # raised where the problem changes on purpose
     relaxable: ClassVar[bool] = True  # f is defined and differentiable on the simplex
-    parameters: ClassVar[tuple[str, ...]] = ()  # names of groups that the logits are a function of
+    parameters: ClassVar[
+        tuple[str, ...]
+    ] = ()  # names of groups of tensors that the logits depend on
 
     @abstractmethod
     def problem(self, batch: Any = None) -> Problem:
         """The problem at `batch` (None: the fixed batch that is measured)."""
 
     def prepare(self) -> None:
-        """Fetch what the task needs, once and before anything runs; raises UsageError."""
+        """Fetch the data that the task needs, once before a run; raises UsageError."""
 
     def group(self, name: str) -> Iterable[Tensor]:
         """The tensors of one of `parameters`; the logits of `problem()` carry the graph to them."""
-        raise NotImplementedError(f"{self.name} has no parameters {name!r}")
+        raise NotImplementedError(
+            f"{self.name} names the parameters {name!r}; define group() to return their tensors"
+        )
 
     def penalty(self, logits: Tensor) -> Tensor:
-        """Closed-form terms beside E f and the divergence from a prior: [B, N, K] -> [B]."""
+        """Further terms of the objective, in closed form: [B, N, K] -> [B].
+
+        They are added to E f and to the divergence from a prior.
+        """
         return logits.new_zeros(logits.shape[0])
 
     def expectation(self, logits: Tensor) -> Tensor | None:
         """E f in closed form, differentiable in the logits: [B, N, K] -> [B]; None without one.
 
-        It is the truth where K^N is too large to enumerate.
+        It is used for the true gradient where K^N is too large to enumerate.
         """
         return None
 
@@ -95,26 +102,26 @@ class Model(Task):
 
     @abstractmethod
     def networks(self, seed: int) -> nn.Module:
-        """All that is learnt, untrained; every parameter of it belongs to one optimiser."""
+        """The networks before training; one optimiser updates all of their parameters."""
 
     @abstractmethod
     def problem_at(self, networks: nn.Module, x: Tensor) -> Problem:
-        """The problem of the observations x, [B, D], with the graph to the networks' parameters."""
+        """The problem for observations x, [B, D], with the graph to the networks' parameters."""
 
     @abstractmethod
     def data(self, split: str) -> Tensor:
-        """Everything in "train", "valid" or "test", as it is stored: [B, D]."""
+        """All items of the split "train", "valid" or "test", as they are stored: [B, D]."""
 
     @abstractmethod
     def preprocess(self, items: Tensor, dtype: torch.dtype) -> Tensor:
-        """Stored items as the networks see them, [B, D]; grey levels are drawn as bits anew.
+        """Stored items as inputs of the networks, [B, D]; grey levels become fresh random bits.
 
-        By `gradest.randomness.draws()`, as every draw: torch's own no seed of a run brings back.
+        Draw with `gradest.randomness.draws()`: a run does not seed the global generator of torch.
         """
 
     @abstractmethod
     def decode_images(self, networks: nn.Module, x: Tensor, z: Tensor) -> Tensor:
-        """The mean of what is generated from codes z [B, ..., N, K], in [0, 1]: [B, ..., H, W]."""
+        """The mean images generated from codes z [B, ..., N, K], in [0, 1]: [B, ..., H, W]."""
 
 
 class Estimator(Knobs, ABC):
@@ -129,40 +136,40 @@ class Estimator(Knobs, ABC):
     relaxes: ClassVar[bool] = False  # evaluates or differentiates f off the vertices
     differentiates: ClassVar[bool] = False  # uses the derivative of f
     categories: ClassVar[int | None] = None  # 2 for binary-only methods
-    outcomes: ClassVar[int | None] = None  # the largest K^N for methods that visit all of them
+    outcomes: ClassVar[int | None] = None  # the largest K^N for methods that enumerate all codes
     owns_kl: ClassVar[bool] = False  # where f.kl is "relaxed" the value includes a KL of its own
-    bounds: ClassVar[bool] = False  # takes a multi-sample bound as it is, and nothing else
-    evaluations: ClassVar[str] = ""  # of f for one estimate: a formula in N, K, m and the knobs
-    adapt_steps: ClassVar[int] = 0  # how many steps of adapt its state needs by default
-    laws: ClassVar[frozenset[str]] = frozenset()  # of LAWS and PATHWISE, those that it obeys
-    # A biased method may still be right where f has at most this degree in each latent (math.inf:
-    # everywhere), be it only in the limit that the knobs in `limit` come close to.
+    bounds: ClassVar[bool] = False  # takes only multi-sample bounds, as they are
+    evaluations: ClassVar[str] = ""  # of f per estimate: a formula in N, K, m and the knobs
+    adapt_steps: ClassVar[int] = 0  # default number of calls of adapt
+    laws: ClassVar[frozenset[str]] = frozenset()  # those of LAWS and PATHWISE that hold
+    # A biased method may still be unbiased for f of at most this degree in each latent (math.inf:
+    # every f), possibly only in a limit, to which the knobs in `limit` are close.
     degree: ClassVar[float | None] = None
     limit: ClassVar[Mapping[str, Any]] = {}
-    slow: ClassVar[str] = ""  # why it can take five times as long as leave-one-out, if so
+    slow: ClassVar[str] = ""  # reason, if it may take more than five times as long as leave-one-out
 
     @abstractmethod
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        """One estimate a row: logits [R, N, K] and f: [R, ..., N, K] -> [R, ...] give [R].
+        """An estimate for each row: logits [R, N, K] and f: [R, ..., N, K] -> [R, ...] give [R].
 
-        The value estimates E f(z), the gradient with respect to `logits` is the estimate.  A
-        row depends on itself alone; draws are fresh; state is read, never written.
+        The value estimates E f(z), the gradient with respect to `logits` is the estimate.  Rows
+        are independent; draws are fresh; state is read, never written.
         """
 
     def reset(self, logits: Tensor) -> None:
         """Build the state for problems like `logits` [B, N, K]."""
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
-        """Look at fresh draws and change the state; never called while measuring."""
+        """Update the state by fresh draws; never called while measuring."""
 
 
 @dataclass(eq=False)
 class Tuned(Estimator):
-    """An estimator with parameters that descend its variance.
+    """An estimator with parameters that are tuned to minimise its variance.
 
     E ĝ does not depend on them, so E‖ĝ‖² has the gradient of the variance.  This class owns the
-    optimiser; a subclass says what the parameters are, and may regress instead by overriding
-    `tuning_loss`.
+    optimiser; a subclass defines the parameters, and may use another loss, such as a regression,
+    by overriding `tuning_loss`.
     """
 
     adapt_steps: ClassVar[int] = 1000
@@ -186,49 +193,52 @@ class Tuned(Estimator):
         self._require_gradients(True)
         loss = self.tuning_loss(logits.detach().requires_grad_(), f)
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        self._optimiser.param_groups[0]["lr"] = self.learning_rate  # which may be annealed
+        self._optimiser.param_groups[0]["lr"] = self.learning_rate  # it may be annealed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         self._optimiser.step()
         self._require_gradients(False)
 
-    def _require_gradients(self, wanted: bool) -> None:
-        """Only while tuning: else every estimate would pay for a graph that nobody walks."""
+    def _require_gradients(self, required: bool) -> None:
+        """Set only while tuning: otherwise every estimate would build a graph that is not used."""
         for parameter in self._parameters:
-            parameter.requires_grad_(wanted)
+            parameter.requires_grad_(required)
 
 
-def built_in(found: type) -> bool:
-    """Whether a class is the catalogue's own, and no plugin from elsewhere."""
-    return found.__module__.startswith(f"{__package__}.")
+def built_in(cls: type) -> bool:
+    """Whether a class belongs to the catalogue, and not to a plugin."""
+    return cls.__module__.startswith(f"{__package__}.")
 
 
 def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | None:
-    """Why the estimator cannot run on the task, or None when it can."""
+    """The reason why the estimator cannot run on the task, or None when it can."""
     sizes = layers(problem)
-    wrong = [k for _, k in sizes if estimator.categories not in (None, k)]
-    if wrong:
-        return f"{estimator.name} needs K = {estimator.categories}, {task.name} has K = {wrong[0]}"
+    unsuitable = [k for _, k in sizes if estimator.categories not in (None, k)]
+    if unsuitable:
+        return (
+            f"{estimator.name} needs K = {estimator.categories}, {task.name} has "
+            f"K = {unsuitable[0]}"
+        )
     if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
-        return f"{estimator.name} needs f' and {task.name} defines f on the vertices alone"
+        return f"{estimator.name} needs f', and {task.name} defines f only on the vertices"
     if estimator.bounds and problem.f.samples == 1:
         return f"{estimator.name} needs a multi-sample bound, {task.name} has one sample"
     if len(sizes) > 1 and problem.f.samples > 1:
-        return f"no estimator takes a bound of several layers of latents, as {task.name} has it"
+        return f"no estimator takes a bound of several layers of latents, which {task.name} has"
     if len(sizes) > 1 and estimator.adapt_steps:
         return (
-            f"{estimator.name} has a state, which is that of one layer of latents; "
-            f"{task.name} has {len(sizes)}"
+            f"{estimator.name} has a state for one layer of latents, {task.name} has {len(sizes)} "
+            "layers"
         )
     if estimator.outcomes is not None and outcomes(problem) > estimator.outcomes:
-        counted = " · ".join(f"{k}^{n}" for n, k in sizes)
+        product = " · ".join(f"{k}^{n}" for n, k in sizes)
         return (
-            f"{estimator.name} visits all K^N outcomes: {counted} is more than "
+            f"{estimator.name} enumerates all K^N outcomes: {product} is more than "
             f"{estimator.outcomes:,}"
         )
-    if estimator.outcomes is not None and outcomes(problem) * width(problem) > _LISTED:
+    if estimator.outcomes is not None and outcomes(problem) * width(problem) > _MOST_NUMBERS:
         return (
-            f"{estimator.name} visits all K^N outcomes: the {outcomes(problem):,} codes of "
-            f"{width(problem):,} numbers each take more than {8 * _LISTED / 2**30:.0f} GiB"
+            f"{estimator.name} enumerates all K^N outcomes: the {outcomes(problem):,} codes of "
+            f"{width(problem):,} numbers each take more than {8 * _MOST_NUMBERS / 2**30:.0f} GiB"
         )
     return None

@@ -45,7 +45,7 @@ class Moments:
         return cls(count, mean.cpu(), m2.cpu())
 
     def merge(self, other: "Moments") -> "Moments":
-        """Batch by batch the moments of both sides' replicates together."""
+        """The moments of the replicates of both together, batch by batch."""
         count = self.count + other.count
         share = (other.count / count.clamp(min=1)).unsqueeze(-1)  # [J, 1]
         delta = other.mean - self.mean
@@ -55,11 +55,11 @@ class Moments:
 
     @classmethod
     def stacked(cls, parts: Sequence["Moments"]) -> "Moments":
-        """The batches of all parts, one after the other."""
+        """The batches of all parts, in order."""
         return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in _FIELDS))
 
     def pooled(self) -> "Moments":
-        """All batches as one: count [1], mean [1, D], m2 [1, D]."""
+        """All batches merged into one: count [1], mean [1, D], m2 [1, D]."""
         count = self.count.sum(0, keepdim=True)
         weight = (self.count / count).unsqueeze(-1)
         mean = (weight * self.mean).sum(0, keepdim=True)
@@ -67,21 +67,21 @@ class Moments:
         return Moments(count, mean, self.m2.sum(0, keepdim=True) + between)
 
     def mean_square(self) -> Tensor:
-        """E x², coordinate by coordinate: [D]."""
+        """E x² of each coordinate: [D]."""
         pooled = self.pooled()
         return pooled.mean[0].square() + pooled.m2[0] / pooled.count
 
     def column(self, number: int) -> "Moments":
-        """One coordinate alone: [J, 1]."""
-        here = slice(number, number + 1)
-        return Moments(self.count, self.mean[:, here], self.m2[:, here])
+        """The moments of one coordinate: [J, 1]."""
+        column = slice(number, number + 1)
+        return Moments(self.count, self.mean[:, column], self.m2[:, column])
 
     def scaled(self, weight: Tensor) -> "Moments":
-        """The moments of weight · x, coordinate by coordinate."""
+        """The moments of weight · x, with a weight for each coordinate."""
         return Moments(self.count, self.mean * weight, self.m2 * weight.square())
 
     def to_json(self) -> dict[str, Any]:
-        """Bit-exact plain data."""
+        """Plain data, bit by bit."""
         return {name: encode(getattr(self, name)) for name in _FIELDS}
 
     @classmethod
@@ -96,6 +96,6 @@ def encode(x: Tensor) -> dict[str, Any]:
 
 
 def decode(data: dict[str, Any]) -> Tensor:
-    """The tensor that `encode` was given."""
+    """The tensor that `encode` has written."""
     raw = np.frombuffer(base64.b64decode(data["float64"]), "<f8").astype(np.float64)
     return torch.from_numpy(raw.reshape(data["shape"]))

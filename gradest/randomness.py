@@ -1,8 +1,8 @@
-"""Where noise comes from: one replaceable source behind every draw of the vocabulary.
+"""The source of noise: one replaceable object behind every draw of `gradest.categorical`.
 
 A measurement owns the source and seeds it by what it measures, so that its numbers are
-reproducible and the global random state is left untouched.  Whoever wants other draws (an
-enumeration, quasi-random numbers) puts another source in its place; no estimator changes.
+reproducible and the global random state stays as it is.  For other draws, such as an enumeration or
+quasi-random numbers, another source takes its place, without a change of any estimator.
 """
 
 import random
@@ -19,7 +19,7 @@ class Draws:
     """Pseudo-random draws from one `torch.Generator` (None: torch's global one).
 
     `count` is the number of requests served: an estimator that leaves it unchanged is
-    deterministic.  `nbytes` is the memory that they took, noise and tables of probabilities.
+    deterministic.  `nbytes` is the memory of their noise and tables of probabilities.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
@@ -34,11 +34,11 @@ class Draws:
     def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Exp(1) noise in the dtype and on the device of `like`.
 
-        E = −log(1 − u) of a float64 uniform whatever the dtype: three times as fast as
+        E = −log(1 − u) of a float64 uniform, for any dtype: three times as fast as
         `Tensor.exponential_` on a CPU, and the tails reach 36 where float32 uniforms end at 16.
         """
         u = self.uniform(shape, like.new_empty(0, dtype=torch.float64))
-        # u = 0 would give E = 0, an infinite Gumbel; half a step of u's grid stands for it.
+        # u = 0 would give E = 0 and an infinite Gumbel; half a step of u's grid replaces it.
         return u.neg_().log1p_().neg_().clamp_(min=2.0**-54).to(_noise_dtype(like))
 
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Draws:
     def categories(self, logits: Tensor, samples: int) -> Tensor:
         """Indices of `samples` independent draws from softmax(logits): [R, ..., K] -> [R, S, ...].
 
-        By inversion, in float64 whatever the dtype of the logits: one uniform a draw instead of
+        By inversion, in float64 for logits of any dtype: one uniform a draw instead of
         K exponentials, and a resolution of 2⁻⁵³ where float32 uniforms would stop at 2⁻²⁴.
         """
         weight = logits.detach().double()
@@ -60,25 +60,25 @@ class Draws:
         cdf = weight.cumsum(-1)  # unnormalised, [R, ..., K]
         self.nbytes += weight.nbytes + cdf.nbytes
         u = self.uniform((*cdf.shape[:-1], samples), cdf) * cdf[..., -1:]  # [R, ..., S]
-        # right=True steps over categories of probability zero, also when u is exactly 0.
+        # right=True skips categories of probability zero, also when u is exactly 0.
         index = torch.searchsorted(cdf, u, right=True)
         # u · cdf[-1] can round up to cdf[-1] itself.
         return index.clamp_(max=logits.shape[-1] - 1).movedim(-1, 1)
 
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
         self.count += 1
         noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
         self.nbytes += noise.nbytes
-        return getattr(noise, law)(generator=self.generator)
+        return getattr(noise, distribution)(generator=self.generator)
 
 
 def _noise_dtype(like: Tensor) -> torch.dtype:
-    """Half precision has too few mantissa bits to hold the tails of any of these laws."""
+    """The dtype of noise: half precision has too few mantissa bits for the tails."""
     return torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
 
 
 def global_states() -> dict[str, object]:
-    """library -> the state of its global generator, to be compared"""
+    """library -> the state of its global generator, for comparisons."""
     numpys = np.random.get_state()
     return {
         "torch": torch.get_rng_state().numpy().tobytes(),
@@ -88,15 +88,15 @@ def global_states() -> dict[str, object]:
 
 
 def changed_global_states(before: Mapping[str, object]) -> str:
-    """The libraries whose global state is another one than before."""
+    """The libraries whose global state has changed, separated by commas."""
     return ", ".join(name for name, state in global_states().items() if state != before[name])
 
 
 @contextmanager
 def isolated_global_randomness(seed: int) -> Iterator[None]:
-    """Within the block the global states of torch, numpy and random are those of the seed.
+    """Seed the global states of torch, numpy and random within the block; restore them after it.
 
-    After it they are what they were: code that draws from them is reproducible, and changes none.
+    So code that draws from them is reproducible, and leaves no trace in them.
     """
     numpys, pythons = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(enabled=True):
@@ -115,13 +115,13 @@ _current: ContextVar[Draws | None] = ContextVar("draws", default=None)
 
 
 def draws() -> Draws:
-    """The source in force here; outside `drawing_from`, torch's global generator."""
+    """The current source; outside `drawing_from`, torch's global generator."""
     return _current.get() or _global
 
 
 @contextmanager
 def drawing_from(source: Draws) -> Iterator[Draws]:
-    """Within the block every draw of the vocabulary comes from `source`."""
+    """Take every draw within the block from `source`."""
     token = _current.set(source)
     try:
         yield source

@@ -40,5 +40,5 @@ def cached_state(name: str, identity: dict[str, Any], make: Callable[[], State])
                 write_state(path, state)
             return state
     except OSError as error:
-        warnings.warn(f"{error}; the trained state is not kept", stacklevel=2)
+        warnings.warn(f"{error}; the trained state is not cached", stacklevel=2)
         return make()

@@ -52,7 +52,7 @@ def obtain(file: Published) -> Content:
     be read, or is missing and cannot be downloaded or written.
     """
     path = data_folder() / file.name
-    elsewhere = "$GRADEST_DATA can name another folder"
+    elsewhere = "set $GRADEST_DATA to use another folder"
     try:
         if not path.exists():
             _download(file, path)
@@ -66,17 +66,17 @@ def obtain(file: Published) -> Content:
         raise DataError(f"{path} cannot be read: {reason}; {elsewhere}") from None
     if wrong := _mismatch(data, file.checksum):
         raise DataError(
-            f"{path} is truncated or altered: {wrong}; delete it to have it downloaded again, "
-            f"or replace it by {file.url}"
+            f"{path} is truncated or altered: {wrong}; delete it to download it again, or "
+            f"replace it by {file.url}"
         )
     return Content(path, data)
 
 
 def _mismatch(data: bytes, checksum: str) -> str:
-    """What is wrong with the checksum of these bytes; empty if nothing is."""
+    """The difference of the checksum of these bytes, or an empty string."""
     algorithm, expected = checksum.split(":")
     found = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
-    return "" if found == expected else f"its {algorithm} is {found}, not {expected}"
+    return "" if found == expected else f"expected {algorithm} {expected}, got {found}"
 
 
 def _download(file: Published, path: Path) -> None:
@@ -89,8 +89,8 @@ def _download(file: Published, path: Path) -> None:
         from pooch import HTTPDownloader  # an optional extra, and only for this
     except ImportError:
         raise DataError(
-            f"{path} is missing; pip install 'gradest[data]' to have it downloaded, "
-            f"or save {file.url} there"
+            f"{path} is missing; pip install 'gradest[data]' to download it, or save {file.url} "
+            "there"
         ) from None
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,8 +102,8 @@ def _download(file: Published, path: Path) -> None:
             _fetch(HTTPDownloader, file.url, partial, path.name)
             if wrong := _mismatch(partial.read_bytes(), file.checksum):
                 raise DataError(
-                    f"{file.url} no longer holds {path.name}: {wrong}; nothing is kept, "
-                    f"find the file elsewhere and save it as {path}"
+                    f"{file.url} is no longer {path.name}: {wrong}; nothing is saved, find the "
+                    f"file elsewhere and save it as {path}"
                 )
             partial.replace(path)
         except requests.HTTPError as error:

@@ -30,14 +30,16 @@ def read_amat(file: Content, columns: int) -> Pixels:
     """
     length = 2 * columns  # bytes of a row: a digit and what follows it
     if not file.data or len(file.data) % length:
-        raise DataError(f"{file.path}: {len(file.data)} bytes are not rows of {columns} digits")
+        raise DataError(
+            f"{file.path}: expected rows of {columns} digits, got {len(file.data)} bytes"
+        )
     pairs = np.frombuffer(file.data, "<u2").reshape(-1, columns)  # [B, D]
     zero = np.full(columns, int.from_bytes(b"0 ", "little"), "<u2")
     zero[-1] = int.from_bytes(b"0\n", "little")
     pixels = pairs ^ zero  # '0' and '1' differ in the last bit alone
     if pixels.max() > 1:
         row, column = np.argwhere(pixels > 1)[0] + 1
-        raise DataError(f"{file.path}: row {row}, column {column} is neither 0 nor 1")
+        raise DataError(f"{file.path}: expected 0 or 1 in row {row}, column {column}")
     return pixels.astype(np.uint8)
 
 
@@ -49,16 +51,18 @@ def read_idx(file: Content, side: int) -> Pixels:
     try:
         data = gzip.decompress(file.data)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file.path}: not a gzip file: {error}") from None
+        raise DataError(f"{file.path}: expected a gzip file: {error}") from None
     if len(data) < 16:
-        raise DataError(f"{file.path}: {len(data)} bytes are no IDX file")
+        raise DataError(f"{file.path}: expected an IDX file, got {len(data)} bytes")
     magic, count, height, width = struct.unpack(">4I", data[:16])
     if magic != _IDX_IMAGES:
-        raise DataError(f"{file.path}: its magic number is {magic:#010x}, not {_IDX_IMAGES:#010x}")
+        raise DataError(
+            f"{file.path}: expected the magic number {_IDX_IMAGES:#010x}, got {magic:#010x}"
+        )
     if (height, width) != (side, side):
-        raise DataError(f"{file.path}: images of {height} × {width}, not {side} × {side}")
+        raise DataError(f"{file.path}: expected images of {side} × {side}, got {height} × {width}")
     if len(data) != 16 + count * side * side:
-        raise DataError(f"{file.path}: {len(data)} bytes are not {count} images")
+        raise DataError(f"{file.path}: expected {count} images, got {len(data)} bytes")
     return np.frombuffer(data, np.uint8, offset=16).reshape(count, side * side).copy()
 
 
@@ -76,7 +80,7 @@ def read_omniglot(files: Iterable[Content], numbers: Collection[int]) -> Pixels:
             if key[1] in numbers and key not in drawings:
                 drawings[key] = _reduced(_ink(png, f"{file.path}: drawing {key[1]} of {key[0]}"))
     if not drawings:
-        raise DataError("no drawings")
+        raise DataError("expected drawings in the archives, got none")
     return np.stack([drawings[key] for key in sorted(drawings)])
 
 
@@ -86,11 +90,11 @@ def _pngs(file: Content) -> Mapping[tuple[str, int], bytes]:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
             found = {n: archive.read(n) for n in archive.namelist() if not n.endswith("/")}
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
-        raise DataError(f"{file.path}: not a zip archive: {error}") from None
+        raise DataError(f"{file.path}: expected a zip archive: {error}") from None
     pngs = {}
     for name, png in found.items():
         if not (drawing := _DRAWING.fullmatch(name)):
-            raise DataError(f"{file.path}: {name} is not a drawing")
+            raise DataError(f"{file.path}: expected only drawings, got {name}")
         pngs[drawing["character"], int(drawing["number"])] = png
     return pngs
 
@@ -100,10 +104,12 @@ def _ink(png: bytes, what: str) -> NDArray[np.bool_]:
     try:
         with Image.open(io.BytesIO(png)) as image:
             if image.mode != "1" or image.size != (_DRAWN, _DRAWN):
-                raise DataError(f"{what}: {image.mode} {image.size}, not 105 × 105 in one bit")
+                raise DataError(
+                    f"{what}: expected 105 × 105 in one bit, got {image.mode} {image.size}"
+                )
             return ~np.asarray(image)
     except (OSError, SyntaxError) as error:  # Pillow's words for a damaged PNG
-        raise DataError(f"{what}: not a PNG file: {error}") from None
+        raise DataError(f"{what}: expected a PNG file: {error}") from None
 
 
 def _reduced(ink: NDArray[np.bool_]) -> Pixels:

@@ -75,7 +75,7 @@ def images(name: str, split: str) -> Images:
     """
     chosen = _image_set(name)
     if split not in chosen.splits:
-        raise DataError(f"{name} has no split {split!r}{suggestion(split, chosen.splits)}")
+        raise DataError(f"{name}: unknown split {split!r}{suggestion(split, chosen.splits)}")
     return _images(name, split)
 
 
@@ -95,8 +95,8 @@ def _images(name: str, split: str) -> Images:
     rows, files, read = chosen.splits[split]
     pixels = read([obtain(file) for file in files])
     if pixels.shape != (rows, chosen.side**2):
-        found = " × ".join(map(str, pixels.shape))
-        raise DataError(f"{name}, {split}: {found} pixels, not {rows} × {chosen.side**2}")
+        shape = " × ".join(map(str, pixels.shape))
+        raise DataError(f"{name}, {split}: expected {rows} × {chosen.side**2} pixels, got {shape}")
     return Images(torch.from_numpy(pixels), chosen.levels, chosen.side)
 
 

@@ -39,7 +39,7 @@ class ImageModel(Model):
     """A model of images whose encoder gives the logits, and whose decoder f reads the code."""
 
     parameters = ("encoder",)
-    # Knobs that the trained state does not know.
+    # Knobs that do not change the trained state.
     measured_alone: ClassVar[tuple[str, ...]] = ("points", "batch", "samples")
     dataset: Dataset = "digits"
     samples: AtLeast1 = 1
@@ -53,8 +53,8 @@ class ImageModel(Model):
         held_out = IMAGE_SETS[self.dataset].splits["test"].rows
         if (self.batch + 1) * self.points > held_out:
             raise KnobError(
-                f"{self.name}: points = {self.points} and batch = {self.batch}; "
-                f"{held_out:,} images of {self.dataset} are held out"
+                f"{self.name}: points = {self.points} and batch = {self.batch}; expected "
+                f"(batch + 1) · points of at most {held_out:,}, the test images of {self.dataset}"
             )
 
     def prepare(self) -> None:

@@ -40,7 +40,8 @@ class VAE(ImageModel):
         super().__post_init__()
         if self.samples > 1 and self.kl != "sampled":
             raise KnobError(
-                f"{self.name}: samples = {self.samples} needs kl = 'sampled', not {self.kl!r}"
+                f"{self.name}: expected kl = 'sampled' for samples = {self.samples}, got "
+                f"{self.kl!r}"
             )
 
     @property

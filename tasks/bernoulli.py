@@ -28,7 +28,7 @@ class Bernoulli(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.theta:
-            raise KnobError(f"{self.name}: theta is empty; it needs one probability a latent")
+            raise KnobError(f"{self.name}: theta = (); expected a probability for each latent")
 
     def problem(self, batch: Any = None) -> Problem:
         theta = torch.tensor(self.theta, dtype=torch.float64)  # [N]

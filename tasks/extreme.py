@@ -32,8 +32,8 @@ class Extreme(Task):
         super().__post_init__()
         if self.masked > self.categories - 2:
             raise KnobError(
-                f"{self.name}: masked = {self.masked} leaves fewer than two of "
-                f"{self.categories} categories"
+                f"{self.name}: masked = {self.masked}; expected at most {self.categories - 2}, "
+                f"which leaves two of {self.categories} categories"
             )
 
     def problem(self, batch: Any = None) -> Problem:

@@ -54,8 +54,8 @@ class StructuredPrediction(ImageModel):
         super().__post_init__()
         if self.layers > 1 and self.samples > 1:
             raise KnobError(
-                f"{self.name}: layers = {self.layers} and samples = {self.samples}; a bound of "
-                "several samples has one layer"
+                f"{self.name}: layers = {self.layers} and samples = {self.samples}; expected one "
+                "of them to be 1"
             )
 
     def networks(self, seed: int) -> nn.ModuleDict:

@@ -208,7 +208,7 @@ def test_a_temperature_that_is_not_one_positive_number_is_refused(temperature):
         lambda: binary_concrete_log_prob(logits, logits, temperature),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="must be one positive number"):
+        with pytest.raises(ValueError, match="expected one positive number as temperature"):
             call()
 
 

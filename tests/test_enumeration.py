@@ -184,5 +184,5 @@ def test_the_truth_is_bounded_by_the_numbers_in_its_codes():
 def test_what_visits_all_outcomes_does_not_apply_where_their_codes_fill_the_memory():
     task = gradest.make_task("extreme", categories=65_536, latents=1)
     for name in ("exact", "sum_and_sample"):
-        with pytest.raises(Inapplicable, match=f"{name} visits all K\\^N outcomes.* GiB"):
+        with pytest.raises(Inapplicable, match=f"{name} enumerates all K\\^N outcomes.* GiB"):
             gradest.measure(gradest.make_estimator(name), task, replicates=64)

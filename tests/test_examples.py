@@ -19,20 +19,32 @@ PACKAGE = EXAMPLES / "package"
 FILES = sorted(EXAMPLES.glob("*.py"))
 
 WRAPPED = "cost + nabla(surrogate_loss(logits, z, cost))"
-BEHIND_NABLA = "a surrogate's gradient goes behind nabla, beside the value f(z)"
+BEHIND_NABLA = "return f(z) plus nabla(...) of the terms that give the gradient"
 # example, text in it, what takes its place, the law that it breaks, and what that law says
 BROKEN = [
     ("surrogate_loss", WRAPPED, "surrogate_loss(logits, z, cost)", "value", BEHIND_NABLA),
-    ("surrogate_loss", WRAPPED, f"({WRAPPED}).mean()", "shape", "one value a row, was expected"),
-    ("surrogate_loss", "cost.detach()", "cost", "parameters", "keep to f the value alone"),
+    (
+        "surrogate_loss",
+        WRAPPED,
+        f"({WRAPPED}).mean()",
+        "shape",
+        "expected one value a row, shape [16], got",
+    ),
+    (
+        "surrogate_loss",
+        "cost.detach()",
+        "cost",
+        "parameters",
+        "use f only in the value, and f.frozen elsewhere",
+    ),
     ("gradient_tensor", "nabla(logits)", "logits", "value", BEHIND_NABLA),
-    ("gradient_tensor", "cost.mean(1) + ", "", "parameters", "f's own parameters get no gradient"),
+    ("gradient_tensor", "cost.mean(1) + ", "", "parameters", "the parameters of f get no gradient"),
     (
         "autograd_function",
         ", sample(logits)",
         ", torch.distributions.OneHotCategorical(logits=logits).sample()",
         "randomness",
-        "draws from the global state of torch; gradest.categorical draws what a seed brings back",
+        "draws from the global state of torch; draw with gradest.categorical, which the seed",
     ),
     (
         "autograd_function",

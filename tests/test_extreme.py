@@ -54,7 +54,7 @@ def test_a_constant_cost_has_no_gradient_and_a_nan_cost_is_nan_where_it_should()
 @pytest.mark.parametrize(
     ("knobs", "told"),
     [
-        ({"masked": 2}, "masked = 2 leaves fewer than two of 3 categories"),
+        ({"masked": 2}, "masked = 2; expected at most 1, which leaves two of 3"),
         ({"masked": -1}, "masked = -1"),
         ({"spread": -1.0}, "spread = -1"),
         ({"cost": "cubic"}, "cost = 'cubic'"),

@@ -79,13 +79,13 @@ def test_amat_rows_are_read_as_numpy_reads_them():
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "0 bytes are not rows of 4 digits"),
-        (b"0 1 0 1\n0 1 0", "13 bytes are not rows of 4 digits"),
-        (b"0 1 0 1\n0 1 2 1\n", "row 2, column 3 is neither 0 nor 1"),
-        (b"0 1 0 1\n0 1 / 1\n", "row 2, column 3 is neither 0 nor 1"),
-        (b"0,1 0 1\n0 1 0 1\n", "row 1, column 1 is neither 0 nor 1"),
-        (b"0 1 0 1 0 1 0 1\n", "row 1, column 4 is neither 0 nor 1"),
-        (b"0 1\n0 1\n", "row 1, column 2 is neither 0 nor 1"),
+        (b"", "expected rows of 4 digits, got 0 bytes"),
+        (b"0 1 0 1\n0 1 0", "expected rows of 4 digits, got 13 bytes"),
+        (b"0 1 0 1\n0 1 2 1\n", "expected 0 or 1 in row 2, column 3"),
+        (b"0 1 0 1\n0 1 / 1\n", "expected 0 or 1 in row 2, column 3"),
+        (b"0,1 0 1\n0 1 0 1\n", "expected 0 or 1 in row 1, column 1"),
+        (b"0 1 0 1 0 1 0 1\n", "expected 0 or 1 in row 1, column 4"),
+        (b"0 1\n0 1\n", "expected 0 or 1 in row 1, column 2"),
     ],
 )
 def test_what_is_not_rows_of_zeros_and_ones_is_refused(data, said):
@@ -108,13 +108,16 @@ def test_what_is_not_compressed_images_of_that_size_is_refused():
     packed = gzip.compress(idx(grey))
     broken = packed[:12] + bytes([packed[12] ^ 0xFF]) + packed[13:]
     for data, said in (
-        (idx(grey), "not a gzip file"),
-        (packed[:-9], "not a gzip file"),
-        (broken, "not a gzip file"),
-        (gzip.compress(b"short"), "5 bytes are no IDX file"),
-        (gzip.compress(idx(grey, magic=0x801)), "its magic number is 0x00000801, not 0x00000803"),
+        (idx(grey), "expected a gzip file"),
+        (packed[:-9], "expected a gzip file"),
+        (broken, "expected a gzip file"),
+        (gzip.compress(b"short"), "expected an IDX file, got 5 bytes"),
+        (
+            gzip.compress(idx(grey, magic=0x801)),
+            "expected the magic number 0x00000803, got 0x00000801",
+        ),
         (gzip.compress(idx(np.zeros((3, 4, 5), np.uint8))), "images of 4 × 5, not 4 × 4"),
-        (gzip.compress(idx(grey)[:-1]), "63 bytes are not 3 images"),
+        (gzip.compress(idx(grey)[:-1]), "expected 3 images, got 63 bytes"),
     ):
         message = refusal(lambda data=data: formats.read_idx(content(data), 4))
         assert message.startswith(f"{HOME}: {said}")
@@ -184,14 +187,20 @@ def test_what_is_not_an_archive_of_drawings_is_refused():
     where = "drawing 3 of Greek/character01"
     at = packed.index(b"IDAT") + 20
     for file, said in (
-        (content(b"no zip"), "not a zip archive"),
-        (content(packed[:-30]), "not a zip archive"),
-        (content(packed[:at] + b"?" + packed[at + 1 :]), "not a zip archive"),
-        (archive({"Greek/readme.txt": b""}), "small/Greek/readme.txt is not a drawing"),
-        (archive({name: b"no PNG"}), f"{where}: not a PNG file"),
-        (archive({name: png(blank)[:60]}), f"{where}: not a PNG file"),
-        (archive({name: grey.getvalue()}), f"{where}: L (105, 105), not 105 × 105 in one bit"),
-        (archive({name: png(blank[:28, :28])}), f"{where}: 1 (28, 28), not 105 × 105 in one bit"),
+        (content(b"no zip"), "expected a zip archive"),
+        (content(packed[:-30]), "expected a zip archive"),
+        (content(packed[:at] + b"?" + packed[at + 1 :]), "expected a zip archive"),
+        (archive({"Greek/readme.txt": b""}), "expected only drawings, got small/Greek/readme.txt"),
+        (archive({name: b"no PNG"}), f"{where}: expected a PNG file"),
+        (archive({name: png(blank)[:60]}), f"{where}: expected a PNG file"),
+        (
+            archive({name: grey.getvalue()}),
+            f"{where}: expected 105 × 105 in one bit, got L (105, 105)",
+        ),
+        (
+            archive({name: png(blank[:28, :28])}),
+            f"{where}: expected 105 × 105 in one bit, got 1 (28, 28)",
+        ),
     ):
         message = refusal(lambda file=file: formats.read_omniglot([file], {3}))
         assert message.startswith(f"{HOME}: {said}")
@@ -207,7 +216,7 @@ def test_names_that_are_unknown_are_told_the_nearest():
     assert refusal(lambda: sets.images("binarised_mnist", "train")) == unknown
     assert refusal(lambda: sets.prepare("binarised_mnist")) == unknown
     said = refusal(lambda: sets.images("digits", "validation"))
-    assert said == "digits has no split 'validation'; did you mean 'valid'?"
+    assert said == "digits: unknown split 'validation'; did you mean 'valid'?"
 
 
 def test_the_digits_are_those_of_scikit_learn_in_their_order(folder):
@@ -274,8 +283,8 @@ def test_a_file_with_another_checksum_is_refused_and_kept(folder, monkeypatch, d
     path = put(folder, data)
     for use in (lambda: sets.images("made", "train"), lambda: sets.prepare("made")):
         assert refusal(use) == (
-            f"{path} is truncated or altered: its md5 is {md5(data)[4:]}, not {md5(DATA)[4:]}; "
-            f"delete it to have it downloaded again, or replace it by {NOWHERE}"
+            f"{path} is truncated or altered: expected md5 {md5(DATA)[4:]}, got {md5(data)[4:]}; "
+            f"delete it to download it again, or replace it by {NOWHERE}"
         )
     assert path.read_bytes() == data
 
@@ -292,7 +301,7 @@ def test_another_number_of_images_than_published_is_refused(folder, monkeypatch)
     made(monkeypatch, NOWHERE, DATA, rows=3)
     put(folder, DATA)
     said = refusal(lambda: sets.images("made", "train"))
-    assert said == "made, train: 2 × 4 pixels, not 3 × 4"
+    assert said == "made, train: expected 3 × 4 pixels, got 2 × 4"
 
 
 def test_a_file_that_cannot_be_read_is_refused(folder, monkeypatch):
@@ -402,7 +411,7 @@ def test_another_file_than_published_is_not_kept(folder, server, monkeypatch):
     url = server.url("made.amat")
     made(monkeypatch, url, DATA)
     assert refusal(lambda: sets.prepare("made")) == (
-        f"{url} no longer holds made.amat: its md5 is {md5(server.data)[4:]}, not {md5(DATA)[4:]}; "
+        f"{url} is no longer made.amat: expected md5 {md5(DATA)[4:]}, got {md5(server.data)[4:]}; "
         f"nothing is kept, find the file elsewhere and save it as {folder / 'made' / 'made.amat'}"
     )
     assert files_in(folder) == []
@@ -440,8 +449,8 @@ def test_without_pooch_the_extra_and_the_file_are_named(folder, monkeypatch):
     made(monkeypatch, NOWHERE, DATA)
     monkeypatch.setitem(sys.modules, "pooch", None)
     assert refusal(lambda: sets.prepare("made")) == (
-        f"{folder / 'made' / 'made.amat'} is missing; pip install 'gradest[data]' to have it "
-        f"downloaded, or save {NOWHERE} there"
+        f"{folder / 'made' / 'made.amat'} is missing; pip install 'gradest[data]' to download it, "
+        f"or save {NOWHERE} there"
     )
     assert not folder.exists()
 
@@ -458,7 +467,7 @@ def test_a_full_disk_is_told_in_a_line_and_leaves_nothing(folder, server, monkey
     path = folder / "made" / "made.amat"
     assert refusal(lambda: sets.prepare("made")) == (
         f"{path} is missing and cannot be written: No space left on device; "
-        "$GRADEST_DATA can name another folder"
+        "set $GRADEST_DATA to use another folder"
     )
     assert files_in(folder) == []
 

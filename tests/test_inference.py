@@ -536,10 +536,10 @@ def test_the_degrees_of_freedom_are_those_of_what_is_uncertain():
 def test_how_much_rests_on_correlations():
     x = draws((512, 50))
     noise = Noise.of(moments_of(x))
-    assert noise.correlated(axis(50)) == 0.0
-    assert noise.correlated(diagonal(50)) > 0.9
+    assert noise.correlated_share(axis(50)) == 0.0
+    assert noise.correlated_share(diagonal(50)) > 0.9
     alike = Noise.of(moments_of(x[:, :1].expand(-1, 50)))
-    assert alike.correlated(diagonal(50)) < 1e-9
+    assert alike.correlated_share(diagonal(50)) < 1e-9
 
 
 @pytest.mark.weekly

@@ -221,7 +221,7 @@ def broken_where(category: int, value: float) -> Estimator:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_gradient_that_is_not_finite_is_named(value, bernoulli):
     broken = broken_where(0, value)
-    with pytest.raises(NonFiniteGradient, match="latent 1, category 0 is not finite in some"):
+    with pytest.raises(NonFiniteGradient, match="latent 1, category 0 is NaN or infinite in some"):
         gradest.measure(broken, bernoulli)
     with pytest.raises(NonFiniteGradient) as caught:
         gradest.measure(broken, bernoulli, replicates=1000, enumerate_draws=False)
@@ -248,7 +248,7 @@ def test_one_bad_replicate_in_many_is_found(bernoulli):
     ids=["scalar", "column", "float", "constant"],
 )
 def test_an_objective_must_be_one_differentiable_value_a_row(call, bernoulli):
-    with pytest.raises(ValueError, match="test_only returned") as caught:
+    with pytest.raises(ValueError, match="test_only: expected") as caught:
         gradest.measure(estimator_of(call), bernoulli)
     assert not isinstance(caught.value, UsageError)
 
@@ -259,7 +259,7 @@ def test_a_cost_must_return_one_value_a_code():
             logits = torch.zeros(1, 2, 2, dtype=torch.float64)
             return Problem(logits, Cost(lambda z: z.sum()))
 
-    with pytest.raises(ValueError, match=r"the cost returned shape \[\] for z of shape"):
+    with pytest.raises(ValueError, match=r"expected the cost to return shape .* got \[\]"):
         gradest.measure(gradest.make_estimator("reinforce"), Summed())
 
 
@@ -288,7 +288,7 @@ def test_an_estimator_that_does_not_apply_says_why():
     with pytest.raises(UsageError, match="needs K = 2, categorical has K = 3"):
         gradest.measure(bits, gradest.make_task("categorical"))
     for trait in ("relaxes", "differentiates"):
-        with pytest.raises(UsageError, match="unrelaxable defines f on the vertices alone"):
+        with pytest.raises(UsageError, match="unrelaxable defines f only on the vertices"):
             gradest.measure(estimator_of(anything, **{trait: True}), Unrelaxable())
     with pytest.raises(UsageError, match=r"2\^3 is more than 7"):
         gradest.measure(estimator_of(anything, outcomes=7), gradest.make_task("bernoulli"))

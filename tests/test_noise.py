@@ -216,11 +216,14 @@ def test_the_cost_is_to_blame_off_the_vertices_too(cost, estimator, told):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"points": 0}, "points = 0; expected a whole number from 1 on"),
+        ({"points": 0}, "points = 0; expected a whole number of at least 1"),
         ({"module": 3}, "module = 3; expected a torch.nn.Module"),
         ({"prior": 0.5}, "prior = 0.5; expected logits"),
-        ({"prior": torch.zeros(3)}, "expected floating \\[N, K\\]"),
-        ({"prior": torch.zeros(2, 3, dtype=torch.long)}, "prior is torch.int64"),
+        (
+            {"prior": torch.zeros(3)},
+            "expected prior as a floating tensor \\[N, K\\], got torch.float32",
+        ),
+        ({"prior": torch.zeros(2, 3, dtype=torch.long)}, "expected prior as .* got torch.int64"),
         ({"deep": 1}, "deep = 1; expected True or False"),
         ({"kl": []}, "kl = \\[\\]; expected"),
     ],

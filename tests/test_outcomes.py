@@ -301,7 +301,7 @@ class AsksForever(Estimator):
 
 def test_requests_without_a_choice_are_bounded_too():
     found = visit_outcomes(Replicator(AsksForever(), Coupled()))
-    assert found == NotEnumerable("an estimate requests them more than 10,000 times")
+    assert found == NotEnumerable("an estimate requests draws more than 10,000 times")
 
 
 def test_draws_from_a_single_category_are_one_outcome():
@@ -342,19 +342,24 @@ def test_no_number_of_outcomes_overflows(categories, latents, samples, count):
             return f(logits.softmax(-1))
 
     found = visit_outcomes(Replicator(Draws(), Table(categories, latents)))
-    assert found.reason == f"they have {count} joint outcomes, and at most 1,000,000 are enumerated"
+    assert (
+        found.reason
+        == f"the draws have {count} joint outcomes, and at most 1,000,000 are enumerated"
+    )
 
 
 def test_outcomes_are_bounded_by_their_work_and_the_measurement_says_so():
     """2¹⁵ outcomes are few, of 2¹⁵ numbers each; so they are for 16 latents of two categories."""
     reinforce, wide, deep = gradest.make_estimator("reinforce"), Table(2**15), Table(2, 15)
     measured = gradest.measure(reinforce, wide, replicates=64)
-    said = "they have 32,768 joint outcomes, whose estimates take 4.29 × 10⁹ numbers, and at most "
+    said = "32,768 joint outcomes, whose estimates take 4.29 × 10⁹ numbers, and at most "
     assert measured.method == "monte_carlo"
-    assert measured.drawn_because.startswith(said)
+    assert measured.drawn_because.startswith(f"the draws have {said}")
     back = type(measured).from_json(measured.to_json())
     assert back.drawn_because == measured.drawn_because
-    with pytest.raises(gradest.errors.UsageError, match=f"reinforce on table: .*: {said}"):
+    with pytest.raises(
+        gradest.errors.UsageError, match=f"reinforce on table: .*: the draws have {said}"
+    ):
         gradest.measure(reinforce, wide, enumerate_draws=True)
     listed = gradest.measure(reinforce, deep, replicates=64)
     assert (listed.outcomes, listed.drawn_because) == (2**15, "")

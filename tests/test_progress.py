@@ -18,13 +18,13 @@ def test_how_far_a_training_is_is_told_at_most_once_a_second(tmp_path, monkeypat
     assert training_progress(tmp_path / "none") == 0.0
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    told = ProgressFile(tmp_path, 40)
-    told.at(10)
+    file = ProgressFile(tmp_path, 40)
+    file.write(10)
     assert training_progress(tmp_path) == 0.25
-    told.at(20)
+    file.write(20)
     assert training_progress(tmp_path) == 0.25
     now += 1.5
-    told.at(20)
+    file.write(20)
     assert training_progress(tmp_path) == 0.5
     assert [p.name for p in tmp_path.iterdir()] == ["headway"]
 
@@ -77,7 +77,7 @@ def test_nobody_is_told_of_a_broken_folder(tmp_path):
     (tmp_path / "file").write_text("")
     assert training_progress(tmp_path / "file") == 0.0
     with pytest.raises(OSError):
-        ProgressFile(tmp_path / "file", 2).at(1)
+        ProgressFile(tmp_path / "file", 2).write(1)
 
 
 def test_what_runs_is_named(monkeypatch, capsys):

@@ -213,7 +213,7 @@ def test_the_rule_integrates_to_within_the_error_it_states(categories, temperatu
 
 
 def test_quadrature_is_for_few_categories():
-    with pytest.raises(ValueError, match="quadrature over 4 categories; at most 3"):
+    with pytest.raises(ValueError, match="expected at most 3 categories for quadrature, got 4"):
         rule(4, 1.0)
 
 

@@ -177,7 +177,7 @@ class DrawsInResetAndIsBiased(DrawsInReset):
         (OneOfFourSamplesShared, "rows share noise"),
         (OneBaselineForAll, "rows share noise"),
         (HalvesAreAntithetic, "rows share noise"),
-        (SeededAnew, "calls repeat their noise: .* through gradest.categorical"),
+        (SeededAnew, "calls repeat their noise: .* with gradest.categorical"),
         (DrawsInReset, "rows share noise that `reset` or `adapt` drew: .* draw in the call"),
         (DrawsInResetAndIsBiased, "rows share noise that `reset` or `adapt` drew"),
     ],
@@ -238,6 +238,6 @@ def test_no_exception_passes_through_the_estimator():
     Managed.open = 0
     assert verdict(Managed, "rows").status == "failed"  # one uniform for all rows
     subject = Subject(Managed)
-    with pytest.raises(UnevenNoise, match=r"uniforms of \[1\] for 2 rows"):
-        subject.tilted(rare(14.0)[0])
+    with pytest.raises(UnevenNoise, match=r"uniforms of shape \[1\] for 2 rows"):
+        subject.tilted_moments(rare(14.0)[0])
     assert Managed.open == 0

@@ -148,7 +148,7 @@ def test_an_interval_is_symmetric_about_its_estimate_and_of_its_error():
 @pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), (2, 4), (5, 2, 1)])
 def test_too_few_values_are_refused(shape):
     means = torch.randn(*shape, 2)
-    with pytest.raises(ValueError, match="two values to vary over, the outermost three"):
+    with pytest.raises(ValueError, match="expected at least three values of the outermost level"):
         estimate_components(LEVELS[: len(shape)], means, torch.ones(shape), torch.ones(shape))
 
 

@@ -325,12 +325,12 @@ def test_what_they_are_made_from_is_certified(points):
     ("which", "law", "told"),
     [
         ("z scaled in place", "in place", "compute z * w instead of z *= w"),
-        ("None", "shape", "f returned None; a tensor [2, 4, 5] was expected"),
-        ("a float32 module", "shape", "pass a module as Cost(fn, module)"),
+        ("None", "shape", "expected a tensor [2, 4, 5] for codes [2, 4, 5, 2, 3], got None"),
+        ("a float32 module", "shape", "pass the module of parameters as Cost(fn, module)"),
         ("NaN at one code", "finite", "f is nan at the code [0, 2] of data point 0"),
-        ("dropout", "deterministic", "no dropout (call eval())"),
-        ("the mean of the batch", "middle axes", "no statistics of the batch"),
-        ("a detached cost", "relaxable", "say relaxable = False"),
+        ("dropout", "deterministic", "avoid dropout (call eval())"),
+        ("the mean of the batch", "middle axes", "without statistics of the batch"),
+        ("a detached cost", "relaxable", "set relaxable = False"),
     ],
 )
 def test_says_how_to_mend_it(which, law, told):

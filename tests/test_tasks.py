@@ -144,7 +144,7 @@ def test_quadratic_is_of_unit_size_whatever_its_dimension():
 @pytest.mark.parametrize(
     ("name", "knobs", "message"),
     [
-        ("bernoulli", {"theta": []}, "bernoulli: theta is empty"),
+        ("bernoulli", {"theta": []}, "expected a probability for each latent"),
         ("bernoulli", {"theta": [0.5, 1.0]}, r"bernoulli: theta\[1\] = 1.0"),
         ("bernoulli", {"theta": 0.5}, "bernoulli: theta = 0.5"),
         ("bernoulli", {"target": "half"}, "bernoulli: target = 'half'"),
@@ -252,7 +252,7 @@ def test_a_corrupt_cache_is_trained_again_with_a_warning(damage, folder, trainin
 def test_a_folder_that_cannot_be_made_costs_the_cache_not_the_run(tmp_path, monkeypatch, trainings):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GRADEST_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.warns(UserWarning, match="the trained state is not kept"):
+    with pytest.warns(UserWarning, match="the trained state is not cached"):
         logits = vae().problem().logits
     assert logits.isfinite().all() and len(trainings) == 1
 
@@ -263,7 +263,7 @@ def test_a_state_that_cannot_be_written_costs_the_cache_not_the_run(folder, monk
         raise RuntimeError("write failed\nat archive.cc")  # what torch makes of a full disk
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.warns(UserWarning, match="the trained state is not kept") as warned:
+    with pytest.warns(UserWarning, match="the trained state is not cached") as warned:
         found = cache.cached_state("some", {"knob": 1}, lambda: {"x": torch.ones(2)})
     assert torch.equal(found["x"], torch.ones(2))
     assert "\n" not in str(warned[0].message)

@@ -165,11 +165,11 @@ def test_the_running_objective_is_the_mean_since_the_last_look(tmp_path, monkeyp
 
 def test_what_is_never_looked_at_is_not_held_beside_the_training_data(tmp_path):
     asked = settings(gradient={"steps": [3], "points": 30, "replicates": 64})
-    items = course._Looker(trainer(), asked, 7)._items
+    items = course._Evaluator(trainer(), asked, 7)._items
     assert [len(items[split]) for split in ("train", "valid", "test")] == [30, 20, 30]
     for each in items.values():  # no view of all of them
         assert each.untyped_storage().nbytes() == each.nbytes
-    few = course._Looker(trainer(), settings(evaluation={"test_points": 3}), 7)
+    few = course._Evaluator(trainer(), settings(evaluation={"test_points": 3}), 7)
     assert few.pictures().samples.shape == (10, 8, 8)
 
 
@@ -585,8 +585,12 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(tmp_path):
     path = tmp_path / "some.pt"
     keep_networks(path, make_task("categorical_vae", **TINY).networks(0))
     for name, knobs, said in (
-        ("categorical_vae", {**TINY, "hidden": 6}, "no networks of categorical_vae as it is made"),
-        ("bernoulli_vae", {}, "no networks of bernoulli_vae as it is made"),
+        (
+            "categorical_vae",
+            {**TINY, "hidden": 6},
+            "expected networks of categorical_vae with the knobs of the training",
+        ),
+        ("bernoulli_vae", {}, "expected networks of bernoulli_vae with the knobs of the training"),
         ("bernoulli", {}, "is no model"),
     ):
         with pytest.raises(UsageError, match=said) as raised:

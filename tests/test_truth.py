@@ -317,7 +317,7 @@ def test_the_numbers_in_the_codes_bound_candidates_and_replicates(blind, monkeyp
         pilots.add((estimator.name, found.evaluations))
         return found
 
-    monkeypatch.setattr(monte_carlo_truth, "_sampled", watched)
+    monkeypatch.setattr(monte_carlo_truth, "_measure_replicates", watched)
     monkeypatch.setattr(monte_carlo_truth, "_NUMBERS", 512 * numbers * 2)  # of two evaluations
     found = measure_reference(Unknown(), asked_for)
     assert {"reinforce", "rloo"} <= {name for name, _ in pilots}
@@ -349,7 +349,9 @@ def test_without_a_candidate_there_is_one_clear_line(blind, monkeypatch):
         "catalogue_estimators",
         lambda: {"straight_through": catalogue_estimators()["straight_through"]},
     )
-    with pytest.raises(UsageError, match="unknown: no unbiased estimator of the catalogue"):
+    with pytest.raises(
+        UsageError, match="unknown: expected an unbiased estimator of the catalogue"
+    ):
         measure_reference(Unknown())
 
 
@@ -555,14 +557,14 @@ def test_what_is_not_the_tasks_own_failure_ends_the_run(ran, monkeypatch):
 
 def test_a_task_for_which_no_reference_is_to_be_had_ends_no_other(ran, monkeypatch, capsys):
     def refused(jobs, *_):
-        reason = "UsageError: vast: no unbiased estimator of the catalogue applies"
+        reason = "UsageError: vast: expected an unbiased estimator of the catalogue"
         yield jobs[0], {"reference": None, "reason": reason}
 
     monkeypatch.setattr("gradest.running.truths.answers", refused)
     rows, _ = ran()
     assert rows.status.eq("ok").all() and len(rows) == 4
     assert set(rows[rows.task == "vast"].reference) != {"monte_carlo"}
-    said = "failed vast: UsageError: vast: no unbiased estimator of the catalogue applies"
+    said = "failed vast: UsageError: vast: expected an unbiased estimator of the catalogue"
     assert said in capsys.readouterr().err
 
 

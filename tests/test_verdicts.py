@@ -191,7 +191,7 @@ def test_an_interval_that_excludes_what_the_test_does_not_says_so():
         enumerate_draws=False,
     ).row()
     assert row["verdict"] == "inconclusive"
-    assert row["note"].startswith("the interval of the bias excludes 0, but outcomes too rare")
+    assert row["note"].startswith("the interval of the bias excludes 0, but rare outcomes")
     number = int(row["note"].split("about ")[1].split(" ")[0].replace(",", ""))
     more = measure(
         make_estimator("straight_through"),

@@ -1,9 +1,9 @@
-"""The conformance battery: does a plugin keep its contract, and are its claims true?
+"""The conformance battery: tests of the contract and the claims of a plugin.
 
-The problems are the battery's own: asymmetric, curved within a latent and coupled between latents,
-so that no symmetry hides a mistake.  What holds exactly is tested exactly, under fixed seeds.  A
-statistical law asks two questions: is there a deviation that chance does not explain, and if not,
-was the measurement sharp enough to show one?
+The battery has its own problems: asymmetric, curved within a latent and coupled between latents, so
+that no symmetry hides an error.  Exact laws are tested exactly, under fixed seeds.  A statistical
+law has two parts: whether there is a deviation that chance does not explain, and if there is none,
+whether the measurement was sharp enough to show one.
 """
 
 from collections.abc import Iterator
@@ -35,17 +35,17 @@ __all__ = [
 
 
 def check_estimator(cls: type[Estimator]) -> list[Finding]:
-    """Test the contract's laws and the claims of the class, with its default knobs."""
+    """Test the laws of the contract and the claims of the class, with its default knobs."""
     return list(estimator_findings(cls))
 
 
 def check_task(cls: type[Task]) -> list[Finding]:
-    """Test the contract's laws on the problem that the default knobs give."""
+    """Test the laws of the contract on the problem that the default knobs give."""
     return list(task_findings(cls))
 
 
 def estimator_findings(cls: type[Estimator], begin: Begin = ignore_start) -> Iterator[Finding]:
-    """The findings of `check_estimator` as they come; `begin` is told of each law before."""
+    """The findings of `check_estimator`, one by one; `begin` is called with each law before it."""
     try:
         subject = Subject(cls)
     except (Exception, SystemExit) as error:
@@ -53,13 +53,13 @@ def estimator_findings(cls: type[Estimator], begin: Begin = ignore_start) -> Ite
         return
     yield from (Finding("applies", "skipped", reason) for reason in subject.skipped)
     if not subject.tasks:
-        yield Finding("applies", "failed", "to no problem of the battery")
+        yield Finding("applies", "failed", "the estimator applies to no problem of the battery")
         return
     yield from run_laws(ESTIMATOR_LAWS, subject, begin=begin)
 
 
 def task_findings(cls: type[Task], begin: Begin = ignore_start) -> Iterator[Finding]:
-    """The findings of `check_task` as they come; `begin` is told of each law before."""
+    """The findings of `check_task`, one by one; `begin` is called with each law before it."""
     try:
         task = build(cls, {})
         problem = task.problem()

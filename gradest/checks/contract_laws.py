@@ -1,4 +1,4 @@
-"""What every estimator owes, whatever it estimates: the contract, tested under fixed seeds."""
+"""The laws of the contract that every estimator has to obey, tested under fixed seeds."""
 
 import io
 import pickle
@@ -35,139 +35,140 @@ from gradest.moments import Moments
 from gradest.objectives import problem_for
 from gradest.randomness import Draws, changed_global_states, drawing_from, global_states
 
-_CALLS, _ALONGSIDE = 32, 512  # calls and rows of each in which common noise is looked for
-_STATES = 8  # and how many states, each by draws of its own
-_PAIRS = 4096  # rows in which two ways to the same thing are held against each other
+_CALLS, _SHARING_ROWS = 32, 512  # calls, and rows of each, tested for shared noise
+_STATES = 8  # states, each with draws of its own, tested for shared noise
+_PAIRS = 4096  # rows in which two computations of the same quantity are compared
 
 
-def _everywhere(check: Callable[[Subject, Task], str], kept: str, subject: Subject) -> Outcome:
-    """A law from a check of one problem, which says what is broken there, or nothing."""
+def _everywhere(check: Callable[[Subject, Task], str], success: str, subject: Subject) -> Outcome:
+    """A law on all problems, from a check of one that returns the violation or an empty string."""
     for task in subject.tasks:
-        if broken := check(subject, task):
-            return "failed", f"{task.name}: {broken}"
-    return "passed", kept
+        if violation := check(subject, task):
+            return "failed", f"{task.name}: {violation}"
+    return "passed", success
 
 
 def _shape(subject: Subject, task: Task) -> str:
-    replicator = subject.ready(task)
+    replicator = subject.prepare(task)
     return _not_finite(estimates(replicator)) or _not_finite(estimates(replicator, rows=1))
 
 
 def _not_finite(estimates: Tensor) -> str:
     bad = ~estimates.isfinite().all(1)
-    return f"{int(bad.sum())} of {len(bad)} rows are not finite" if bad.any() else ""
+    return f"{int(bad.sum())} of {len(bad)} rows are NaN or infinite" if bad.any() else ""
 
 
 def _rows(subject: Subject, task: Task) -> str:
-    replicator = subject.ready(task)
+    replicator = subject.prepare(task)
     points = len(replicator.logits)
     other = torch.zeros(points, ROWS, dtype=torch.float64)
     other[:, 0] = 1.0
 
     def first(z: Tensor, cost: Tensor) -> Tensor:
-        # Another slope besides another level: a difference of costs would not see the level.
+        # Another slope as well as another level, which differences of costs would not show.
         return torch.lerp(cost, 1000 - 3000 * cost, other[(..., *(None,) * (cost.ndim - 2))])
 
-    kept = other.flatten() == 0
-    gap = relative_gap(estimates(replicator)[kept], estimates(replicator, first)[kept])
+    same = other.flatten() == 0
+    gap = relative_gap(estimates(replicator)[same], estimates(replicator, first)[same])
     if gap > EQUAL:
-        return f"the others move by {gap:.2g} when the cost of one row changes"
-    elsewhere = subject.ready(task)
+        return f"the estimates of other rows change by {gap:.2g} with the cost of one row"
+    elsewhere = subject.prepare(task)
     elsewhere.logits = torch.cat([elsewhere.logits[:1], elsewhere.logits[1:].roll(1, -1)])
     gap = relative_gap(estimates(replicator)[:ROWS], estimates(elsewhere)[:ROWS])
     if gap > EQUAL:
-        return f"a data point moves by {gap:.2g} with the logits of the others"
+        return f"the estimates of a data point change by {gap:.2g} with the logits of other points"
     return _own_noise(replicator) or _shared_noise(subject, task)
 
 
 def _own_noise(replicator: Replicator) -> str:
-    """Where noise comes row by row: a row keeps its estimate, whatever noise the others get."""
-    points, seen = len(replicator.logits), []
+    """Whether a row keeps its estimate for any noise of the others, if noise comes row by row."""
+    points, results = len(replicator.logits), []
     for rows, others_too in ((1, True), (ROWS, True), (ROWS, False)):
         source = SharedNoise(points, rows, others_too)
-        seen.append(estimates(replicator, rows=rows, source=source).unflatten(0, (points, rows)))
-        # Samples side by side as rows of their own: which noise is a row's is not known.
+        result = estimates(replicator, rows=rows, source=source)
+        results.append(result.unflatten(0, (points, rows)))
+        # Samples may be rows of their own, so that it is unknown which noise belongs to a row.
         if source.uneven:
             return ""
-    alone, together, apart = seen
+    alone, together, separate = results
     gap = relative_gap(alone.expand_as(together), together)
     if gap > EQUAL:
-        return f"a row is {gap:.2g} off from what it is alone"
-    gap = relative_gap(alone[:, 0], apart[:, 0])
-    return f"a row moves by {gap:.2g} with the draws of the others" if gap > EQUAL else ""
+        return f"the estimate of a row differs by {gap:.2g} from that in a call of its own"
+    gap = relative_gap(alone[:, 0], separate[:, 0])
+    violation = f"the estimate of a row changes by {gap:.2g} with the draws of other rows"
+    return violation if gap > EQUAL else ""
 
 
 def _shared_noise(subject: Subject, task: Task) -> str:
-    """Under one seed, rows have noise of their own, and so have calls one after the other."""
-    if task not in subject.tasks[:2]:  # who shares noise does so on the problems of every size
+    """Whether, with one seed, all rows and successive calls have noise of their own."""
+    if task not in subject.tasks[:2]:  # shared noise does not depend on the size of a problem
         return ""
-    replicator, source = subject.ready(task), Draws.seeded(3)
-    seen, states = [], set()
+    replicator, source = subject.prepare(task), Draws.seeded(3)
+    results, states = [], set()
     for _ in range(_CALLS):
         with _OtherGenerators(source) as used:
-            seen.append(estimates(replicator, rows=_ALONGSIDE, source=source))
+            results.append(estimates(replicator, rows=_SHARING_ROWS, source=source))
         if not states.isdisjoint(used.states):
             return (
-                "calls repeat their noise: each seeds a torch.Generator anew; draw for every row "
-                "through gradest.categorical"
+                "calls repeat their noise: each call seeds a torch.Generator; draw for every row "
+                "with gradest.categorical"
             )
         states |= used.states
-    calls = torch.stack(seen)  # [M, B · R, N · K + 1]
-    mend = "draw for every row, as sample(logits) does with the logits of all rows"
+    calls = torch.stack(results)  # [M, B · R, N · K + 1]
+    remedy = "draw for every row, as sample(logits) does with the logits of all rows"
     rows, again = agreement(calls), agreement(calls.transpose(0, 1))
     if not rows.by_chance:
         return (
-            f"rows share noise: the estimates of two rows move in the same direction in "
-            f"{rows.share:.0%} of {rows.comparisons:,} comparisons, those of independent rows in "
-            f"50%; {mend}"
+            f"rows share noise: the estimates of two rows change in the same direction in "
+            f"{rows.share:.0%} of {rows.comparisons:,} comparisons, instead of 50%; {remedy}"
         )
     if not again.by_chance:
         return (
-            f"calls repeat their noise: a row moves in the same direction in two calls in "
-            f"{again.share:.0%} of {again.comparisons:,} comparisons, instead of 50%; draw through "
-            "gradest.categorical, not from a generator that each call seeds anew"
+            f"calls repeat their noise: a row changes in the same direction in two calls in "
+            f"{again.share:.0%} of {again.comparisons:,} comparisons, instead of 50%; draw with "
+            "gradest.categorical, not from a generator that each call seeds"
         )
     ratio = _excess(calls, replicator)
     if excessive(ratio, _CALLS):
         return (
-            f"rows share noise: between calls their mean varies {ratio:.2g} times as much as that "
-            f"of independent rows; {mend}"
+            f"rows share noise: the variance of their mean between calls is {ratio:.2g} times that "
+            f"of independent rows; {remedy}"
         )
-    if task is subject.tasks[0] and _state_is_no_noise(subject.cls):
+    if task is subject.tasks[0] and _state_must_not_matter(subject.cls):
         return _noise_in_the_state(subject, task)
     return ""
 
 
 def _noise_in_the_state(subject: Subject, task: Task) -> str:
     source = Draws.seeded(4)
-    replicators = [subject.ready(task, seed=seed) for seed in range(_STATES)]
-    calls = torch.stack([estimates(x, rows=_ALONGSIDE, source=source) for x in replicators])
+    replicators = [subject.prepare(task, seed=seed) for seed in range(_STATES)]
+    calls = torch.stack([estimates(x, rows=_SHARING_ROWS, source=source) for x in replicators])
     ratio = _excess(calls, replicators[0])
     if not excessive(ratio, _STATES):
         return ""
     return (
-        "rows share noise that `reset` or `adapt` drew: between states their mean varies "
-        f"{ratio:.2g} times as much as that of independent rows; draw in the call, for each row"
+        "rows share noise that `reset` or `adapt` drew: the variance of their mean between states "
+        f"is {ratio:.2g} times that of independent rows; draw in the call, for each row"
     )
 
 
 def _excess(calls: Tensor, replicator: Replicator) -> float:
-    """That of each data point's rows, at most: calls are [M, B · R, N · K + 1]."""
+    """The largest excess over the data points; calls are [M, B · R, N · K + 1]."""
     points = calls.unflatten(1, (len(replicator.logits), -1))
     return max(excess(x) for x in points.unbind(1))
 
 
-def _state_is_no_noise(cls: type[Estimator]) -> bool:
-    """Whether the mean of an estimate may not depend on what drew its state.
+def _state_must_not_matter(cls: type[Estimator]) -> bool:
+    """Whether the mean of an estimate must not depend on the draws of its state.
 
-    It is the same in all states of an unbiased estimator; a biased one that adapts has learnt it.
+    It is the same in all states of an unbiased estimator; that of a biased one may be adapted.
     """
-    made = cls.reset is not Estimator.reset or cls.adapt is not Estimator.adapt
-    return made and (cls.unbiased or not cls.adapt_steps)
+    has_state = cls.reset is not Estimator.reset or cls.adapt is not Estimator.adapt
+    return has_state and (cls.unbiased or not cls.adapt_steps)
 
 
 def _state(subject: Subject, task: Task) -> str:
-    replicator = subject.ready(task)
+    replicator = subject.prepare(task)
     before = _snapshot(replicator.estimator)
     estimates(replicator)
     after = _snapshot(replicator.estimator)
@@ -176,7 +177,7 @@ def _state(subject: Subject, task: Task) -> str:
 
 
 def _snapshot(x: Any) -> dict[str, bytes]:
-    """attribute -> bytes that differ when anything that it holds does."""
+    """attribute -> bytes that differ whenever its contents differ."""
     files = {name: io.BytesIO() for name in vars(x)}
     for name, file in files.items():
         _Contents(file).dump(vars(x)[name])
@@ -184,7 +185,7 @@ def _snapshot(x: Any) -> dict[str, bytes]:
 
 
 class _Contents(pickle.Pickler):
-    """Pickles tensors that have a graph, and functions and classes that cannot be imported."""
+    """A pickler that also takes tensors with a graph, and functions and classes not importable."""
 
     def reducer_override(self, x: Any) -> Any:
         if isinstance(x, Tensor):
@@ -195,21 +196,21 @@ class _Contents(pickle.Pickler):
 
 
 def _randomness(subject: Subject, task: Task) -> str:
-    replicator, source = subject.ready(task), Draws.seeded(1)
+    replicator, source = subject.prepare(task), Draws.seeded(1)
     before = global_states()
     with _OtherGenerators(source) as used:
         estimates(replicator, source=source)
     touched = changed_global_states(before)
-    mend = "gradest.categorical draws what a seed brings back"
+    remedy = "draw with gradest.categorical, which the seed of a measurement sets"
     if touched:
-        return f"draws from the global state of {touched}; {mend}"
+        return f"draws from the global state of {touched}; {remedy}"
     if used.states:
-        return f"draws from a torch.Generator of its own; {mend}"
+        return f"draws from a torch.Generator of its own; {remedy}"
     return ""
 
 
 class _OtherGenerators(TorchFunctionMode):
-    """Notes the states of the generators, other than that of the source, that torch draws from."""
+    """A record of the states of all generators that torch draws from, except that of the source."""
 
     def __init__(self, source: Draws) -> None:
         super().__init__()
@@ -219,34 +220,39 @@ class _OtherGenerators(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        given = kwargs or {}
-        generator = given.get("generator")
+        options = kwargs or {}
+        generator = options.get("generator")
         if generator is not None and generator is not self._own:
             self.states.add(generator.get_state().numpy().tobytes())
-        return func(*args, **given)
+        return func(*args, **options)
 
 
 def _seed(subject: Subject) -> Outcome:
-    drawn, varies = 0, False
+    draws, varies = 0, False
     for task in subject.tasks:
-        replicator, source = subject.ready(task), Draws.seeded(1)
+        replicator, source = subject.prepare(task), Draws.seeded(1)
         first = estimates(replicator, source=source)
         other = estimates(replicator, source=Draws.seeded(2))
-        for what, again in (
+        for name, again in (
             ("the same call", replicator),
-            ("another instance", subject.ready(task)),
-            ("the same instance after reset", subject.ready(task, used=replicator.estimator)),
+            ("another instance", subject.prepare(task)),
+            ("the same instance after reset", subject.prepare(task, used=replicator.estimator)),
         ):
             gap = relative_gap(first, estimates(again))
             if gap > EQUAL:
-                return "failed", f"{task.name}: {what} differs by {gap:.2g} under the same seed"
+                return "failed", f"{task.name}: {name} differs by {gap:.2g} with the same seed"
         spread = relative_gap(first[:1], first[:ROWS])
         if not source.count and spread > EQUAL:
-            return "failed", f"{task.name}: without a draw, equal rows differ by {spread:.2g}"
-        drawn, varies = drawn + source.count, varies or relative_gap(first, other) > EQUAL
-    if drawn and not varies:
-        return "failed", "draws, but gives the same result under another seed"
-    return "passed", "the same seed, the same result" + ("; another, another" if drawn else "")
+            return (
+                "failed",
+                f"{task.name}: equal rows differ by {spread:.2g} although nothing is drawn",
+            )
+        draws, varies = draws + source.count, varies or relative_gap(first, other) > EQUAL
+    if draws and not varies:
+        return "failed", "there are draws, but another seed gives the same result"
+    return "passed", "the same seed gives the same result" + (
+        ", another seed another one" if draws else ""
+    )
 
 
 def _vertices(subject: Subject, task: Task) -> str:
@@ -256,40 +262,40 @@ def _vertices(subject: Subject, task: Task) -> str:
         off.append(float((z - one_hot(z.argmax(-1), z)).detach().abs().max()))
         return cost
 
-    estimates(subject.ready(task), watch)
+    estimates(subject.prepare(task), watch)
     relaxed = max(off) > EQUAL
     if relaxed == subject.cls.relaxes:
         return ""
-    where = f"up to {max(off):.2g} off the vertices" if relaxed else "at vertices alone"
-    return f"relaxes = {not relaxed}, yet f is evaluated {where}"
+    where = f"up to {max(off):.2g} off the vertices" if relaxed else "only at vertices"
+    return f"relaxes = {not relaxed}, but f is evaluated {where}"
 
 
 def _without_a_slope(z: Tensor, cost: Tensor) -> Tensor:
-    """The same costs with a derivative of zero, which is no reason to refuse them."""
+    """The same costs with a derivative of zero, for which no error is raised."""
     return cost.detach() + 0.0 * z.sum((-2, -1))
 
 
 def _derivative(subject: Subject, task: Task) -> str:
-    replicator = subject.ready(task)
+    replicator = subject.prepare(task)
     attached = estimates(replicator)
     gap = relative_gap(attached, estimates(replicator, _without_a_slope))
     claims = subject.cls.differentiates
-    # Who relaxes f differentiates it as a rule; the claim to relax covers both.
+    # An estimator that relaxes f usually differentiates it; the claim `relaxes` covers both.
     if (gap > EQUAL) == claims or (gap > EQUAL and subject.cls.relaxes):
         return ""
-    return f"differentiates = {claims}, yet f without derivatives changes the result by {gap:.2g}"
+    return f"differentiates = {claims}, but f without derivatives changes the result by {gap:.2g}"
 
 
 def _float32(subject: Subject) -> Outcome:
     worst = 0.0
     for task in subject.tasks:
         single, double = (
-            estimates(subject.ready(task, dtype, steps=0), rows=_PAIRS)
+            estimates(subject.prepare(task, dtype, steps=0), rows=_PAIRS)
             for dtype in (torch.float32, torch.float64)
         )
-        if broken := _not_finite(single):
-            return "failed", f"{task.name}: {broken}"
-        # Pair by pair: most draws are common to both, which makes the difference of means sharp.
+        if violation := _not_finite(single):
+            return "failed", f"{task.name}: {violation}"
+        # Pair by pair: most draws are common to both, which makes the difference of means precise.
         a, b = (
             x.double().unflatten(0, (-1, _PAIRS)).transpose(0, 1).flatten(1)
             for x in (single, double)
@@ -297,37 +303,39 @@ def _float32(subject: Subject) -> Outcome:
         mean, peak = b.mean(0), float((a - b).abs().max())
         z, p = largest_z(Moments.of((mean + a - b).unsqueeze(0)), mean, peak, SINGLE)
         if p < subject.level():
-            return "failed", f"{task.name}: the mean differs from float64's, |z| = {z:.1f}"
+            return "failed", f"{task.name}: the mean differs from that in float64, |z| = {z:.1f}"
         worst = max(worst, relative_gap(a.mean(0), mean))
-    return "passed", f"the mean differs from float64's by {worst:.1g}, which noise explains"
+    return "passed", f"the mean differs from that in float64 by {worst:.1g}, which noise explains"
 
 
 def _extreme_logits(subject: Subject) -> Outcome:
     for dtype, size in ((torch.float32, 40.0), (torch.float64, 700.0)):
         for task in subject.applicable(extreme(size, subject.cls)):
-            if broken := _not_finite(estimates(subject.ready(task, dtype))):
-                return "failed", f"{task.name} in {dtype}: {broken}"
+            if violation := _not_finite(estimates(subject.prepare(task, dtype))):
+                return "failed", f"{task.name} in {dtype}: {violation}"
     return "passed", "finite at ±40 in float32 and at ±700 in float64"
 
 
 def _knobs(subject: Subject) -> Outcome:
-    """Every knob does something: a value that changes no estimate is no parameter of the method."""
-    shown = 0
+    """Every knob has an effect: one that changes no estimate is not a parameter of the method."""
+    tested = 0
     for knob in knob_defaults(subject.cls):
         values = alternatives(subject.cls, knob)
-        shown += bool(values)
+        tested += bool(values)
         if values and not any(
             _has_effect(subject, task, {knob: value}) for value in values for task in subject.tasks
         ):
             tried = ", ".join(f"{value!r}" for value in values)
-            broken = f"{knob} changes no estimate: {tried} give those of the default"
-            return "failed", f"{broken}; what has no effect is a constant, no knob"
-    return ("passed", f"{shown} have an effect") if shown else ("skipped", "no knob to vary")
+            violation = f"{knob} changes no estimate: {tried} give those of the default"
+            return "failed", f"{violation}; use the knob or remove it"
+    return ("passed", f"{tested} have an effect") if tested else ("skipped", "no knob to vary")
 
 
 def _has_effect(subject: Subject, task: Task, knobs: dict[str, Any]) -> bool:
     for steps in (BRIEFLY, subject.cls.adapt_steps):
-        default, other = (estimates(subject.ready(task, steps=steps, knobs=k)) for k in ({}, knobs))
+        default, other = (
+            estimates(subject.prepare(task, steps=steps, knobs=k)) for k in ({}, knobs)
+        )
         if relative_gap(default, other) > EQUAL:
             return True
         if subject.cls.adapt_steps <= BRIEFLY:
@@ -336,17 +344,17 @@ def _has_effect(subject: Subject, task: Task, knobs: dict[str, Any]) -> bool:
 
 
 def _parameters(subject: Subject) -> Outcome:
-    """With f = s h and s = 1, the derivative in s is that of the value, of E f thus E f itself.
+    """The gradient to the parameters of f, tested with f = s h at s = 1.
 
-    An average of costs is its own derivative, row by row; whatever else is attached to f has to
-    vanish on average.
+    The derivative in s of the value has to be E f on average.  An average of costs is its own
+    derivative, row by row; further terms with f in the graph have to vanish on average.
     """
     most = 0.0
     for task in subject.tasks:
-        replicator = subject.ready(task)
+        replicator = subject.prepare(task)
         value, slope = _value_and_slope(replicator)
         if slope is None:
-            return "failed", f"{task.name}: f's own parameters get no gradient"
+            return "failed", f"{task.name}: the parameters of f get no gradient"
         rounding = EQUAL
         if task not in subject.with_truth or replicator.problem.f.samples > 1:  # not linear in f
             up, down = (_value_and_slope(replicator, 1 + step)[0] for step in (STEP, -STEP))
@@ -355,20 +363,23 @@ def _parameters(subject: Subject) -> Outcome:
             continue
         difference = (slope - value).unsqueeze(1)  # [B · R, 1]
         peak = float(difference.abs().max())
-        found = Moments.of(difference.unsqueeze(0))
-        z, p = largest_z(found, difference.new_zeros(1), peak, rounding)
+        moments = Moments.of(difference.unsqueeze(0))
+        z, p = largest_z(moments, difference.new_zeros(1), peak, rounding)
         if p < subject.level():
             size = float(difference.mean().abs())
             return "failed", (
-                f"{task.name}: the gradient to f's own parameters is off that of the value by "
-                f"{size:.2g}, |z| = {z:.1f}: keep to f the value alone, f.frozen elsewhere"
+                f"{task.name}: the gradient to the parameters of f differs from that of the value "
+                f"by {size:.2g}, |z| = {z:.1f}; use f only in the value, and f.frozen elsewhere"
             )
-        interval = mean_interval(found)
+        interval = mean_interval(moments)
         most = max(most, max(interval.high, -interval.low) / span(task))
     if most > SHARP:
-        return "inconclusive", f"off the gradient of the value by at most {most:.1%}"
-    kept = f"on average, to {most:.1%} of the range of f" if most else "row by row"
-    return "passed", f"f's own parameters get the gradient of the value, {kept}"
+        return (
+            "inconclusive",
+            f"too noisy: the gradient to the parameters of f differs by up to {most:.1%}",
+        )
+    precision = f"on average, to {most:.1%} of the range of f" if most else "row by row"
+    return "passed", f"the parameters of f get the gradient of the value, {precision}"
 
 
 def _value_and_slope(replicator: Replicator, s: float = 1.0) -> tuple[Tensor, Tensor | None]:
@@ -388,7 +399,7 @@ def _value_and_slope(replicator: Replicator, s: float = 1.0) -> tuple[Tensor, Te
 
 
 class _Scale(torch.nn.Module):
-    """x ↦ s x with one s a row, all of them the same."""
+    """The map x ↦ s x with a parameter s for each row, all of them equal."""
 
     def __init__(self, points: int, rows: int, s: float) -> None:
         super().__init__()
@@ -399,25 +410,25 @@ class _Scale(torch.nn.Module):
 
 
 def _evaluations(subject: Subject) -> Outcome:
-    """As claimed, with the default knobs and with every other value of one of them."""
+    """The claimed evaluations, with the default knobs and with every other value of one of them."""
     claim, owner = subject.cls.evaluations, subject.cls.__name__
     if not claim:
-        counts = ", ".join(f"{_counted(subject, t)[0]} ({t.name})" for t in subject.tasks)
-        return "skipped", f"nothing is claimed; f was evaluated so often: {counts}"
+        counts = ", ".join(f"{_count(subject, t)[0]} ({t.name})" for t in subject.tasks)
+        return "skipped", f"evaluations is not claimed; evaluations of f: {counts}"
     for knobs, task in product([{}, *variations(subject.cls)], subject.tasks):
-        count, values = _counted(subject, task, knobs)
+        count, values = _count(subject, task, knobs)
         claimed = formula.value(claim, values, owner)
         if claimed != count:
-            broken = f"evaluations = {claim!r} is {claimed}, yet f was evaluated {count} times"
-            return "failed", f"{setting_text(knobs, task.name)}: {broken}"
-    return "passed", f"f is evaluated as often as `evaluations` says: {claim}"
+            violation = f"evaluations = {claim!r} is {claimed}, but f was evaluated {count} times"
+            return "failed", f"{setting_text(knobs, task.name)}: {violation}"
+    return "passed", f"f is evaluated as often as claimed: {claim}"
 
 
-def _counted(
+def _count(
     subject: Subject, task: Task, knobs: Mapping[str, Any] = DEFAULTS
 ) -> tuple[int, dict[str, Any]]:
-    """How often f is evaluated for one estimate, and the values of N, K, m and the knobs."""
-    replicator = subject.ready(task, knobs=knobs)
+    """The evaluations of f for one estimate, and the values of N, K, m and the knobs."""
+    replicator = subject.prepare(task, knobs=knobs)
     with drawing_from(Draws.seeded(1)):
         replicator(ROWS)
     _, latents, categories = replicator.logits.shape
@@ -426,13 +437,13 @@ def _counted(
 
 
 CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
-    "shape": partial(_everywhere, _shape, "one finite value and gradient a row, also for one row"),
-    "state": partial(_everywhere, _state, "a call leaves the instance as it was"),
-    "randomness": partial(_everywhere, _randomness, "draws from no global state"),
+    "shape": partial(_everywhere, _shape, "one finite value and gradient for each row"),
+    "state": partial(_everywhere, _state, "a call does not change the instance"),
+    "randomness": partial(_everywhere, _randomness, "no draws from global or private generators"),
     "seed": _seed,
-    "rows": partial(_everywhere, _rows, "no row depends on the others"),
-    "vertices": partial(_everywhere, _vertices, "f is evaluated where `relaxes` says"),
-    "derivative": partial(_everywhere, _derivative, "f' is used as `differentiates` says"),
+    "rows": partial(_everywhere, _rows, "rows are independent"),
+    "vertices": partial(_everywhere, _vertices, "f is evaluated where `relaxes` claims"),
+    "derivative": partial(_everywhere, _derivative, "f' is used as `differentiates` claims"),
     "float32": _float32,
     "extreme logits": _extreme_logits,
     "parameters": _parameters,

@@ -1,4 +1,4 @@
-"""One law's outcome, and how laws are asked one after the other."""
+"""The finding for one law, and the run through all laws."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
@@ -11,18 +11,18 @@ from gradest.text import described
 
 EQUAL = 1e-9  # relative; the same sums in another order differ by less
 SINGLE = 1024 * torch.finfo(torch.float32).eps  # the same for float32
-STEP = 1e-5  # of a difference quotient: its error, and the rounding over it, are below 10⁻⁸
-QUOTIENT = 1e-6  # so that this much is no rounding
+STEP = 1e-5  # of a difference quotient: its error, and its rounding, are below 10⁻⁸
+QUOTIENT = 1e-6  # a larger gap is not rounding
 
-# A law says nothing once one that it rests on is broken: none without a value and a gradient for
-# every row, or a cost for every code; two calls cannot be compared where none can be repeated,
-# draws past the vocabulary cannot be enumerated, and who is biased need not be asked about rare or
-# other cases.
+# A law cannot be tested once a law that it depends on is broken: none without a value and a
+# gradient for every row, or a cost for every code.  Two calls cannot be compared where none can be
+# repeated, draws from other sources cannot be enumerated, and a biased estimator is not tested at
+# rare categories or other settings.
 _ALWAYS = ("in place", "shape")
 _REPEATS = ("seed", "dtype", "finite", "deterministic")
 _COMPARES = ("rows", "derivative", "middle axes", "points", "relaxable", "knobs", "expectation")
 _SYMMETRIES = ("shift", "constant", "scale", "pathwise", "divergence")
-_RESTS_ON = {
+_REQUIRES = {
     "finite": ("dtype",),
     "deterministic": ("dtype", "finite"),
     **dict.fromkeys(_COMPARES + _SYMMETRIES, _REPEATS),
@@ -36,11 +36,11 @@ Begin = Callable[[str], None]
 
 
 def ignore_start(law: str) -> None:
-    """Tells nobody that a law is being asked."""
+    """Ignore the start of a law: the default for `begin`."""
 
 
 class Finding(NamedTuple):
-    """What the battery says about one law: a status, and by how much."""
+    """The result of the battery for one law: a status and its detail."""
 
     law: str
     status: Status
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 def passed(findings: Iterable[Finding]) -> bool:
     """Whether the plugin is certified: some law passed, and none failed or was inconclusive.
 
-    A measurement too noisy to show a violation is no evidence that there is none.
+    A measurement that is too noisy to show a violation does not show that there is none.
     """
     statuses = {finding.status for finding in findings}
     return "passed" in statuses and statuses <= {"passed", "skipped"}
@@ -59,26 +59,28 @@ def passed(findings: Iterable[Finding]) -> bool:
 def run_laws(
     laws: Mapping[str, Callable[..., Outcome]], *subject: Any, begin: Begin = ignore_start
 ) -> Iterator[Finding]:
-    """Asks one law after the other, calls `begin` with its name first, and gives its finding."""
+    """Test the laws in order; `begin` is called with the name of each before its finding."""
     findings: dict[str, Finding] = {}
     for law, check in laws.items():
-        rests_on = (*_ALWAYS, *_RESTS_ON.get(law, ()))
-        broken = [on for on in rests_on if _failed(findings.get(on))]
+        required = (*_ALWAYS, *_REQUIRES.get(law, ()))
+        broken = [name for name in required if _failed(findings.get(name))]
         if broken:
-            findings[law] = Finding(law, "skipped", f"says nothing while {broken[0]!r} is broken")
+            findings[law] = Finding(
+                law, "skipped", f"cannot be tested while {broken[0]!r} is broken"
+            )
         else:
             begin(law)
-            findings[law] = _found(law, check, *subject)
+            findings[law] = _run_law(law, check, *subject)
         yield findings[law]
 
 
-def _found(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
+def _run_law(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
     settings, code = Settings.take(), Code.take()
     try:
         with torch.enable_grad():  # also where the plugin, or the caller, has turned it off
             status, detail = check(*subject)
         if changed := changes(settings, code):
-            return Finding(law, "failed", f"{changed}, on which other estimators and tasks rely")
+            return Finding(law, "failed", f"{changed}, which other estimators and tasks use")
         return Finding(law, status, detail)
     except KeyboardInterrupt:
         raise
@@ -94,12 +96,12 @@ def _failed(finding: Finding | None) -> bool:
 
 
 def describe_error(error: BaseException) -> str:
-    """The kind of the error and its message."""
+    """The type of the error and its message."""
     return described(error)
 
 
-def outcome(broken: str, kept: str) -> Outcome:
-    return ("failed", broken) if broken else ("passed", kept)
+def outcome(violation: str, success: str) -> Outcome:
+    return ("failed", violation) if violation else ("passed", success)
 
 
 def relative_gap(a: Tensor, b: Tensor) -> float:
@@ -111,5 +113,5 @@ def relative_gap(a: Tensor, b: Tensor) -> float:
 
 
 def percent(share: float) -> str:
-    """To two decimals, or to the digit that they would round away: 4.20%, 5e-14%."""
+    """A share in percent, to two decimals or, if smaller, one digit: 4.20%, 5e-14%."""
     return f"{share:.2%}" if share >= 5e-5 else f"{100 * share:.1g}%"

@@ -1,4 +1,4 @@
-"""The battery's own problems: asymmetric, curved within a latent and coupled between latents."""
+"""The problems of the battery: asymmetric, curved within a latent and coupled between latents."""
 
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -14,7 +14,7 @@ from gradest.objectives import merge_samples
 
 Change = Callable[[Tensor], Tensor]
 
-_KEPT = 64  # tasks whose truths are kept; a battery has a dozen
+_CACHED = 64  # tasks whose truths are cached; a battery has a dozen
 
 
 class Polynomial(Task):
@@ -24,8 +24,8 @@ class Polynomial(Task):
         2:  f(z) = c + u + u v
         3:  f(z) = c + u + u v + v³
 
-    with uₙ = w₁ₙ · zₙ, vₙ = w₂ₙ · zₙ, and u and v their sums over the latents.  A divergence from a
-    prior [N, K] is beside it, or in its place one that the estimator owns.
+    with uₙ = w₁ₙ · zₙ, vₙ = w₂ₙ · zₙ, and u and v their sums over the latents.  With a prior [N, K]
+    a divergence is added, or one that the estimator owns.
     """
 
     def __init__(
@@ -56,24 +56,24 @@ class Polynomial(Task):
                 return self._offset + u + (v**2 - squares) / 2
             return self._offset + u + u * v + (v**3 if self.degree == 3 else 0.0)
 
-        logits = self._logits.clone()  # whoever writes into them does so to no other plugin's
+        logits = self._logits.clone()  # so that a plugin that writes into them changes only its own
         return Problem(logits, Cost(cost, prior=self._prior, kl=self._kl, logits=logits))
 
 
 class Bounded(Task):
-    """The multi-sample bound whose −log w is the cost of a task, with what its prior adds."""
+    """The multi-sample bound whose −log w is the cost of a task, with the terms of its prior."""
 
     def __init__(self, task: Task, samples: int = 2) -> None:
         self.name = f"{task.name}, {samples} samples"
-        self._of = task, samples
+        self._base = task, samples
 
     def problem(self, batch: Any = None) -> Problem:
-        task, samples = self._of
+        task, samples = self._base
         logits, f = task.problem(batch)
         return Problem(logits, f.bounded(samples))
 
 
-_ONE = [[[0.4, -0.7, 0.0, 0.8]]]  # four, so that two neighbours are not all
+_ONE = [[[0.4, -0.7, 0.0, 0.8]]]  # four categories, so that two neighbours are not all others
 _COUPLED = [[[0.5, -0.7, 0.2], [-0.3, 0.9, 0.0]], [[-0.8, 0.4, 0.3], [0.6, 0.0, -0.7]]]
 _BITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2], [0.1, -0.6]]]
 _FAR = [[[0.6, -0.2], [-0.9, 0.1]], [[0.1, 0.4], [0.3, -0.8]]]
@@ -82,11 +82,11 @@ _FAR = [[[0.6, -0.2], [-0.9, 0.1]], [[0.1, 0.4], [0.3, -0.8]]]
 _PRIOR = [[-0.6, 0.3, 0.9], [0.2, -1.1, 0.4]]
 
 
-# Made once, so that what is enumerated of a problem serves all laws and all plugins of a process.
+# Built once, so that one enumeration of a problem serves all laws and plugins of a process.
 _ALONE = Polynomial("one categorical", _ONE, seed=0)
 _PAIR = Polynomial("coupled categoricals", _COUPLED, seed=1)
 _FOUR = Polynomial("coupled bits", _BITS, seed=2)
-# An offset changes no gradient, but magnifies whatever is wrong with a baseline or score.
+# An offset changes no gradient, but magnifies errors of a baseline or score.
 _OFFSET = Polynomial("bits far from zero", _FAR, seed=3, offset=10.0)
 _BOUNDS = [(_ALONE, 3), (_PAIR, 2), (_OFFSET, 3)]
 
@@ -102,7 +102,7 @@ def bounded(task: Task, samples: int = 2) -> Task:
 
 
 def battery(cls: type[Estimator] = Estimator) -> list[Task]:
-    """Bounds for a class that takes nothing else; its own divergence for one that has one."""
+    """The problems for a class: bounds if it takes only these, a prior if it owns a divergence."""
     prior = with_prior("relaxed")
     if cls.bounds:
         return [bounded(task, samples) for task, samples in [*_BOUNDS, (prior, 2)]]
@@ -112,7 +112,7 @@ def battery(cls: type[Estimator] = Estimator) -> list[Task]:
 
 @cache
 def of_degree(degree: int) -> tuple[Task, ...]:
-    """Problems on which a method that is right up to that degree has no bias."""
+    """Problems on which a method that is unbiased up to that degree has no bias."""
     return (
         Polynomial(f"categoricals of degree {degree}", _COUPLED, seed=1, degree=degree),
         Polynomial(f"bits of degree {degree}", _BITS, seed=2, degree=degree),
@@ -121,7 +121,7 @@ def of_degree(degree: int) -> tuple[Task, ...]:
 
 @cache
 def rare(size: float) -> tuple[Task, ...]:
-    """Categories of probability e^−size, where whatever is clamped or rounded away is missed."""
+    """Problems with categories of probability e^−size, where clamping and rounding cause a bias."""
     categories = [[[size, 0.0, 0.5]], [[0.5 - size, 0.2, -size]]]
     bits = [[[size, 0.0], [0.0, size - 0.5]]]
     return (
@@ -131,7 +131,7 @@ def rare(size: float) -> tuple[Task, ...]:
 
 
 class Changed(Task):
-    """A task whose logits, codes, costs or prior pass through a function of one's own."""
+    """A task whose logits, codes, costs or prior are changed by functions."""
 
     def __init__(
         self,
@@ -142,10 +142,10 @@ class Changed(Task):
         prior: Change = lambda x: x,
     ) -> None:
         self.name = task.name
-        self._of = task, logits, codes, costs, prior
+        self._base = task, logits, codes, costs, prior
 
     def problem(self, batch: Any = None) -> Problem:
-        task, logits, codes, costs, prior = self._of
+        task, logits, codes, costs, prior = self._base
         own, f = task.problem(batch)
         other = None if f.prior is None else prior(f.prior)
         changed = f.changed(lambda z: costs(f.fn(codes(z))), prior=other)
@@ -153,9 +153,9 @@ class Changed(Task):
 
 
 def extreme(size: float, cls: type[Estimator]) -> list[Task]:
-    """Logits ±size: each category alone on top, alone at the bottom, all of them up, all down.
+    """Logits ±size: each category alone high, alone low, all of them high, all low.
 
-    Also with a prior, where the class sees it.
+    There is also a problem with a prior, if the class handles priors itself.
     """
     categories = cls.categories or 3
     top = torch.eye(categories)
@@ -169,15 +169,15 @@ def extreme(size: float, cls: type[Estimator]) -> list[Task]:
     return [plain, Polynomial(f"logits ±{size:g} with a prior", logits, seed=4, prior=prior)]
 
 
-@lru_cache(_KEPT)
+@lru_cache(_CACHED)
 def truth(task: Task) -> ExactGradient:
     """E f and its gradient, enumerated once for each task."""
     return exact_gradient(task.problem())
 
 
-@lru_cache(_KEPT)
+@lru_cache(_CACHED)
 def span(task: Task) -> float:
-    """Between the smallest and the largest cost."""
+    """The difference between the largest and the smallest cost."""
     logits, f = merge_samples(*task.problem())
     z = all_codes(logits)  # [K^N, N, K]
     cost = f(z.expand(len(logits), *z.shape))  # [B, K^N]

@@ -1,8 +1,8 @@
-"""Draws with a purpose: the same noise for all rows, or rare events made common.
+"""Sources of controlled noise: the same noise for all rows, or rare events made common.
 
-Of the n uniforms behind a row one may be tilted towards the ends of (0, 1), which makes an event
-of probability 10⁻⁶ that hangs on one of them happen in a row of some hundred.  Half of the rows are
-left alone, in the others each uniform is the tilted one equally often:
+One of the n uniforms of a row may be tilted towards the ends of (0, 1), so that an event of
+probability 10⁻⁶ that depends on one of them occurs in about one row of a hundred.  Half of the rows
+are not tilted; in the others each uniform is the tilted one equally often:
 
     w = 1 / (½ + ½ · 1/n Σⱼ r(uⱼ)),    r(u) = 1/(2 L u) + 1/(2 L (1 − u)),    L = log 1/a
 
@@ -22,15 +22,15 @@ _LOG = -math.log(_LEAST)
 
 
 class UnevenNoise(Exception):
-    """Noise that did not come row by row, the same amount for each."""
+    """Raised for noise that is not drawn row by row, the same amount for each row."""
 
 
 class SharedNoise(Draws):
-    """The first row of each data point gets the same noise, however many rows there are.
+    """Draws in which the first row of each data point gets the same noise for any number of rows.
 
-    The others get that noise too, or noise of their own.  Noise whose first axis is not that of so
-    many rows a point is served as ordinary noise, and `uneven` tells of it: an exception would pass
-    through the estimator's code.
+    The other rows get this noise too, or noise of their own.  Requests whose first axis is not that
+    of the rows get ordinary noise, and `uneven` describes them: an exception would pass through the
+    code of the estimator.
     """
 
     def __init__(self, points: int, rows: int, others_too: bool = True, seed: int = 1) -> None:
@@ -39,22 +39,22 @@ class SharedNoise(Draws):
         self._others = None if others_too else Draws.seeded(seed + 1)
         self.uneven = ""
 
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
         if tuple(shape[:1]) != (self._points * self._rows,):
-            self.uneven = f"noise of {list(shape)} for {self._points * self._rows} rows"
-            return super()._fill(shape, like, law)
-        first = super()._fill((self._points, *shape[1:]), like, law)
+            self.uneven = f"noise of shape {list(shape)} for {self._points * self._rows} rows"
+            return super()._fill(shape, like, distribution)
+        first = super()._fill((self._points, *shape[1:]), like, distribution)
         if self._others is None:
             return first.repeat_interleave(self._rows, 0)
-        noise = self._others._fill(shape, like, law)
+        noise = self._others._fill(shape, like, distribution)
         noise[:: self._rows] = first
         return noise
 
 
 class UniformCounter(Draws):
-    """Counts the uniforms that each of so many rows takes.
+    """Draws that count the uniforms of each row.
 
-    `uneven` tells where rows do not take the same number; such noise is served all the same.
+    `uneven` describes requests with unequal numbers for the rows, which are served nevertheless.
     """
 
     def __init__(self, rows: int, generator: torch.Generator) -> None:
@@ -63,39 +63,39 @@ class UniformCounter(Draws):
         self.each = 0
         self.uneven = ""
 
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
-        if law == "uniform_":
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
+        if distribution == "uniform_":
             if tuple(shape[:1]) != (self._rows,):
-                self.uneven = f"uniforms of {list(shape)} for {self._rows} rows"
+                self.uneven = f"uniforms of shape {list(shape)} for {self._rows} rows"
             else:
                 self.each += math.prod(shape[1:])
-        return super()._fill(shape, like, law)
+        return super()._fill(shape, like, distribution)
 
 
 class TiltedDraws(UniformCounter):
-    """The same with one uniform of a row tilted, when each row takes `each` of them."""
+    """Draws with one tilted uniform in a row, where each row takes `each` uniforms."""
 
     def __init__(self, rows: int, each: int, generator: torch.Generator) -> None:
         super().__init__(rows, generator)
         self._total = each
-        left_alone = torch.rand(rows, generator=generator) < 0.5
+        untilted = torch.rand(rows, generator=generator) < 0.5
         chosen = torch.randint(each, (rows,), generator=generator)
-        self._chosen = torch.where(left_alone, -1, chosen)  # [R]
+        self._chosen = torch.where(untilted, -1, chosen)  # [R]
         self._ratio = torch.zeros(rows, dtype=torch.float64)  # Σⱼ r(uⱼ)
 
     @property
     def weight(self) -> Tensor:
-        """[R], once all are taken.  Raises UnevenNoise where a row took another number, or none."""
+        """The weights [R] after all draws.  Raises UnevenNoise if a row took another number."""
         if self.uneven:
             raise UnevenNoise(self.uneven)
         if self.each != self._total:
-            raise UnevenNoise(f"{self.each} uniforms a row, and {self._total} before")
+            raise UnevenNoise(f"expected {self._total} uniforms a row as before, got {self.each}")
         return 1 / (0.5 + 0.5 * self._ratio / self._total)
 
-    def _fill(self, shape: Sequence[int], like: Tensor, law: str) -> Tensor:
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
         first = self.each
-        noise = super()._fill(shape, like, law)
-        if law != "uniform_" or self.uneven:
+        noise = super()._fill(shape, like, distribution)
+        if distribution != "uniform_" or self.uneven:
             return noise
         u = noise.double().flatten(1)  # [R, places]
         here = (self._chosen >= first) & (self._chosen < self.each)

@@ -1,4 +1,4 @@
-"""Other values of the knobs than their defaults."""
+"""Values of the knobs other than their defaults."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
@@ -15,7 +15,7 @@ _TYPICAL: Mapping[type, tuple[Any, ...]] = {
 
 
 def alternatives(cls: type[Estimator], knob: str) -> list[Any]:
-    """Values that the knob can take and that differ from its default: none for free text."""
+    """Values that the knob can take and that differ from its default; none for free text."""
     default = knob_defaults(cls)[knob]
     hint = knob_types(cls)[knob]
     tried = [*_options(hint), *(_typical(hint) if default is None else _near(default))]
@@ -23,12 +23,12 @@ def alternatives(cls: type[Estimator], knob: str) -> list[Any]:
 
 
 def variations(cls: type[Estimator]) -> list[dict[str, Any]]:
-    """Each other value of each knob, the others at their defaults."""
+    """Settings with one other value of one knob, and the other knobs at their defaults."""
     return [{knob: value} for knob in knob_defaults(cls) for value in alternatives(cls, knob)]
 
 
 def setting_text(knobs: Mapping[str, Any], *where: str) -> str:
-    """`temperature = 0.1, samples = 2`, and where."""
+    """The knobs as text, `temperature = 0.1, samples = 2`, followed by the place."""
     return ", ".join([*(f"{knob} = {value!r}" for knob, value in knobs.items()), *where])
 
 
@@ -42,7 +42,7 @@ def _near(default: Any) -> Iterator[Any]:
 
 
 def _typical(hint: Any) -> Iterator[Any]:
-    """Numbers for a knob that has none by default, by what the annotation lets it be."""
+    """Typical values that the annotation of a knob allows, where its default is None."""
     if isinstance(hint, type) and hint in _TYPICAL:
         yield from _TYPICAL[hint]
     for inner in get_args(hint):

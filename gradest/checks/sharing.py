@@ -1,13 +1,13 @@
-"""Whether estimates that should be independent share noise.
+"""A test for noise that is shared by estimates which should be independent.
 
 x[m, r] is one number of the estimate of row r in call m.  For calls m, m' and rows r, r' let
 
     a = x[m, r] − x[m', r],    b = x[m, r'] − x[m', r']
 
-Calls are alike, so that a and b are symmetric about zero, and rows with noise of their own make
-them independent: a b > 0 then holds for half of the pairs without a zero, whatever the distribution
-of the estimates.  Pairs of disjoint rows and calls are independent, so the count is binomial: the
-test is exact.  Rows in the place of calls, and calls in that of rows, test whether calls repeat
+Calls are exchangeable, so that a and b are symmetric about zero, and rows with noise of their own
+make them independent: a b > 0 then holds for half of the pairs without a zero, whatever the
+distribution of the estimates.  Pairs of disjoint rows and calls are independent, so the count is
+binomial: the test is exact.  With rows and calls exchanged, it is a test of whether calls repeat
 each other's noise.
 """
 
@@ -24,11 +24,11 @@ _FALSE_ALARM = 1e-10  # of one test of all columns and all ways to pair the rows
 
 
 class Agreement(NamedTuple):
-    """How often two rows move in the same direction, of how many comparisons."""
+    """The share of comparisons in which two rows change in the same direction."""
 
     share: float
     comparisons: int
-    p_value: float  # corrected for all that was compared
+    p_value: float  # corrected for the number of tests
 
     @property
     def by_chance(self) -> bool:
@@ -36,7 +36,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(x: Tensor) -> Agreement:
-    """The most striking agreement over columns and pairings of rows: x is [M, R, D], M even.
+    """The most significant agreement over columns and pairings of rows: x is [M, R, D], M even.
 
     Rows are paired at the distances 1, 2, 4, ...: noise may be shared by neighbours, by blocks, by
     halves, or by all.
@@ -61,9 +61,9 @@ def agreement(x: Tensor) -> Agreement:
 
 
 def excess(x: Tensor) -> float:
-    """How many times the variance of independent rows the means of x [M, R, D] have, at most.
+    """The largest ratio of the variance of means of x [M, R, D] to that of independent rows.
 
-    It is one on average where rows are uncorrelated, and outliers enter both variances alike.
+    It is one on average where rows are uncorrelated, and outliers enter both variances equally.
     """
     between = x.mean(1).var(0) * x.shape[1]  # [D]
     within = x.var(1).mean(0)
@@ -73,9 +73,9 @@ def excess(x: Tensor) -> float:
 
 
 def excessive(ratio: float, calls: int) -> bool:
-    """Whether means over so many calls vary by more than chance explains; a NaN is no agreement.
+    """Whether the ratio for means over so many calls is larger than chance explains, or NaN.
 
-    k outliers that outweigh all else give a ratio of k where they fall into one call, which happens
-    with a probability of M^(1 − k) for M calls; noise without outliers comes nowhere near.
+    k outliers that outweigh all other rows give a ratio of k if they fall into one call, which
+    happens with a probability of M^(1 − k) for M calls; without outliers ratios are far smaller.
     """
     return not ratio <= 1 + math.log(_FALSE_ALARM) / -math.log(calls)

@@ -1,4 +1,4 @@
-"""What a task owes: a cost that is a function of z, broadcasts and keeps data points apart."""
+"""The laws of a task: its cost is a function of z, broadcasts and separates data points."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,7 +26,7 @@ from gradest.randomness import Draws, drawing_from, global_states
 
 _AT_ONCE = 4096  # codes
 _REPEATED = 64  # calls between two that have to agree
-_DRAWS = 20_000  # by which a closed form is tested that cannot be enumerated
+_DRAWS = 20_000  # for the test of a closed form, where the problem cannot be enumerated
 
 
 def _vertices_of(problem: Problem) -> Tensor:
@@ -47,27 +47,31 @@ def _inside(problem: Problem) -> Tensor:
 def _logits(task: Task, problem: Problem) -> Outcome:
     logits = problem.logits
     if logits.ndim != 3 or logits.shape[-1] < 2 or not logits.is_floating_point():
-        return "failed", f"{logits.dtype} {list(logits.shape)}; floating [B, N, K ≥ 2] was expected"
-    # A category may be masked by −∞, as long as another is left.
+        return (
+            "failed",
+            f"expected floating logits [B, N, K ≥ 2], got {logits.dtype} {list(logits.shape)}",
+        )
+    # A category may be masked by −∞, but not all categories of a latent.
     bad = int((logits.isnan() | logits.isposinf()).sum())
     if bad or not logits.isfinite().any(-1).all():
-        return "failed", f"{bad} logits are NaN or +∞" if bad else "a latent has no finite logit"
+        message = f"{bad} logits are NaN or +∞" if bad else "a latent has no finite logit"
+        return "failed", message
     return "passed", f"finite or masked, {list(logits.shape)}"
 
 
 def _unchecked(problem: Problem, z: Tensor) -> Any:
-    """What the task's function returns, before `Cost` has looked at it where that is possible."""
+    """The value of the task's function, without the checks of `Cost` where that is possible."""
     whole = problem.f.module is not None or problem.f.deep
     return problem.f(z) if whole else problem.f.fn(z)
 
 
 def _in_place(task: Task, problem: Problem) -> Outcome:
     z = _vertices_of(problem)
-    given = z.clone()
-    with suppress(Exception, SystemExit):  # what it raises is told by the next law
+    original = z.clone()
+    with suppress(Exception, SystemExit):  # the next law reports errors
         _unchecked(problem, z)
-    if torch.equal(z, given):
-        return "passed", "f leaves z as it is"
+    if torch.equal(z, original):
+        return "passed", "f does not change z"
     return "failed", "f changes its argument z; compute z * w instead of z *= w, or copy z first"
 
 
@@ -77,15 +81,15 @@ def _shape(task: Task, problem: Problem) -> Outcome:
         cost = _unchecked(problem, z)
     except (Exception, SystemExit) as error:
         return "failed", describe_error(error) + _works_in_float32(problem, z)
-    expected = f"a tensor {list(z.shape[:-2])} was expected for codes {list(z.shape)}"
+    expected = f"expected a tensor {list(z.shape[:-2])} for codes {list(z.shape)}"
     if not isinstance(cost, Tensor):
-        return "failed", f"f returned {_described(cost)}; {expected}"
+        return "failed", f"{expected}, got {_type_name(cost)}"
     if cost.shape != z.shape[:-2]:
-        return "failed", f"f returned shape {list(cost.shape)}; {expected}"
+        return "failed", f"{expected}, got shape {list(cost.shape)}"
     return "passed", "one number for each code"
 
 
-def _described(cost: Any) -> str:
+def _type_name(cost: Any) -> str:
     return "None" if cost is None else f"an object of type {type(cost).__name__}"
 
 
@@ -95,8 +99,8 @@ def _works_in_float32(problem: Problem, z: Tensor) -> str:
     except Exception:
         return ""
     return (
-        "; f works in float32 and not in float64: let its constants follow z (w.to(z)), and pass a "
-        "module as Cost(fn, module)"
+        "; f works in float32 and not in float64: convert its constants with w.to(z), and pass the "
+        "module of parameters as Cost(fn, module)"
     )
 
 
@@ -104,9 +108,9 @@ def _dtype(task: Task, problem: Problem) -> Outcome:
     z = _vertices_of(problem)
     single, double = _unchecked(problem, z.float()), _unchecked(problem, z)
     if single.dtype != torch.float32 or double.dtype != torch.float64:
-        got = f"float32 gives {single.dtype}, float64 {double.dtype}"
-        return "failed", f"{got}; constants follow z: constant.to(z)"
-    if relative_gap(problem.f(z[:, -1:]), double[:, -1:]) > EQUAL:  # another law's to tell
+        got = f"{single.dtype} for float32 and {double.dtype} for float64"
+        return "failed", f"expected costs in the dtype of z, got {got}; use constant.to(z)"
+    if relative_gap(problem.f(z[:, -1:]), double[:, -1:]) > EQUAL:  # which another law reports
         return "passed", "f has the dtype of z"
     gap = relative_gap(single.double(), double)
     detail = f"float32 differs from float64 by {gap:.2g}"
@@ -114,7 +118,7 @@ def _dtype(task: Task, problem: Problem) -> Outcome:
 
 
 def _finite(task: Task, problem: Problem) -> Outcome:
-    """At every code that occurs, where they can be enumerated, and at random codes elsewhere."""
+    """Finite costs at every possible code if they can be enumerated, else at random codes."""
     logits = problem.logits.detach().double()
     if problem.f.deep or not enumerable(problem):
         z = _vertices_of(problem)  # [B, R, S, N, K]
@@ -131,8 +135,8 @@ def _finite(task: Task, problem: Problem) -> Outcome:
 
 def _finite_at(problem: Problem, logits: Tensor, z: Tensor, where: str) -> Outcome:
     cost = problem.f(z)
-    occurs = log_prob(logits.unsqueeze(1), z) > -torch.inf  # [B, C]
-    bad = (occurs & ~cost.isfinite()).nonzero()
+    possible = log_prob(logits.unsqueeze(1), z) > -torch.inf  # [B, C]
+    bad = (possible & ~cost.isfinite()).nonzero()
     if not len(bad):
         return "passed", f"at {where}"
     point, at = bad[0].tolist()
@@ -148,31 +152,35 @@ def _middle_axes(task: Task, problem: Problem) -> Outcome:
         worst = max(worst, relative_gap(problem.f(z[:, r]), whole[:, r]))
         for s in range(z.shape[2]):
             worst = max(worst, relative_gap(problem.f(z[:, r, s]), whole[:, r, s]))
-    broken = (
-        f"one call for all differs from slice by slice by {worst:.2g}; the cost of a code depends "
-        "on it alone: no statistics of the batch"
+    violation = (
+        f"costs of one call for all codes differ by {worst:.2g} from those of separate calls; "
+        "compute the cost of a code without statistics of the batch"
     )
-    return outcome(broken if worst > EQUAL else "", "one call for all agrees with slice by slice")
+    return outcome(
+        violation if worst > EQUAL else "", "one call for all codes equals separate calls"
+    )
 
 
 def _deterministic(task: Task, problem: Problem) -> Outcome:
     z, before = _vertices_of(problem), global_states()
     first = problem.f(z)
-    for _ in range(_REPEATED):  # what counts its calls may change after some
+    for _ in range(_REPEATED):  # a cost that counts its calls may change after some
         problem.f(z[:, :1])
     gap = relative_gap(problem.f(z), first)
     if gap > 0:
         return "failed", (
-            f"the same codes have other costs by {gap:.2g} when f is called again; it depends on z "
-            "alone: no dropout (call eval()), no random numbers, no counters"
+            f"the same codes have costs that differ by {gap:.2g} when f is called again; avoid "
+            "dropout (call eval()), random numbers and counters"
         )
     rebuilt = build(type(task), {}).problem()
-    for what, other in (("another problem()", task.problem()), ("another instance", rebuilt)):
+    for name, other in (("another problem()", task.problem()), ("another instance", rebuilt)):
         gap = relative_gap(first, other.f(z))
         if gap > 0 or not torch.equal(problem.logits, other.logits):
-            return "failed", f"{what} has other logits, or other costs by {gap:.2g}"
+            return "failed", f"{name} has different logits, or costs that differ by {gap:.2g}"
     touched = global_states() != before
-    return outcome("draws from a global random state" if touched else "", "the same every time")
+    return outcome(
+        "f draws from a global random state" if touched else "", "the same in every call"
+    )
 
 
 def _points(task: Task, problem: Problem) -> Outcome:
@@ -181,11 +189,14 @@ def _points(task: Task, problem: Problem) -> Outcome:
         return "skipped", "one data point"
     whole = problem.f(z)
     for point in range(len(z)):
-        moved = z.roll(1, -1)
-        moved[point] = z[point]
-        gap = relative_gap(problem.f(moved)[point], whole[point])
+        others = z.roll(1, -1)
+        others[point] = z[point]
+        gap = relative_gap(problem.f(others)[point], whole[point])
         if gap > EQUAL:
-            return "failed", f"the cost of point {point} moves by {gap:.2g} with the others' codes"
+            return (
+                "failed",
+                f"the cost of point {point} changes by {gap:.2g} with other points' codes",
+            )
     return "passed", "no cost depends on the code of another data point"
 
 
@@ -197,11 +208,11 @@ def _relaxable(task: Task, problem: Problem) -> Outcome:
         if not cost.requires_grad:
             return "failed", (
                 "f has no derivative with respect to z: it detaches z, or computes under no_grad; "
-                "say relaxable = False where f is meant for vertices alone"
+                "set relaxable = False if f is meant only for vertices"
             )
         (slope,) = torch.autograd.grad(cost.sum(), z)
         if not slope.isfinite().all() or not slope.any():
-            return "failed", f"at {where} the derivative of f is not finite, or zero throughout"
+            return "failed", f"at {where} the derivative of f is not finite, or zero everywhere"
     with torch.no_grad():
         step = 1e-5 * (z.roll(1, -1) - z)  # stays on the simplex
         rise = (problem.f(z + step) - problem.f(z - step)) / 2
@@ -214,22 +225,24 @@ def _penalty(task: Task, problem: Problem) -> Outcome:
     logits = problem.logits.detach().double().requires_grad_()
     penalty = analytic_terms(task, logits, problem.f)
     if penalty.shape != logits.shape[:1]:
-        return "failed", f"shape {list(penalty.shape)} where [{len(logits)}] was expected"
+        return "failed", f"expected penalties of shape [{len(logits)}], got {list(penalty.shape)}"
     parts = [penalty]
     if penalty.requires_grad:
         parts += torch.autograd.grad(penalty.sum(), logits)
     finite = all(bool(part.isfinite().all()) for part in parts)
-    return outcome("" if finite else "not finite, or its gradient is not", "finite, one a point")
+    return outcome(
+        "" if finite else "the penalty or its gradient is not finite", "finite, one for each point"
+    )
 
 
 def _expectation(task: Task, problem: Problem) -> Outcome:
     logits = problem.logits.detach().double().requires_grad_()
     closed = task.expectation(logits)
     if closed is None:
-        return "skipped", "no closed form of E f"
+        return "skipped", "the task has no closed form of E f"
     (gradient,) = torch.autograd.grad(closed.sum(), logits)
     if not enumerable(problem):
-        return _sampled(problem, closed.detach(), gradient)
+        return _compare_with_draws(problem, closed.detach(), gradient)
     truth = exact_gradient(problem)
     gap = max(relative_gap(closed.detach(), truth.value), relative_gap(gradient, truth.gradient))
     detail = (
@@ -238,39 +251,41 @@ def _expectation(task: Task, problem: Problem) -> Outcome:
     return outcome(detail if gap > EQUAL else "", detail)
 
 
-def _sampled(problem: Problem, value: Tensor, gradient: Tensor) -> Outcome:
-    """Whether E f and its gradient may be these, by draws and a leave-one-out score function."""
+def _compare_with_draws(problem: Problem, value: Tensor, gradient: Tensor) -> Outcome:
+    """A comparison of E f and its gradient with draws of a leave-one-out score function."""
     logits = problem.logits.detach().double()
     with drawing_from(Draws.seeded(2)):
         z = sample(logits, _DRAWS)  # [B, S, N, K]
     cost = problem.f(z)  # [B, S]
     score = z - logits.softmax(-1).unsqueeze(1)
     baseline = leave_one_out_mean(cost, dim=1)
-    seen = torch.cat(
+    samples = torch.cat(
         [cost.unsqueeze(-1), ((cost - baseline)[..., None, None] * score).flatten(2)], -1
     )
-    detail = torch.cat([value.unsqueeze(-1), gradient.flatten(1)], -1)  # [B, 1 + N·K]
-    error = seen.std(1) / _DRAWS**0.5
-    gap = (seen.mean(1) - detail).abs()
-    rounding = EQUAL * detail.abs().max()
+    expected = torch.cat([value.unsqueeze(-1), gradient.flatten(1)], -1)  # [B, 1 + N·K]
+    error = samples.std(1) / _DRAWS**0.5
+    gap = (samples.mean(1) - expected).abs()
+    rounding = EQUAL * expected.abs().max()
     z_score = float(torch.where(gap > rounding, gap / error, 0.0).max())
-    level = 1e-6 / detail.numel()
-    broken = f"the closed form of E f or its gradient is {z_score:.3g} standard errors from draws"
+    level = 1e-6 / expected.numel()
+    violation = (
+        f"the closed form of E f or its gradient is {z_score:.3g} standard errors from draws"
+    )
     return outcome(
-        broken if z_score > stats.norm.isf(level / 2) else "",
+        violation if z_score > stats.norm.isf(level / 2) else "",
         f"{_DRAWS:,} draws agree with the closed form, E f to ± {float(error[:, 0].max()):.2g}",
     )
 
 
 def _parameters(task: Task, problem: Problem) -> Outcome:
     if not task.parameters:
-        return "skipped", "names no parameters"
+        return "skipped", "the task names no parameters"
     for name in task.parameters:
         group = tuple(task.group(name))
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             problem.logits.sum(), group, retain_graph=True, allow_unused=True
         )
-        if not any(g is not None and g.any() for g in found):
+        if not any(g is not None and g.any() for g in gradients):
             return "failed", f"the logits do not depend on {name}"
     return "passed", f"the logits depend on {', '.join(task.parameters)}"
 

@@ -1,9 +1,9 @@
-"""What moments say: bias, variance, their intervals, and a verdict.
+"""Statistical inference from moments: bias, variance, their intervals, and a verdict.
 
-All intervals are at 95 %.  They rest on J independent batches of replicates (64 unless there are
-too few replicates).  Batch statistics are averages of many independent terms, hence close to
-normal whatever the estimator's own law, and their spread needs no formula for its fourth
-moments or for the correlation of coordinates.  docs/measurement.md has it in one page.
+All intervals are at 95 %.  They are based on J independent batches of replicates (64 unless there
+are too few replicates).  Batch statistics are averages of many independent terms, hence close to
+normal whatever the distribution of an estimate, and their spread needs no formula for its fourth
+moments or for the correlation of coordinates.  docs/measurement.md explains it on one page.
 """
 
 from gradest.inference.bias import detectable_length, squared_bias

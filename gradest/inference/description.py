@@ -1,4 +1,4 @@
-"""The statistical columns of a results row: what moments say against the truth."""
+"""The statistical columns of a results row, from moments and the truth."""
 
 import math
 from typing import Any
@@ -21,8 +21,8 @@ _AGAINST_EXACT = (
     *("mse", "snr"),
 )
 _OVERFLOW = "the squares of these gradients are too large for float64"
-# The allowance is for sums of very many terms in the dtype.  A bias beyond this much, relative to
-# what is summed, is worth a note.
+# The allowance is for sums of very many terms in the dtype.  A bias above this, relative to the
+# size of the terms, gets a note.
 _REMARKABLE = 16 * torch.finfo(torch.float64).eps
 _LENGTHS = ("gradient_norm", "scale", "bias_norm", "rounding")
 _SQUARES = ("bias_sq", "bias_sq_low", "bias_sq_high", "variance", "variance_low", "variance_high")
@@ -38,11 +38,12 @@ def describe(
 ) -> dict[str, Any]:
     """The statistical columns of a results row.
 
-    `moments` [J, D] and `exact` [D] are with respect to log α; the row speaks of weight · ĝ.  Where
-    `exact` is itself the mean of independent estimates, `reference` [J', D] holds their moments.
+    `moments` [J, D] and `exact` [D] are with respect to log α; the columns are those of
+    weight · ĝ.  Where `exact` is itself the mean of independent estimates, `reference` [J', D]
+    holds their moments.
 
-    A row whose numbers do not exist, as of ∂/∂α where α = 0, or that float64 cannot hold is
-    inconclusive, and its note says so.
+    A row is inconclusive, with a note, where its numbers do not exist, such as ∂/∂α at α = 0, or
+    overflow.
     """
     if not weight.isfinite().all():
         zeros = int((~weight.isfinite()).sum())
@@ -50,21 +51,21 @@ def describe(
             f"∂/∂α = (1/α) ∂/∂log α does not exist where α = 0, as it is in {zeros} of "
             f"{len(weight)} coordinates"
         )
-    # In units of the largest coordinate: with 1/α in it, its fourth power may be no number.  Powers
-    # of two round nothing.
+    # In units of the largest coordinate: with 1/α in it, its fourth power may overflow.  Powers
+    # of two are exact.
     largest = _largest(moments.scaled(weight), exact, weight)
     if not math.isfinite(largest):
         return _undefined(_OVERFLOW)
     unit = 2.0 ** math.frexp(largest)[1]
     arithmetic = arithmetic._replace(negligible=arithmetic.negligible / unit)
-    said = _described(moments, exact, weight / unit, peak, arithmetic, reference)
-    said |= {name: said[name] * unit for name in _LENGTHS}
-    said |= {name: said[name] * unit * unit for name in _SQUARES}
-    said["mse"] = max(said["bias_sq"], 0.0) + said["variance"]
-    numbers = [said[name] for name in (*_LENGTHS, *_SQUARES)]
-    if any(math.isinf(x) for x in numbers) or math.isnan(said["variance"]):
+    columns = _columns(moments, exact, weight / unit, peak, arithmetic, reference)
+    columns |= {name: columns[name] * unit for name in _LENGTHS}
+    columns |= {name: columns[name] * unit * unit for name in _SQUARES}
+    columns["mse"] = max(columns["bias_sq"], 0.0) + columns["variance"]
+    numbers = [columns[name] for name in (*_LENGTHS, *_SQUARES)]
+    if any(math.isinf(x) for x in numbers) or math.isnan(columns["variance"]):
         return _undefined(_OVERFLOW)
-    return said
+    return columns
 
 
 def _largest(scaled: Moments, exact: Tensor | None, weight: Tensor) -> float:
@@ -76,11 +77,11 @@ def _largest(scaled: Moments, exact: Tensor | None, weight: Tensor) -> float:
 
 
 def _undefined(note: str) -> dict[str, Any]:
-    nothing = dict.fromkeys((*_AGAINST_EXACT, *_SPREAD), math.nan)
-    return nothing | {"verdict": "inconclusive", "note": note}
+    empty = dict.fromkeys((*_AGAINST_EXACT, *_SPREAD), math.nan)
+    return empty | {"verdict": "inconclusive", "note": note}
 
 
-def _described(
+def _columns(
     moments: Moments,
     exact: Tensor | None,
     weight: Tensor,
@@ -107,10 +108,10 @@ def _described(
     cost = arithmetic.cost * float(weight.max())
     scale = _scale(norm, arithmetic.negligible, scaled, rounding, cost)
     noted = arithmetic._replace(resolution=_REMARKABLE).of_dtype(moments, exact)
-    found = verdict(joint.p_value, bias, scale, unresolved, noted * length)
-    if found.undecided:
+    decision = verdict(joint.p_value, bias, scale, unresolved, noted * length)
+    if decision.undecided:
         more = replicates_to_decide(moments, exact, weight, peak, allowance, reference)
-        found = found.with_replicates(more)
+        decision = decision.with_replicates(more)
     return {
         "gradient_norm": norm,
         "scale": scale,
@@ -124,17 +125,17 @@ def _described(
         "max_z": joint.max_z,
         "p_value": joint.p_value,
         "detectable_bias": _ratio(joint.detectable, scale),
-        "verdict": found.word,
-        "note": found.note,
+        "verdict": decision.word,
+        "note": decision.note,
         **spread,
         "snr": _ratio(norm**2, variance.estimate),
     }
 
 
 def _scale(norm: float, negligible: float, scaled: Moments, rounding: float, cost: float) -> float:
-    """What a bias is relative to: ‖g‖, or where that is zero the length √E‖ĝ‖² of an estimate.
+    """The unit of a relative bias: ‖g‖, or where that is zero the length √E‖ĝ‖² of an estimate.
 
-    Where that is rounding, too, the size of the costs.
+    Where that is rounding as well, it is the size of the costs.
     """
     if norm > negligible:
         return norm

@@ -1,4 +1,4 @@
-"""An estimate with its interval: of a mean, and of the variance of one estimate."""
+"""Estimates with their intervals: of a mean, and of the variance of one estimate."""
 
 import math
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ class Interval(NamedTuple):
 
 
 def reach_of_sum(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, Any]:
-    """How far the ends of a sum lie below and above it: of numbers, or of columns of a frame.
+    """The distances from a sum to the ends of its interval, for numbers or columns of a frame.
 
-    Of two nearly independent estimates, each with the ends of its interval, the distances to the
-    ends add in quadrature (MOVER), since adding the ends themselves would be too wide.
+    For two nearly independent estimates, each with the ends of its interval, the distances to the
+    ends add in quadrature (MOVER); the sums of the ends themselves would be too far apart.
     """
     (a, a_low, a_high), (b, b_low, b_high) = first, second
     return np.hypot(a - a_low, b - b_low), np.hypot(a_high - a, b_high - b)
@@ -57,14 +57,14 @@ def total_variance(moments: Moments) -> Interval:
 
         v exp(−u)  to  v exp(u + u²/2),    u = t_{J−1} s/v,    s² = (their variance)/J + 2 Σ v_d²/R²
 
-    with v_d that of a coordinate.  This term is of second order; it matters where all squares about
-    the mean are alike, as those of a fair coin, so that they have no variance.
+    with v_d the variance of a coordinate.  This term is of second order; it matters where all
+    squares about the mean are equal, as those of a fair coin, so that they have no variance.
 
-    u²/2 is for what a logarithm does not mend: a tail that the replicates did not show leaves v too
-    small and s with it, so that most misses would be above the upper end.  That end is now to
-    second order the one on the scale of 1/v, but never infinite.
+    u²/2 corrects for tails, which the logarithm does not: where large values did not occur, v and s
+    are both too small, so that most misses would be above the upper end.  With it the upper end is,
+    to second order, that of an interval on the scale of 1/v, but never infinite.
 
-    A total count of one says that the moments are exact, and m2 is the variance.
+    A total count of one means that the moments are exact, and m2 is the variance.
     """
     pooled = moments.pooled()
     replicates, batches = float(pooled.count[0]), len(moments.count)

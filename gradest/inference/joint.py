@@ -1,19 +1,20 @@
-"""Whether a mean is off the truth: one test of all coordinates together.
+"""A test of all coordinates together for a deviation of the mean from the truth.
 
-Two kinds of deviation are looked for, each at half of the level (Bonferroni), for the one test is
-nearly blind to the other's:
+Two kinds of deviation are tested, each at half of the level (Bonferroni), because each test has
+little power against the other kind:
 
-- a coordinate that is off: the largest |z|, by Šidák over the D coordinates;
-- a little everywhere, as of estimates that are scaled: g · mean against ‖g‖², where the
+- a large deviation of some coordinate: the largest |z|, by Šidák over the D coordinates;
+- a small one of all coordinates, as of scaled estimates: g · mean against ‖g‖², in which the
   coordinates add up.
 
-Both hold whatever the correlation of the coordinates and where Σ is singular: rows of a softmax's
-gradient sum to zero, so that Hotelling's test of the coordinates would invert nothing.
+Both tests are valid for any correlation of the coordinates and for a singular Σ: the rows of the
+gradient of a softmax sum to zero, so that Hotelling's test would invert a singular matrix.
 
 Rare outcomes make an empirical standard error too small: a category that was never drawn leaves
-no spread at all.  A deviation is therefore also held against the worst that outcomes of the largest
-size seen, `peak`, can do.  In units of peak/R a variance v of the mean is that of n = v/unit² such
-outcomes, and a deviation is e = excess/unit outcomes missing, where n + e are to be expected:
+no spread at all.  A deviation is therefore also compared with the largest that outcomes of the
+largest size that occurred, `peak`, can cause.  In units of peak/R a variance v of the mean is that
+of n = v/unit² such outcomes, and a deviation is e = excess/unit outcomes missing, where n + e are
+to be expected:
 
     p = 2 P(Poisson(n + e) ≤ n)
 
@@ -32,42 +33,44 @@ from gradest.inference.noise import Noise
 from gradest.inference.rounding import Arithmetic
 from gradest.moments import Moments
 
-POWER = 0.8  # with which a bias of the detectable size is found
+POWER = 0.8  # of the test, for a bias of the detectable size
 
 
 class Joint(NamedTuple):
+    """The result of the joint test."""
+
     max_z: float  # the largest of a coordinate
     p_value: float
-    detectable: float  # length of weight · bias from which on it is found, whatever its direction
+    detectable: float  # the smallest length of weight · bias that is detected in any direction
 
 
 class _Test(NamedTuple):
-    """Of deviations [T], or of a single one, each by itself."""
+    """Tests of deviations [T], each by itself, or of a single one."""
 
-    excess: Tensor  # |deviation|, less what the arithmetic cannot resolve
+    excess: Tensor  # |deviation| minus what the arithmetic cannot resolve
     rounding: float
     variance: Tensor  # of the deviation
-    unit: float  # what one outcome of the largest size adds to it
-    freedom: float  # of the variance
+    unit: float  # the deviation that one outcome of the largest size causes
+    freedom: float  # degrees of freedom of the variance
 
     def p_value(self) -> np.ndarray:
-        """Two-sided: [T].  A deviation without any noise is certain."""
+        """The two-sided p-values: [T].  A deviation without any noise is certain."""
         excess, variance = self.excess.numpy(), self.variance.numpy()
         with np.errstate(divide="ignore", invalid="ignore"):
             p = 2 * stats.t.sf(excess / np.sqrt(variance), self.freedom)
             if self.unit > 0:
-                seen = variance / self.unit**2
-                p = np.fmax(p, 2 * special.gammaincc(seen + 1, seen + excess / self.unit))
+                count = variance / self.unit**2
+                p = np.fmax(p, 2 * special.gammaincc(count + 1, count + excess / self.unit))
         return np.where(excess > 0, np.minimum(p, 1.0), 1.0)
 
     def detectable(self, p: float) -> np.ndarray:
-        """The deviations that are found at this level with probability POWER: [T]."""
+        """The deviations that are detected at level p with probability POWER: [T]."""
         variance = self.variance.numpy()
         error = np.sqrt(variance)
         critical = stats.t.isf(p / 2, self.freedom) * error
         if self.unit > 0:
-            seen = variance / self.unit**2
-            missing = special.gammainccinv(seen + 1, p / 2) - seen
+            count = variance / self.unit**2
+            missing = special.gammainccinv(count + 1, p / 2) - count
             critical = np.maximum(critical, missing * self.unit)
         return self.rounding + critical + special.ndtri(POWER) * error
 
@@ -77,11 +80,12 @@ def largest_z(
 ) -> tuple[float, float]:
     """The largest coordinate-wise |z| of mean − g and its family-wise p-value.
 
-    Coordinate by coordinate, so that opposite biases cannot cancel.  z is a score: an excess of e
-    outcomes unseen counts with the variance that they would have had.
+    The test is coordinate by coordinate, so that opposite biases cannot cancel.  z is a score: an
+    excess of e outcomes that did not occur counts with the variance that they would have had.
 
-    What the arithmetic cannot resolve, `resolution` relative to the largest coordinate, is no
-    evidence.  `moments` and `exact` are with respect to log α: z does not depend on the scale.
+    A deviation that the arithmetic cannot resolve, `resolution` relative to the largest coordinate,
+    does not count.  `moments` and `exact` are with respect to log α: z does not depend on the
+    scale.
     """
     rounding = Arithmetic(resolution).of_dtype(moments, exact)
     return _largest(_coordinates(moments, exact, peak, rounding, Noise.of(moments)))
@@ -96,11 +100,11 @@ def joint_test(
     level: float,
     reference: Moments | None = None,
 ) -> Joint:
-    """The largest |z|, the p-value of all together, and the bias that is found at this level.
+    """The largest |z|, the joint p-value, and the bias that is detected at this level.
 
-    A deviation of at most `rounding` in a coordinate is no evidence.  The bias that is found is the
-    length of the vector of what the tests of the coordinates would each find: of two vectors, the
-    longer is the longer in some coordinate.
+    A deviation of at most `rounding` in a coordinate does not count.  The detectable bias is the
+    length of the vector of the detectable deviations of the coordinates: a longer vector is larger
+    in at least one coordinate.
     """
     noise = Noise.of(moments, reference)
     coordinates = _coordinates(moments, exact, peak, rounding, noise)
@@ -111,8 +115,8 @@ def joint_test(
         along = _projection(moments, exact, peak, coordinates, noise)
         p = min(1.0, 2 * min(p, float(along.p_value())))
         level /= 2
-    found = coordinates.detectable(-np.expm1(np.log1p(-level) / len(exact)))
-    return Joint(max_z, p, float(np.linalg.norm(found * weight.numpy())))
+    detectable = coordinates.detectable(-np.expm1(np.log1p(-level) / len(exact)))
+    return Joint(max_z, p, float(np.linalg.norm(detectable * weight.numpy())))
 
 
 def _coordinates(
@@ -128,7 +132,7 @@ def _coordinates(
 def _projection(
     moments: Moments, exact: Tensor, peak: float, coordinates: _Test, noise: Noise
 ) -> _Test:
-    """Of the deviation on the gradient.  One outcome can be of the largest size everywhere."""
+    """The test of the deviation along g; one outcome can be of the largest size everywhere."""
     total = float(exact.abs().sum())
     along = (moments.pooled().mean[0] - exact) @ exact
     rounding = coordinates.rounding * total

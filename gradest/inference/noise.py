@@ -1,4 +1,4 @@
-"""The covariance Σ of a mean, as far as tests and intervals ask for it, without a D × D matrix."""
+"""The covariance Σ of a mean, as far as tests and intervals need it, without a D × D matrix."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,11 +10,11 @@ from gradest.moments import Moments
 
 
 class Noise:
-    """What is left to chance in a difference of independent means.
+    """The noise of a difference of independent means, with covariance Σ.
 
     Each of them has a scatter S [J, D], whose Gram matrix SᵀS is the covariance of the mean; Σ is
-    their sum.  Variances come from all replicates; batch means, of which there are few, say only
-    how the coordinates are correlated.
+    their sum.  Variances are estimated from all replicates; the batch means, of which there are
+    few, are used only for the correlations of the coordinates.
     """
 
     def __init__(self, parts: Sequence[Moments]) -> None:
@@ -25,13 +25,13 @@ class Noise:
 
     @classmethod
     def of(cls, *means: Moments | None) -> "Noise | None":
-        """None where nothing is left to chance: a total count of one is exact."""
+        """The noise of a difference of these means; None where all are exact (a count of one)."""
         parts = [part for part in means if part is not None and part.count.sum() > 1]
         return cls(parts) if parts else None
 
     @cached_property
     def variances(self) -> list[Tensor]:
-        """Of the parts' means: [D] each."""
+        """The variances of the means: [D] each."""
         pairs = zip(self._parts, self._counts, strict=True)
         return [part.pooled().m2[0] / (count - 1) / count for part, count in pairs]
 
@@ -55,7 +55,7 @@ class Noise:
 
         From f + 1 batches the square of a correlation ρ has the mean ρ² + (1 − ρ²)/f, but for
         higher orders; that of a coordinate with itself is one.  So ‖SSᵀ‖² is too large by
-        (tr² Σ − tr Σ²)/f.  Parts know nothing of each other: tr Σ₁Σ₂ needs no correction.
+        (tr² Σ − tr Σ²)/f.  The parts are independent: tr Σ₁Σ₂ needs no correction.
         """
         total, weighted = 0.0, [scatter * weight for scatter in self.scatters]
         for number, scatter in enumerate(weighted):
@@ -66,10 +66,10 @@ class Noise:
                 total += 2 * float((scatter @ other.T).square().sum())
         return max(total, float((self.variance * weight.square()).square().sum()))
 
-    def correlated(self, direction: Tensor) -> float:
-        """How much of dᵀ Σ d rests on correlations that the batches have to tell: 0 to 1.
+    def correlated_share(self, direction: Tensor) -> float:
+        """The share, 0 to 1, of dᵀ Σ d that depends on correlations estimated from the batches.
 
-        None does for one coordinate, nor for several that are the same up to a factor.
+        It is 0 for one coordinate, and for several that are equal up to a factor.
         """
         total = float((self.variance * direction.square()).sum())
         return max(1 - self._squared(direction) / total**2, 0.0) if total > 0 else 0.0
@@ -82,8 +82,8 @@ class Noise:
         """dᵀ Σ d."""
         return sum(float((scatter @ direction).square().sum()) for scatter in self.scatters)
 
-    def luck(self, direction: Tensor) -> Tensor:
-        """Σ d / √(dᵀ Σ d), what one standard error of luck along d adds to the difference: [D]."""
+    def standard_error_along(self, direction: Tensor) -> Tensor:
+        """Σ d / √(dᵀ Σ d), the difference expected at one standard error along d: [D]."""
         error = self.along(direction) ** 0.5
         if error == 0:
             return torch.zeros_like(direction)
@@ -92,9 +92,9 @@ class Noise:
 
 
 def _scatter(moments: Moments, variance: Tensor) -> Tensor:
-    """[J, D]: the batch means, centred, and scaled to the variances of the mean.
+    """The batch means, centred, and scaled to the variances of the mean: [J, D].
 
-    A coordinate whose batch means are all alike has unknown correlations.  Its column is the one
+    A coordinate whose batch means are all equal has unknown correlations; its column is the one
     that is orthogonal to all centred ones.
     """
     share = (moments.count / moments.count.sum()).sqrt().unsqueeze(1)  # [J, 1]

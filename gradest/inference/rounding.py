@@ -1,4 +1,4 @@
-"""What arithmetic leaves in a mean, and what a bias is relative to where the gradient vanishes.
+"""The deviations of a mean that are due to rounding.
 
 A sum of products f · ∇ log p has the rounding of its terms, however small the sum is: near a
 stationary point, or with a constant added to f, the terms are far larger than the gradient.  So the
@@ -17,18 +17,18 @@ SINGLE = 2.0**-20
 
 
 class Arithmetic(NamedTuple):
-    """What the numbers were computed with and from."""
+    """The arithmetic of a measurement: its resolution and the size of the costs."""
 
     resolution: float  # relative rounding of sums in the dtype
     cost: float = 0.0  # the size |f| of the costs that were summed
-    negligible: float = 0.0  # a ‖weight · g‖ up to this is zero but for the truth's own rounding
+    negligible: float = 0.0  # a ‖weight · g‖ up to this is zero up to rounding
 
     def allowance(self, moments: Moments, exact: Tensor) -> float:
-        """A deviation of a coordinate's mean up to this is no evidence of a bias.
+        """The largest deviation of a coordinate's mean that does not show a bias.
 
             ε (√max E ĝ_d² + max |g_d| + |f|) + 2⁻²⁰ max |g_d|
 
-        The last term is for means without noise, which show what single precision leaves.
+        The last term is for means without noise, in which the rounding of single precision shows.
         `moments` and `exact` are with respect to log α.
         """
         allowance = self.of_dtype(moments, exact)
@@ -36,6 +36,6 @@ class Arithmetic(NamedTuple):
         return allowance + (SINGLE * float(exact.abs().max()) if without_noise else 0.0)
 
     def of_dtype(self, moments: Moments, exact: Tensor) -> float:
-        """The part of the allowance that is due to the dtype, without that of single precision."""
+        """The part of the allowance for the dtype, without the one for single precision."""
         size = float(moments.mean_square().max().sqrt()) + float(exact.abs().max()) + self.cost
         return self.resolution * size

@@ -1,18 +1,22 @@
-"""biased, unbiased or inconclusive, with a note on what the word alone does not say."""
+"""The verdict biased, unbiased or inconclusive, with a note where it needs explanation."""
 
 import math
 from typing import NamedTuple
 
 from gradest.inference.intervals import Interval
 
-BIASED_BELOW = 0.01  # joint p under which an estimator is called biased
-UNBIASED_WITHIN = 0.02  # relative bias that an estimator called unbiased cannot exceed
+BIASED_BELOW = 0.01  # joint p-value below which an estimator is biased
+UNBIASED_WITHIN = 0.02  # relative bias that an unbiased estimator is shown not to exceed
 
 
 class Verdict(NamedTuple):
+    """A verdict with its note."""
+
     word: str
     note: str = ""
-    undecided: bool = False  # the interval excludes a bias within the margin; the test sees none
+    undecided: bool = (
+        False  # the interval excludes a bias within the margin, the test rejects nothing
+    )
 
     def with_replicates(self, number: int | None) -> "Verdict":
         """The note with the number of replicates that would decide, where there is one."""
@@ -28,11 +32,11 @@ def verdict(
     unresolved: float = 0.0,
     unremarkable: float = 0.0,
 ) -> Verdict:
-    """What a test and the interval of the squared bias say together.
+    """The verdict from the joint test and the interval of the squared bias.
 
-    *Biased* is what the test says.  *Unbiased* is an equivalence test, the upper end of the
-    interval against 2 % of `scale`: a noisy estimator does not pass by being noisy.  A bias up to
-    `unresolved` is not told from rounding, and one above `unremarkable` is noted.
+    *Biased* is the result of the test.  *Unbiased* is an equivalence test, the upper end of the
+    interval against 2 % of `scale`: an estimator does not pass by being noisy.  A bias up to
+    `unresolved` cannot be distinguished from rounding, and one above `unremarkable` gets a note.
     """
     if p_value < BIASED_BELOW:
         return Verdict("biased")
@@ -40,16 +44,18 @@ def verdict(
     low, size, high = (math.sqrt(max(end, 0.0)) for end in (bias.low, bias.estimate, bias.high))
     exact = bias.low == bias.high
     if high <= margin:
-        noted = exact and size > unremarkable
-        told = f"unbiased up to rounding: the relative bias is {_share(size, scale)}"
-        return Verdict("unbiased", told if noted else "")
+        note = f"unbiased up to rounding: the relative bias is {_share(size, scale)}"
+        return Verdict("unbiased", note if exact and size > unremarkable else "")
     if exact:
-        told = f"a relative bias of {_share(size, scale)} cannot be told from rounding, which may "
-        return Verdict("inconclusive", f"{told}be {_share(unresolved, scale)}")
+        return Verdict(
+            "inconclusive",
+            f"a relative bias of {_share(size, scale)} cannot be distinguished from rounding, "
+            f"which may be up to {_share(unresolved, scale)}",
+        )
     if low > margin:
         return Verdict(
             "inconclusive",
-            "the interval of the bias excludes 0, but outcomes too rare to have been drawn could "
+            "the interval of the bias excludes 0, but rare outcomes that were not drawn could "
             "explain it",
             undecided=True,
         )

@@ -44,7 +44,8 @@ def check_arguments(
         _check_whole("adapt_steps", adapt_steps)
         if adapt_steps < 0:
             raise UsageError(
-                f"adapt_steps = {shortened(adapt_steps)}; expected None or a whole number from 0"
+                f"adapt_steps = {shortened(adapt_steps)}; expected None or a whole number, 0 or "
+                "larger"
             )
         _check_most("adapt_steps", adapt_steps, MOST_STEPS)
     for name, value, choices in (
@@ -80,22 +81,22 @@ def check_device(device: Any) -> None:
         raise UsageError(f"device = {shortened(device)} cannot be used: {reason}") from None
 
 
-def _check_instance(given: Any, kind: type, name: str) -> None:
-    if isinstance(given, kind):
-        check_knobs(given)
+def _check_instance(value: Any, kind: type, name: str) -> None:
+    if isinstance(value, kind):
+        check_knobs(value)
         return
-    if isinstance(given, type) and issubclass(given, kind):
-        got = f"the class {given.__name__}; create an instance with {given.__name__}()"
+    if isinstance(value, type) and issubclass(value, kind):
+        got = f"the class {value.__name__}; create an instance with {value.__name__}()"
     else:
-        got = f"{shortened(given)}; create one with gradest.make_{name}(name)"
+        got = f"{shortened(value)}; create one with gradest.make_{name}(name)"
     raise UsageError(f"expected {'an' if name[0] in 'aeiou' else 'a'} {kind.__name__}, got {got}")
 
 
-def _check_whole(name: str, given: Any) -> None:
-    if not isinstance(given, int) or isinstance(given, bool):
-        raise UsageError(f"{name} = {shortened(given)}; expected a whole number")
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError(f"{name} = {shortened(value)}; expected a whole number")
 
 
-def _check_most(name: str, given: int, most: int) -> None:
-    if given > most:
-        raise UsageError(f"{name} = {shortened(given)}; expected at most {most:,}")
+def _check_most(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise UsageError(f"{name} = {shortened(value)}; expected at most {most:,}")

@@ -104,8 +104,9 @@ class Comparison:
 
     @property
     def _title(self) -> str:
-        drawn = self.method != "enumerated"
-        protocol = f"{self.replicates:,} replicates" if drawn else "all outcomes enumerated"
+        protocol = f"{self.replicates:,} replicates"
+        if self.method == "enumerated":
+            protocol = "all outcomes enumerated"
         return f"{self.a} against {self.b} on {self.task}, {protocol}, gradient in log α"
 
     @property

@@ -85,7 +85,7 @@ class _PairedDraws(RequestRecorder):
 
 
 class _ConstantDraws(RequestRecorder):
-    """Draws with one number for all of a request, so that all rows are treated alike."""
+    """Draws with one number for all of a request, so that all rows are treated equally."""
 
     def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
         if len(self.shapes) >= _REQUESTS:
@@ -136,7 +136,7 @@ def check_noise(
 def _check_requests(replicator: Replicator) -> None:
     """Raise ContractError for a request of noise that is not proportional to the number of rows.
 
-    All rows are treated alike here: otherwise an estimator that draws again for some rows could
+    All rows are treated equally here: otherwise an estimator that draws again for some rows could
     request any number.
     """
     device, requests = replicator.logits.device, []

@@ -69,7 +69,7 @@ class _FiniteDraws(Draws):
 
     @property
     def generator(self) -> torch.Generator:
-        self._refuse("they include noise from outside the vocabulary of gradest.categorical")
+        self._refuse("the draws include noise from other sources than gradest.categorical")
         return self._generator
 
     @generator.setter
@@ -96,9 +96,9 @@ class _FiniteDraws(Draws):
         places = torch.Size(middle).numel() * samples
         self._digits += places * math.log10(max(categories, 1))
         if rows != self._rows:
-            self._refuse(f"{rows} of them are drawn in one call for {self._rows} rows")
+            self._refuse(f"{rows} draws are made in one call for {self._rows} rows")
         elif self.count > _REQUESTS:
-            self._refuse(f"an estimate requests them more than {_REQUESTS:,} times")
+            self._refuse(f"an estimate requests draws more than {_REQUESTS:,} times")
         # By logarithms first: for many draws the number itself would have millions of digits.
         elif self._digits > _MOST_DIGITS or self.outcomes * categories**places > self._limit:
             self._refuse("")
@@ -121,7 +121,7 @@ class _FiniteDraws(Draws):
         if self.reason != _TOO_MANY:
             return NotEnumerable(self.reason) if self.reason else None
         return NotEnumerable(
-            f"they have {_count_text(self._digits)} joint outcomes, and at most "
+            f"the draws have {_count_text(self._digits)} joint outcomes, and at most "
             f"{self._limit:,} are enumerated"
         )
 
@@ -228,7 +228,7 @@ def _record_draws(replicator: Replicator, limit: int) -> _RecordedDraws | NotEnu
     equal = not spread > rounding  # NaN where all are NaN
     if not equal or not torch.equal(torch.get_rng_state(), state):
         return NotEnumerable(
-            "they include randomness from outside the vocabulary of gradest.categorical"
+            "the draws include randomness from other sources than gradest.categorical"
         )
     count = recorded.outcomes
     problem = replicator.problem
@@ -236,8 +236,8 @@ def _record_draws(replicator: Replicator, limit: int) -> _RecordedDraws | NotEnu
     work = count * numbers * (_PASSES + replicator.evaluations)
     if count > 1 and work > NUMBERS:
         return NotEnumerable(
-            f"they have {count:,} joint outcomes, whose estimates take {number(work)} numbers, and "
-            f"at most {number(NUMBERS)} are computed"
+            f"the draws have {count:,} joint outcomes, whose estimates take {number(work)} "
+            f"numbers, and at most {number(NUMBERS)} are computed"
         )
     return recorded
 

@@ -88,7 +88,7 @@ def plan_replicates(
 def shortfall(requested: Precision | None, row: Mapping[str, Any]) -> str:
     """`reached`, or the targets that were missed and by how much; empty without a request.
 
-    The bias is no target where the true gradient is unknown.
+    The bias is not a target where the true gradient is unknown.
     """
     if requested is None:
         return ""

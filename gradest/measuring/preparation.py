@@ -39,7 +39,7 @@ class Setup(NamedTuple):
     by_reset: bool  # whether reset drew, and no step of adapt has changed the state since
 
     def check_cost_again(self) -> None:
-        """Raise CostError where the cost is no longer the one that was probed."""
+        """Raise CostError where the cost differs from the one that was probed."""
         if self.probe is not None:
             self.probe.repeat()
 
@@ -86,9 +86,9 @@ def prepare(
     not a function of z and ContractError for an estimator whose rows share noise.  Tasks and
     estimators of the catalogue, which `--check` certifies, are not checked here again.
     """
-    drawn = source.count
+    count = source.count
     replicator = Replicator(estimator, task, dtype, device)
-    by_reset = source.count > drawn and steps == 0
+    by_reset = source.count > count and steps == 0
     cost_probe = None
     if not built_in(type(task)):
         cost_probe = probe_cost(task.name, replicator.problem, replicator.logits)

@@ -190,7 +190,7 @@ def _error_message(error: Exception, f: Cost, z: Tensor) -> str:
 
 
 def _likely_cause(f: Cost, law: str, libraries: str) -> str:
-    """The cause of a violation, where it can be told, and the way to avoid it."""
+    """The cause of a violation, where it can be determined, and the way to avoid it."""
     if module := _module_in_training(f):
         return f"; {module} is in train mode, call .eval() on it"
     if libraries:

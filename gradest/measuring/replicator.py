@@ -154,7 +154,7 @@ class Replicator:
 
     def pilot(self, source: Draws) -> int:
         """The number of replicates that fit into the memory budget, measured on a few."""
-        saved, drawn = 0, source.nbytes
+        saved, before = 0, source.nbytes
 
         def weigh(tensor: Tensor) -> Tensor:
             nonlocal saved
@@ -164,7 +164,7 @@ class Replicator:
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
             self(PILOT_ROWS)
         # Draws and the arguments of f count too: they take memory although no graph saves them.
-        saved += source.nbytes - drawn
+        saved += source.nbytes - before
         saved += self.evaluations * PILOT_ROWS * self.logits.nbytes
         kind = self.logits.device.type
         by_saved = _SAVED_BYTES[kind] * PILOT_ROWS // max(saved, 1)

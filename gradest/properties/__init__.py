@@ -1,6 +1,7 @@
-"""Properties of a distribution: what is said of it, looked at in numbers.
+"""Numerical checks of the properties of a distribution.
 
-Each is a class of knobs; `PROPERTIES` is the whole list.  Statistical ones draw from a seed.
+Each property is a class with knobs; `PROPERTIES` lists them all.  Statistical ones draw from a
+seed.
 """
 
 from collections.abc import Mapping
@@ -39,10 +40,10 @@ def names() -> list[str]:
 def find_property(name: str) -> type[Property]:
     """The property of this name.  Raises KnobError."""
     if name not in PROPERTIES:
-        raise KnobError(f"no property {name!r}{suggestion(name, PROPERTIES)}")
+        raise KnobError(f"unknown property {name!r}{suggestion(name, PROPERTIES)}")
     return PROPERTIES[name]
 
 
 def run_property(name: str, settings: Mapping[str, Any], seed: int) -> list[Row]:
-    """Look at a property with these knobs.  Raises KnobError."""
+    """Check a property with these knobs.  Raises KnobError."""
     return build(find_property(name), settings).rows(seed)

@@ -1,4 +1,4 @@
-"""Where the density of the Concrete distribution is log-convex."""
+"""The log-convexity of the density of the Concrete distribution."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +12,7 @@ from gradest.properties.rows import Estimate, Property, Row, log_alpha
 from gradest.randomness import Draws
 
 _POINTS = 500  # for each spread
-_SPREADS = (0.1, 1.0, 5.0, 40.0)  # of λ log x: from the centre of the simplex to its faces
+_SPREADS = (0.1, 1.0, 5.0, 40.0)  # of λ log x, from the centre of the simplex to its faces
 _ROUNDING = 1e-11  # of eigenvalues of order K: 10⁴ roundings in float64
 
 
@@ -24,11 +24,12 @@ class Convexity(Property):
 
         d²/dε² log p = wᵀ (∇² − diag ∇) w,    derivatives of log p(x) in y = log x,
 
-    by automatic differentiation.  This is the Hessian of any K − 1 of the coordinates in other
-    axes, so it has the same signs of eigenvalues, but without the 1/x² of a face of the simplex.
-    The value is the smallest eigenvalue over all points.  Where coordinate k vanishes, w = e_k has
-    1 − relative, so the points are spread from the centre to the faces: beyond the bound by a
-    little, negative directions are at the faces alone.  That there are none below is no proof.
+    by automatic differentiation.  This is the Hessian in any K − 1 of the coordinates after a
+    change of basis, so its eigenvalues have the same signs, but without a factor 1/x² at the
+    faces.  The value is the smallest eigenvalue over all points.  Where coordinate k vanishes, w =
+    e_k has 1 − relative, so the points are spread from the centre to the faces: slightly above the
+    bound, only the faces have negative eigenvalues.  That none is found below the bound is not a
+    proof.
     """
 
     name: ClassVar[str] = "convexity"
@@ -40,12 +41,12 @@ class Convexity(Property):
         temperature = self.relative / (self.categories - 1)
         y = _points(logits, temperature, self.source(seed))
         smallest = float(curvature(y, logits, temperature).amin())
-        found = Estimate.within(
-            smallest, _ROUNDING, f"automatic differentiation, the least of {len(y):,} points"
+        estimate = Estimate.within(
+            smallest, _ROUNDING, f"automatic differentiation, minimum over {len(y):,} points"
         )
         if self.relative <= 1:
-            return [self.row("smallest eigenvalue", found, "≥", 0.0, 3 * _ROUNDING)]
-        return [self.row("smallest eigenvalue", found, "<", 0.0)]
+            return [self.row("smallest eigenvalue", estimate, "≥", 0.0, 3 * _ROUNDING)]
+        return [self.row("smallest eigenvalue", estimate, "<", 0.0)]
 
 
 def curvature(y: Tensor, logits: Tensor, temperature: float) -> Tensor:
@@ -58,13 +59,13 @@ def curvature(y: Tensor, logits: Tensor, temperature: float) -> Tensor:
     )  # [M, K, K]
     form = hessian - torch.diag_embed(gradient.detach())
     x = y.detach().exp()
-    # Q of the first column x completed by a basis: its other columns are orthogonal to x.
+    # The QR decomposition of the column x: the other columns of Q are orthogonal to x.
     basis = torch.linalg.qr(x.unsqueeze(-1), mode="complete").Q[..., 1:]  # [M, K, K − 1]
     return torch.linalg.eigvalsh(basis.mT @ form @ basis)
 
 
 def _points(logits: Tensor, temperature: float, source: Draws) -> Tensor:
-    """log x, [M, K]."""
+    """Points log x from the centre to the faces, [M, K]."""
     noise = source.exponential((len(_SPREADS), _POINTS, len(logits)), logits)
     scale = logits.new_tensor(_SPREADS)[:, None, None] / temperature
     return (-scale * noise).log_softmax(-1).flatten(0, 1)

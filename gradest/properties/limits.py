@@ -18,14 +18,14 @@ from gradest.properties.rows import Estimate, Property, Row, log_alpha, subscrip
 class ColdLimit(Property):
     """λ → 0: x is within ε of a vertex, and of vertex k with probability αₖ / Σα.
 
-    With z = log α + G the first two arrivals of the exponential race tell that z_k is the largest
-    and leads by more than d with probability
+    With z = log α + G, the first two arrivals of the exponential race give the probability that
+    z_k is the largest and exceeds the others by more than d:
 
         πₖ / (1 + (e^d − 1)(1 − πₖ)).
 
     xₖ > 1 − ε needs a lead of λ log((1 − ε)/ε), and λ log((K − 1)(1 − ε)/ε) is enough; so its
-    probability is between the two, and misses πₖ by at most πₖ (1 − πₖ) λ log((K − 1)(1 − ε)/ε) to
-    first order.  The rate is the λ of the last two rows, whose bounds converge.
+    probability is between the two, and differs from πₖ by at most πₖ (1 − πₖ) λ log((K − 1)(1 −
+    ε)/ε) to first order.  The rate is the λ of the last two rows, whose bounds converge.
     """
 
     name: ClassVar[str] = "cold_limit"
@@ -44,9 +44,9 @@ class ColdLimit(Property):
         most = self._leads(pi, odds).tolist()
         rows = []
         for k in range(self.categories):
-            what, found = f"P(x{subscript(k)} > 1 − ε)", Estimate.share(near[:, k])
-            rows.append(self.row(what, found, "≥", least[k], 0.01))
-            rows.append(self.row(what, found, "≤", most[k], 0.01))
+            quantity, estimate = f"P(x{subscript(k)} > 1 − ε)", Estimate.share(near[:, k])
+            rows.append(self.row(quantity, estimate, "≥", least[k], 0.01))
+            rows.append(self.row(quantity, estimate, "≤", most[k], 0.01))
         away = Estimate.share(~near.any(-1)).over(self.temperature)
         for relation, leads in (("≥", most), ("≤", least)):
             bound = (1 - math.fsum(leads)) / self.temperature
@@ -64,9 +64,9 @@ class HotLimit(Property):
         | λ √E ‖x − u‖² − √V / K | ≤ √W / (2 λ)
         V = ‖c‖² + (K − 1) σ²,    √W = (‖c‖ + σ (K² + 4.4 K)^¼)²,    σ² = π²/6
 
-    with c the log αₖ less their mean.  The derivative of softmax at zero is that of the centred
-    logits over K, and its second one is at most their square; V is the mean square of what is
-    centred of log α + G, and W at least its mean fourth power, by Minkowski's inequality and the
+    with c the log αₖ minus their mean.  The derivative of softmax at zero is that of the centred
+    logits over K, and its second one is at most their square; V is the mean square of the
+    centred log α + G, and W at least its mean fourth power, by Minkowski's inequality and the
     fourth central moment 5.4 σ⁴ of a Gumbel.
     """
 
@@ -82,10 +82,10 @@ class HotLimit(Property):
         fourth = (centred + sigma * (categories**2 + 4.4 * categories) ** 0.25) ** 2
         off = fourth / (2 * self.temperature)
         x = self.sampled(logits, self.temperature, self.draws, seed).exp()
-        found = (
+        estimate = (
             Estimate.mean((x - 1 / categories).square().sum(-1)).root().over(1 / self.temperature)
         )
         return [
-            self.row("λ √E ‖x − u‖²", found, "≥", max(limit - off, 0.0), 0.02 * limit + 2 * off),
-            self.row("λ √E ‖x − u‖²", found, "≤", limit + off, 0.02 * limit),
+            self.row("λ √E ‖x − u‖²", estimate, "≥", max(limit - off, 0.0), 0.02 * limit + 2 * off),
+            self.row("λ √E ‖x − u‖²", estimate, "≤", limit + off, 0.02 * limit),
         ]

@@ -55,6 +55,6 @@ class Pathwise(Property):
 
 
 def g(x: Tensor) -> Tensor:
-    """[..., K] -> [...]."""
+    """The test function g: [..., K] -> [...]."""
     steps = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype)
     return (x @ steps).square() + (-x[..., 0]).exp()

@@ -9,10 +9,10 @@ from torch import Tensor
 
 HOW = "quadrature"
 
-# From where t = 10⁻¹¹, so that what is left out is of that size, to t = 75, where densities that
-# decay as e^−t have fallen by 10⁻³².
+# From t = 10⁻¹¹, so that the part left out is of that size, to t = 75, where densities that decay
+# as e^−t are smaller by 10⁻³².
 _FIRST, _LAST, _STEP = -3.2, 4.4, 0.05
-# Relative, of a sum: its terms are exponentials of numbers of up to 10³, rounded at 10⁻¹⁶.
+# Of a sum, relative: its terms are exponentials of numbers of up to 10³, rounded at 10⁻¹⁶.
 _ROUNDING = 1e-12
 
 
@@ -20,8 +20,8 @@ class Rule(NamedTuple):
     """Points and weights: ∫ F(x) dx over K − 1 coordinates ≈ Σ exp(log_weight) F(exp(log_x)).
 
     The simplex is cut by the largest coordinate, j.  In each part the log-ratios yₖ − y_j = −t/λ
-    run over the orthant t > 0, with dx = Πₖ xₖ d(log-ratios).  t = exp(u − exp(−u)) makes of any
-    integrand that is smooth in each part and decays in t one whose trapezoidal sum converges
+    run over the orthant t > 0, with dx = Πₖ xₖ d(log-ratios).  t = exp(u − exp(−u)) turns any
+    integrand that is smooth in each part and decays in t into one whose trapezoidal sum converges
     exponentially: a double-exponential rule.
 
     Takahasi & Mori, "Double exponential formulas for numerical integration", 1974.
@@ -32,9 +32,10 @@ class Rule(NamedTuple):
     coarse: Tensor  # [M]: the points of the rule of twice the step
 
     def integral(self, log_density: Tensor, values: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """∫ p(x) values dx, and its error, that of half the points: [M] and [M, ...] -> [...].
+        """∫ p(x) values dx, and a bound on its error: [M] and [M, ...] -> [...].
 
-        Half the points err more by orders of magnitude, so that the difference is a bound.
+        The bound is the difference from the rule with half the points, whose error is larger by
+        orders of magnitude.
         """
         terms = (self.log_weight + log_density).exp()
         terms = terms if values is None else (values.movedim(0, -1) * terms).movedim(-1, 0)
@@ -43,19 +44,20 @@ class Rule(NamedTuple):
         return fine, (fine - coarse).detach().abs() + _ROUNDING * terms.detach().abs().sum(0)
 
     def where(self, category: int) -> "Rule":
-        """The part in which a category is the largest."""
+        """The part of the rule in which this category has the largest coordinate."""
         part = self.log_x.argmax(-1) == category
         return Rule(*(each[part] for each in self))
 
 
 @lru_cache(16)
 def rule(categories: int, temperature: float) -> Rule:
-    """For densities whose logarithm varies in λ log x over distances of one.
+    """The rule for densities whose logarithm varies in λ log x over distances of one.
 
-    Raises ValueError for more categories than three: the points are 150 to the power of K − 1.
+    Raises ValueError for more than three categories: there are 150^(K − 1) points for each of K
+    parts.
     """
     if categories > 3:
-        raise ValueError(f"quadrature over {categories} categories; at most 3")
+        raise ValueError(f"expected at most 3 categories for quadrature, got {categories}")
     u = torch.arange(_FIRST, _LAST, _STEP, dtype=torch.float64)
     log_t = u - (-u).exp()
     log_step = log_t + (-u).exp().log1p() + torch.log(u.new_tensor(_STEP / temperature))

@@ -1,4 +1,4 @@
-"""What a property of a distribution says: rows with intervals that hold all at once."""
+"""The results of a property of a distribution: rows with simultaneous intervals."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from gradest.concrete import exp_concrete
 from gradest.knobs import Knobs
 from gradest.randomness import Draws, drawing_from
 
-LEVEL = 1e-3  # how often, over seeds, true properties together are said not to hold
-ROWS = 1000  # that LEVEL is shared by; the shipped suite has fewer
+LEVEL = 1e-3  # the share of seeds for which some true property is reported not to hold
+ROWS = 1000  # that share LEVEL; the shipped suite has fewer
 _ROW_LEVEL = LEVEL / ROWS
 _Z = float(stats.norm.isf(_ROW_LEVEL / 2))
 
@@ -22,11 +22,11 @@ Relation = Literal["=", "≥", "≤", "<"]
 
 
 class Row(NamedTuple):
-    """One quantity beside what it is expected to be.
+    """A quantity with its interval and its expected value.
 
-    The interval is simultaneous: if the properties are true, then of up to `ROWS` rows all
-    intervals together miss in one of 1/`LEVEL` seeds.  It `holds` if the interval agrees with the
-    relation to `expected` and is narrow enough to have shown an error that matters.
+    The interval is simultaneous: if the properties are true, then some interval of up to `ROWS`
+    rows misses in one of 1/`LEVEL` seeds.  A row `holds` if the interval agrees with the relation
+    to `expected` and is narrow enough to show an error that matters.
     """
 
     property: str
@@ -41,12 +41,12 @@ class Row(NamedTuple):
     how: str
 
     def record(self) -> dict[str, Any]:
-        """For a frame, with the settings as JSON text."""
+        """Columns for a frame, with the settings as JSON text."""
         return {**self._asdict(), "settings": json.dumps(self.settings, sort_keys=True)}
 
 
 class Estimate(NamedTuple):
-    """A value, its simultaneous interval, and how it was found."""
+    """A value, its simultaneous interval, and the method of its computation."""
 
     value: float
     low: float
@@ -62,59 +62,61 @@ class Estimate(NamedTuple):
     @classmethod
     def share(cls, events: Tensor) -> "Estimate":
         """The probability of events [R], by Clopper & Pearson, 1934."""
-        hits, of = int(events.sum()), len(events)
-        low = stats.beta.ppf(_ROW_LEVEL / 2, hits, of - hits + 1) if hits else 0.0
-        high = stats.beta.isf(_ROW_LEVEL / 2, hits + 1, of - hits) if hits < of else 1.0
-        return cls(hits / of, float(low), float(high), _draws(of))
+        hits, total = int(events.sum()), len(events)
+        low = stats.beta.ppf(_ROW_LEVEL / 2, hits, total - hits + 1) if hits else 0.0
+        high = stats.beta.isf(_ROW_LEVEL / 2, hits + 1, total - hits) if hits < total else 1.0
+        return cls(hits / total, float(low), float(high), _draws(total))
 
     @classmethod
     def within(cls, value: float, error: float, how: str) -> "Estimate":
-        """A value that is not random, and the most that it can be off."""
+        """A value that is not random, with a bound on its error."""
         return cls(value, value - error, value + error, how)
 
     def over(self, unit: float) -> "Estimate":
-        """In multiples of `unit` > 0."""
+        """The estimate in multiples of `unit` > 0."""
         return self._replace(value=self.value / unit, low=self.low / unit, high=self.high / unit)
 
     def root(self) -> "Estimate":
-        """The square root of what cannot be negative."""
+        """The square root of an estimate of a quantity that cannot be negative."""
         ends = (max(end, 0.0) ** 0.5 for end in self[:3])
         return Estimate(*ends, self.how)
 
 
 class Property(Knobs, ABC):
-    """A property of a distribution that can be looked at, with its settings as knobs."""
+    """A property of a distribution that can be checked, with its settings as knobs."""
 
     @abstractmethod
     def rows(self, seed: int) -> list[Row]:
-        """Look, with draws from `seed`."""
+        """Check the property, with draws from `seed`."""
 
     def source(self, seed: int) -> Draws:
-        """Draws of its own for every property, setting and seed."""
+        """A source of draws for this property, its settings and the seed."""
         stream = hashlib.sha256(json.dumps([self.name, self.knobs, seed]).encode())
         return Draws.seeded(int(stream.hexdigest()[:15], 16))
 
     def sampled(self, logits: Tensor, temperature: float, draws: int, seed: int) -> Tensor:
-        """y = log x of so many draws: [K] -> [R, K]."""
+        """Samples y = log x: [K] -> [R, K]."""
         with drawing_from(self.source(seed)):
             return exp_concrete(logits.expand(draws, -1), temperature)
 
     def row(
         self,
         quantity: str,
-        found: Estimate,
+        estimate: Estimate,
         relation: Relation,
         expected: float,
         resolution: float = 0.0,
-        beside: float = 0.0,
+        expected_error: float = 0.0,
     ) -> Row:
-        """Compare; `resolution` is the error that must not go unseen, `beside` that of `expected`.
+        """Compare an estimate with its expected value; `resolution` is the error that must show.
 
-        Equal: the expected value is in the interval, and no end of it further off than the
-        resolution.  At least, at most: the interval reaches the right side, and is not on the wrong
-        one by more than the resolution, since a bound may be attained.  Less: the interval is.
+        Equal: the expected value is in the interval, and both ends are within the resolution of it.
+        At least and at most: the interval reaches the right side, and reaches into the wrong side
+        by at most the resolution, since a bound may be attained.  Less: the whole interval is on
+        the right side.
         """
-        above, below = found.high - expected + beside, expected + beside - found.low
+        above = estimate.high - expected + expected_error
+        below = expected + expected_error - estimate.low
         holds = {
             "=": min(above, below) >= 0 and max(above, below) <= resolution,
             "≥": above >= 0 and below <= resolution,
@@ -125,11 +127,11 @@ class Property(Knobs, ABC):
             self.name,
             self.knobs,
             quantity,
-            *found[:3],
+            *estimate[:3],
             relation,
             expected,
             holds[relation],
-            found.how,
+            estimate.how,
         )
 
 
@@ -138,12 +140,12 @@ _BETA = (0.7, 1.1, 1.9, 0.4, 1.3)
 
 
 def log_alpha(categories: int) -> Tensor:
-    """[K]: α runs through 2, 1/2, 1."""
+    """log α, [K], for α = 2, 1/2, 1 in turn."""
     return torch.tensor([_ALPHA[k % 3] for k in range(categories)], dtype=torch.float64).log()
 
 
 def log_beta(categories: int) -> Tensor:
-    """[K]: of another law, whose ratios to α all differ up to five categories."""
+    """log β, [K], of another distribution, whose ratios to α all differ up to five categories."""
     return torch.tensor([_BETA[k % 5] for k in range(categories)], dtype=torch.float64).log()
 
 

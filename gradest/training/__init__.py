@@ -1,1 +1,1 @@
-"""Models trained with each estimator, and what becomes of their objectives on the way."""
+"""Training of models with an estimator, and the evaluation of their objectives on the way."""

@@ -1,7 +1,7 @@
-"""What a trained model is worth: its discrete objectives, whatever it was trained with.
+"""The discrete objectives of a trained model, which do not depend on the estimator.
 
-Codes are hard samples of q: argmax in the place of softmax and nothing else changes.  All figures
-are costs in nats, data point by data point.
+Codes are discrete samples of q: argmax replaces softmax and nothing else changes.  All numbers are
+costs in nats, for each data point.
 """
 
 import math
@@ -16,18 +16,18 @@ from gradest.costs import Cost, Problem
 from gradest.objectives import analytic_terms
 from gradest.training.trainer import Trainer
 
-_NUMBERS = 2**21  # at once, of what is generated: 8 MiB in float32, which caches hold
+_NUMBERS = 2**21  # generated at once: 8 MiB in float32, which fit into caches
 
 
 class MeanEstimate(NamedTuple):
-    """A mean over data points, with its standard error over them: NaN where there is one alone."""
+    """A mean over data points and its standard error, which is NaN for a single point."""
 
     value: float
     standard_error: float
 
     @classmethod
     def of(cls, each: Tensor) -> "MeanEstimate":
-        """[B] -> the mean and its error."""
+        """The mean of [B] numbers."""
         each = each.double()
         spread = float(each.std()) if len(each) > 1 else math.nan
         return cls(float(each.mean()), spread / len(each) ** 0.5)
@@ -35,19 +35,19 @@ class MeanEstimate(NamedTuple):
 
 @torch.no_grad()
 def negative_elbo(trainer: Trainer, items: Tensor) -> Tensor:
-    """E f at hard codes, one each, with what is beside it: [B].
+    """The negative ELBO, by one discrete code for each data point: [B].
 
-    Of one code and with the divergence in closed form, whatever the model is trained on.
+    The divergence is in closed form, for any objective that the model was trained with.
     """
     parts = []
     for logits, f in _problems(trainer, items, 1):
-        f = _apart(f)
+        f = _without_logarithms(f)
         parts.append(f(sample(logits)) + analytic_terms(trainer.model, logits, f))
     return torch.cat(parts)
 
 
 def discrete_objective(trainer: Trainer, items: Tensor) -> Tensor:
-    """What the model is trained on, were it at hard codes: [B]."""
+    """The training objective of the model, evaluated at discrete codes: [B]."""
     if trainer.samples > 1:
         return negative_bound(trainer, items, trainer.samples)
     return negative_elbo(trainer, items)
@@ -55,18 +55,18 @@ def discrete_objective(trainer: Trainer, items: Tensor) -> Tensor:
 
 @torch.no_grad()
 def objective(trainer: Trainer, items: Tensor) -> Tensor:
-    """What the estimator descends, be it relaxed: [B]."""
-    with torch.enable_grad():  # a value may be read off a derivative
+    """The objective that the estimator descends, which may be relaxed: [B]."""
+    with torch.enable_grad():  # an estimator may compute its value by a derivative
         parts = [trainer.objective(problem).detach() for problem in _problems(trainer, items, 1)]
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def negative_bound(trainer: Trainer, items: Tensor, samples: int) -> Tensor:
-    """−log 1/m Σᵢ p(x, zᵢ)/q(zᵢ | x) with m = `samples` hard codes: [B].
+    """The negative bound −log 1/m Σᵢ p(x, zᵢ)/q(zᵢ | x) with m = `samples` discrete codes: [B].
 
-    In bounded memory whatever m: data points and codes are taken in blocks, and the sum over codes
-    is carried on as its logarithm.
+    The memory is bounded for any m: data points and codes are processed in blocks, and the sum over
+    codes is accumulated as its logarithm.
 
     Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, arXiv 1509.00519.
     """
@@ -82,14 +82,14 @@ def negative_bound(trainer: Trainer, items: Tensor, samples: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _apart(f: Cost) -> Cost:
-    """f without the logarithms of q and p, whose divergence is beside it."""
+def _without_logarithms(f: Cost) -> Cost:
+    """f without log q and log p, whose divergence is added in closed form."""
     kl = None if f.prior is None else "exact"
     return Cost(f.fn, f.module, f.points, prior=f.prior, kl=kl, deep=f.deep)
 
 
 def _problems(trainer: Trainer, items: Tensor, samples: int) -> Iterator[Problem]:
-    """Of the items in turn, as many as `samples` codes of each leave room for."""
+    """The problems of the items, in blocks of as many as `samples` codes of each leave room for."""
     room = _NUMBERS // (min(samples, 64) * items.shape[1])
     for part in items.split(max(1, room)):
         yield trainer.problem(part)

@@ -1,4 +1,4 @@
-"""What a trained model generates: data, their reconstructions, and samples of the prior."""
+"""Images of a trained model: data, their reconstructions, and samples of the prior."""
 
 import base64
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from gradest.costs import Cost
 from gradest.files import write_atomically
 from gradest.training.trainer import Trainer
 
-SHOWN = 10  # data points, and samples
+SHOWN = 10  # data points, and as many samples
 
 
 class Pictures(NamedTuple):
-    """Grey images, 0 to 255: [how many, H, W] each."""
+    """Grey images, 0 to 255, each [n, H, W]."""
 
     data: Tensor
     reconstructions: Tensor
@@ -47,35 +47,35 @@ class Pictures(NamedTuple):
 
 
 def write_pictures(path: Path, images: Mapping[str, Pictures]) -> None:
-    """As an npz of arrays `key/name`, whole or not at all."""
+    """Write an npz of arrays `key/name`, atomically."""
     arrays = {
         f"{key}/{name}": part.numpy()
-        for key, found in images.items()
-        for name, part in found._asdict().items()
+        for key, pictures in images.items()
+        for name, part in pictures._asdict().items()
     }
     write_atomically(path, lambda partial: np.savez_compressed(partial, **arrays))
 
 
 @torch.no_grad()
 def generate_pictures(trainer: Trainer, items: Tensor) -> Pictures:
-    """Of the first data points, under the draws in force."""
+    """The images for the first data points, with the current source of draws."""
     model, networks = trainer.model, trainer.networks
     x = model.preprocess(items[:SHOWN], trainer.dtype)  # [B, D]
     logits, f = model.problem_at(networks, x)
-    reconstructed = model.decode_images(networks, x, _last(logits, f))  # [B, H, W]
-    law = logits if f.prior is None else f.prior.to(logits).expand_as(logits)
-    samples = model.decode_images(networks, x, _last(law, f))
+    reconstructed = model.decode_images(networks, x, _sample_last_layer(logits, f))  # [B, H, W]
+    prior = logits if f.prior is None else f.prior.to(logits).expand_as(logits)
+    samples = model.decode_images(networks, x, _sample_last_layer(prior, f))
     for images in (reconstructed, samples):
         if images.ndim != 3 or len(images) != len(x):
             raise ValueError(
-                f"{model.name}.pictures returned shape {list(images.shape)} for codes of "
-                f"{len(x)} data points; [{len(x)}, H, W] was expected"
+                f"{model.name}: expected decode_images to return [{len(x)}, H, W] for codes of "
+                f"{len(x)} data points, got shape {list(images.shape)}"
             )
     data = x.reshape_as(samples) if x.numel() == samples.numel() else x.unsqueeze(0)
     return Pictures(*((255 * part).round().byte().cpu() for part in (data, reconstructed, samples)))
 
 
-def _last(logits: Tensor, f: Cost) -> Tensor:
+def _sample_last_layer(logits: Tensor, f: Cost) -> Tensor:
     """A code of the last layer of latents: [B, N, K] -> [B, N', K']."""
     z = sample(logits)
     while f.deep:

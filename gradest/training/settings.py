@@ -1,4 +1,4 @@
-"""What a training is asked for: the keys of `training` in a suite file."""
+"""The settings of a training: the keys of `training` in a suite file."""
 
 import math
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict
 
 _Finite = Annotated[float, Gt(0), AllowInfNan(False)]
 _Count = Annotated[int, Ge(1)]
-_Grid = BeforeValidator(lambda given: given if isinstance(given, list) else [given])
+_Grid = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 
 
 class _Settings(BaseModel):
@@ -16,7 +16,7 @@ class _Settings(BaseModel):
 
 
 class Annealing(_Settings):
-    """A knob that falls as training goes on: max(least, exp(−rate · t)), changed `every` so often.
+    """A knob that falls with the step t: max(least, exp(−rate · t)), updated every `every` steps.
 
     Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
     """
@@ -30,17 +30,17 @@ class Annealing(_Settings):
 
 
 class Evaluation(_Settings):
-    """How the discrete objectives are evaluated: on how many data points, with how many codes."""
+    """The evaluation of the discrete objectives: numbers of data points and codes."""
 
     every: _Count = 500  # steps
     points: _Count = 500  # of the training and of the validation data
-    samples: _Count = 10  # of the bound on the way
+    samples: _Count = 10  # of the bound during training
     test_points: _Count = 1_000_000  # at most all of them
-    test_samples: _Count = 1000  # of the bound in the end
+    test_samples: _Count = 1000  # of the bound at the end
 
 
 class GradientMeasurements(_Settings):
-    """When the gradient itself is measured on the way, at how many data points."""
+    """Measurements of the gradient itself during training: at which steps and how."""
 
     steps: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
     points: _Count = 4
@@ -48,7 +48,7 @@ class GradientMeasurements(_Settings):
 
 
 class TrainingSettings(_Settings):
-    """A training: Adam on minibatches, with looks at the objectives on the way."""
+    """A training: Adam on minibatches, with evaluations of the objectives."""
 
     dtype: Literal["float32", "float64"] = "float32"
     steps: _Count = 2000
@@ -60,9 +60,9 @@ class TrainingSettings(_Settings):
     checkpoint_seconds: Annotated[float, Ge(0), AllowInfNan(False)] = 60.0
 
     def lasting(self, steps: int) -> "TrainingSettings":
-        """The same for another number of steps, without the looks that are beyond its end."""
-        looks = self.gradient
-        if looks is not None:
-            reached = [step for step in looks.steps if step <= steps]
-            looks = looks.model_copy(update={"steps": reached}) if reached else None
-        return self.model_copy(update={"steps": steps, "gradient": looks})
+        """The same for another number of steps, without measurements after its end."""
+        gradient = self.gradient
+        if gradient is not None:
+            reached = [step for step in gradient.steps if step <= steps]
+            gradient = gradient.model_copy(update={"steps": reached}) if reached else None
+        return self.model_copy(update={"steps": steps, "gradient": gradient})

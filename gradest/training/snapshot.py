@@ -1,4 +1,4 @@
-"""The gradient itself, at a state that training has come to."""
+"""The gradient itself at a state of a training."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from gradest.training.settings import GradientMeasurements
 from gradest.training.trainer import Trainer
 
 _ROUNDING = resolution(torch.float64) ** 2
-_ADAPT_STEPS = 200  # at most: a state is looked at in passing
+_ADAPT_STEPS = 200  # at most, to keep the measurement short
 
 
 class Snapshot(Task):
@@ -37,20 +37,20 @@ class Snapshot(Task):
 
 
 def fresh_estimator(trainer: Trainer) -> tuple[Estimator, int]:
-    """One with the knobs that the trained one has now, and how often it adapts before a look."""
+    """An estimator with the present knobs of the trained one, and its adaptation steps."""
     estimator = build(type(trainer.estimator), trainer.estimator.knobs)
     return estimator, min(estimator.adapt_steps, _ADAPT_STEPS)
 
 
 def measure_gradient(
-    trainer: Trainer, x: Tensor, looks: GradientMeasurements, seed: int
+    trainer: Trainer, x: Tensor, settings: GradientMeasurements, seed: int
 ) -> Iterator[tuple[str, Mapping[str, float]]]:
-    """Variance and, where the truth is known, squared bias in ‖g‖², each with its interval's ends.
+    """Measure the variance and, where the truth is known, the squared bias relative to ‖g‖².
 
-    The square, which is debiased and can be negative: a mean of roots would not come down to zero.
-
-    Of a fresh estimator with the knobs that the trained one has now.  Nothing where estimates are
-    not finite, as of networks that have diverged.
+    Each comes with the ends of its interval.  The squared bias is debiased and may be negative,
+    since a mean of its root would not tend to zero.  The estimator is a fresh one with the present
+    knobs of the trained one.  Nothing is yielded where estimates are not finite, such as after the
+    training has diverged.
     """
     estimator, steps = fresh_estimator(trainer)
     snapshot = Snapshot(trainer, x)
@@ -61,7 +61,7 @@ def measure_gradient(
         row = measure(
             estimator,
             snapshot,
-            replicates=looks.replicates,
+            replicates=settings.replicates,
             seed=seed,
             adapt_steps=steps,
             dtype=torch.float64,
@@ -74,7 +74,7 @@ def measure_gradient(
     yield "gradient_variance", {end: row[f"variance{end}"] for end in ends}
     if row["gradient_norm"] > 0:  # NaN where the truth is unknown
         squares = {end: row[f"bias_sq{end}"] / row["gradient_norm"] ** 2 for end in ends}
-        # What is enumerated without a bias is left with the rounding of its sums.
+        # An enumerated bias of zero differs from zero by the rounding of sums.
         yield (
             "gradient_bias_sq",
             {end: x if abs(x) > _ROUNDING else 0.0 for end, x in squares.items()},

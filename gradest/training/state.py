@@ -13,9 +13,9 @@ _Stateful = (torch.optim.Optimizer, nn.Module)
 
 
 def state_of(estimator: Estimator) -> dict[str, Any]:
-    """What reset and adapt have made: tensors, optimisers, modules, numbers, and what holds them.
+    """The state that reset and adapt have built: tensors, optimisers, modules, numbers, containers.
 
-    Raises TypeError for anything else, which could not be restored.
+    Raises TypeError for other objects, which could not be restored.
     """
     return {
         name: _plain(value, f"{estimator.name}.{name}")
@@ -25,12 +25,12 @@ def state_of(estimator: Estimator) -> dict[str, Any]:
 
 
 def restore(estimator: Estimator, state: Mapping[str, Any], device: str | torch.device) -> None:
-    """Put the state into an estimator that was reset for the same problem.
+    """Load the state into an estimator that was reset for the same problem.
 
-    In place: optimisers hold on to the tensors that they step.
+    In place, since optimisers hold references to the tensors that they update.
     """
     for name, value in state.items():
-        setattr(estimator, name, _filled(getattr(estimator, name), value, device))
+        setattr(estimator, name, _load(getattr(estimator, name), value, device))
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -44,20 +44,23 @@ def _plain(value: Any, name: str) -> Any:
         return value
     if hasattr(value, "__dict__") and not isinstance(value, type | FunctionType):
         return {key: _plain(item, f"{name}.{key}") for key, item in vars(value).items()}
-    raise TypeError(f"{name} is a {type(value).__name__}, which no checkpoint can keep")
+    raise TypeError(
+        f"expected {name} to hold tensors, optimisers, modules, numbers or containers of them, got "
+        f"{type(value).__name__}, which a checkpoint cannot store"
+    )
 
 
 @torch.no_grad()
-def _filled(own: Any, kept: Any, device: str | torch.device) -> Any:
+def _load(own: Any, stored: Any, device: str | torch.device) -> Any:
     if isinstance(own, _Stateful):
-        own.load_state_dict(kept)
+        own.load_state_dict(stored)
     elif isinstance(own, Tensor):
-        own.copy_(kept)
+        own.copy_(stored)
     elif isinstance(own, list | tuple):
-        return type(own)(_filled(mine, item, device) for mine, item in zip(own, kept, strict=True))
-    elif isinstance(kept, dict):
-        for key, item in kept.items():
-            setattr(own, key, _filled(getattr(own, key), item, device))
+        return type(own)(_load(mine, item, device) for mine, item in zip(own, stored, strict=True))
+    elif isinstance(stored, dict):
+        for key, item in stored.items():
+            setattr(own, key, _load(getattr(own, key), item, device))
     else:
-        return kept.to(device) if isinstance(kept, Tensor) else kept
+        return stored.to(device) if isinstance(stored, Tensor) else stored
     return own

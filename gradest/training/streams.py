@@ -1,9 +1,9 @@
-"""Seeds of draws that must have nothing to do with each other."""
+"""Seeds of independent streams of draws."""
 
 import hashlib
 import json
 
 
-def stream_seed(*what: str | int) -> int:
-    """The seed for the draws of that name; another for every other name."""
-    return int(hashlib.sha256(json.dumps(what).encode()).hexdigest()[:15], 16)
+def stream_seed(*name: str | int) -> int:
+    """The seed of the draws with this name, which differs for every other name."""
+    return int(hashlib.sha256(json.dumps(name).encode()).hexdigest()[:15], 16)

@@ -12,7 +12,7 @@ COLUMNS = (
 
 
 def rows(suite: str, record: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """One for every point of the curves; one without numbers for a training that has none."""
+    """A row for every point of the curves; one without numbers for a training without curves."""
     cell = record["cell"]
     identity = (
         suite,

@@ -1,6 +1,6 @@
-"""One training: an estimator descends a model's objective, step by step, and can be interrupted.
+"""The steps of one training, in which an estimator descends the objective of a model.
 
-Nothing but the step itself is in here: no logging, no evaluation, no waiting for the device.
+There is only the step itself here: no logging, no evaluation, no waiting for the device.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from gradest.training.streams import stream_seed
 
 
 class Trainer:
-    """A model's networks, an optimiser and an estimator, at some step.
+    """The state of a training: the networks of a model, an optimiser and an estimator.
 
     Raises Inapplicable where the estimator does not apply to the model, KnobError for a knob that
     cannot be annealed.
@@ -49,7 +49,7 @@ class Trainer:
         self._batch = min(batch, len(self._items))
         self._seed = seed
         self._anneal = {k: v for k, v in anneal.items() if k in estimator.knobs}
-        for knob, annealing in self._anneal.items():  # set without another look, step by step
+        for knob, annealing in self._anneal.items():  # later steps set it without validation
             build(type(estimator), {**estimator.knobs, knob: annealing.at(0)})
         self._draws = Draws.seeded(stream_seed("steps", seed), device)
         self._epoch, self._order = -1, torch.empty(0)
@@ -57,7 +57,7 @@ class Trainer:
             problem = self.problem(self._items[: self._batch])
             if reason := inapplicable(estimator, model, problem):
                 raise Inapplicable(reason)
-            self.samples = problem.f.samples  # of the bound that is descended
+            self.samples = problem.f.samples  # of the bound, if the objective is one
             estimator.reset(problem_for(estimator, problem.logits, problem.f)[0])
 
     def problem(self, items: Tensor) -> Problem:
@@ -65,11 +65,11 @@ class Trainer:
         return self.model.problem_at(self.networks, self.model.preprocess(items, self.dtype))
 
     def objective(self, problem: Problem) -> Tensor:
-        """What is descended, data point by data point: [B]."""
-        found = self.estimator(*problem_for(self.estimator, *problem))
+        """The objective that is descended, for each data point: [B]."""
+        value = self.estimator(*problem_for(self.estimator, *problem))
         if owns_kl(self.estimator, problem.f):
-            return found
-        return found + analytic_terms(self.model, problem.logits, problem.f)
+            return value
+        return value + analytic_terms(self.model, problem.logits, problem.f)
 
     def advance(self) -> Tensor:
         """One step; returns the mean objective before it, which stays on the device."""
@@ -89,7 +89,7 @@ class Trainer:
         return loss.detach()
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on: live tensors, to be written and not kept."""
+        """The state that the next steps depend on: live tensors, to be written at once."""
         return {
             "step": self.step,
             "networks": self.networks.state_dict(),
@@ -99,7 +99,7 @@ class Trainer:
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Resume from this state."""
         self.step = state["step"]
         self.networks.load_state_dict(state["networks"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -107,11 +107,11 @@ class Trainer:
         self._draws.generator.set_state(state["draws"])
 
     def _indices(self) -> Tensor:
-        """Of the step's minibatch: every epoch in an order of its own, the last few left out."""
+        """The items of the present minibatch; every epoch has a new order and omits a remainder."""
         whole = len(self._items) // self._batch
         epoch, number = divmod(self.step, whole)
         if epoch != self._epoch:
-            # From seed and epoch alone, so that an interrupted epoch goes on in the same order.
+            # From seed and epoch alone, so that an interrupted epoch resumes in the same order.
             generator = torch.Generator().manual_seed(stream_seed("order", self._seed, epoch))
             self._order = torch.randperm(len(self._items), generator=generator)
             self._order = self._order.to(self._items.device)
