@@ -1,7 +1,7 @@
 """References: a docstring's citation as records, and these as text, Markdown and BibTeX.
 
-A citation is `Authors, "Title", [venue,] year[, arXiv id]`; several are joined by `; `.  What
-does not fit is a plugin's free text: `parse` refuses it, all others show it as it is.
+A citation is `Authors, "Title", [venue,] year[, arXiv id]`; several are joined by `; `.  Any
+other text is a plugin's free text: `parse` refuses it, all other functions show it unchanged.
 """
 
 import re
@@ -18,7 +18,7 @@ _PATTERN = re.compile(
     r"(?:(?P<venue>[^\";]+), )?(?P<year>(?:19|20)\d\d)(?:, arXiv (?P<arxiv>\d{4}\.\d{4,5}))?"
 )
 _BETWEEN = re.compile(r';\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')  # a semicolon outside of all titles
-_MINOR = {"a", "an", "the", "on"}  # first words that tell no title from another
+_MINOR = {"a", "an", "the", "on"}  # first words that do not distinguish titles
 
 
 @dataclass(frozen=True)
@@ -72,28 +72,29 @@ def parse(citation: str) -> list[Reference]:
 
 def markdown(citation: str, short: bool = False) -> str:
     """Escaped, with links to arXiv; `short` gives authors and year alone."""
-    found = _lenient(citation)
-    if isinstance(found, str):
-        return escape(found)
+    records = _lenient(citation)
+    if isinstance(records, str):
+        return escape(records)
     if not short:
-        return "; ".join(each.markdown() for each in found)
+        return "; ".join(each.markdown() for each in records)
     return "; ".join(
-        f"[{escape(each.short)}]({each.url})" if each.url else escape(each.short) for each in found
+        f"[{escape(each.short)}]({each.url})" if each.url else escape(each.short)
+        for each in records
     )
 
 
 def bibtex(citations: Mapping[str, str]) -> str:
-    """What is cited under these names, each publication once, sorted by key.
+    """The publications cited under these names, each once, sorted by key.
 
     Free text becomes the note of an entry with the name as its key.
     """
     entries: dict[str, list[tuple[str, str]]] = {}
     for name, citation in citations.items():
-        found = _lenient(citation)
-        if isinstance(found, str):
-            cited = [(re.sub(r"[^\w.-]", "-", name), [("note", tex.escape(found))])]
+        records = _lenient(citation)
+        if isinstance(records, str):
+            cited = [(re.sub(r"[^\w.-]", "-", name), [("note", tex.escape(records))])]
         else:
-            cited = [(each.key, _fields(each)) for each in found]
+            cited = [(each.key, _fields(each)) for each in records]
         for key, fields in cited:
             if fields not in entries.values():
                 entries[_unused(key, entries)] = fields
@@ -108,26 +109,27 @@ def _lenient(citation: str) -> list[Reference] | str:
 
 
 def _reference(text: str) -> Reference:
-    found = _PATTERN.fullmatch(text)
-    if not found:
+    match = _PATTERN.fullmatch(text)
+    if not match:
         raise PluginError(
-            f"{text!r} is no reference; expected: "
-            'Authors, "Title", [venue,] year[, arXiv id], several joined by "; "'
+            "expected a citation of the form "
+            'Authors, "Title", [venue,] year[, arXiv id], several joined by "; "; '
+            f"got {text!r}"
         )
-    authors = tuple(re.split(r", | & ", found["authors"]))
-    return Reference(authors, found["title"], found["venue"], int(found["year"]), found["arxiv"])
+    authors = tuple(re.split(r", | & ", match["authors"]))
+    return Reference(authors, match["title"], match["venue"], int(match["year"]), match["arxiv"])
 
 
-def _fields(of: Reference) -> list[tuple[str, str]]:
-    # In braces of its own, so that no style takes a family name apart or a title to lower case.
+def _fields(reference: Reference) -> list[tuple[str, str]]:
+    # In braces of its own, so that no style splits a family name or writes a title in lower case.
     fields = {
-        "author": " and ".join(f"{{{tex.escape(name)}}}" for name in of.authors),
-        "title": f"{{{tex.escape(of.title)}}}",
-        "howpublished": tex.escape(of.venue or ""),
-        "year": str(of.year),
-        "eprint": of.arxiv,
-        "archiveprefix": "arXiv" if of.arxiv else None,
-        "url": of.url,
+        "author": " and ".join(f"{{{tex.escape(name)}}}" for name in reference.authors),
+        "title": f"{{{tex.escape(reference.title)}}}",
+        "howpublished": tex.escape(reference.venue or ""),
+        "year": str(reference.year),
+        "eprint": reference.arxiv,
+        "archiveprefix": "arXiv" if reference.arxiv else None,
+        "url": reference.url,
     }
     return [(name, value) for name, value in fields.items() if value]
 

@@ -7,16 +7,17 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from report_figures import draw_only
 
 from gradest.cli import main
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.report import write_report
 from gradest.report.figures import canvas, selection
-from gradest.report.frames import nested_factors, tables
-from gradest.report.studies import figures
+from gradest.report.frames import tables
+from gradest.report.frames.intervals import Interval
+from gradest.report.frames.nested_factors import find_families
 from gradest.report.studies.adaptation import adaptation
-from gradest.report.studies.adaptation_section import ratio
 from gradest.report.studies.variance_components import variance_by_source
 from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
 
@@ -77,7 +78,7 @@ PARTS = {
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, without the ordinary figures; returns the text."""
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {})
+    draw_only(monkeypatch)
 
     def written(rows, adapted=None, parts=None, **run):
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
@@ -136,12 +137,12 @@ def test_what_adapting_buys_is_the_last_look_over_the_first(write, tmp_path):
         *looks([2.0, 9.0, 3.0], "nvil|", params={"d": 2}),
     ]
     text = write(rows, adapted)
-    _, first, second = below(text, "## What adapting buys")
+    _, first, second = below(text, "## Effect of adaptation")
     assert first[:3] == ["toy", "nvil| (d=1)", "9"]
     assert first[3:5] == ["4.0 [3.2, 6.0]", "1.00 [0.80, 1.50]"]
     assert second[1:4] == ["nvil| (d=2)", "4", "2.0 [1.6, 3.0]"]
     assert first[5].startswith("0.25 [") and second[5].startswith("1.5 [")
-    assert "medians" not in text.split("## What adapting buys")[1].split("|")[0]
+    assert "medians" not in text.split("## Effect of adaptation")[1].split("|")[0]
     assert "](figures/adaptation.png)" in text
     assert (tmp_path / "figures" / "adaptation.svg").exists()
     write(rows, [])
@@ -161,20 +162,21 @@ def test_a_run_of_adaptive_estimators_in_two_dtypes_has_a_line_each(tmp_path):
     steps = found.groupby("dtype")["step"].agg(list).to_dict()
     assert steps == {dtype: [0, 1, 4, 5] for dtype in suite["dtype"]}
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
-    _, *lines = below(text, "## What adapting buys")
+    _, *lines = below(text, "## Effect of adaptation")
     assert [line[1:3] for line in lines] == [
         [f"reinforce_ema (dtype={dtype})", "5"] for dtype in suite["dtype"]
     ]
 
 
 def test_the_ratio_of_two_variances_has_an_interval_by_its_facing_ends():
-    value, low, high = ratio([1.0, 0.5, 4.0], [4.0, 2.0, 5.0])
+    after, before = Interval(1.0, 0.5, 4.0), Interval(4.0, 2.0, 5.0)
+    value, low, high = after / before
     assert value == 0.25
     assert math.log(value / low) == pytest.approx(math.hypot(math.log(2), math.log(5 / 4)))
     assert math.log(high / value) == pytest.approx(math.hypot(math.log(4), math.log(2)))
-    assert ratio([0.0, 0.0, 0.0], [1.0, 0.5, 2.0])[0] == 0
-    for before in ([0.0] * 3, [math.nan] * 3):
-        assert all(map(math.isnan, ratio([1.0, 1.0, 1.0], before)))
+    assert (Interval(0.0, 0.0, 0.0) / Interval(1.0, 0.5, 2.0)).value == 0
+    for nothing in (0.0, math.nan):
+        assert all(map(math.isnan, Interval(1.0, 1.0, 1.0) / Interval(*[nothing] * 3)))
 
 
 def named(rows):
@@ -217,7 +219,7 @@ def test_settings_that_share_a_section_share_a_line_of_medians(write):
         each for n, k in enumerate(knobs, 1) for each in looks([n, 1.0], task="net", knobs=k)
     ]
     text = write(rows, adapted, nested=LEVELS)
-    _, line = below(text, "## What adapting buys")
+    _, line = below(text, "## Effect of adaptation")
     assert line[0] == "net over 12 settings of seed, steps, batch"
     assert line[3].startswith("6.5 [") and line[4].startswith("1.00 [")
     assert line[5].startswith(f"{np.median([1 / n for n in range(1, 13)]):.2f} [")
@@ -281,17 +283,16 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
 def test_other_knobs_keep_families_apart():
     rows = [*family(same={"size": 1, "fixed": 2}), *family(same={"size": 9, "fixed": 2})]
     frame = tables.annotate(measurements_frame([*rows, row()]))
-    found = nested_factors.found(frame, LEVELS)
+    found = find_families(frame, LEVELS)
     over = "over 12 settings of seed, steps, batch"
     assert [each.label for each in found] == [f"net (size=1) {over}", f"net (size=9) {over}"]
-    assert nested_factors.apart(frame, LEVELS)["task"].tolist() == ["toy"]
-    assert nested_factors.found(frame, []) == [] == nested_factors.found(frame, ["nothing"])
-    assert nested_factors.found(tables.annotate(measurements_frame(rows[:1])), LEVELS) == []
+    assert find_families(frame, []) == [] == find_families(frame, ["nothing"])
+    assert find_families(tables.annotate(measurements_frame(rows[:1])), LEVELS) == []
 
 
 def test_the_figures_of_a_task_have_no_panel_for_nested_settings(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {"mine": lambda frame: seen.append(frame)})
+    draw_only(monkeypatch, matrix=lambda run: seen.append(run.single))
     write_frame(tmp_path / "measurements.parquet", measurements_frame([*family(), row()]))
     write_json(tmp_path / "run.json", {"suite": "demo", "nested": LEVELS})
     write_report(tmp_path)

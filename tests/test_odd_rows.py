@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.markers import CARETRIGHT
+from report_figures import draw_only
 from test_report import FIGURES, row
 from test_report import rows as usual
 
 from gradest.files import write_frame, write_json
 from gradest.report import write_report
 from gradest.report.figures import selection
-from gradest.report.studies import figures
 from gradest.running.results import COLUMNS, TEXT, measurements_frame
 
 NAN, INF = math.nan, math.inf
@@ -79,13 +79,13 @@ def write(folder, rows):
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch):
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {})
+    draw_only(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_OF_MEASUREMENTS", {})
+        draw_only(patch)
         return write(tmp_path_factory.mktemp("undisturbed") / "run", [*usual(), odd_row({})])
 
 
@@ -161,17 +161,15 @@ def test_a_figure_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypatc
     def broken(frame):
         raise ZeroDivisionError("by <nothing>")
 
-    kept = FIGURES["bias_against_variance"]
-    chosen = {"matrix": broken, "bias_against_variance": kept}
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", chosen)
+    draw_only(monkeypatch, "bias_against_variance", matrix=broken)
     told = "the figure matrix could not be made: ZeroDivisionError: by <nothing>"
     with pytest.warns(UserWarning, match=told):
         write(tmp_path / "run", usual())
     drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
     assert drawn == {f"bias_against_variance.{kind}" for kind in ("png", "svg", "pdf")}
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "**Not in this report:** the figure matrix could not be made" in text
-    assert "## Not measured" not in text and "by <nothing>" not in text
+    assert "**Missing from this report:** the figure matrix could not be made" in text
+    assert "## Missing measurements" not in text and "by <nothing>" not in text
 
 
 def test_a_section_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypatch, undisturbed):

@@ -21,7 +21,7 @@ from gradest.properties.densities import common
 from gradest.properties.quadrature import rule
 from gradest.properties.rows import Estimate, log_alpha, log_beta
 from gradest.report.documents.document import markdown
-from gradest.report.studies.properties import section
+from gradest.report.studies.concrete import section
 
 
 def rows(name: str, settings: Mapping[str, Any], seed: int = 0) -> list[Row]:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections import Counter
+from functools import partial
 
 import hostile
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from report_figures import MEASUREMENTS, draw_only
 
 from gradest import plots
 from gradest.errors import UsageError
@@ -22,11 +24,15 @@ from gradest.report.documents.controls import control_failures
 from gradest.report.figures import canvas, style
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
-from gradest.report.studies import figures as files
 from gradest.running.results import COLUMNS, measurements_frame
 
+
+def _draw(name, frame):
+    return getattr(plots, name)(tables.annotate(frame))
+
+
 # Those of sweeps have tests of their own.
-FIGURES = {n: draw for n, draw in files._OF_MEASUREMENTS.items() if not n.startswith("landscape")}
+FIGURES = {name: partial(_draw, name) for name in MEASUREMENTS if not name.startswith("landscape")}
 CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
 NORM = 0.5
 
@@ -102,8 +108,7 @@ def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, by default without figures; returns the report's text."""
 
     def written(rows, figures=(), **run):
-        chosen = {name: draw for name, draw in FIGURES.items() if name in figures}
-        monkeypatch.setattr(files, "_OF_MEASUREMENTS", chosen)
+        draw_only(monkeypatch, *figures)
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
         assert write_report(tmp_path) == tmp_path / "report.html"
@@ -112,8 +117,12 @@ def write(tmp_path, monkeypatch):
     return written
 
 
+def annotated(rows):
+    return tables.annotate(measurements_frame(list(rows)))
+
+
 def ranking(*rows):
-    frame = tables.annotate(measurements_frame(list(rows)))
+    frame = annotated(rows)
     return tables.ranked(frame).set_index("label")["rank"].to_dict()
 
 
@@ -124,9 +133,9 @@ def cells(line):
 
 
 def test_controls_as_they_should_be_are_reported_first(write):
-    assert control_failures(measurements_frame(list(rows())), CONTROLS) == []
+    assert control_failures(annotated(list(rows())), CONTROLS) == []
     first = write(rows(), controls=CONTROLS).splitlines()[0]
-    assert first == "Controls came out as they should: exact unbiased and relaxed biased."
+    assert first == "All controls passed: exact unbiased and relaxed biased."
     assert write(rows(), controls={}).startswith("# demo")
 
 
@@ -139,7 +148,7 @@ def test_a_control_with_the_wrong_verdict_is_the_first_line(write, name, verdict
         each | {"verdict": verdict} if (each["estimator"], each["latents"]) == (name, 4) else each
         for each in rows()
     ]
-    failures = control_failures(measurements_frame(changed), CONTROLS)
+    failures = control_failures(annotated(changed), CONTROLS)
     assert failures and all(
         name in each and "toy (latents=4)" in each and f"is {verdict}" in each for each in failures
     )
@@ -151,12 +160,12 @@ def test_a_control_with_the_wrong_verdict_is_the_first_line(write, name, verdict
 def test_a_control_that_failed_or_was_never_measured_is_a_failure():
     skipped = lacking("skipped", "K = 3", estimator="exact", task="other")
     fine = [*rows(), skipped, row("relaxed", task="other", verdict="biased")]
-    assert control_failures(measurements_frame(fine), CONTROLS) == []
+    assert control_failures(annotated(fine), CONTROLS) == []
     broken = [*fine, lacking("failed", "NaN", estimator="exact", task="other")]
-    (failure,) = control_failures(measurements_frame(broken), CONTROLS)
+    (failure,) = control_failures(annotated(broken), CONTROLS)
     assert "exact should be unbiased on other" in failure and "NaN" in failure
     nowhere = measurements_frame([skipped, row("relaxed", task="other", verdict="biased")])
-    (failure,) = control_failures(nowhere, CONTROLS)
+    (failure,) = control_failures(tables.annotate(nowhere), CONTROLS)
     assert failure == "exact should be unbiased, but was measured on no task."
 
 
@@ -561,15 +570,15 @@ def test_a_folder_that_holds_no_run_is_one_clear_line(tmp_path, damage):
 
 def test_an_estimator_looks_the_same_in_every_run():
     names = [f"estimator{n}" for n in range(60)]
-    everyone = style.looks(names)
+    everyone = style.assign_styles(names)
     assert len(set(everyone.values())) == 60
-    assert style.looks(reversed(names)) == everyone
-    alone = [style.looks([name])[name] for name in names]
+    assert style.assign_styles(reversed(names)) == everyone
+    alone = [style.assign_styles([name])[name] for name in names]
     # The same in every process and every release: figures of different runs are compared.
     assert (to_hex(alone[0].colour), alone[0].marker) == ("#56b4e9", "s")
     kept = [look == everyone[name] for look, name in zip(alone, names, strict=True)]
     assert np.mean(kept) > 0.6  # those whose look nobody before them wants
-    assert len(style.looks([f"estimator{n}" for n in range(500)])) == 500
+    assert len(style.assign_styles([f"estimator{n}" for n in range(500)])) == 500
 
 
 def drawn(figure):
@@ -629,7 +638,7 @@ def test_the_matrix_has_a_cell_for_every_estimator_and_task():
         lacking("skipped", "K = 3", estimator="zero", task="other"),
         row("alone", task="other", variance=1.0),
     ]
-    figure = matrix(measurements_frame(found))
+    figure = matrix(annotated(found))
     bias, work = figure.axes[:2]
     names = [label.get_text() for label in bias.get_yticklabels()]
     assert names == ["alone", "zero", "fair", "skewed"]  # the biased last
@@ -650,8 +659,8 @@ def test_the_matrix_has_a_cell_for_every_estimator_and_task():
     # Shades are over the least of a task, whatever the task's scale.
     shades = work.collections[0].get_array().reshape(4, 2)
     np.testing.assert_allclose(shades, [[np.nan, 1], [np.nan, np.nan], [1, 3], [4, 6]])
-    assert matrix(measurements_frame([row("a"), row("b")])) is None
-    assert matrix(measurements_frame([row("a"), row("a", task="other")])) is None
+    assert matrix(annotated([row("a"), row("b")])) is None
+    assert matrix(annotated([row("a"), row("a", task="other")])) is None
 
 
 def test_labels_keep_off_points_and_each_other():

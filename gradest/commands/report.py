@@ -9,15 +9,15 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.report import (
-    MOST,
+    MAJORITY,
     PROPERTY,
     Overlap,
+    describe_regressions,
     failed_controls,
-    page_of,
-    read,
-    rebuild,
+    load_run,
+    rebuild_report,
     regressions,
-    told,
+    report_path,
     write_comparison,
 )
 from gradest.running.folder import alone_in
@@ -56,13 +56,13 @@ def _rebuild(folder: Path) -> int:
         _refuse_losing(folder, run, journal)
         if not journal.sealed:
             print(f"warning: {folder}: {journal.path.name}: {_UNSEALED}", file=sys.stderr)
-        told = rebuild(folder, run)
-        failed = failed_controls(read(folder))
+        told = rebuild_report(folder, run)
+        failed = failed_controls(load_run(folder))
     for line in told:
         print(f"warning: {folder}: {line}", file=sys.stderr)
     for line in failed:
         print(line, file=sys.stderr)
-    print(page_of(folder))
+    print(report_path(folder))
     return int(bool(told or failed))
 
 
@@ -105,7 +105,7 @@ def _compare(folders: Sequence[Path], out: Path, fail_on_regression: bool) -> in
     for name, each in shared.items():
         print(f"{name}: {each}")
     print(path)
-    for line in told(worse, len(folders) > 2):
+    for line in describe_regressions(worse, len(folders) > 2):
         print(line)
     print(f"{len(worse):,} worse" if len(worse) else _no_regression(shared))
     nothing = not all(each.compared for each in shared.values()) and not _has_properties(frame)
@@ -117,7 +117,7 @@ def _no_regression(shared: Mapping[str, Overlap]) -> str:
     least = min(shared.values(), key=lambda each: each.share)
     if not least.compared:
         return "nothing is compared: no cell has numbers in both runs"
-    if least.share < MOST:
+    if least.share < MAJORITY:
         return f"no regression among the {least.compared:,} of {least.total:,} cells compared"
     return "no regression"
 

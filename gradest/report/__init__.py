@@ -1,9 +1,8 @@
 """The report of a run, or of runs compared with each other, from their rows alone.
 
-Rows of finished runs enter; tables, figures and one document in several forms leave.  From the
-bottom up: `frames` holds what rows say, `figures` and `documents` how it is drawn and written,
-`studies` the parts of a report that belong to one question each, and `regression` the comparison of
-runs with runs.
+Rows of finished runs enter; tables, figures and one document in several formats leave.  From the
+bottom up: `frames` computes what the rows say, `figures` and `documents` draw and write it,
+`studies` holds the parts of a report, one question each, and `regression` compares runs with runs.
 
 Names are imported when they are first used: most commands need neither pandas nor matplotlib.
 """
@@ -13,41 +12,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradest.report.documents.terminal import show
-    from gradest.report.frames.loaded_run import read
+    from gradest.report.frames.loading import load_run
     from gradest.report.frames.reading import rank, read_results, read_training
-    from gradest.report.regression.comparison import MOST, told, write_comparison
+    from gradest.report.regression.comparison import (
+        MAJORITY,
+        describe_regressions,
+        write_comparison,
+    )
     from gradest.report.regression.differences import PROPERTY, regressions
     from gradest.report.regression.runs import Overlap
-    from gradest.report.summary import failed_controls, summary
-    from gradest.report.writing import page_of, rebuild, write_report
+    from gradest.report.terminal_summary import failed_controls, summarize_run
+    from gradest.report.writing import rebuild_report, report_path, write_report
 
 _MODULES = {
     "documents.terminal": ("show",),
-    "frames.loaded_run": ("read",),
+    "frames.loading": ("load_run",),
     "frames.reading": ("rank", "read_results", "read_training"),
-    "regression.comparison": ("MOST", "told", "write_comparison"),
+    "regression.comparison": ("MAJORITY", "describe_regressions", "write_comparison"),
     "regression.differences": ("PROPERTY", "regressions"),
     "regression.runs": ("Overlap",),
-    "summary": ("failed_controls", "summary"),
-    "writing": ("page_of", "rebuild", "write_report"),
+    "terminal_summary": ("failed_controls", "summarize_run"),
+    "writing": ("rebuild_report", "report_path", "write_report"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "MOST",
+    "MAJORITY",
     "PROPERTY",
     "Overlap",
+    "describe_regressions",
     "failed_controls",
-    "page_of",
+    "load_run",
     "rank",
-    "read",
     "read_results",
     "read_training",
-    "rebuild",
+    "rebuild_report",
     "regressions",
+    "report_path",
     "show",
-    "summary",
-    "told",
+    "summarize_run",
     "write_comparison",
     "write_report",
 ]

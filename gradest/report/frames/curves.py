@@ -1,4 +1,4 @@
-"""What the curves of trainings say: the best learning rate, bands over seeds, final objectives."""
+"""The curves of trainings: the best learning rate, bands over seeds and final objectives."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from scipy import stats
 from gradest.inference import CONFIDENCE
 from gradest.report.frames import ranking, tables
 
-CHOSEN_BY = ("valid", "negative_elbo")  # what decides on the learning rate
+CHOSEN_BY = ("valid", "negative_elbo")  # the metric that chooses the learning rate
 _FINAL = ("negative_elbo", "negative_bound")
 _WITHIN = ["task_label", "label", "learning_rate"]
 
@@ -62,23 +62,23 @@ def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
 def final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """For each task its estimators by the test bound, best first, with ranks that ties share."""
     for task, rows in points.groupby("task_label", sort=False):
-        found = {metric: over_seeds(rows, "test", metric) for metric in _FINAL}
-        joined = found["negative_bound"].merge(
-            found["negative_elbo"],
+        curves = {metric: over_seeds(rows, "test", metric) for metric in _FINAL}
+        table = curves["negative_bound"].merge(
+            curves["negative_elbo"],
             on=[*_WITHIN, "estimator", "step", "seeds"],
             suffixes=("_bound", "_elbo"),
         )
         seconds = rows[rows["split"].eq("test")].groupby("label")["seconds"].mean()
-        joined = joined.assign(seconds=joined["label"].map(seconds))
-        joined = joined.sort_values("value_bound", kind="stable").reset_index(drop=True)
-        freedom = (joined["seeds"] - 1).clip(lower=1).where(joined["seeds"] > 1, np.inf)
-        known = joined["value_bound"].notna()
-        ends = (joined[known][f"{end}_bound"] for end in ("value", "low", "high"))
+        table = table.assign(seconds=table["label"].map(seconds))
+        table = table.sort_values("value_bound", kind="stable").reset_index(drop=True)
+        freedom = (table["seeds"] - 1).clip(lower=1).where(table["seeds"] > 1, np.inf)
+        ranked = table["value_bound"].notna()
+        ends = (table[ranked][f"{end}_bound"] for end in ("value", "low", "high"))
         placed = ranking.ranks(
-            *(c.to_numpy(dtype=float) for c in ends), freedom[known].to_numpy(dtype=float)
+            *(c.to_numpy(dtype=float) for c in ends), freedom[ranked].to_numpy(dtype=float)
         )
-        ranks = pd.Series(placed.rank, joined.index[known], dtype=float)
-        yield str(task), joined.assign(rank=ranks)
+        ranks = pd.Series(placed.rank, table.index[ranked], dtype=float)
+        yield str(task), table.assign(rank=ranks)
 
 
 def _mean(part: pd.DataFrame) -> dict[str, float]:
@@ -87,7 +87,7 @@ def _mean(part: pd.DataFrame) -> dict[str, float]:
     if seeds == 1:
         value, low, high = (float(part[c].iloc[0]) for c in ("value", "low", "high"))
         return {"value": value, "low": low, "high": high, "seeds": 1}
-    with np.errstate(invalid="ignore"):  # of infinities there is no spread
+    with np.errstate(invalid="ignore"):  # infinities have no spread
         mean, error = values.mean(), values.std(ddof=1) / seeds**0.5
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
     return {"value": mean, "low": mean - reach, "high": mean + reach, "seeds": seeds}
