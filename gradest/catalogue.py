@@ -3,9 +3,9 @@
 import math
 import textwrap
 
-from gradest import formula, references
+from gradest import citations, formula
+from gradest.citations import citation, headline
 from gradest.contracts import Estimator, built_in
-from gradest.docstrings import citation, headline
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.markdown import escape, table
@@ -41,7 +41,7 @@ def markdown(registry: Registry) -> str:
 def bibtex(registry: Registry) -> str:
     """What the estimators cite."""
     cited = {found.name: _citation(found) for found in _sorted(registry.estimators)}
-    return references.bibtex({name: text for name, text in cited.items() if text})
+    return citations.bibtex({name: text for name, text in cited.items() if text})
 
 
 def _sorted(members: dict[str, type]) -> list[type]:
@@ -87,7 +87,7 @@ def _row(found: type[Estimator]) -> list[str]:
         escape(_needs(found)),
         "yes" if found.categories == 2 else escape(_only(found)),
         escape(_evaluations(found)),
-        references.markdown(_citation(found), short=True),
+        citations.markdown(_citation(found), short=True),
     ]
 
 
@@ -120,7 +120,7 @@ def _citation(found: type) -> str:
     text = citation(found)
     if text and built_in(found) and issubclass(found, Estimator):
         try:
-            references.parse(text)
+            citations.parse(text)
         except PluginError as error:
             raise PluginError(f"{found.name}: {error}") from None
     return text

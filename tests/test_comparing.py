@@ -171,7 +171,7 @@ def test_a_cell_that_fails_is_a_regression_and_one_that_is_gone_is_not(runs, com
     for other, expected in ((broken, 1), (runs["fewer"], 0)):
         status, out, _, folder = compare(runs["base"], other)
         assert (status, "out of luck" in out) == (expected, bool(expected))
-        assert "## Not in both" in (folder / "comparison.md").read_text()
+        assert "## Missing cells" in (folder / "comparison.md").read_text()
 
 
 def rewrite(path, change):

@@ -113,7 +113,7 @@ def below(text, heading):
 @pytest.mark.parametrize("found", [None, []])
 def test_without_looks_and_sources_nothing_is_said_of_them(write, tmp_path, found):
     text = write([row()], adapted=found, parts=found)
-    assert "adapting" not in text and "by source" not in text and "## Numerics" not in text
+    assert "daptation" not in text and "by source" not in text and "## Numerics" not in text
     assert not list(tmp_path.glob("figures/*"))
 
 
@@ -223,7 +223,7 @@ def test_settings_that_share_a_section_share_a_line_of_medians(write):
     assert line[0] == "net over 12 settings of seed, steps, batch"
     assert line[3].startswith("6.5 [") and line[4].startswith("1.00 [")
     assert line[5].startswith(f"{np.median([1 / n for n in range(1, 13)]):.2f} [")
-    assert "medians of the numbers" in text
+    assert "numbers and the ends of their intervals are medians" in text
 
 
 # sources and nested levels
@@ -242,7 +242,7 @@ def test_the_parts_are_in_order_from_the_draws_out_with_shares(write, tmp_path):
     assert first[3:5] == ["3.0 [-1.0, 7.0]", "30 %"] and first[6] == "0 %"
     assert first[7:] == ["1.0 [0.5, 1.5]", "10 %"]
     assert second == ["other", "0", "n/a", *["n/a", ""] * 3]
-    assert "over 5 values of seed" in text and "cover draws alone" in text
+    assert "over 5 values of seed" in text and "cover the draws alone" in text
     assert "### net: gradient in encoder" in text
     assert "](figures/variance_by_source.png)" in text
     assert (tmp_path / "figures" / "variance_by_source.svg").exists()
@@ -261,7 +261,7 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
     text = write(rows, nested=LEVELS)
     headings = [line for line in text.splitlines() if line.startswith("## ")][2:]
     assert headings == ["## toy", "## free", "## net over 12 settings of seed, steps, batch",
-                        "## Not measured"]  # fmt: skip
+                        "## Missing measurements"]  # fmt: skip
     assert "all 12 settings of the nested levels: seed = 0, 1, 2; steps = 5, 10; batch = 0, 1" in (
         text
     )
@@ -275,7 +275,7 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
     paper = (
         tmp_path / "tables" / "net-over-12-settings-of-seed-steps-batch-log_alpha.tex"
     ).read_text()
-    assert r"$6.5$ & ${}^{+1.3}_{-0.7}$" in paper and "Medians over the settings" in paper
+    assert r"$6.5$ & ${}^{+1.3}_{-0.7}$" in paper and "medians over the settings" in paper
     apart = write(rows)
     assert sum(line.startswith("## net") for line in apart.splitlines()) == 12
 
@@ -355,12 +355,12 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
     assert header == ["task", "‖g‖", "estimator", "float64", "float16"]
     cells = {line[2]: line[3:] for line in lines}
     assert cells == {
-        "dead|": ["**all zero**", "**all not finite; infinite 25.0 ± 4.3 %**"],
-        "rloo": ["zero 50.0 ± 5.0 %", "off by 0.0100 ± 0.0020"],
+        "dead|": ["**all zero**", "**all non-finite; infinite 25.0 ± 4.3 %**"],
+        "rloo": ["zero 50.0 ± 5.0 %", "error 0.0100 ± 0.0020"],
         "listed": ["zero 25.0 %", "not run"],
     }
     assert {line[1] for line in lines} == {"0.500"}
-    assert "Left out: 1 rows" in text and "100 % in float16" in text
+    assert "1 rows without anomalies" in text and "100 % in float16" in text
 
 
 def test_a_dtype_in_which_nothing_is_odd_has_no_column(write):
@@ -368,9 +368,9 @@ def test_a_dtype_in_which_nothing_is_odd_has_no_column(write):
     text = write(found)
     assert below(text, "## Numerics") == [
         ["task", "‖g‖", "estimator", "float32"],
-        ["toy", "0.500", "a", "off by 1.23 × 10⁻⁷"],
+        ["toy", "0.500", "a", "error 1.23 × 10⁻⁷"],
     ]
-    assert "Nothing is odd in float64." in text and "would be of rounding" not in text
+    assert "There are no anomalies in float64." in text and "only rank rounding errors" not in text
     assert "## Numerics" not in write([row("a"), row("a", dtype="float32")])
 
 
@@ -379,7 +379,7 @@ def test_of_many_settings_the_worst_is_said(write):
     rows = [{**each, "zero": share} for each, share in zip(family(), shares, strict=True)]
     text = write(rows, nested=LEVELS)
     _, line = below(text, "## Numerics")
-    assert line[3] == "zero 50.0 ± 5.0 %" and "the largest of each number" in text
+    assert line[3] == "zero 50.0 ± 5.0 %" and "each number is the largest" in text
 
 
 def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
@@ -394,7 +394,7 @@ def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
         for rank, name in (("1", "a"), ("2", "b"))
     ]
     assert "In float32:" in text and "In float16:" not in text
-    assert "Rankings in float16, which would be of rounding, are in the file alone." in text
+    assert "Rankings in float16 would only rank rounding errors; they are in the file" in text
     file = pd.read_csv(tmp_path / "tables" / "toy-log_alpha.csv")
     assert file["rank"].tolist() == [1, 2] * 3
     alone = write(both("float16"))

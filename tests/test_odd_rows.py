@@ -105,7 +105,7 @@ def test_an_odd_row_changes_no_other_in_any_table(kind, tmp_path, undisturbed):
         a, b = (without(f)[columns].reset_index(drop=True) for f in (frame, found[name]))
         pd.testing.assert_frame_equal(a, b, check_dtype=False)
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "relaxed (temperature=0.25)" in text and "Not in this report" not in text
+    assert "relaxed (temperature=0.25)" in text and "Missing from this report" not in text
 
 
 def assert_same_scale(name, odd):

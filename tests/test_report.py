@@ -348,14 +348,14 @@ def test_what_was_exact_missed_estimated_or_odd_is_said(write):
     assert table["noisy|"][2:4] == ["biased", "1,000 ‡"]
     assert table["listed"][3] == "exact (64)" and table["listed"][5:7] == ["3.00", "3.00"]
     assert table["dear"][8:10] == ["3 + 2", "1,234"] and table["sampled"][8] == "1"
-    assert f"‡ The precision asked for was not reached: noisy\\|: {missed}." in text
-    assert "Not all estimates" not in text and "stands for it" not in text
+    assert f"‡ The requested precision was not reached: noisy\\|: {missed}." in text
+    assert "Some estimates" not in text and "is replaced by" not in text
     plain = write([row("a"), row("b", variance=2.0)])
-    assert "The precision asked for" not in plain
+    assert "The requested precision" not in plain
     some = write([row("a|", nonfinite=0.1), row("b", zero=0.1)])
-    assert "Not all estimates are finite: a\\|. See [Numerics](#numerics)." in some
+    assert "Some estimates are not finite: a\\|. See [Numerics](#numerics)." in some
     estimated = write([row("a", reference="monte_carlo", reference_by="rloo")])
-    assert "the mean of many estimates of rloo stands for it" in estimated
+    assert "replaced by the mean of many estimates of rloo" in estimated
 
 
 def test_inconclusive_beside_an_interval_that_excludes_zero_is_explained(write):
@@ -415,7 +415,7 @@ def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
     assert "made 1 random tests" in write(noisy)
     groups = [*cell("a", 0.5), row("a", p_value=0.5, parameter="encoder")]
     assert "made 2 random tests" in write(groups)  # that of a group is another one
-    assert "Many tests" not in write(cell("certain", 0.0, method="enumerated"))
+    assert "Multiple tests" not in write(cell("certain", 0.0, method="enumerated"))
 
 
 def test_where_the_biased_are_overtaken_is_a_table(write, tmp_path):
@@ -435,7 +435,7 @@ def test_where_the_biased_are_overtaken_is_a_table(write, tmp_path):
     long = write([found[0], *many])
     assert sum("| fair" in x for x in long.splitlines() if len(cells(x)) == 5) == 40
     assert "10 more rows are there" in long
-    assert "What a budget buys" not in write(found[:1])
+    assert "MSE at a fixed budget" not in write(found[:1])
     assert not (tmp_path / "tables" / "crossovers.csv").exists()
     write([row("fair", task=name) for name in ("crossovers", "summary")] + found)
     assert len(list((tmp_path / "tables").glob("*.csv"))) == 6
@@ -527,7 +527,7 @@ def test_the_methods_that_were_measured_come_last_with_what_they_cite(write, tmp
         "[arXiv 1611.00712](https://arxiv.org/abs/1611.00712)\n"
     )
     assert last == (
-        "What they cite, as BibTeX: [references.bib](references.bib)\n\n"
+        "References as BibTeX: [references.bib](references.bib)\n\n"
         "### noisy\n\nOn my \\| desk, 2024\n\n"
         f"### relaxed\n\n{cited}\n"
         "### rloo\n\nLeave \\*one\\* out.\n\n```\nĝ = <f> `x`\n```\n\n"

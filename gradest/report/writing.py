@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradest import references
+from gradest import citations
 from gradest.files import replacing, write_text
 from gradest.markdown import escape
 from gradest.report.documents import controls, html, methods, prose
@@ -70,10 +70,10 @@ def _build(run: LoadedRun, out: Path) -> list[str]:
     write_tables(run.rankings, out / "tables", run.problems)
     _write_latex(run, out / "tables")
     drawn = [each for study in STUDIES for each in study.illustrations if _draw(run, each, out)]
-    citations = _citations(run)
-    if citations:
-        write_text(out / _BIBTEX, references.bibtex(citations))
-    parts = [*_alerts(run), *_parts(run, drawn, citations)]
+    cited = _citations(run)
+    if cited:
+        write_text(out / _BIBTEX, citations.bibtex(cited))
+    parts = [*_alerts(run), *_parts(run, drawn, cited)]
     write_text(out / "report.md", markdown(parts))
     pictures = {each.name: out / "figures" / f"{each.name}.png" for each in drawn}
     title = str(run.facts.get("suite") or "A run")
@@ -132,9 +132,7 @@ def _missing(line: str) -> Alert:
     return Alert(f"**Missing from this report:** {escape(line)}.")
 
 
-def _parts(
-    run: LoadedRun, drawn: list[Illustration], citations: Mapping[str, str]
-) -> Iterator[Part]:
+def _parts(run: LoadedRun, drawn: list[Illustration], cited: Mapping[str, str]) -> Iterator[Part]:
     """The document, in the order in which it is read."""
     frame, facts = run.frame, run.facts
 
@@ -147,7 +145,7 @@ def _parts(
             yield from run.problems.attempt(what, partial(_listed, study.sections, run), [])
         yield "missing measurements", lambda: prose.unmeasured(run.grouped)
         yield "files", lambda: [prose.files(frame)]
-        yield "methods", lambda: methods.section(facts.get("methods"), citations, _BIBTEX)
+        yield "methods", lambda: methods.section(facts.get("methods"), cited, _BIBTEX)
 
     for name, make in sections():
         before = len(run.problems.lines)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradest import references
+from gradest import citations
 from gradest.markdown import code_block, escape
 from gradest.report.documents.document import Folded, Part
 
@@ -32,7 +32,7 @@ def _method(docstring: str, citation: str | None) -> Iterator[Part]:
     for paragraph in filter(None, docstring.split("\n\n")):
         yield code_block(_unindented(paragraph)) if paragraph[0].isspace() else _text(paragraph)
     if citation:
-        yield references.markdown(citation)
+        yield citations.markdown(citation)
 
 
 def _text(paragraph: str) -> str:

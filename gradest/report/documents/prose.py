@@ -35,7 +35,7 @@ distinguish from zero are written as 0.
 *exact* in place of a number of replicates means that all outcomes of the draws, whose number \
 follows in parentheses, were enumerated, so that the numbers have no sampling error. \
 *Evaluations of f* are those of one estimate; the number after a plus counts the evaluations \
-with a backward pass. *Bytes* are the peak memory of one estimate."""
+with a backward pass. *Memory* is the peak of one estimate."""
 _PROTOCOL = ("replicates", "precision", "dtype")
 _FILES_OF_TRAININGS = "All data, unrounded: `training.parquet`. `run.json` describes the run."
 _FILES = (

@@ -164,11 +164,7 @@ def _summary(frame: pd.DataFrame) -> str:
     counts = frame["judgement"].value_counts()
     tests = int(frame["p_value"].notna().sum())
     changes = [f"{counts[word]:,} {word}" for word in (WORSE, BETTER, CHANGED) if word in counts]
-    verdict = (
-        f"**{', '.join(changes)}**"
-        if changes
-        else "**No significant difference from the baseline**"
-    )
+    verdict = ", ".join(changes) or "No significant difference from the baseline"
     lost = len(regressions(frame))
     more = (
         f" {lost:,} of them {'is a regression' if lost == 1 else 'are regressions'}: a variance or "
@@ -176,7 +172,7 @@ def _summary(frame: pd.DataFrame) -> str:
         if lost
         else ""
     )
-    return f"**{verdict}**, in {tests:,} tests at {100 * LEVEL:g} % for all of them together.{more}"
+    return f"**{verdict}**, in {tests:,} tests at a family-wise level of {100 * LEVEL:g} %.{more}"
 
 
 def _overlaps(shared: Mapping[str, Overlap]) -> Iterator[Part]:

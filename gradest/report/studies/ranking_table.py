@@ -25,7 +25,13 @@ from gradest.report.studies.study import BEST
 
 _HEADERS = (
     *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
-    *("cosine with g", "evaluations of f", "bytes", "µs per estimate", "variance × evaluations"),
+    *(
+        "cosine with g",
+        "evaluations of f",
+        "memory, bytes",
+        "µs per estimate",
+        "variance × evaluations",
+    ),
 )
 _MISSED, _UNPROVEN = "‡", "†"
 _TAGS = {"unbiased": "good", "biased": "bad", "inconclusive": "unsure"}

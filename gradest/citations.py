@@ -1,10 +1,14 @@
-"""References: a docstring's citation as records, and these as text, Markdown and BibTeX.
+"""Citations: in the docstring of a plugin's file, as records, and as text, Markdown and BibTeX.
+
+The last paragraph of a docstring is its citation if it contains a year.
 
 A citation is `Authors, "Title", [venue,] year[, arXiv id]`; several are joined by `; `.  Any
 other text is a plugin's free text: `parse` refuses it, all other functions show it unchanged.
 """
 
+import inspect
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +17,7 @@ from gradest import tex
 from gradest.errors import PluginError
 from gradest.markdown import escape
 
+_YEAR = re.compile(r"\b(19|20)\d\d\b")
 _PATTERN = re.compile(
     r'(?P<authors>[^";]+), "(?P<title>[^"]+)", '
     r"(?:(?P<venue>[^\";]+), )?(?P<year>(?:19|20)\d\d)(?:, arXiv (?P<arxiv>\d{4}\.\d{4,5}))?"
@@ -65,6 +70,23 @@ class Reference:
         return f'{names}, "{self.title}", {venue}{self.year}'
 
 
+def headline(plugin: type) -> str:
+    """The first line, without its full stop."""
+    return _docstring(plugin).partition("\n")[0].rstrip(".")
+
+
+def citation(plugin: type) -> str:
+    """The last paragraph as one line, if it holds a year and is not the first; else nothing."""
+    before, _, last = _docstring(plugin).rpartition("\n\n")
+    return " ".join(last.split()) if before and _YEAR.search(last) else ""
+
+
+def body(plugin: type) -> str:
+    """All of it but the source."""
+    text, source = _docstring(plugin), citation(plugin)
+    return text.rpartition("\n\n")[0] if source else text
+
+
 def parse(citation: str) -> list[Reference]:
     """The records of a citation.  Raises PluginError, with the text, for one that does not fit."""
     return [_reference(part) for part in _BETWEEN.split(citation.removesuffix("."))]
@@ -99,6 +121,11 @@ def bibtex(citations: Mapping[str, str]) -> str:
             if fields not in entries.values():
                 entries[_unused(key, entries)] = fields
     return "\n".join(_entry(key, entries[key]) for key in sorted(entries))
+
+
+def _docstring(plugin: type) -> str:
+    module = sys.modules[plugin.__module__]
+    return inspect.cleandoc(module.__doc__ or plugin.__doc__ or "(no description)")
 
 
 def _lenient(citation: str) -> list[Reference] | str:
