@@ -1,4 +1,4 @@
-"""Differences between runs: what is told apart, what is not, and with which certainty."""
+"""Differences between runs: which are significant, and with which certainty."""
 
 import dataclasses
 import json

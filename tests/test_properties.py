@@ -304,7 +304,7 @@ def test_a_report_tells_what_is_wrong_from_what_was_not_shown():
     found = markdown(list(section(frame({}, wrong, wide))))
     lines = [line for line in found.splitlines() if line.startswith("| categories 3")]
     said = [line.split("|")[5].strip() for line in lines]
-    assert said == ["yes", "**no**", "not shown"]
+    assert said == ["yes", "**no**", "undecided"]
     assert lines[0].split("|")[1].strip() == "categories 3, relative 0.5"
     assert lines[0].split("|")[4].strip() == "≥ 0"
 

@@ -87,8 +87,8 @@ def undecided(frame: pd.DataFrame) -> Iterator[Part]:
     symbol = escape(tables.SYMBOLS.get(first, first))
     parts: list[Part] = [
         f"Variances are with respect to {symbol}, means to log α. A dash marks significant "
-        "differences and identical quantities. Each number is followed by the smallest change that the test would "
-        f"detect with {100 * POWER:g} % power.",
+        "differences and identical quantities. Each number is followed by the smallest change "
+        f"that the test would detect with {100 * POWER:g} % power.",
         _table(
             frame,
             frame.loc[list(pairs)].assign(at=list(pairs)),
