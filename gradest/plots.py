@@ -23,22 +23,22 @@ Figures of measurements show the gradient with respect to log α where that was 
 of a cell with the most replicates.
 """
 
-from gradest.report.figures.general import (
+from gradest.report import (
     bias_against_variance,
     cost_growth,
+    landscape_binary,
+    landscape_simplex,
+    matrix,
     mse_against_budget,
+    simplex,
+    simplex_panels,
     temperature_tradeoff,
-    variance_against_evaluations,
-)
-from gradest.report.figures.matrix import matrix
-from gradest.report.studies.concrete import simplex, simplex_panels
-from gradest.report.studies.landscape import landscape_binary, landscape_simplex
-from gradest.report.studies.training import (
     training_gap,
     training_gradient,
     training_objectives,
+    vae_temperature,
+    variance_against_evaluations,
 )
-from gradest.report.studies.training_temperature import vae_temperature
 
 __all__ = [
     "bias_against_variance",

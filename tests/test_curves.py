@@ -48,7 +48,7 @@ def lost(estimator, status="failed", reason="OSError: no room", **own):
 
 def frame(*trainings):
     found = pd.DataFrame([row for each in trainings for row in each], columns=list(COLUMNS))
-    return curves.annotated(found)
+    return curves.annotate_points(found)
 
 
 def test_the_best_rate_is_that_of_the_validation_data_at_the_end():
@@ -97,14 +97,15 @@ def test_where_every_rate_is_lost_one_is_shown_and_nothing_fails():
 def test_bands_are_t_intervals_over_seeds():
     ends = [30.0, 31.0, 33.5]
     points = frame(*(training("rloo", end, seed=n) for n, end in enumerate(ends)))
-    found = curves.over_seeds(points, "test", "negative_elbo").iloc[0]
+    found = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
     low, high = stats.t.interval(0.95, 2, np.mean(ends), stats.sem(ends))
     assert found["seeds"] == 3
     assert found[["value", "low", "high"]].tolist() == pytest.approx([np.mean(ends), low, high])
 
 
 def test_of_a_single_seed_the_interval_is_the_one_over_data():
-    found = curves.over_seeds(frame(training("rloo", 30.0)), "test", "negative_elbo").iloc[0]
+    points = frame(training("rloo", 30.0))
+    found = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
     assert found[["value", "low", "high"]].tolist() == [30.0, 29.9, 30.1] and found["seeds"] == 1
 
 
@@ -116,7 +117,7 @@ def test_ties_share_a_rank_and_the_diverged_come_last():
         training("arm", 30.05),
         training("concrete", 33.0),
     )
-    ((_, found),) = curves.final(points)
+    ((_, found),) = curves.rank_final(points)
     assert found["label"].tolist() == ["rloo", "arm", "concrete", "nvil", "reinforce"]
     assert found["rank"].iloc[:4].tolist() == [1, 1, 3, 4] and np.isnan(found["rank"].iloc[4])
 
@@ -129,7 +130,7 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ((_, found),) = curves.final(points)
+        ((_, found),) = curves.rank_final(points)
         text = markdown(list(study.section(points, {})))
         for draw in (study.training_objectives, study.training_gap, study.training_gradient):
             draw(points)
@@ -139,7 +140,7 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
 
 def test_only_diverged_trainings_still_make_a_report():
     points = frame(training("rloo", NAN), training("nvil", NAN))
-    ((_, found),) = curves.final(points)
+    ((_, found),) = curves.rank_final(points)
     assert found["rank"].isna().all()
     assert "n/a" in markdown(list(study.section(points, {})))
 
@@ -155,7 +156,7 @@ def test_the_report_tells_what_was_not_trained():
 
 
 def test_nothing_is_drawn_or_said_of_no_rows():
-    empty = curves.annotated(pd.DataFrame(columns=list(COLUMNS)))
+    empty = curves.annotate_points(pd.DataFrame(columns=list(COLUMNS)))
     for points in (empty, frame(lost("rloo"))):
         assert study.training_objectives(points) is None
         assert study.training_gap(points) is None and study.training_gradient(points) is None
@@ -198,7 +199,7 @@ def test_a_bias_that_may_be_zero_is_an_upper_limit():
         looks("relax", 0.0005, 0.0006),
         [row("nvil", 3.0, split="train", metric="gradient_variance", step=0)],  # bias unknown
     )
-    found = study._rooted(curves.over_seeds(points, "train", "gradient_bias_sq"))
+    found = study._rooted(curves.average_over_seeds(points, "train", "gradient_bias_sq"))
     found = found.drop_duplicates("label").set_index("label")
     names = ["rloo", "concrete", "exact", "relax"]
     assert list(found.index) == names and found["limit"].tolist() == [True, False, False, True]

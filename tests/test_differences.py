@@ -84,7 +84,7 @@ def run(name, cells, points=None, properties=None, **facts):
         None,
         {"parameters": PARAMETERS, **facts},
         found,
-        curves.annotated(empty if points is None else points),
+        curves.annotate_points(empty if points is None else points),
         pd.DataFrame() if properties is None else properties,
     )
 

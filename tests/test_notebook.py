@@ -191,7 +191,7 @@ def test_several_runs_are_told_apart_by_folder_and_label(tmp_path):
     assert frame["label"].tolist() == ["rloo (samples=2)", "nvil", "rloo (samples=4)"]
     # Holm is over the tests of one run, not over all that are read with it.
     assert frame["p_holm"].tolist() == pytest.approx([0.008, 0.008, 0.004])
-    own = multiplicity.adjusted(measurements_frame([row("rloo", p_value=0.004)]))
+    own = multiplicity.adjust_p_values(measurements_frame([row("rloo", p_value=0.004)]))
     assert own.tolist() == [0.004]
 
 
@@ -284,4 +284,4 @@ def test_what_is_loaded_later_is_found_and_listed():
     )
     with pytest.raises(AttributeError, match="'gradest' has no attribute 'no_such'"):
         gradest.no_such  # noqa: B018
-    assert curves.annotated(pd.DataFrame(columns=list(TRAINING))).empty
+    assert curves.annotate_points(pd.DataFrame(columns=list(TRAINING))).empty

@@ -151,7 +151,7 @@ def test_a_bias_that_is_rounding_is_in_the_band_about_zero():
     tiny = {"relative_bias": 3e-13, "bias_sq": 1e-26, "bias_sq_low": 1e-26, "bias_sq_high": 1e-26}
     rounding = odd_row(tiny | {"verdict": "unbiased", "dtype": "float64"})
     frame = measurements_frame([*usual(), rounding])
-    drawn = selection.with_bias(selection.selected(frame)[0])
+    drawn = selection.with_bias(selection.select_rows(frame)[0])
     assert drawn.loc[drawn["estimator_params"].eq('{"temperature": 0.25}'), "bias"].item() == 0
     low, _ = FIGURES["bias_against_variance"](frame).axes[0].get_ylim()
     assert low < 0  # the band, and a scale that begins where the other biases are

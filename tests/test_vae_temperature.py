@@ -39,7 +39,7 @@ def training(estimator, knobs, bound, seed=0, task=None, status="ok"):
 
 def annotated(*trainings):
     rows = [point for each in trainings for point in each]
-    return curves.annotated(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return curves.annotate_points(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def relaxed(bounds, prior=None, **more):

@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradest.report.documents.terminal import show
+    from gradest.report.figures.general import (
+        bias_against_variance,
+        cost_growth,
+        mse_against_budget,
+        temperature_tradeoff,
+        variance_against_evaluations,
+    )
+    from gradest.report.figures.matrix import matrix
     from gradest.report.frames.loading import load_run
     from gradest.report.frames.reading import rank, read_results, read_training
     from gradest.report.regression.comparison import (
@@ -21,16 +29,33 @@ if TYPE_CHECKING:
     )
     from gradest.report.regression.differences import PROPERTY, regressions
     from gradest.report.regression.runs import Overlap
+    from gradest.report.studies.concrete import simplex, simplex_panels
+    from gradest.report.studies.landscape import landscape_binary, landscape_simplex
+    from gradest.report.studies.training import (
+        training_gap,
+        training_gradient,
+        training_objectives,
+    )
+    from gradest.report.studies.training_temperature import vae_temperature
     from gradest.report.terminal_summary import failed_controls, summarize_run
     from gradest.report.writing import rebuild_report, report_path, write_report
 
 _MODULES = {
     "documents.terminal": ("show",),
+    "figures.general": (
+        *("bias_against_variance", "cost_growth", "mse_against_budget", "temperature_tradeoff"),
+        "variance_against_evaluations",
+    ),
+    "figures.matrix": ("matrix",),
     "frames.loading": ("load_run",),
     "frames.reading": ("rank", "read_results", "read_training"),
     "regression.comparison": ("MAJORITY", "describe_regressions", "write_comparison"),
     "regression.differences": ("PROPERTY", "regressions"),
     "regression.runs": ("Overlap",),
+    "studies.concrete": ("simplex", "simplex_panels"),
+    "studies.landscape": ("landscape_binary", "landscape_simplex"),
+    "studies.training": ("training_gap", "training_gradient", "training_objectives"),
+    "studies.training_temperature": ("vae_temperature",),
     "terminal_summary": ("failed_controls", "summarize_run"),
     "writing": ("rebuild_report", "report_path", "write_report"),
 }
@@ -40,9 +65,15 @@ __all__ = [
     "MAJORITY",
     "PROPERTY",
     "Overlap",
+    "bias_against_variance",
+    "cost_growth",
     "describe_regressions",
     "failed_controls",
+    "landscape_binary",
+    "landscape_simplex",
     "load_run",
+    "matrix",
+    "mse_against_budget",
     "rank",
     "read_results",
     "read_training",
@@ -50,7 +81,15 @@ __all__ = [
     "regressions",
     "report_path",
     "show",
+    "simplex",
+    "simplex_panels",
     "summarize_run",
+    "temperature_tradeoff",
+    "training_gap",
+    "training_gradient",
+    "training_objectives",
+    "vae_temperature",
+    "variance_against_evaluations",
     "write_comparison",
     "write_report",
 ]

@@ -12,7 +12,7 @@ from gradest.quantities import between, count
 from gradest.report.documents import controls
 from gradest.report.documents.document import Alert, Strong, Table
 from gradest.report.frames import tables
-from gradest.report.frames.curves import final
+from gradest.report.frames.curves import rank_final
 from gradest.report.frames.intervals import Interval
 from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import Section
@@ -89,7 +89,7 @@ def _properties(rows: pd.DataFrame) -> Iterator[Shown]:
 def _trainings(points: pd.DataFrame) -> Iterator[Shown]:
     if points.empty:
         return
-    for task, rows in final(points[points["status"] == "ok"]):
+    for task, rows in rank_final(points[points["status"] == "ok"]):
         table = training.ranking(rows.head(_ROWS))
         lines = [line[:_TRAINING_COLUMNS] for line in table.rows]
         yield Strong(f"{task}: trained models, lower is better")

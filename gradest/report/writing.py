@@ -169,7 +169,7 @@ def _citations(run: LoadedRun) -> dict[str, str]:
     cited: Any = run.facts.get("references")
     cited = cited if isinstance(cited, Mapping) else {}
     frames = (run.frame, run.points)
-    names = sorted({name for each in frames for name in tables.measured(each)["estimator"]})
+    names = sorted({name for each in frames for name in tables.measured_rows(each)["estimator"]})
     return {name: str(cited[name]) for name in names if cited.get(name)}
 
 

@@ -33,7 +33,7 @@ def control_failures(frame: pd.DataFrame, controls: Mapping[str, Sequence[str]])
     for expected, names in controls.items():
         for name in names:
             rows = frame[frame["estimator"] == name]
-            if tables.measured(rows).empty:
+            if tables.measured_rows(rows).empty:
                 failures.append(f"{name} should be {expected}, but was measured on no task.")
             else:
                 for task, section in tables.sections(frame):
@@ -48,7 +48,7 @@ def _violations(name: str, expected: str, task: str, rows: pd.DataFrame) -> Iter
     for label, failed in rows[rows["status"] == "failed"].groupby("label", sort=False):
         reason = failed["reason"].iloc[0]
         yield f"{label} should be {expected} on {task}, but failed: {reason}."
-    measured = tables.measured(rows)
+    measured = tables.measured_rows(rows)
     # Where a derivative does not exist, as ∂/∂α where α = 0, the estimator is not to blame.
     undefined = measured["variance"].isna() & measured["note"].fillna("").ne("")
     measured = measured[~undefined | measured["nonfinite"].gt(0)]

@@ -98,7 +98,7 @@ def unmeasured(frame: pd.DataFrame) -> Iterator[Part]:
 def in_a_line(value: Any) -> str:
     """A value of run.json as one line of text."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} = {tables.plain(v)}" for k, v in value.items())
+        return ", ".join(f"{k} = {tables.plain_text(v)}" for k, v in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in value)
     return "" if value is None else str(value)
@@ -125,9 +125,9 @@ def _constant(frame: pd.DataFrame) -> str:
     owners: dict[str, dict[str, None]] = defaultdict(dict)
     rows = frame.drop_duplicates(["estimator", "estimator_params"])
     for name, params, shown in rows[["estimator", "estimator_params", "settings"]].to_numpy():
-        for knob, value in tables.knobs(params).items():
+        for knob, value in tables.parse_knobs(params).items():
             if knob not in shown:
-                owners[f"{knob} = {tables.plain(value)}"][str(name)] = None
+                owners[f"{knob} = {tables.plain_text(value)}"][str(name)] = None
     return "; ".join(f"{knob} ({', '.join(names)})" for knob, names in sorted(owners.items()))
 
 

@@ -25,7 +25,7 @@ _APART = 20  # points of a curve between places for its label
 @style.theme()
 def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
     """Relative bias against variance, one panel per task."""
-    rows, symbol = selection.selected(frame)
+    rows, symbol = selection.select_rows(frame)
     rows = selection.with_bias(rows[rows["relative_bias_high"].notna() & rows["variance"].notna()])
     title = f"Bias and variance of one estimate of the gradient in {symbol}: lower left is better"
     keys = style.verdict_keys() | style.bias_keys()
@@ -43,7 +43,7 @@ def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
 @style.theme()
 def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
     """Variance against evaluations of f, one panel per task, with lines of equal work."""
-    rows, symbol = selection.selected(frame)
+    rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["variance"].notna()]
     title = f"Variance and work of one estimate of the gradient in {symbol}: lower left is better"
     keys = style.verdict_keys() | style.work_keys()
@@ -62,7 +62,7 @@ def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
 @style.theme()
 def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
     """The mse of a mean of estimates against its budget, one panel per task."""
-    rows, symbol = selection.selected(frame)
+    rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
     title = f"MSE at a fixed budget: mean of estimates of the gradient in {symbol}"
     keys = style.verdict_keys() | style.best_keys()
@@ -90,7 +90,7 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
 
     Shows every estimator that was measured at three temperatures or more.
     """
-    rows, symbol = selection.selected(frame)
+    rows, symbol = selection.select_rows(frame)
     rows = selection.with_bias(
         selection.knob_curves(selection.most_replicates(rows), "temperature")
     )
@@ -120,7 +120,7 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
 @style.theme()
 def cost_growth(frame: pd.DataFrame) -> Figure | None:
     """Time and evaluations per estimate against each size that varies, a row of panels each."""
-    rows, _ = selection.selected(frame)
+    rows, _ = selection.select_rows(frame)
     rows = rows[rows["seconds"].gt(0) & rows["evaluations"].gt(0)]
     rows = rows.assign(**{f"µs{e}": 1e6 * rows[f"seconds{e}"] for e in ENDS})
     slices = list(selection.slices(rows.assign(paleness=style.FILLED)))

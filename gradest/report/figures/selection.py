@@ -28,7 +28,7 @@ _ZERO = 1e-9
 _CELL = ["estimator", "estimator_params", "seed", "dtype"]
 
 
-def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, str]:
+def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, str]:
     """The measured rows of one parameter, log α where it was measured, and its symbol.
 
     Of several dtypes only the finest is kept, and the symbol names it: in coarser ones bias is
@@ -46,7 +46,7 @@ def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, st
         )
     parameter = next(iter(tables.parameters(frame)), "log_alpha")
     frame = frame if swept else outside_sweeps(frame)
-    rows = _drawable(tables.measured(frame, parameter))
+    rows = _drawable(tables.measured_rows(frame, parameter))
     tags = [_tag(settings) for settings in rows["settings"]]
     rows = rows.assign(tag=tags, paleness=style.paleness(rows["verdict"]))
     symbol = tables.SYMBOLS.get(parameter, parameter)
@@ -58,7 +58,7 @@ def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, st
 
 def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
     """NaN in place of numbers that no axis can hold: infinite, absurd or impossibly negative."""
-    numbers = tables.usable(rows[list(_NUMBERS)])
+    numbers = tables.usable_numbers(rows[list(_NUMBERS)])
     numbers = numbers.where(numbers.ge(0) | numbers.columns.str.startswith("bias_sq"))
     return rows.assign(**numbers)
 
@@ -88,7 +88,7 @@ def knob_curves(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
 
     Adds a column for the knob, `curve`, and settings and tag without the knob.
     """
-    knobs = [tables.knobs(params) for params in rows["estimator_params"]]
+    knobs = [tables.parse_knobs(params) for params in rows["estimator_params"]]
     values = [_positive(each.pop(knob, None)) for each in knobs]
     rest = [{k: v for k, v in s.items() if k != knob} for s in rows["settings"]]
     rows = rows.assign(**{knob: pd.Series(values, rows.index, dtype=float)}).assign(
@@ -155,7 +155,7 @@ def budgets(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tag(settings: Mapping[str, Any]) -> str:
-    return ", ".join(map(tables.plain, settings.values()))
+    return ", ".join(map(tables.plain_text, settings.values()))
 
 
 def _positive(value: Any) -> float:

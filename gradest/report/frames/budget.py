@@ -57,7 +57,7 @@ def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = rows.assign(passes=passes(rows))
     parts = [*columns_of("bias_sq"), *columns_of("variance")]
-    usable = tables.usable(rows[["passes", *parts]]).notna().all(axis=1)
+    usable = tables.usable_numbers(rows[["passes", *parts]]).notna().all(axis=1)
     rows = rows[rows["passes"].gt(0) & usable & rows["variance"].ge(0)]
     competitors = rows[rows["verdict"] == "unbiased"]
     crossings = []

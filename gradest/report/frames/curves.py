@@ -14,7 +14,7 @@ _FINAL = ("negative_elbo", "negative_bound")
 _WITHIN = ["task_label", "label", "learning_rate"]
 
 
-def annotated(frame: pd.DataFrame) -> pd.DataFrame:
+def annotate_points(frame: pd.DataFrame) -> pd.DataFrame:
     """The points with labels, and of each estimator on each task the best learning rate alone.
 
     Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
@@ -23,7 +23,7 @@ def annotated(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError when the params of a row are not a JSON object.
     """
-    frame = tables.labelled(frame.reset_index(drop=True), [{}] * len(frame))
+    frame = tables.add_labels(frame.reset_index(drop=True), [{}] * len(frame))
     frame["rates"] = frame.groupby(["task_label", "label"])["learning_rate"].transform("nunique")
     kept = [
         rows[rows["learning_rate"].eq(_best_rate(rows)) | rows["status"].ne("ok")]
@@ -43,7 +43,7 @@ def _best_rate(rows: pd.DataFrame) -> float:
     return float(means.reindex(rows["learning_rate"].unique(), fill_value=np.inf).idxmin())
 
 
-def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
+def average_over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     """Mean curves with a band: columns task_label, label, estimator, step, value, low, high, seeds.
 
     The band is the 95 % t interval of the mean over seeds; of a single seed it is the one over data
@@ -59,10 +59,10 @@ def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, *numbers, "seeds"]).astype(numbers)
 
 
-def final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def rank_final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """For each task its estimators by the test bound, best first, with ranks that ties share."""
     for task, rows in points.groupby("task_label", sort=False):
-        curves = {metric: over_seeds(rows, "test", metric) for metric in _FINAL}
+        curves = {metric: average_over_seeds(rows, "test", metric) for metric in _FINAL}
         table = curves["negative_bound"].merge(
             curves["negative_elbo"],
             on=[*_WITHIN, "estimator", "step", "seeds"],

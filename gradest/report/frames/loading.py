@@ -126,7 +126,7 @@ def load_components(folder: Path, frame: pd.DataFrame, levels: Sequence[str]) ->
 
 def load_training(folder: Path) -> pd.DataFrame:
     """The annotated points of all curves.  Raises ValueError for a table with other columns."""
-    return curves.annotated(_load(folder / "training.parquet", TRAINING))
+    return curves.annotate_points(_load(folder / "training.parquet", TRAINING))
 
 
 def load_images(folder: Path, points: pd.DataFrame) -> Images:
@@ -200,7 +200,7 @@ def _labelled(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
         for row in rows.to_dict("records")
     ]
     labels = map(tables.label, rows["estimator"].astype(str), settings)
-    tags = [", ".join(map(tables.plain, each.values())) for each in settings]
+    tags = [", ".join(map(tables.plain_text, each.values())) for each in settings]
     return rows.assign(
         settings=pd.Series(settings, rows.index, dtype=object),
         label=pd.Series(list(labels), rows.index, dtype="str"),

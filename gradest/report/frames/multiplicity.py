@@ -36,7 +36,7 @@ def bias_tests(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(test=_test(rows)).drop_duplicates([*_CELL, "test"])
 
 
-def adjusted(frame: pd.DataFrame) -> pd.Series:
+def adjust_p_values(frame: pd.DataFrame) -> pd.Series:
     """The p-value of every row, by Holm over all bias tests of the run; a certain one as it is."""
     tests = bias_tests(frame)
     tests = tests.assign(p_holm=holm(tests["p_value"].to_numpy(dtype=float)))

@@ -35,7 +35,7 @@ def find_families(frame: pd.DataFrame, levels: Sequence[str]) -> list[Family]:
     """The families in annotated rows, in the order in which they were run."""
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for task, params in frame[["task", "task_params"]].drop_duplicates().to_numpy():
-        all_knobs = tables.knobs(params)
+        all_knobs = tables.parse_knobs(params)
         if levels and all(level in all_knobs for level in levels):
             rest = {k: v for k, v in all_knobs.items() if k not in levels}
             groups[str(task), json.dumps(rest, sort_keys=True)][params] = all_knobs

@@ -69,9 +69,11 @@ def rank_run(
 def write_tables(rankings: Rankings, folder: Path, problems: Problems) -> None:
     """Write every ranking, unrounded; the summary holds them one below the other."""
     every = [ranking for section in rankings.sections for ranking in section.rankings]
-    frames = {each.file: tables.published(each.rows) for each in every if each.file != _SUMMARY}
+    own = [each for each in every if each.file != _SUMMARY]
+    frames = {each.file: tables.published_rows(each.rows) for each in own}
     if every:
-        frames[_SUMMARY] = pd.concat([tables.published(each.rows, summary=True) for each in every])
+        parts = [tables.published_rows(each.rows, summary=True) for each in every]
+        frames[_SUMMARY] = pd.concat(parts)
     if not rankings.crossovers.empty:
         frames[CROSSOVERS] = rankings.crossovers.drop(columns="task_label")
     for name, frame in frames.items():
@@ -105,8 +107,8 @@ def _rank_tasks(frame: pd.DataFrame, problems: Problems) -> list[Section]:
 
 def _rank_by_dtype(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """The ranked rows of one task; each dtype is ranked by itself."""
-    parts = tables.measured(rows, parameter).groupby("dtype", sort=False)
-    return pd.concat([tables.ranked(part) for _, part in parts])
+    parts = tables.measured_rows(rows, parameter).groupby("dtype", sort=False)
+    return pd.concat([tables.rank_rows(part) for _, part in parts])
 
 
 def _rank_settings(settings: Sweep | Family) -> Section:
@@ -119,8 +121,8 @@ def _rank_settings(settings: Sweep | Family) -> Section:
 
 
 def _rank_each(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
-    parts = [part for _, part in tables.sections(tables.measured(rows, parameter))]
-    return pd.concat([tables.ranked(part) for part in parts])
+    parts = [part for _, part in tables.sections(tables.measured_rows(rows, parameter))]
+    return pd.concat([tables.rank_rows(part) for part in parts])
 
 
 def _crossovers(sections: Sequence[Section]) -> pd.DataFrame:

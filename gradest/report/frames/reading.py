@@ -48,7 +48,7 @@ def read_results(folder: Folder, *more: Folder) -> pd.DataFrame:
     if len(folders) == 1:
         return pd.concat(columns, axis=1).drop(columns="run")
     # A run is a family of tests, whatever it is read with.
-    adjusted = [multiplicity.adjusted(rows) for _, rows in frame.groupby("run", sort=False)]
+    adjusted = [multiplicity.adjust_p_values(rows) for _, rows in frame.groupby("run", sort=False)]
     return pd.concat(columns, axis=1).assign(p_holm=pd.concat(adjusted))
 
 
@@ -78,7 +78,7 @@ def rank(frame: pd.DataFrame) -> pd.DataFrame:
     of_runs = [column for column in ("run",) if column in frame]
     one = [*of_runs, "task", "task_params", "dtype"]
     ranked = [
-        tables.ranked(tables.measured(rows, parameter))
+        tables.rank_rows(tables.measured_rows(rows, parameter))
         for _, rows in frame.groupby(one, sort=False, dropna=False)
         for parameter in tables.parameters(rows)
     ]
@@ -89,7 +89,7 @@ def rank(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _knobs(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     """A column for each knob of the tasks, or of the estimators."""
-    params = [tables.knobs(text) for text in frame[f"{kind}_params"]]
+    params = [tables.parse_knobs(text) for text in frame[f"{kind}_params"]]
     names = dict.fromkeys(name for each in params for name in each)
     columns = {f"{kind}.{name}": [each.get(name) for each in params] for name in names}
     return pd.DataFrame(columns, frame.index)

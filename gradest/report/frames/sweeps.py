@@ -34,11 +34,11 @@ class Sweep(NamedTuple):
 
 def find_sweeps(frame: pd.DataFrame) -> list[Sweep]:
     """The sweeps in annotated rows, in the order in which they were run."""
-    sizes = tables.measured(frame)[["task", "task_params", "batch", "latents", "categories"]]
+    sizes = tables.measured_rows(frame)[["task", "task_params", "batch", "latents", "categories"]]
     single = sizes[sizes["batch"].eq(1) & sizes["latents"].eq(1)].drop_duplicates()
     groups: dict[tuple[str, str, str, int], dict[str, Point]] = defaultdict(dict)
     for task, params, categories in single[["task", "task_params", "categories"]].to_numpy():
-        all_knobs = tables.knobs(params)
+        all_knobs = tables.parse_knobs(params)
         for knob, value in all_knobs.items():
             point = _probabilities(value, int(categories))
             if point is not None:
@@ -65,7 +65,7 @@ def outside_sweeps(frame: pd.DataFrame) -> pd.DataFrame:
 
 def distinguishing_knobs(rest: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     """The knobs in `rest` whose values distinguish a sweep from other settings of its task."""
-    others = [tables.knobs(params) for params in rows["task_params"].unique()]
+    others = [tables.parse_knobs(params) for params in rows["task_params"].unique()]
     return {k: v for k, v in rest.items() if any(each.get(k) != v for each in others)}
 
 

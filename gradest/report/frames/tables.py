@@ -34,7 +34,7 @@ _PUBLISHED = (
 )
 
 
-def usable(numbers: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
+def usable_numbers(numbers: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
     """Numbers as floats, NaN where they are not finite or so extreme that squares are not."""
     numbers = numbers.astype(float)
     size = numbers.abs()
@@ -52,17 +52,17 @@ def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     Raises ValueError when the params of a row are not a JSON object.
     """
     frame = _flushed(frame.reset_index(drop=True))
-    frame = labelled(frame, _protocol(frame))
-    frame["p_holm"] = multiplicity.adjusted(frame)
+    frame = add_labels(frame, _protocol(frame))
+    frame["p_holm"] = multiplicity.adjust_p_values(frame)
     return _with_intervals(frame)
 
 
-def labelled(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def add_labels(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows, numbered from 0, with settings, label and task_label; `extra` goes into labels.
 
     Raises ValueError when the params of a row are not a JSON object.
     """
-    settings = _differing([knobs(text) for text in frame["estimator_params"]])
+    settings = _differing([parse_knobs(text) for text in frame["estimator_params"]])
     named = zip(frame["estimator"], settings, extra, strict=True)
     labels = [label(str(name), each | more) for name, each, more in named]
     return frame.assign(
@@ -72,7 +72,7 @@ def labelled(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.Data
     )
 
 
-def ranked(rows: pd.DataFrame) -> pd.DataFrame:
+def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Annotated rows of one section, best first, with columns `rank` and `detectable_ratio`.
 
     By mse, or by variance where no row has an mse; rows that do not differ significantly share a
@@ -100,7 +100,7 @@ def ranking_column(rows: pd.DataFrame) -> str:
     return "mse" if np.isfinite(rows["mse"].astype(float)).any() else "variance"
 
 
-def published(rows: pd.DataFrame, summary: bool = False) -> pd.DataFrame:
+def published_rows(rows: pd.DataFrame, summary: bool = False) -> pd.DataFrame:
     """Ranked rows as they are written to a file, unrounded; a summary also names the section."""
     section = ("task", "task_params", "parameter") if summary else ()
     return rows[[*section, *_PUBLISHED]].astype({"rank": "Int64"})
@@ -112,7 +112,7 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield rows["task_label"].iloc[0], rows
 
 
-def measured(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:
+def measured_rows(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:
     """The rows that hold numbers, of one parameter or of all."""
     rows = frame[frame["status"] == "ok"]
     return rows if parameter is None else rows[rows["parameter"] == parameter]
@@ -120,21 +120,21 @@ def measured(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:
 
 def parameters(frame: pd.DataFrame) -> list[str]:
     """The parameters that gradients were taken with respect to; log α is first."""
-    names = set(measured(frame)["parameter"])
+    names = set(measured_rows(frame)["parameter"])
     return sorted(names, key=lambda p: (p != "log_alpha", str(p)))
 
 
 def label(name: str, settings: Mapping[str, Any]) -> str:
     """`name (knob=value)`."""
-    inside = ", ".join(f"{k}={plain(v)}" for k, v in settings.items())
+    inside = ", ".join(f"{k}={plain_text(v)}" for k, v in settings.items())
     return f"{name} ({inside})" if inside else name
 
 
-def plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def knobs(text: Any) -> dict[str, Any]:
+def parse_knobs(text: Any) -> dict[str, Any]:
     """Params from their JSON; none where there is no text.  Raises ValueError."""
     params = json.loads(text) if isinstance(text, str) else {}
     if not isinstance(params, dict):
@@ -175,7 +175,7 @@ def _whole(value: Any) -> Any:
 def _task_labels(frame: pd.DataFrame) -> pd.Series:
     labels = pd.Series("", index=frame.index, dtype="str")
     for name, rows in frame.groupby("task", sort=False, dropna=False):
-        settings = _differing([knobs(text) for text in rows["task_params"]])
+        settings = _differing([parse_knobs(text) for text in rows["task_params"]])
         labels[rows.index] = [label(str(name), each) for each in settings]
     return labels
 

@@ -16,6 +16,7 @@ from gradest.inference import Interval
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.result import Measurement
 from gradest.report.frames import curves, ranking, tables
+from gradest.report.frames.intervals import ENDS
 from gradest.report.frames.multiplicity import holm
 from gradest.report.regression.pairs import (
     DIFFERENCE,
@@ -286,7 +287,7 @@ def _final(run: Run) -> pd.DataFrame:
 
 
 def _over_seeds(part: pd.DataFrame) -> tuple[Interval, int]:
-    last = curves.over_seeds(part, "test", "negative_bound").iloc[0]
+    last = curves.average_over_seeds(part, "test", "negative_bound").iloc[0]
     ends = (float(last[end]) for end in ("value", "low", "high"))
     return Interval(*ends, math.nan), int(last["seeds"])
 
@@ -354,7 +355,7 @@ def _columns(row: _Row) -> dict[str, Any]:
     ends = {
         f"{name}{end}": getattr(change, name)[n]
         for name in ("base", "other")
-        for n, end in enumerate(("", "_low", "_high"))
+        for n, end in enumerate(ENDS)
     }
     return {
         "run": row.run,
@@ -383,7 +384,7 @@ def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
         {k: v for k, v in _varied(row, several, row["estimator"] in adaptive).items() if v}
         for row in frame.to_dict("records")
     ]
-    return tables.labelled(frame.drop(columns=["label", "task_label"]), extra)[list(COLUMNS)]
+    return tables.add_labels(frame.drop(columns=["label", "task_label"]), extra)[list(COLUMNS)]
 
 
 def _varied(row: Mapping[str, Any], dtypes: bool, seeds: bool) -> dict[str, str]:

@@ -32,6 +32,7 @@ from gradest.measuring.parameters import LOG_ALPHA, SCALES
 from gradest.measuring.result import ENUMERATED, Measurement
 from gradest.moments import Moments
 from gradest.report.frames import ranking
+from gradest.report.frames.intervals import columns_of
 
 RATIO, DIFFERENCE = "ratio", "difference"
 
@@ -308,7 +309,7 @@ def sign(x: float) -> int:
 
 
 def _of(row: dict[str, float], name: str) -> Interval:
-    return Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")), math.nan)
+    return Interval(*(row[column] for column in columns_of(name)), math.nan)
 
 
 def _ratio(a: Interval, b: Interval, exact: bool) -> Interval:

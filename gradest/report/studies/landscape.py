@@ -174,7 +174,7 @@ def landscape_simplex(frame: pd.DataFrame) -> Figure | None:
 
 def _select(frame: pd.DataFrame, categories: int) -> tuple[list[Sweep], str]:
     """The sweeps over so many categories as they are drawn, and the symbol of the parameter."""
-    rows, symbol = selection.selected(frame, swept=True)
+    rows, symbol = selection.select_rows(frame, swept=True)
     rows = _named(selection.most_replicates(rows))
     kept = [sweep for sweep in find_sweeps(rows) if sweep.categories == categories]
     # Rows without numbers count as points of a sweep, and are left out afterwards.
@@ -327,7 +327,7 @@ def _cell_keys() -> dict[str, Artist]:
 
 def _section(section: Section) -> Iterator[Part]:
     """A table for each parameter, with a row for each estimator."""
-    norms = tables.measured(section.rows).groupby("parameter")["gradient_norm"]
+    norms = tables.measured_rows(section.rows).groupby("parameter")["gradient_norm"]
     yield f"## {escape(section.label)}"
     yield _READING
     for parameter, rows, file in section.rankings:

@@ -51,7 +51,7 @@ def section(frame: pd.DataFrame) -> Iterator[Part]:
 
     `frame` holds annotated rows; those of many settings that share a section share a task_label.
     """
-    cells = tables.measured(frame).drop_duplicates(
+    cells = tables.measured_rows(frame).drop_duplicates(
         ["task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"]
     )
     dtypes = list(cells["dtype"].unique())

@@ -151,13 +151,13 @@ def _tables(rows: pd.DataFrame) -> Iterator[Part]:
 
 
 def _task(rows: pd.DataFrame) -> str:
-    facts = [in_a_line(tables.knobs(rows["task_params"].iloc[0]))]
-    measured = tables.measured(rows)
+    facts = [in_a_line(tables.parse_knobs(rows["task_params"].iloc[0]))]
+    measured = tables.measured_rows(rows)
     if not measured.empty:
         sizes = {"B": "batch", "N": "latents", "K": "categories"}
         facts.append(", ".join(f"{s} = {count(measured[c].iloc[0])}" for s, c in sizes.items()))
     for parameter in tables.parameters(rows):
-        norms = tables.measured(rows, parameter)["gradient_norm"].dropna()
+        norms = tables.measured_rows(rows, parameter)["gradient_norm"].dropna()
         if not norms.empty:
             symbol = tables.SYMBOLS.get(parameter, parameter)
             facts.append(f"‖g‖ = {number(norms.iloc[0])} in {symbol}")

@@ -16,11 +16,12 @@ from gradest.markdown import escape
 from gradest.quantities import Quantity, count, interval, number
 from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.documents.latex import Environment
+from gradest.report.documents.prose import in_a_line
 from gradest.report.figures import canvas, style
 from gradest.report.figures.canvas import Part as Panel
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
-from gradest.report.frames.curves import final, over_seeds
+from gradest.report.frames.curves import average_over_seeds, rank_final
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
 from gradest.report.studies.study import BEST, LIMITS, Illustration, Pieces, Study
@@ -59,7 +60,7 @@ def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
 
 def _latex(run: LoadedRun) -> Pieces[Environment]:
     if not run.points.empty:
-        for task, rows in final(run.points[run.points["status"] == "ok"]):
+        for task, rows in rank_final(run.points[run.points["status"] == "ok"]):
             yield f"training-{task}", partial(_environment, task, rows)
 
 
@@ -110,7 +111,7 @@ STUDY = Study(
 @style.theme()
 def training_objectives(points: pd.DataFrame) -> Figure | None:
     """The negative ELBO of the validation data, with discrete samples, against the step."""
-    curves = over_seeds(points, "valid", "negative_elbo")
+    curves = average_over_seeds(points, "valid", "negative_elbo")
     title = "Negative ELBO of the validation data with discrete samples, mean over seeds"
 
     def draw(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> Panel:
@@ -124,7 +125,7 @@ def training_objectives(points: pd.DataFrame) -> Figure | None:
 @style.theme()
 def training_gap(points: pd.DataFrame) -> Figure | None:
     """The discrete objective minus the objective that is optimized, on the same training data."""
-    curves = over_seeds(points, "train", "gap")
+    curves = average_over_seeds(points, "train", "gap")
     if not (curves["value"].abs() > curves["high"] - curves["low"]).any():
         return None  # no estimator relaxes: the gap is noise
     title = "Relaxation gap: the discrete objective minus the objective that is optimized"
@@ -146,8 +147,8 @@ def training_gradient(points: pd.DataFrame) -> Figure | None:
     filled by the interval of the bias; where the bias is unknown they are pale.
     """
     title = "Variance and bias of the gradient in log α at steps of the training"
-    variance = over_seeds(points, "train", "gradient_variance")
-    bias = _rooted(over_seeds(points, "train", "gradient_bias_sq"))
+    variance = average_over_seeds(points, "train", "gradient_variance")
+    bias = _rooted(average_over_seeds(points, "train", "gradient_bias_sq"))
     state = ["task_label", "label", "step"]
     variance = variance.assign(limit=False).merge(bias[[*state, "paleness"]], "left", state)
     lines = [
@@ -207,7 +208,7 @@ def _panels(
     tasks = list(dict.fromkeys(str(task) for _, task, _ in drawn))
     titles = dict(zip(tasks, style.titles(tasks, 60), strict=True))
     tags = {
-        label: ", ".join(map(tables.plain, settings.values()))
+        label: ", ".join(map(tables.plain_text, settings.values()))
         for label, settings in zip(points["label"], points["settings"], strict=True)
     }
     parts = []
@@ -319,10 +320,10 @@ def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[Part]
     if annealed:
         knobs = ", ".join(map(escape, annealed))
         yield f"Labels show the initial value of annealed knobs: {knobs}."
-    for task, rows in final(points[points["status"] == "ok"]):
+    for task, rows in rank_final(points[points["status"] == "ok"]):
         yield f"### {escape(str(task))}"
-        knobs = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
-        yield escape(", ".join(f"{k} = {tables.plain(v)}" for k, v in tables.knobs(knobs).items()))
+        params = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
+        yield escape(in_a_line(tables.parse_knobs(params)))
         yield ranking(rows)
     failed = points[points["status"] != "ok"]
     if not failed.empty:

@@ -14,7 +14,7 @@ from gradest.quantities import interval, number
 from gradest.report.documents.document import Part, Table
 from gradest.report.figures import canvas, style
 from gradest.report.frames import tables
-from gradest.report.frames.curves import final, over_seeds
+from gradest.report.frames.curves import average_over_seeds, rank_final
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.studies.concrete import log_convex_limit
 from gradest.report.studies.study import Illustration, Pieces, Study
@@ -82,7 +82,7 @@ def select_trainings(points: pd.DataFrame) -> pd.DataFrame:
     density of a Concrete variable is log-convex.
     """
     points = points[points["status"] == "ok"]
-    knobs = [tables.knobs(text) for text in points["estimator_params"]]
+    knobs = [tables.parse_knobs(text) for text in points["estimator_params"]]
     others = [{k: v for k, v in each.items() if k != _KNOB} for each in knobs]
     named = zip(points["estimator"].astype(str), points["settings"], strict=True)
     shown = [
@@ -106,7 +106,7 @@ def _last_step(points: pd.DataFrame) -> pd.DataFrame:
     keys = points.drop_duplicates("label").set_index("label")
     parts = []
     for split, metric in _METRICS:
-        seen = over_seeds(points, split, metric)
+        seen = average_over_seeds(points, split, metric)
         last = seen[seen["step"].eq(seen.groupby(["task_label", "label"])["step"].transform("max"))]
         parts.append(
             last.assign(
@@ -127,7 +127,7 @@ def _best_temperatures(points: pd.DataFrame) -> Iterator[_Best]:
 
 def _best(rows: pd.DataFrame) -> _Best | None:
     temperatures = rows.drop_duplicates("label").set_index("label")[_KNOB]
-    for task, ranked in final(rows):
+    for task, ranked in rank_final(rows):
         if ranked.empty or pd.isna(ranked["value_bound"].iloc[0]):
             return None
         first, ties = ranked.iloc[0], ranked[ranked["rank"] == 1]["label"].iloc[1:]
@@ -143,7 +143,7 @@ def _best(rows: pd.DataFrame) -> _Best | None:
 
 
 def _limit(params: Any) -> float:
-    categories = _number(tables.knobs(params).get(_CATEGORIES))
+    categories = _number(tables.parse_knobs(params).get(_CATEGORIES))
     return log_convex_limit(int(categories)) if categories > 1 else math.nan
 
 

@@ -198,7 +198,8 @@ def _share(part: float, total: float) -> str:
 def _settings_section(family: Family, section: Section) -> Iterator[Part]:
     """The settings of a family, and a table for each parameter with a row for each estimator."""
     values = "; ".join(
-        f"{level} = {', '.join(map(tables.plain, each))}" for level, each in family.values.items()
+        f"{level} = {', '.join(map(tables.plain_text, each))}"
+        for level, each in family.values.items()
     )
     yield f"## {escape(section.label)}"
     yield f"One section for all {family.settings} settings of the nested levels: {escape(values)}."
