@@ -113,17 +113,17 @@ def landscape_binary(frame: pd.DataFrame) -> Figure | None:
     drawn, symbol = _select(frame, 2)
     if not drawn:
         return None
-    styles = style.assign_lines_of(frame["estimator"].astype(str))
-    lines_of = _lines_of(drawn, styles)
+    styles = style.assign_styles(frame["estimator"].astype(str))
+    templates = _templates(drawn, styles)
     title = f"Bias and variance of one estimate of the gradient in {symbol}: lower is better"
-    figure, grid = canvas.panels(len(drawn), 2, (5.0, 4.4), title, _line_keys(), lines_of)
+    figure, grid = canvas.panels(len(drawn), 2, (5.0, 4.4), title, _line_keys(), templates)
     parts = []
     titles = style.titles((sweep.label for sweep in drawn), 60)
     for axes, name, sweep in zip(grid, titles, drawn, strict=True):
         axes[0].set_title(name)
         rows = sweep.rows.assign(theta=[point[1] for point in sweep.rows["point"]])
         for ax, column in zip(axes, _QUANTITIES, strict=True):
-            if curves := _panel(ax, rows, column, lines_of):
+            if curves := _panel(ax, rows, column, templates):
                 parts.append((ax, column, curves))
     canvas.lay_out(figure)
     for ax, column, curves in parts:
@@ -211,19 +211,19 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(limit=limit, bias=rows["bias"].mask(limit, rows["bias_high"]))
 
 
-def _lines_of(drawn: Iterable[Sweep], styles: Mapping[str, Style]) -> dict[str, Line2D]:
+def _templates(drawn: Iterable[Sweep], styles: Mapping[str, Style]) -> dict[str, Line2D]:
     """A line for each name: the colour and marker of its estimator, dashed for further knobs."""
     rows = pd.concat([sweep.rows for sweep in drawn]).drop_duplicates("name")
-    lines_of = {}
+    templates = {}
     for estimator, names in rows.groupby("estimator")["name"]:
         for name, dashes in zip(names, itertools.cycle(_DASHES), strict=False):
-            lines_of[name] = styles[str(estimator)].key()
-            lines_of[name].set(linestyle=dashes, markersize=4)
-    return lines_of
+            templates[name] = styles[str(estimator)].key()
+            templates[name].set(linestyle=dashes, markersize=4)
+    return templates
 
 
 def _panel(
-    ax: Axes, rows: pd.DataFrame, column: str, lines_of: Mapping[str, Line2D]
+    ax: Axes, rows: pd.DataFrame, column: str, templates: Mapping[str, Line2D]
 ) -> list[pd.DataFrame]:
     """Draws the curves of a column and returns them, but names below those that are only zero."""
     norm = rows.groupby("theta")["gradient_norm"].first() ** _POWER[column]
@@ -232,7 +232,7 @@ def _panel(
     curves, below = [], ["θ, the probability of the second category"]
     zero = rows[column].eq(0).groupby(rows["name"]).transform("all")
     for name, curve in rows[~zero].sort_values("theta").groupby("name"):
-        _draw(ax, curve, column, lines_of[str(name)])
+        _draw(ax, curve, column, templates[str(name)])
         curves.append(curve)
     if zero.any():
         names = ", ".join(map(style.text, sorted(set(rows.loc[zero, "short"]))))
@@ -242,15 +242,15 @@ def _panel(
     return curves
 
 
-def _draw(ax: Axes, curve: pd.DataFrame, column: str, style: Line2D) -> None:
+def _draw(ax: Axes, curve: pd.DataFrame, column: str, template: Line2D) -> None:
     """A curve in the band of its intervals, which alone is left where it is an upper limit."""
     ends = curve[f"{column}_low"], curve[f"{column}_high"]
-    ax.fill_between(curve["theta"], *ends, color=style.get_color(), alpha=0.15, linewidth=0)
+    ax.fill_between(curve["theta"], *ends, color=template.get_color(), alpha=0.15, linewidth=0)
     value = curve[column].mask(curve["limit"] & (column == "bias"))
     places = np.arange(len(curve))
     marked = places[(places % _MARKED == 0) | curve[column].eq(0).to_numpy()]
     line = Line2D(curve["theta"], value)
-    line.update_from(style)
+    line.update_from(template)
     line.set(linewidth=1.2, markevery=marked.tolist())
     ax.add_line(line)
 
