@@ -42,7 +42,7 @@ class Reference:
 
     @property
     def key(self) -> str:
-        """For BibTeX, of first author, year and title: `maddison2017concrete`."""
+        """The key in BibTeX, of first author, year and title: `maddison2017concrete`."""
         words = [word for word in map(_plain, self.title.split()) if word]
         word = next((word for word in words if word not in _MINOR), "")
         return f"{_plain(self.authors[0])}{self.year}{word}"
@@ -71,7 +71,7 @@ class Reference:
 
 
 def headline(plugin: type) -> str:
-    """The first line, without its full stop."""
+    """The first line of a plugin's docstring, without its full stop."""
     return _docstring(plugin).partition("\n")[0].rstrip(".")
 
 
@@ -82,7 +82,7 @@ def citation(plugin: type) -> str:
 
 
 def body(plugin: type) -> str:
-    """All of it but the source."""
+    """The docstring without its citation."""
     text, source = _docstring(plugin), citation(plugin)
     return text.rpartition("\n\n")[0] if source else text
 
@@ -93,7 +93,7 @@ def parse(citation: str) -> list[Reference]:
 
 
 def markdown(citation: str, short: bool = False) -> str:
-    """Escaped, with links to arXiv; `short` gives authors and year alone."""
+    """A citation in Markdown, with links to arXiv; `short` gives authors and year alone."""
     records = _lenient(citation)
     if isinstance(records, str):
         return escape(records)
@@ -173,6 +173,6 @@ def _unused(key: str, taken: Mapping[str, object]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Its letters and digits, lower-case ASCII."""
+    """The letters and digits of a text, as lower-case ASCII."""
     decomposed = unicodedata.normalize("NFKD", text.lower())
     return re.sub(r"[^a-z0-9]", "", decomposed)

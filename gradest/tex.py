@@ -91,7 +91,7 @@ def _accented(sign: str) -> str:
 
 
 def _compatible(sign: str) -> str:
-    """What stands for a variant: of ligatures, superscripts, fractions, letters with marks."""
+    """The plain characters for a ligature, superscript, fraction or letter with marks."""
     plain = unicodedata.normalize("NFKD", sign).replace("−", "-")
     if plain == sign:
         return ""

@@ -1,4 +1,4 @@
-"""Writes the report of a run: tables, figures and one document in several forms."""
+"""Writes the report of a run: tables, figures and one document in several formats."""
 
 import re
 import warnings
@@ -117,7 +117,7 @@ def _draw(run: LoadedRun, illustration: Illustration, out: Path) -> bool:
 
 
 def _alerts(run: LoadedRun) -> Iterator[Part]:
-    """What is missing from the report, a line each: it comes before all else."""
+    """Alerts on everything that is missing from the report, which come before all else."""
     if damage := run.facts.get("damage"):
         more = f" and {len(damage) - 1:,} more" if len(damage) > 1 else ""
         yield Alert(
@@ -165,7 +165,7 @@ def _pictures(drawn: list[Illustration]) -> Iterator[Part]:
 
 
 def _citations(run: LoadedRun) -> dict[str, str]:
-    """estimator -> its citation, of those with numbers; runs of earlier versions have none."""
+    """The citation of each estimator with numbers; runs of earlier versions have none."""
     cited: Any = run.facts.get("references")
     cited = cited if isinstance(cited, Mapping) else {}
     frames = (run.frame, run.points)

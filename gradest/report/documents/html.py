@@ -62,7 +62,7 @@ class _Entry:
 
 @dataclass
 class _Writer:
-    """Parts to HTML, with an anchor for every heading on the way."""
+    """Renders parts as HTML, and collects an anchor for every heading."""
 
     pictures: Mapping[str, Path]
     contents: list[_Entry] = field(default_factory=list)
@@ -100,7 +100,7 @@ class _Writer:
         return Markup(_markdown().renderer.render(tokens, _markdown().options, {}))
 
     def anchor(self, heading: str) -> str:
-        """That of the heading, unlike those before it."""
+        """The anchor of a heading, different from those before it."""
         plain = anchored(heading)
         tries = (plain, *(f"{plain}-{n}" for n in range(1, len(self.taken) + 1)))
         anchor = next(each for each in tries if each not in self.taken)
@@ -109,7 +109,7 @@ class _Writer:
 
 
 def anchored(heading: str) -> str:
-    """A heading's anchor, as forges make it: links within a document hold in both its forms."""
+    """The anchor of a heading, as GitHub makes it, so that links work in Markdown and in HTML."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -119,7 +119,7 @@ def _markdown() -> MarkdownIt:
 
 
 def _without_files(tokens: Sequence[Token]) -> None:
-    """Links to files of the run become their names: the page may have been sent alone."""
+    """Replace links to files of the run by their names: the page may have been sent alone."""
     inside = False
     for token in tokens:
         href = str(token.attrGet("href") or "")
@@ -146,6 +146,6 @@ def _embedded(path: Path) -> str:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """In pixels: a page that knows does not move when the image is decoded."""
+    """Width and height in pixels, so that the page does not move when the image is decoded."""
     with Image.open(path) as image:
         return image.size

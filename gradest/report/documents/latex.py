@@ -1,4 +1,4 @@
-"""Tables of a document as LaTeX: a table environment a file, for papers."""
+"""Tables of a document as LaTeX, for papers: one table environment per file."""
 
 import math
 import re
@@ -96,7 +96,7 @@ def number(quantity: Quantity) -> tuple[str, str]:
 
 
 def _distances(parts: Parts) -> str:
-    """Small, as ± where the distances differ by a rounding of the ends at most, then the larger."""
+    """The distances to the ends, in small type; as ± where they are equal up to rounding."""
     value, low, high = (Decimal(parts.mantissa(x)) for x in (parts.value, parts.low, parts.high))
     above, below = high - value, value - low
     if abs(above - below) > Decimal((0, (1,), above.as_tuple().exponent)):
@@ -109,12 +109,12 @@ def _math(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Escaped, with the signs that belong to a word on its line."""
+    """Escaped text, in which a sign stays on the line of its word."""
     return tex.escape(text).replace(r" \%", r"\,\%").replace("log \\ens", "log~\\ens")
 
 
 def _cell(text: str) -> tuple[str, str]:
-    """In TeX: the part that is aligned, and the part that follows it."""
+    """A cell in TeX: the part that is aligned, and the part that follows it."""
     if not isinstance(text, Quantity):
         name, bracket, knobs = text.partition(" (")
         escaped = tex.escape(name)

@@ -42,7 +42,7 @@ def _text(paragraph: str) -> str:
 
 
 def _inside(text: str) -> str:
-    """Escaped, with the spaces at its ends, where it goes on with something else."""
+    """Escaped text with the spaces at its ends, which separate it from adjacent code."""
     line = re.sub(r"\s+", " ", text)
     before, after = " " * line.startswith(" "), " " * line.endswith(" ")
     return before + escape(line) + after if line.strip() else line

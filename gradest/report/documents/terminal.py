@@ -1,4 +1,4 @@
-"""Parts of a document as text: coloured and as wide as the screen on a terminal, plain elsewhere.
+"""Parts of a document as text: coloured and fitted to the screen on a terminal, plain elsewhere.
 
 Text is shown literally: plugins and paths can contain markup and control sequences.
 """
@@ -60,6 +60,6 @@ def _plain(part: str | Table) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line without control characters, which could move the cursor or reverse the reading."""
+    """One line without control characters, which could move the cursor or reverse the text."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

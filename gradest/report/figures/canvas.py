@@ -105,7 +105,7 @@ def logarithmic(
 
 
 def limits(points: pd.Series, ends: Sequence[pd.Series]) -> tuple[float, float]:
-    """Of the positive numbers: those of points within so many decades of the median, and ends."""
+    """The limits of positive points and of their ends, without absurdly large or small ones."""
     positive = points.astype(float)
     positive = positive[np.isfinite(positive) & positive.gt(0)]
     if positive.empty:
@@ -166,7 +166,7 @@ def points(
     by: str | None = None,
     fill: str | None = None,
 ) -> None:
-    """A point a row at columns x and y, with bars to x_low, x_high, y_low and y_high.
+    """One point per row at columns x and y, with bars to x_low, x_high, y_low and y_high.
 
     Joined in the order of the column `by`; hollow by the column `fill`, from 0 (filled, also
     without that column) to 1; with an arrow where y is `bias` or `part` and the row is a `limit`.
@@ -190,7 +190,7 @@ def points(
 
 
 def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, list[int]]:
-    """Points that are off the axes, moved to the frame, and the arrowheads that say so."""
+    """The rows with points outside the axes moved to the frame, and an arrowhead for each."""
     everything = -np.inf, np.inf  # on an axis whose limits are not set yet
     left, right = everything if ax.get_autoscalex_on() else ax.get_xlim()
     bottom, top = everything if ax.get_autoscaley_on() else ax.get_ylim()
@@ -232,7 +232,7 @@ def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
 
 
 def lay_out(figure: Figure) -> None:
-    """Find the places of the panels for good, so that labels can be fitted into them."""
+    """Fix the places of the panels, so that labels can be fitted into them."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 

@@ -1,4 +1,4 @@
-"""Figures of measurements: a panel a task, and curves over temperatures and sizes."""
+"""Figures of measurements: one panel per task, and curves over temperatures and sizes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
 
 @style.theme()
 def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
-    """Variance against evaluations of f, one panel per task, with lines of equal work."""
+    """Variance against evaluations of f, one panel per task, with lines of equal cost × variance."""
     rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["variance"].notna()]
     title = f"Variance and work of one estimate of the gradient in {symbol}: lower left is better"
@@ -214,7 +214,7 @@ def _equal_work(ax: Axes, work: pd.Series) -> None:
 
 
 def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
-    """A point a row; those of an estimator that differ in one numeric knob are joined."""
+    """One point per row; those of an estimator that differ in one numeric knob are joined."""
     for (name, *_), part in rows.groupby(["estimator", "seed", "dtype"], dropna=False):
         knob = pd.to_numeric(part["tag"], errors="coerce")
         path = knob.notna().all() and knob.is_unique and part[x].nunique() > 1

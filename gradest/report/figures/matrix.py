@@ -29,7 +29,7 @@ _SCALES = {_BIAS: "%", _WORK: "relative to the lowest of the task"}
 
 @style.theme()
 def matrix(frame: pd.DataFrame) -> Figure | None:
-    """Relative bias, and variance × evaluations: a line an estimator, a column a task.
+    """Relative bias, and variance × evaluations: a row per estimator, a column per task.
 
     None unless there are two of both.  Estimators not found biased on any task come first, sorted
     by their mean rank of variance × evaluations; then the others, by their mean rank of bias.

@@ -136,7 +136,7 @@ def slices(rows: pd.DataFrame) -> Iterator[Slice]:
 
 
 def budgets(rows: pd.DataFrame) -> pd.DataFrame:
-    """The mse that each row of a section reaches as the budget grows: a row each budget.
+    """The mse of each row of a section at increasing budgets: one row per budget.
 
     Budgets begin at one estimate and end at ten times the last change of the best row, or at a
     hundred times the cost of the most expensive estimate.  Adds `curve`, `budget`, the ends of the

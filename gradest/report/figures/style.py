@@ -92,7 +92,7 @@ def _slot(name: str, slots: int) -> int:
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """The same settings for everything that is drawn inside; the user's are left as they are."""
+    """The same settings for everything that is drawn inside; the user's settings are restored."""
     with rc_context({**sns.axes_style("whitegrid"), **_RC}):
         yield
 
@@ -141,7 +141,7 @@ def text(words: object, most: int = 40) -> str:
 
 
 def titles(names: Iterable[object], most: int = 40) -> list[str]:
-    """Each as `text`, but different wherever the names are.
+    """The `text` of each name; different names have different titles.
 
     Where cutting would make them equal, the common part is shortened instead of the differences.
     """

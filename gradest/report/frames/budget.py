@@ -25,12 +25,12 @@ COLUMNS = (
 
 
 def passes(rows: pd.DataFrame) -> pd.Series:
-    """Through f, forward and backward, for one estimate."""
+    """The passes through f, forward and backward, of one estimate."""
     return rows["evaluations"] + rows["gradient_evaluations"].fillna(0)
 
 
 def mean_of(rows: pd.DataFrame, estimates: pd.Series) -> pd.DataFrame:
-    """mse, mse_low and mse_high of the mean of so many estimates, for each of annotated rows.
+    """The columns mse, mse_low and mse_high of the mean of so many estimates, for annotated rows.
 
     The mse of an estimator called unbiased leaves its bias out, which is noise; the interval
     includes the bias that it may have.

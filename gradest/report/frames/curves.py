@@ -15,7 +15,7 @@ _WITHIN = ["task_label", "label", "learning_rate"]
 
 
 def annotate_points(frame: pd.DataFrame) -> pd.DataFrame:
-    """The points with labels, and of each estimator on each task the best learning rate alone.
+    """The points with labels, at the best learning rate of each estimator on each task.
 
     Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
     training that diverged to NaN, or that failed, is the worst.  Trainings without numbers stay,
@@ -60,7 +60,7 @@ def average_over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.Data
 
 
 def rank_final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each task its estimators by the test bound, best first, with ranks that ties share."""
+    """The estimators of each task by the test bound, best first, with ranks that ties share."""
     for task, rows in points.groupby("task_label", sort=False):
         curves = {metric: average_over_seeds(rows, "test", metric) for metric in _FINAL}
         table = curves["negative_bound"].merge(

@@ -1,4 +1,4 @@
-"""Loads the folder of a run: its tables, labelled alike, and what follows from them."""
+"""Loads the folder of a run: its tables with labels, and the sweeps, families and rankings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -169,7 +169,7 @@ def _grouped(frame: pd.DataFrame, groups: Sequence[Sweep | Family]) -> pd.DataFr
 
 
 def _load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """No rows where there is no file: runs of earlier versions have none."""
+    """The rows of a table; none where there is no file, as in runs of earlier versions."""
     if not path.exists():
         return pd.DataFrame(columns=list(columns))
     return _checked(pd.read_parquet(path), columns, path.stem)

@@ -58,7 +58,7 @@ STUDY = Study(
 
 @style.theme()
 def adaptation(rows: pd.DataFrame, estimators: Iterable[str]) -> Figure | None:
-    """Variance in log α against adaptation steps, one panel a task; None without rows.
+    """Variance in log α against adaptation steps, one panel per task; None without rows.
 
     `rows` are labelled, and `estimators` are all those of the run, so that figures agree.
     """

@@ -106,7 +106,7 @@ def simplex(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = FEW)
 
 @style.theme()
 def simplex_panels(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = MANY) -> Figure:
-    """The same densities over many temperatures, three in a line.
+    """The same densities at many temperatures, three in a row.
 
     Raises UsageError unless there are three positive α and positive temperatures.
     """
@@ -147,7 +147,7 @@ def log_convex_limit(categories: int) -> float:
 
 
 def density(alpha: Sequence[float], temperature: float, points: np.ndarray) -> np.ndarray:
-    """In multiples of the uniform density, at points inside the simplex: [..., 3] -> [...]."""
+    """The density relative to the uniform one, at points inside the simplex: [..., 3] -> [...]."""
     logits = torch.tensor(alpha, dtype=torch.float64).log()
     log_p = concrete_log_prob(torch.from_numpy(points).log(), logits, temperature)
     return (log_p.exp() / 2).numpy()
@@ -209,7 +209,7 @@ def _frame(ax: Axes, alpha: Sequence[float]) -> None:
 
 
 def _shares(ax: Axes, alpha: Sequence[float], out: float) -> None:
-    """The probabilities, so far out from the centre to the vertices."""
+    """Writes the probabilities, `out` of the way from the centre to the vertices."""
     for corner, a in zip(_CORNERS, alpha, strict=True):
         at = (1 - out) * _CORNERS.mean(0) + out * corner
         note = ax.text(*at, _share(a, sum(alpha)), ha="center", va="center", fontsize=8, zorder=4)

@@ -225,7 +225,7 @@ def _templates(drawn: Iterable[Sweep], styles: Mapping[str, Style]) -> dict[str,
 def _panel(
     ax: Axes, rows: pd.DataFrame, column: str, templates: Mapping[str, Line2D]
 ) -> list[pd.DataFrame]:
-    """Draws the curves of a column and returns them, but names below those that are only zero."""
+    """Draw and return the curves of a column; those that are zero throughout are named below."""
     norm = rows.groupby("theta")["gradient_norm"].first() ** _POWER[column]
     canvas.logarithmic(ax, "y", rows[column], [rows[f"{column}_high"], norm])
     ax.plot(norm.index, norm, zorder=1, **_NORM)
@@ -243,7 +243,7 @@ def _panel(
 
 
 def _draw(ax: Axes, curve: pd.DataFrame, column: str, template: Line2D) -> None:
-    """A curve in the band of its intervals, which alone is left where it is an upper limit."""
+    """A curve in the band of its intervals; an upper limit has the band alone."""
     ends = curve[f"{column}_low"], curve[f"{column}_high"]
     ax.fill_between(curve["theta"], *ends, color=template.get_color(), alpha=0.15, linewidth=0)
     value = curve[column].mask(curve["limit"] & (column == "bias"))
@@ -264,12 +264,12 @@ def _line_keys() -> dict[str, Artist]:
 
 
 def _lines(settings: list[pd.DataFrame]) -> int:
-    """Of triangles, for so many settings and, in the first place, ‖g‖."""
+    """The number of rows of triangles, for the settings and, in the first place, ‖g‖."""
     return math.ceil((1 + len(settings)) / _ABREAST)
 
 
 def _ordered(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each setting: by their bias, and by their variance those without one."""
+    """The rows of each setting, sorted by their bias, then by their variance."""
     settings = [part for _, part in rows.groupby("name")]
     biases = [part["bias"].mask(part["limit"], 0.0).median() for part in settings]
     keys = [(b, part["variance"].median()) for b, part in zip(biases, settings, strict=True)]
@@ -277,7 +277,7 @@ def _ordered(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _scale(drawn: Iterable[Sweep], column: str) -> LogNorm:
-    """One for a quantity in all triangles; that of the bias holds ‖g‖ too."""
+    """The scale of a quantity in all triangles; that of the bias includes ‖g‖."""
     columns = [column, "gradient_norm"] if column == "bias" else [column]
     values = np.concatenate([sweep.rows[columns].to_numpy().ravel() for sweep in drawn])
     low, high = canvas.limits(pd.Series(values), [])

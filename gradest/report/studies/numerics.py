@@ -47,7 +47,7 @@ def ranked_dtypes(rows: pd.DataFrame) -> list[str]:
 
 
 def section(frame: pd.DataFrame) -> Iterator[Part]:
-    """A table, a row for every estimator on every task and a column for every dtype.
+    """A table with a row for every estimator on every task and a column for every dtype.
 
     `frame` holds annotated rows; those of many settings that share a section share a task_label.
     """

@@ -1,4 +1,4 @@
-"""Rankings: estimators on each task by bias, variance and cost, and the budgets they deserve."""
+"""Rankings: estimators on each task by bias, variance and cost, and by mse at a fixed budget."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial

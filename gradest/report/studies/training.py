@@ -161,7 +161,7 @@ def training_gradient(points: pd.DataFrame) -> Figure | None:
 
 @style.theme()
 def pictures(images: Mapping[tuple[str, str], Mapping[str, np.ndarray]]) -> Figure | None:
-    """For each task and estimator: data, their reconstructions, samples of the prior."""
+    """Data, reconstructions and generated samples, for each task and estimator."""
     if not images:
         return None
     rows = list(images.items())
@@ -190,7 +190,7 @@ def _panels(
     title: str,
     keys: Mapping[str, Artist] | None = None,
 ) -> Figure | None:
-    """For each set of curves a panel for every task that has any; None without numbers."""
+    """A panel for each set of curves and every task that has any; None without numbers."""
     drawn = [
         (draw, task, rows)
         for curves, draw in lines
@@ -333,7 +333,7 @@ def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[Part]
 
 
 def ranking(rows: pd.DataFrame) -> Table:
-    """Ranked trainings of one task, as `gradest.report.frames.curves.final` has them."""
+    """Ranked trainings of one task, as `gradest.report.frames.curves.rank_final` has them."""
     return Table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=2)
 
 

@@ -102,7 +102,7 @@ def select_trainings(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _last_step(points: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds at the last step: a row a task, curve, temperature and metric."""
+    """Means over seeds at the last step, for each task, curve, temperature and metric."""
     keys = points.drop_duplicates("label").set_index("label")
     parts = []
     for split, metric in _METRICS:
@@ -119,7 +119,7 @@ def _last_step(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best_temperatures(points: pd.DataFrame) -> Iterator[_Best]:
-    """For each task and curve of the selected points; the best curve of a task comes first."""
+    """The best temperature of each task and curve; the best curve of a task comes first."""
     for _, section in points.groupby("task_label", sort=False):
         curves = [_best(rows) for _, rows in section.groupby(["estimator", "rest"], sort=False)]
         yield from sorted((each for each in curves if each), key=lambda each: each.value)
