@@ -4,9 +4,9 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-from gradest import formula, references
+from gradest import citations, formula
+from gradest.citations import citation, headline
 from gradest.contracts import Estimator, built_in
-from gradest.docstrings import citation, headline
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.markdown import escape, table
@@ -50,7 +50,7 @@ def markdown(registry: Registry) -> str:
 def bibtex(registry: Registry) -> str:
     """The references of the estimators as BibTeX."""
     cited = {cls.name: _citation(cls) for cls in _sorted(registry.estimators)}
-    return references.bibtex({name: text for name, text in cited.items() if text})
+    return citations.bibtex({name: text for name, text in cited.items() if text})
 
 
 def _sorted(members: dict[str, type]) -> list[type]:
@@ -96,7 +96,7 @@ def _row(cls: type[Estimator]) -> list[str]:
         escape(_needs(cls)),
         "yes" if cls.categories == 2 else escape(_only(cls)),
         escape(_evaluations(cls)),
-        references.markdown(_citation(cls), short=True),
+        citations.markdown(_citation(cls), short=True),
     ]
 
 
@@ -130,7 +130,7 @@ def _citation(cls: type) -> str:
     text = citation(cls)
     if text and built_in(cls) and issubclass(cls, Estimator):
         try:
-            references.parse(text)
+            citations.parse(text)
         except PluginError as error:
             raise PluginError(f"{cls.name}: {error}") from None
     return text

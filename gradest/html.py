@@ -23,7 +23,7 @@ def table(
 
 
 def _line(tag: str, texts: Sequence[str], left: int) -> str:
-    # Inline, since what a notebook brings for tables wins over the attribute `align`.
+    # Inline, since the style sheet of a notebook overrides the attribute `align`.
     sides = ["left"] * left + ["right"] * (len(texts) - left)
     cells = (
         f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'

@@ -1,4 +1,4 @@
-"""Text for Markdown: what plugins say is escaped."""
+"""Text for Markdown: texts of plugins are escaped."""
 
 import re
 from collections.abc import Sequence

@@ -1,28 +1,77 @@
-"""Numbers as text: as precise as their intervals, and sorted by what they are."""
+"""Numbers as text: as precise as their intervals, and sorted by their value."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 _MISSING = "n/a"
 _LEAST = 5e-324  # above zero, a part of which is rounded to zero
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+@dataclass(frozen=True)
+class Parts:
+    """A number, and how it is written.
+
+    `low` and `high` are the ends of its interval and `error` is its standard error, where they are
+    shown.  Each is written with so many `decimals` after a power of ten with this `exponent` is
+    taken out; no decimals say that the number is missing or infinite.
+    """
+
+    value: float
+    decimals: int | None = None
+    exponent: int = 0
+    low: float = math.nan
+    high: float = math.nan
+    error: float = math.nan
+    grouped: bool = False  # digits in groups of three, as in `20,000`
+    before: str = ""  # text around the number
+    after: str = ""
+
+    def mantissa(self, x: float) -> str:
+        """`x`, one of the numbers of this quantity, without its power of ten."""
+        if self.decimals is None:
+            raise ValueError(f"{x} has no digits")
+        return f"{int(x):,}" if self.grouped else _fixed(x, self.decimals, self.exponent)
+
+
 class Quantity(str):
-    """The text of a number, and the number that it is sorted by; NaN where there is none."""
+    """The plain text of a number, with the parts that other formats render.
 
+    `order` is the number that it is sorted by, NaN where there is none; a format that can show
+    text in bold does so where it is `strong`.
+    """
+
+    parts: Parts
     order: float
+    strong: bool
 
-    def __new__(cls, text: str, order: float) -> "Quantity":
-        found = super().__new__(cls, text)
-        found.order = float(order)
-        return found
+    def __new__(
+        cls, text: str, parts: Parts, order: float | None = None, strong: bool = False
+    ) -> "Quantity":
+        quantity = super().__new__(cls, text)
+        quantity.parts, quantity.strong = parts, strong
+        quantity.order = float(parts.value if order is None else order)
+        return quantity
+
+    def surrounded(self, before: str = "", after: str = "") -> "Quantity":
+        """The same number with text around it."""
+        parts = replace(
+            self.parts, before=f"{before}{self.parts.before}", after=f"{self.parts.after}{after}"
+        )
+        return Quantity(f"{before}{self}{after}", parts, self.order, self.strong)
+
+    def sorted_by(self, order: float) -> "Quantity":
+        return Quantity(str(self), self.parts, order, self.strong)
+
+    def in_bold(self) -> "Quantity":
+        return Quantity(str(self), self.parts, self.order, True)
 
 
 def interval(value: float, low: float, high: float, ends: bool = True) -> Quantity:
     """`0.324 [0.314, 0.334]`: to two significant digits of the interval's width.
 
-    Without `ends` the value alone, as precise as it would be beside them.
+    Without `ends` the value alone, as precise as it would be with them.
     Three significant digits and no brackets where there is no interval or no uncertainty.
     """
     if not math.isfinite(value):
@@ -32,7 +81,10 @@ def interval(value: float, low: float, high: float, ends: bool = True) -> Quanti
         return number(value)
     decimals, exponent = _precision((value, low, high), width)
     a, b, c = (_fixed(x, decimals, exponent) for x in (value, low, high))
-    return Quantity(f"{a}{f' [{b}, {c}]' if ends else ''}{_power(exponent)}", value)
+    if not ends:
+        return Quantity(f"{a}{_power(exponent)}", Parts(value, decimals, exponent))
+    text = f"{a} [{b}, {c}]{_power(exponent)}"
+    return Quantity(text, Parts(value, decimals, exponent, low, high))
 
 
 def between(low: float, high: float) -> Quantity:
@@ -41,7 +93,8 @@ def between(low: float, high: float) -> Quantity:
         return number(high)
     decimals, exponent = _precision((low, high), high - low)
     a, b = (_fixed(x, decimals, exponent) for x in (low, high))
-    return Quantity(f"({a}–{b}){_power(exponent)}" if exponent else f"{a}–{b}", low)
+    text = f"({a}–{b}){_power(exponent)}" if exponent else f"{a}–{b}"
+    return Quantity(text, Parts(low, decimals, exponent, low, high))
 
 
 def plus_minus(value: float, error: float) -> Quantity:
@@ -50,30 +103,32 @@ def plus_minus(value: float, error: float) -> Quantity:
         return number(value)
     decimals, exponent = _precision((value, error), error)
     text = f"{_fixed(value, decimals, exponent)} ± {_fixed(error, decimals, exponent)}"
-    return Quantity(f"({text}){_power(exponent)}" if exponent else text, value)
+    text = f"({text}){_power(exponent)}" if exponent else text
+    return Quantity(text, Parts(value, decimals, exponent, error=error))
 
 
 def number(value: float) -> Quantity:
-    """Three significant digits; n/a for what is missing."""
+    """Three significant digits; n/a for a missing number."""
     if math.isnan(value):
-        return Quantity(_MISSING, value)
+        return Quantity(_MISSING, Parts(value))
     if math.isinf(value):
-        return Quantity("∞" if value > 0 else "-∞", value)
+        return Quantity("∞" if value > 0 else "-∞", Parts(value))
     if value == 0:
-        return Quantity("0", value)
+        return Quantity("0", Parts(value, 0))
     decimals, exponent = _precision((value,), abs(value) / 10)
-    return Quantity(_fixed(value, decimals, exponent) + _power(exponent), value)
+    text = _fixed(value, decimals, exponent) + _power(exponent)
+    return Quantity(text, Parts(value, decimals, exponent))
 
 
 def count(value: float) -> Quantity:
-    """`20,000`; what is no whole number keeps its three digits."""
+    """`20,000`; a number that is not whole keeps three digits."""
     whole = math.isfinite(value) and value == int(value)
-    return Quantity(f"{int(value):,}", value) if whole else number(value)
+    return Quantity(f"{int(value):,}", Parts(value, 0, grouped=True)) if whole else number(value)
 
 
 def share(value: float) -> Quantity:
     """`12 %`; three significant digits."""
-    return Quantity(f"{number(100 * value)} %", value)
+    return number(100 * value).surrounded(after=" %")
 
 
 def _precision(values: Sequence[float], width: float) -> tuple[int, int]:
@@ -85,7 +140,7 @@ def _precision(values: Sequence[float], width: float) -> tuple[int, int]:
 
 
 def _fixed(value: float, decimals: int, exponent: int) -> str:
-    # In two steps: the power of the very smallest numbers is no number any more.
+    # In two steps: the power of the very smallest numbers underflows to zero.
     scaled = value / 10.0 ** (exponent // 2) / 10.0 ** (exponent - exponent // 2)
     return f"{round(scaled, decimals) + 0.0:.{decimals}f}"
 

@@ -1,14 +1,12 @@
 # ruff: noqa: RUF001  (tables of letters that look like others)
-"""Text for LaTeX and BibTeX: what plugins say is escaped, numbers become mathematics.
+"""Text for LaTeX and BibTeX: texts of plugins are escaped.
 
 Everything compiles under plain pdflatex without packages.  pylatexenc's encoder was weighed: its
 commands for many letters need packages and encodings that a paper may not load.
 """
 
 import itertools
-import re
 import unicodedata
-from decimal import Decimal
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -41,7 +39,7 @@ _LETTERS = {
     # Capitals that look like Latin ones have no command of their own.
     **_pairs("Α A Β B Ε E Ζ Z Η H Ι I Κ K Μ M Ν N Ο O Ρ P Τ T Χ X ο o"),
 }
-_SYMBOLS = {
+SYMBOLS = {
     **_pairs(r"× \times − - ± \pm ∞ \infty ‖ \| · \cdot ≤ \le ≥ \ge ≠ \ne ≈ \approx ∼ \sim"),
     **_pairs(r"∝ \propto → \to ← \leftarrow ↦ \mapsto ∂ \partial ∇ \nabla ∑ \sum ∏ \prod ∫ \int"),
     **_pairs(r"√ \surd ∈ \in ℓ \ell • \bullet ∘ \circ ⊙ \odot ⊗ \otimes ⊕ \oplus ¬ \neg ≡ \equiv"),
@@ -57,9 +55,6 @@ _SYMBOLS = {
 }
 _MARKS = "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327"
 _ACCENTS = dict(zip(_MARKS, "`'^~=u.\"rHvc", strict=True))
-_NUMBER = re.compile(r"[-+<≈∞\d.,()±×⁻⁰¹²³⁴⁵⁶⁷⁸⁹ %]*\d[⁻⁰¹²³⁴⁵⁶⁷⁸⁹) %]*|-?∞")
-_INTERVAL = re.compile(r"(?P<value>\S+) \[(?P<low>\S+), (?P<high>\S+)\](?P<power>.*)")
-_SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def escape(text: object) -> str:
@@ -75,49 +70,14 @@ def escape(text: object) -> str:
     return "".join(f"{{}}{_sign(b)}" if (a, b) in joined else _sign(b) for a, b in pairs)
 
 
-def number(text: str) -> tuple[str, str]:
-    """The text of a number as mathematics: what aligns on the right, and what follows it.
-
-    `0.324 [0.314, 0.336]` becomes 0.324 with its distances to the ends, +0.012 and −0.010, or ±
-    where they are equal.  What is no number is escaped.
-    """
-    if found := _INTERVAL.fullmatch(text):
-        value, low, high = (Decimal(found[end]) for end in ("value", "low", "high"))
-        return _uncertain(found["value"], high - value, value - low, found["power"])
-    if not _NUMBER.fullmatch(text):
-        return escape(text), ""
-    value, rest = re.fullmatch(r"(.*?)( [±×%].*)?", text).groups()
-    return f"${_math(value)}$", f"${{}}{_math(rest)}$" if rest else ""
-
-
-def bold(number: str) -> str:
-    """A number in mathematics."""
-    return rf"$\mathbf{{{number.strip('$')}}}$"
-
-
-def _uncertain(value: str, above: Decimal, below: Decimal, power: str) -> tuple[str, str]:
-    """Small, as ± where the distances differ by a rounding of the ends at most, then the larger."""
-    if abs(above - below) > Decimal((0, (1,), above.as_tuple().exponent)):
-        return f"${_math(value)}$", f"${{}}^{{+{above:f}}}_{{-{below:f}}}{_math(power)}$"
-    rest = rf"{{\scriptstyle\,\pm\,{max(above, below):f}}}"
-    return f"${_math(value)}$", f"${rest}{_math(power)}$"
-
-
-def _math(text: str) -> str:
-    text = re.sub(r",(?=\d)", "{,}", text)  # of thousands
-    text = re.sub(r"[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda m: f"^{{{m[0].translate(_SUPERSCRIPTS)}}}", text)
-    text = text.replace(" %", r"\,\%")
-    return re.sub(" ?([±×≈∞]) ?", lambda m: rf"{_SYMBOLS[m[1]]} ", text).strip()
-
-
 def _sign(sign: str) -> str:
     """One character."""
-    if found := _SPECIAL.get(sign) or _LETTERS.get(sign):
-        return found
+    if command := _SPECIAL.get(sign) or _LETTERS.get(sign):
+        return command
     if " " <= sign <= "\u007e":
         return sign
-    if sign in _SYMBOLS:
-        return rf"\ensuremath{{{_SYMBOLS[sign]}}}"
+    if sign in SYMBOLS:
+        return rf"\ensuremath{{{SYMBOLS[sign]}}}"
     return _accented(sign) or _compatible(sign) or f"{{[}}U+{ord(sign):04X}{{]}}"
 
 
@@ -131,7 +91,7 @@ def _accented(sign: str) -> str:
 
 
 def _compatible(sign: str) -> str:
-    """What stands for a variant: of ligatures, superscripts, fractions, letters with marks."""
+    """The plain characters for a ligature, superscript, fraction or letter with marks."""
     plain = unicodedata.normalize("NFKD", sign).replace("−", "-")
     if plain == sign:
         return ""

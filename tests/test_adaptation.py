@@ -1,4 +1,4 @@
-"""What adapting buys, step by step."""
+"""The effect of adaptation, step by step."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a budget buys: crossovers of biased and unbiased methods, with intervals that cover."""
+"""MSE at a fixed budget: crossovers of biased and unbiased methods, with intervals that cover."""
 
 import math
 

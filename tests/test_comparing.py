@@ -14,8 +14,8 @@ from gradest.cli import main
 from gradest.files import write_json
 from gradest.registry import PluginBundle, Registry
 from gradest.report.regression import comparison as report
-from gradest.report.regression.differences import COLUMNS, UNTOLD, WORSE
-from gradest.report.regression.figure import NAMED, comparison
+from gradest.report.regression.differences import COLUMNS, UNDECIDED, WORSE
+from gradest.report.regression.figure import NAMED, draw_comparison
 from gradest.running.journal import append_record, read_records
 from gradest.running.provenance import describe_run
 from gradest.running.results import write_results
@@ -118,7 +118,7 @@ def test_a_comparison_leaves_its_files_and_the_runs_as_they_were(runs, compare):
     assert list(frame_of(folder).columns) == list(COLUMNS)
     assert len(pd.read_csv(folder / "differences.csv")) == len(frame_of(folder))
     text = (folder / "comparison.md").read_text()
-    assert "Nothing is told apart" in text and "## Cannot be told apart" in text
+    assert "No significant difference" in text and "## No significant difference" in text
     assert "| seeds" in text and "**1**" in text  # where the runs differ
     assert state() == before
 
@@ -127,7 +127,7 @@ def test_the_same_run_again_is_the_same(runs, compare):
     status, _, _, folder = compare(runs["base"], runs["again"])
     assert status == 0
     assert set(frame_of(folder)["judgement"]) == {"same"}
-    assert "## Cannot be told apart" not in (folder / "comparison.md").read_text()
+    assert "## No significant difference" not in (folder / "comparison.md").read_text()
 
 
 def test_a_regression_fails_and_its_reverse_does_not(runs, compare):
@@ -171,7 +171,7 @@ def test_a_cell_that_fails_is_a_regression_and_one_that_is_gone_is_not(runs, com
     for other, expected in ((broken, 1), (runs["fewer"], 0)):
         status, out, _, folder = compare(runs["base"], other)
         assert (status, "out of luck" in out) == (expected, bool(expected))
-        assert "## Not in both" in (folder / "comparison.md").read_text()
+        assert "## Missing cells" in (folder / "comparison.md").read_text()
 
 
 def rewrite(path, change):
@@ -247,7 +247,7 @@ def test_what_is_no_comparison_is_refused(runs, compare, tmp_path):
     assert main(["--list", "--fail-on-regression"]) == 2
 
 
-def lines(count, judgement=UNTOLD):
+def lines(count, judgement=UNDECIDED):
     """A frame of so many variances and biases, of which the last is the most telling."""
     rows = []
     for n in range(count):
@@ -271,7 +271,7 @@ def points(ax):
 
 @pytest.mark.parametrize("count", [1, NAMED, 100, 1000])
 def test_the_figure_names_those_with_the_strongest_evidence(count):
-    figure = comparison(lines(count))
+    figure = draw_comparison(lines(count))
     left, right = figure.axes
     named = [label.get_text() for label in left.get_yticklabels()]
     assert len(named) == min(count, NAMED)
@@ -286,7 +286,7 @@ def test_the_figure_bears_zeros_and_infinities():
     first, second = frame.index[frame["quantity"].eq("variance")][:2]
     frame.loc[first, ["change", "low", "high"]] = [np.inf, 0.0, np.inf]
     frame.loc[second, ["change", "low", "high"]] = [0.0, 0.0, np.inf]
-    figure = comparison(frame)
+    figure = draw_comparison(frame)
     low, high = figure.axes[0].get_xlim()
     drawn = [x for line in figure.axes[0].lines for x in line.get_xdata()]
     assert min(drawn) == pytest.approx(low) and max(drawn) == pytest.approx(high)
@@ -294,4 +294,4 @@ def test_the_figure_bears_zeros_and_infinities():
 
 
 def test_nothing_to_compare_has_no_figure():
-    assert comparison(pd.DataFrame(columns=list(COLUMNS))) is None
+    assert draw_comparison(pd.DataFrame(columns=list(COLUMNS))) is None

@@ -9,11 +9,10 @@ import pytest
 from scipy import stats
 
 from gradest.report.documents.document import markdown
-from gradest.report.figures.style import looks as looks_of
+from gradest.report.figures import style
 from gradest.report.frames import curves
-from gradest.report.studies import properties
-from gradest.report.studies import training as plots
-from gradest.report.studies import training_section as report
+from gradest.report.studies import concrete
+from gradest.report.studies import training as study
 from gradest.running.results import write_results
 from gradest.training.tables import COLUMNS, rows
 
@@ -49,7 +48,7 @@ def lost(estimator, status="failed", reason="OSError: no room", **own):
 
 def frame(*trainings):
     found = pd.DataFrame([row for each in trainings for row in each], columns=list(COLUMNS))
-    return curves.annotated(found)
+    return curves.annotate_points(found)
 
 
 def test_the_best_rate_is_that_of_the_validation_data_at_the_end():
@@ -90,22 +89,23 @@ def test_where_every_rate_is_lost_one_is_shown_and_nothing_fails():
         lost("arm", "skipped", "needs K = 2", rate=0.1),
     )
     assert points[points["label"] == "rloo"]["learning_rate"].nunique() == 1
-    text = markdown(list(report.section(points, {})))
+    text = markdown(list(study.section(points, {})))
     assert text.count("needs K = 2") == 2 and "learning rate 0.100" in text
-    assert plots.objectives(points) is None
+    assert study.training_objectives(points) is None
 
 
 def test_bands_are_t_intervals_over_seeds():
     ends = [30.0, 31.0, 33.5]
     points = frame(*(training("rloo", end, seed=n) for n, end in enumerate(ends)))
-    found = curves.over_seeds(points, "test", "negative_elbo").iloc[0]
+    found = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
     low, high = stats.t.interval(0.95, 2, np.mean(ends), stats.sem(ends))
     assert found["seeds"] == 3
     assert found[["value", "low", "high"]].tolist() == pytest.approx([np.mean(ends), low, high])
 
 
 def test_of_a_single_seed_the_interval_is_the_one_over_data():
-    found = curves.over_seeds(frame(training("rloo", 30.0)), "test", "negative_elbo").iloc[0]
+    points = frame(training("rloo", 30.0))
+    found = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
     assert found[["value", "low", "high"]].tolist() == [30.0, 29.9, 30.1] and found["seeds"] == 1
 
 
@@ -117,7 +117,7 @@ def test_ties_share_a_rank_and_the_diverged_come_last():
         training("arm", 30.05),
         training("concrete", 33.0),
     )
-    ((_, found),) = curves.final(points)
+    ((_, found),) = curves.rank_final(points)
     assert found["label"].tolist() == ["rloo", "arm", "concrete", "nvil", "reinforce"]
     assert found["rank"].iloc[:4].tolist() == [1, 1, 3, 4] and np.isnan(found["rank"].iloc[4])
 
@@ -130,9 +130,9 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ((_, found),) = curves.final(points)
-        text = markdown(list(report.section(points, {})))
-        for draw in (plots.objectives, plots.gap, plots.gradient):
+        ((_, found),) = curves.rank_final(points)
+        text = markdown(list(study.section(points, {})))
+        for draw in (study.training_objectives, study.training_gap, study.training_gradient):
             draw(points)
     assert found["label"].tolist() == ["rloo", "nvil"] and found["rank"].iloc[0] == 1
     assert "| 1 " in text
@@ -140,27 +140,28 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
 
 def test_only_diverged_trainings_still_make_a_report():
     points = frame(training("rloo", NAN), training("nvil", NAN))
-    ((_, found),) = curves.final(points)
+    ((_, found),) = curves.rank_final(points)
     assert found["rank"].isna().all()
-    assert "n/a" in markdown(list(report.section(points, {})))
+    assert "n/a" in markdown(list(study.section(points, {})))
 
 
 def test_the_report_tells_what_was_not_trained():
     points = frame(
         training("rloo", 30.0), lost("rloo", seed=1), lost("arm", "skipped", "arm needs K = 2")
     )
-    text = markdown(list(report.section(points, {})))
+    text = markdown(list(study.section(points, {})))
     assert "- rloo on vae, seed 1: failed: OSError: no room" in text
     assert "- arm on vae, seed 0: skipped: arm needs K = 2" in text
-    assert "learning rate that" not in text and "| rloo" in text
+    assert "Of several learning rates" not in text and "| rloo" in text
 
 
 def test_nothing_is_drawn_or_said_of_no_rows():
-    empty = curves.annotated(pd.DataFrame(columns=list(COLUMNS)))
+    empty = curves.annotate_points(pd.DataFrame(columns=list(COLUMNS)))
     for points in (empty, frame(lost("rloo"))):
-        assert all(draw(points) is None for draw in (plots.objectives, plots.gap, plots.gradient))
-    assert plots.pictures({}) is None
-    assert not list(report.section(empty, {}))
+        assert study.training_objectives(points) is None
+        assert study.training_gap(points) is None and study.training_gradient(points) is None
+    assert study.pictures({}) is None
+    assert not list(study.section(empty, {}))
 
 
 def test_a_gap_is_shown_where_there_is_one():
@@ -169,13 +170,13 @@ def test_a_gap_is_shown_where_there_is_one():
             row(estimator, size, split="train", metric="gap", step=step) for step in (0, 10, 20)
         ]
 
-    assert plots.gap(frame(gaps("rloo", 0.05))) is None
-    assert plots.gap(frame(gaps("rloo", 0.05), gaps("concrete", 2.0))) is not None
+    assert study.training_gap(frame(gaps("rloo", 0.05))) is None
+    assert study.training_gap(frame(gaps("rloo", 0.05), gaps("concrete", 2.0))) is not None
 
 
 def test_a_bad_curve_does_not_flatten_the_others():
     ends = {f"e{n}": 20.0 + n for n in range(7)} | {"reinforce": 60.0}
-    figure = plots.objectives(frame(*(training(name, end) for name, end in ends.items())))
+    figure = study.training_objectives(frame(*(training(name, end) for name, end in ends.items())))
     low, high = figure.axes[0].get_ylim()
     assert low < 20 and 26 < high < 40
     arrows = [line for line in figure.axes[0].lines if line.get_marker() == "^"]
@@ -198,27 +199,27 @@ def test_a_bias_that_may_be_zero_is_an_upper_limit():
         looks("relax", 0.0005, 0.0006),
         [row("nvil", 3.0, split="train", metric="gradient_variance", step=0)],  # bias unknown
     )
-    found = plots._rooted(curves.over_seeds(points, "train", "gradient_bias_sq"))
+    found = study._rooted(curves.average_over_seeds(points, "train", "gradient_bias_sq"))
     found = found.drop_duplicates("label").set_index("label")
     names = ["rloo", "concrete", "exact", "relax"]
     assert list(found.index) == names and found["limit"].tolist() == [True, False, False, True]
     # Of what may be zero the upper end, in % of ‖g‖.
     ends = pytest.approx([100 * 0.0003**0.5, 20.0, 0.0, 100 * 0.0011**0.5])
     assert found["value"].tolist() == ends
-    assert found["verdict"].tolist() == ["unbiased", "biased", "unbiased", "inconclusive"]
-    figure = plots.gradient(points)
+    assert found["paleness"].tolist() == [style.FILLED, style.HOLLOW, style.FILLED, style.PALE]
+    figure = study.training_gradient(points)
     panels = {ax.get_ylabel(): ax for ax in figure.axes}
     bias = panels["relative bias, % of ‖g‖"]
     assert sum(text.arrow_patch is not None for text in bias.texts) == 4  # looks at rloo, relax
-    look = looks_of([*names, "nvil"])
-    said = {**found["verdict"], "nvil": "inconclusive"}
+    styles = style.assign_styles([*names, "nvil"])
+    paleness = {**found["paleness"], "nvil": style.PALE}
     for ax in figure.axes:
         marks = [
-            mark for mark in ax.lines if mark.get_marker() in {k.marker for k in look.values()}
+            mark for mark in ax.lines if mark.get_marker() in {k.marker for k in styles.values()}
         ]
         assert {(mark.get_color(), mark.get_markerfacecolor()) for mark in marks} == {
-            (look[name].colour, look[name].face(verdict))
-            for name, verdict in said.items()
+            (styles[name].colour, styles[name].face(pale))
+            for name, pale in paleness.items()
             if name != "nvil" or ax is not bias
         }
     shown = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
@@ -231,7 +232,7 @@ def test_pictures_have_room_for_every_label_and_a_title_a_task():
         name: np.zeros((10, 8, 8), np.uint8) for name in ("data", "reconstructions", "samples")
     }
     tasks = ["vae (latents=2)", "vae (latents=30)"]
-    figure = plots.pictures({(task, label): parts for task in tasks for label in labels})
+    figure = study.pictures({(task, label): parts for task in tasks for label in labels})
     shown = [ax.get_ylabel().replace("\n", " ") for ax in figure.axes[::3]]
     assert shown == labels * 2
     titles = [ax.get_title(loc="left") for ax in figure.axes]
@@ -265,6 +266,6 @@ def test_a_property_that_could_not_be_looked_at_does_not_hold(tmp_path):
     write_results(tmp_path, {"suite": "s", "parameters": ["log_alpha"], "cells": [{"key": "k"}]})
     found = pd.read_parquet(tmp_path / "properties.parquet")
     assert found["holds"].tolist() == [False]
-    text = markdown(list(properties.section(found)))
+    text = markdown(list(concrete.section(found)))
     assert "**1 of 1 rows do not hold**: argmax (1)." in text
     assert "RuntimeError: broken" in text and "| yes" not in text

@@ -1,4 +1,4 @@
-"""Differences between runs: what is told apart, what is not, and with which certainty."""
+"""Differences between runs: which are significant, and with which certainty."""
 
 import dataclasses
 import json
@@ -23,8 +23,8 @@ from gradest.report.regression.differences import (
     COLUMNS,
     LEVEL,
     SAME,
+    UNDECIDED,
     UNJUDGED,
-    UNTOLD,
     WORSE,
     differences,
     regressions,
@@ -84,7 +84,7 @@ def run(name, cells, points=None, properties=None, **facts):
         None,
         {"parameters": PARAMETERS, **facts},
         found,
-        curves.annotated(empty if points is None else points),
+        curves.annotate_points(empty if points is None else points),
         pd.DataFrame() if properties is None else properties,
     )
 
@@ -119,8 +119,8 @@ def test_other_seeds_show_no_difference(base):
     assert not told_apart(frame) and regressions(frame).empty
     # In each of six cells a test of the mean, and in two parameters of the variance and the bias.
     assert frame["p_value"].notna().sum() == 6 * (1 + 2 * 2)
-    untold = frame[frame["judgement"].eq(UNTOLD)]
-    assert np.isfinite(untold["detectable"]).all() and len(untold) == 30
+    undecided = frame[frame["judgement"].eq(UNDECIDED)]
+    assert np.isfinite(undecided["detectable"]).all() and len(undecided) == 30
     assert frame["p_holm"].ge(frame["p_value"]).where(frame["p_value"].notna(), True).all()
 
 
@@ -182,7 +182,7 @@ def test_a_bias_that_turns_around_is_a_change_and_no_regression(drawn):
         [run(str(n), {("mine", "categorical"): {n: side}}) for n, side in enumerate(sides)]
     )
     assert of(frame, "mean")["judgement"].tolist() == [CHANGED]
-    assert of(frame, "bias")["judgement"].tolist() == [UNTOLD if drawn else SAME]
+    assert of(frame, "bias")["judgement"].tolist() == [UNDECIDED if drawn else SAME]
     assert regressions(frame).empty
     assert of(frame, "mean")["p_value"].isna().all() == (not drawn)
 
@@ -212,7 +212,7 @@ def test_what_is_enumerated_and_what_is_drawn_agree(name):
             [run(str(n), {(name, "bernoulli"): {0: side}}) for n, side in enumerate(pair)]
         )
         assert not told_apart(frame)
-        assert of(frame, "variance")["judgement"].tolist() == [UNTOLD]
+        assert of(frame, "variance")["judgement"].tolist() == [UNDECIDED]
         assert of(frame, "bias")["detectable"].gt(0).all()
 
 
@@ -357,7 +357,7 @@ def test_adaptive_estimators_are_compared_at_the_same_seed_alone():
     apart = differences([run("base", {cell: {0: found[0]}}), run("other", {cell: {1: found[1]}})])
     for quantity in ("variance", "mean", "bias"):
         (row,) = of(apart, quantity).to_dict("records")
-        assert row["judgement"] == UNTOLD and math.isnan(row["p_value"])
+        assert row["judgement"] == UNDECIDED and math.isnan(row["p_value"])
         assert "seed" in row["reason"] and math.isnan(row["detectable"])
     same = differences([run(name, {cell: found}) for name in ("base", "other")])
     assert of(same, "variance")["base_seeds"].tolist() == ["0", "1"]
@@ -374,8 +374,8 @@ def test_cells_that_one_run_lacks_are_rows_and_only_failing_is_a_regression():
         "overflows": (fine, odd, WORSE),
         "mended": (failed, fine, BETTER),
         "gave up": (fine, skipped, CHANGED),
-        "gone": (fine, None, UNTOLD),
-        "added": (None, fine, UNTOLD),
+        "gone": (fine, None, UNDECIDED),
+        "added": (None, fine, UNDECIDED),
         "still": (failed, failed, SAME),
     }
     runs = [
@@ -429,7 +429,7 @@ def test_a_task_that_changed_is_said():
     )
     (row,) = of(frame, "gradient").to_dict("records")
     assert row["judgement"] == CHANGED and "gradient" in row["reason"]
-    assert of(frame, "bias")["judgement"].tolist() == [UNTOLD]
+    assert of(frame, "bias")["judgement"].tolist() == [UNDECIDED]
 
 
 def points(bounds, rate=0.1):
@@ -446,10 +446,10 @@ def points(bounds, rate=0.1):
     ("base", "other", "judged"),
     [
         ({0: 100.0}, {0: 100.0}, SAME),
-        ({0: 100.0}, {0: 300.0}, UNTOLD),  # of one seed nothing is known of other trainings
+        ({0: 100.0}, {0: 300.0}, UNDECIDED),  # of one seed nothing is known of other trainings
         ({0: 100.0, 1: 100.1, 2: 99.9}, {3: 101.0, 4: 101.1, 5: 100.9}, WORSE),
         ({0: 101.0, 1: 101.1, 2: 100.9}, {3: 100.0, 4: 100.1, 5: 99.9}, BETTER),
-        ({0: 100.0, 1: 102.0, 2: 98.0}, {3: 101.0, 4: 103.0, 5: 99.0}, UNTOLD),
+        ({0: 100.0, 1: 102.0, 2: 98.0}, {3: 101.0, 4: 103.0, 5: 99.0}, UNDECIDED),
         ({0: 100.0, 1: 500.0}, {0: 100.0, 9: 1.0}, SAME),  # the shared seed alone
     ],
 )
@@ -459,7 +459,7 @@ def test_trainings_are_compared_over_seeds(base, other, judged):
     assert (row["quantity"], row["judgement"]) == ("negative_bound", judged)
     assert "0.1, then 0.2" in row["label"]
     assert row["change"] == pytest.approx(row["other"] - row["base"])
-    assert ("one seed" in row["reason"]) == (judged == UNTOLD and len(base) == 1)
+    assert ("one seed" in row["reason"]) == (judged == UNDECIDED and len(base) == 1)
     assert regressions(differences(runs)).empty
 
 

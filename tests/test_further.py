@@ -7,16 +7,17 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from report_figures import draw_only
 
 from gradest.cli import main
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
 from gradest.report import write_report
 from gradest.report.figures import canvas, selection
-from gradest.report.frames import nested_factors, tables
-from gradest.report.studies import figures
+from gradest.report.frames import tables
+from gradest.report.frames.intervals import Interval
+from gradest.report.frames.nested_factors import find_families
 from gradest.report.studies.adaptation import adaptation
-from gradest.report.studies.adaptation_section import ratio
 from gradest.report.studies.variance_components import variance_by_source
 from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
 
@@ -77,7 +78,7 @@ PARTS = {
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, without the ordinary figures; returns the text."""
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {})
+    draw_only(monkeypatch)
 
     def written(rows, adapted=None, parts=None, **run):
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
@@ -112,7 +113,7 @@ def below(text, heading):
 @pytest.mark.parametrize("found", [None, []])
 def test_without_looks_and_sources_nothing_is_said_of_them(write, tmp_path, found):
     text = write([row()], adapted=found, parts=found)
-    assert "adapting" not in text and "by source" not in text and "## Numerics" not in text
+    assert "daptation" not in text and "by source" not in text and "## Numerics" not in text
     assert not list(tmp_path.glob("figures/*"))
 
 
@@ -136,12 +137,12 @@ def test_what_adapting_buys_is_the_last_look_over_the_first(write, tmp_path):
         *looks([2.0, 9.0, 3.0], "nvil|", params={"d": 2}),
     ]
     text = write(rows, adapted)
-    _, first, second = below(text, "## What adapting buys")
+    _, first, second = below(text, "## Effect of adaptation")
     assert first[:3] == ["toy", "nvil| (d=1)", "9"]
     assert first[3:5] == ["4.0 [3.2, 6.0]", "1.00 [0.80, 1.50]"]
     assert second[1:4] == ["nvil| (d=2)", "4", "2.0 [1.6, 3.0]"]
     assert first[5].startswith("0.25 [") and second[5].startswith("1.5 [")
-    assert "medians" not in text.split("## What adapting buys")[1].split("|")[0]
+    assert "medians" not in text.split("## Effect of adaptation")[1].split("|")[0]
     assert "](figures/adaptation.png)" in text
     assert (tmp_path / "figures" / "adaptation.svg").exists()
     write(rows, [])
@@ -161,20 +162,21 @@ def test_a_run_of_adaptive_estimators_in_two_dtypes_has_a_line_each(tmp_path):
     steps = found.groupby("dtype")["step"].agg(list).to_dict()
     assert steps == {dtype: [0, 1, 4, 5] for dtype in suite["dtype"]}
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
-    _, *lines = below(text, "## What adapting buys")
+    _, *lines = below(text, "## Effect of adaptation")
     assert [line[1:3] for line in lines] == [
         [f"reinforce_ema (dtype={dtype})", "5"] for dtype in suite["dtype"]
     ]
 
 
 def test_the_ratio_of_two_variances_has_an_interval_by_its_facing_ends():
-    value, low, high = ratio([1.0, 0.5, 4.0], [4.0, 2.0, 5.0])
+    after, before = Interval(1.0, 0.5, 4.0), Interval(4.0, 2.0, 5.0)
+    value, low, high = after / before
     assert value == 0.25
     assert math.log(value / low) == pytest.approx(math.hypot(math.log(2), math.log(5 / 4)))
     assert math.log(high / value) == pytest.approx(math.hypot(math.log(4), math.log(2)))
-    assert ratio([0.0, 0.0, 0.0], [1.0, 0.5, 2.0])[0] == 0
-    for before in ([0.0] * 3, [math.nan] * 3):
-        assert all(map(math.isnan, ratio([1.0, 1.0, 1.0], before)))
+    assert (Interval(0.0, 0.0, 0.0) / Interval(1.0, 0.5, 2.0)).value == 0
+    for nothing in (0.0, math.nan):
+        assert all(map(math.isnan, Interval(1.0, 1.0, 1.0) / Interval(*[nothing] * 3)))
 
 
 def named(rows):
@@ -217,11 +219,11 @@ def test_settings_that_share_a_section_share_a_line_of_medians(write):
         each for n, k in enumerate(knobs, 1) for each in looks([n, 1.0], task="net", knobs=k)
     ]
     text = write(rows, adapted, nested=LEVELS)
-    _, line = below(text, "## What adapting buys")
+    _, line = below(text, "## Effect of adaptation")
     assert line[0] == "net over 12 settings of seed, steps, batch"
     assert line[3].startswith("6.5 [") and line[4].startswith("1.00 [")
     assert line[5].startswith(f"{np.median([1 / n for n in range(1, 13)]):.2f} [")
-    assert "medians of the numbers" in text
+    assert "numbers and the ends of their intervals are medians" in text
 
 
 # sources and nested levels
@@ -240,7 +242,7 @@ def test_the_parts_are_in_order_from_the_draws_out_with_shares(write, tmp_path):
     assert first[3:5] == ["3.0 [-1.0, 7.0]", "30 %"] and first[6] == "0 %"
     assert first[7:] == ["1.0 [0.5, 1.5]", "10 %"]
     assert second == ["other", "0", "n/a", *["n/a", ""] * 3]
-    assert "over 5 values of seed" in text and "cover draws alone" in text
+    assert "over 5 values of seed" in text and "cover the draws alone" in text
     assert "### net: gradient in encoder" in text
     assert "](figures/variance_by_source.png)" in text
     assert (tmp_path / "figures" / "variance_by_source.svg").exists()
@@ -259,7 +261,7 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
     text = write(rows, nested=LEVELS)
     headings = [line for line in text.splitlines() if line.startswith("## ")][2:]
     assert headings == ["## toy", "## free", "## net over 12 settings of seed, steps, batch",
-                        "## Not measured"]  # fmt: skip
+                        "## Missing measurements"]  # fmt: skip
     assert "all 12 settings of the nested levels: seed = 0, 1, 2; steps = 5, 10; batch = 0, 1" in (
         text
     )
@@ -273,7 +275,7 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
     paper = (
         tmp_path / "tables" / "net-over-12-settings-of-seed-steps-batch-log_alpha.tex"
     ).read_text()
-    assert r"$6.5$ & ${}^{+1.3}_{-0.7}$" in paper and "Medians over the settings" in paper
+    assert r"$6.5$ & ${}^{+1.3}_{-0.7}$" in paper and "medians over the settings" in paper
     apart = write(rows)
     assert sum(line.startswith("## net") for line in apart.splitlines()) == 12
 
@@ -281,17 +283,16 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
 def test_other_knobs_keep_families_apart():
     rows = [*family(same={"size": 1, "fixed": 2}), *family(same={"size": 9, "fixed": 2})]
     frame = tables.annotate(measurements_frame([*rows, row()]))
-    found = nested_factors.found(frame, LEVELS)
+    found = find_families(frame, LEVELS)
     over = "over 12 settings of seed, steps, batch"
     assert [each.label for each in found] == [f"net (size=1) {over}", f"net (size=9) {over}"]
-    assert nested_factors.apart(frame, LEVELS)["task"].tolist() == ["toy"]
-    assert nested_factors.found(frame, []) == [] == nested_factors.found(frame, ["nothing"])
-    assert nested_factors.found(tables.annotate(measurements_frame(rows[:1])), LEVELS) == []
+    assert find_families(frame, []) == [] == find_families(frame, ["nothing"])
+    assert find_families(tables.annotate(measurements_frame(rows[:1])), LEVELS) == []
 
 
 def test_the_figures_of_a_task_have_no_panel_for_nested_settings(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {"mine": lambda frame: seen.append(frame)})
+    draw_only(monkeypatch, matrix=lambda run: seen.append(run.single))
     write_frame(tmp_path / "measurements.parquet", measurements_frame([*family(), row()]))
     write_json(tmp_path / "run.json", {"suite": "demo", "nested": LEVELS})
     write_report(tmp_path)
@@ -354,12 +355,12 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
     assert header == ["task", "‖g‖", "estimator", "float64", "float16"]
     cells = {line[2]: line[3:] for line in lines}
     assert cells == {
-        "dead|": ["**all zero**", "**all not finite; infinite 25.0 ± 4.3 %**"],
-        "rloo": ["zero 50.0 ± 5.0 %", "off by 0.0100 ± 0.0020"],
+        "dead|": ["**all zero**", "**all non-finite; infinite 25.0 ± 4.3 %**"],
+        "rloo": ["zero 50.0 ± 5.0 %", "error 0.0100 ± 0.0020"],
         "listed": ["zero 25.0 %", "not run"],
     }
     assert {line[1] for line in lines} == {"0.500"}
-    assert "Left out: 1 rows" in text and "100 % in float16" in text
+    assert "1 rows without anomalies" in text and "100 % in float16" in text
 
 
 def test_a_dtype_in_which_nothing_is_odd_has_no_column(write):
@@ -367,9 +368,9 @@ def test_a_dtype_in_which_nothing_is_odd_has_no_column(write):
     text = write(found)
     assert below(text, "## Numerics") == [
         ["task", "‖g‖", "estimator", "float32"],
-        ["toy", "0.500", "a", "off by 1.23 × 10⁻⁷"],
+        ["toy", "0.500", "a", "error 1.23 × 10⁻⁷"],
     ]
-    assert "Nothing is odd in float64." in text and "would be of rounding" not in text
+    assert "There are no anomalies in float64." in text and "only rank rounding errors" not in text
     assert "## Numerics" not in write([row("a"), row("a", dtype="float32")])
 
 
@@ -378,7 +379,7 @@ def test_of_many_settings_the_worst_is_said(write):
     rows = [{**each, "zero": share} for each, share in zip(family(), shares, strict=True)]
     text = write(rows, nested=LEVELS)
     _, line = below(text, "## Numerics")
-    assert line[3] == "zero 50.0 ± 5.0 %" and "the largest of each number" in text
+    assert line[3] == "zero 50.0 ± 5.0 %" and "each number is the largest" in text
 
 
 def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
@@ -393,7 +394,7 @@ def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
         for rank, name in (("1", "a"), ("2", "b"))
     ]
     assert "In float32:" in text and "In float16:" not in text
-    assert "Rankings in float16, which would be of rounding, are in the file alone." in text
+    assert "Rankings in float16 would only rank rounding errors; they are in the file" in text
     file = pd.read_csv(tmp_path / "tables" / "toy-log_alpha.csv")
     assert file["rank"].tolist() == [1, 2] * 3
     alone = write(both("float16"))
@@ -402,6 +403,6 @@ def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
 
 def test_figures_show_the_finest_dtype_alone():
     frame = measurements_frame([row("a", dtype=d) for d in ("float16", "float64", "float32")])
-    rows, symbol = selection.selected(frame)
+    rows, symbol = selection.select_rows(frame)
     assert rows["dtype"].tolist() == ["float64"] and symbol == "log α in float64"
-    assert selection.selected(frame[:1])[1] == "log α"
+    assert selection.select_rows(frame[:1])[1] == "log α"

@@ -11,8 +11,10 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 
 from gradest.cli import main
-from gradest.report.frames import sweeps, tables
-from gradest.report.studies import landscape
+from gradest.report.frames import tables
+from gradest.report.frames.loading import LoadedRun
+from gradest.report.frames.sweeps import find_sweeps, outside_sweeps
+from gradest.report.studies.landscape import landscape_binary, landscape_simplex
 from gradest.running.results import measurements_frame
 
 TARGET = 0.45
@@ -139,8 +141,12 @@ def line(values=THETA, **columns):
     return settings([{"p": [value]} for value in values], **columns)
 
 
+def annotated(rows):
+    return tables.annotate(measurements_frame(rows))
+
+
 def found(rows):
-    return sweeps.found(tables.annotate(measurements_frame(rows)))
+    return find_sweeps(annotated(rows))
 
 
 def test_a_sweep_of_a_bit_reads_the_probability_or_two_weights():
@@ -180,8 +186,8 @@ def test_a_sweep_of_a_bit_reads_the_probability_or_two_weights():
 def test_what_is_no_sweep(rows):
     assert found(rows) == []
     frame = tables.annotate(measurements_frame(rows))
-    assert len(sweeps.apart(frame)) == len(rows)
-    assert landscape.binary(frame) is None and landscape.simplex(frame) is None
+    assert len(outside_sweeps(frame)) == len(rows)
+    assert landscape_binary(frame) is None and landscape_simplex(frame) is None
 
 
 def test_each_value_of_another_knob_has_a_sweep_of_its_own():
@@ -192,20 +198,23 @@ def test_each_value_of_another_knob_has_a_sweep_of_its_own():
         "toy (cost=2) over 5 values of p",
     ]
     frame = tables.annotate(measurements_frame(rows))
-    assert sweeps.apart(frame)["task"].tolist() == ["other"]
-    assert sweeps.merged(frame)["task_label"].nunique() == 3
+    assert outside_sweeps(frame)["task"].tolist() == ["other"]
+    nothing = pd.DataFrame()
+    run = LoadedRun({}, frame, nothing, nothing, nothing, {}, nothing)
+    assert run.grouped["task_label"].nunique() == 3
 
 
 def test_rows_that_were_not_measured_belong_to_their_sweep():
     frame = measurements_frame([*line(), *line(estimator="arm", status="skipped")])
-    (sweep,) = sweeps.found(tables.annotate(frame))
+    frame = tables.annotate(frame)
+    (sweep,) = find_sweeps(frame)
     assert len(sweep.rows) == 10
-    assert landscape.binary(frame) is not None
+    assert landscape_binary(frame) is not None
 
 
 def drawn(rows):
     """label of the y axis -> axes."""
-    figure = landscape.binary(measurements_frame(rows))
+    figure = landscape_binary(annotated(rows))
     figure.draw_without_rendering()
     return {ax.get_ylabel().split()[0]: ax for ax in figure.axes}
 
@@ -259,7 +268,7 @@ def test_rounding_is_zero_also_where_the_gradient_vanishes():
 
 def triangles(rows):
     """label below it -> the collections of each triangle, in order."""
-    figure = landscape.simplex(measurements_frame(rows))
+    figure = landscape_simplex(annotated(rows))
     figure.draw_without_rendering()
     shown = {}
     for ax in figure.axes:
@@ -302,7 +311,7 @@ def test_every_sweep_has_triangles_of_its_own():
     knobs = [{"w": each, "cost": cost} for cost in (1, 2) for each in ALPHA]
     names = ("a", "b", "c", "d")
     rows = [each for name in names for each in settings(knobs, estimator=name, categories=3)]
-    figure = landscape.simplex(measurements_frame(rows))
+    figure = landscape_simplex(annotated(rows))
     titles = [title for ax in figure.axes if (title := ax.get_title(loc="left"))]
     over = "over 15 values of w"
     assert titles == [f"toy (cost=1) {over}", *names, f"toy (cost=2) {over}", *names]
@@ -322,5 +331,5 @@ def test_a_point_without_a_number_takes_no_sweep_away():
     alphas = [[a, b, 7 - a - b] for a in range(1, 6) for b in range(1, 7 - a)]
     rows = settings([{"alpha": alpha} for alpha in alphas], bias=0.1, categories=3)
     rows[3] |= dict.fromkeys(("bias_sq", "bias_sq_low", "bias_sq_high", "variance"), math.inf)
-    figure = landscape.simplex(measurements_frame(rows))
+    figure = landscape_simplex(annotated(rows))
     figure.draw_without_rendering()

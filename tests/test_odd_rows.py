@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.markers import CARETRIGHT
+from report_figures import draw_only
 from test_report import FIGURES, row
 from test_report import rows as usual
 
 from gradest.files import write_frame, write_json
 from gradest.report import write_report
 from gradest.report.figures import selection
-from gradest.report.studies import figures
 from gradest.running.results import COLUMNS, TEXT, measurements_frame
 
 NAN, INF = math.nan, math.inf
@@ -79,13 +79,13 @@ def write(folder, rows):
 
 @pytest.fixture(autouse=True)
 def _without_figures(monkeypatch):
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {})
+    draw_only(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_OF_MEASUREMENTS", {})
+        draw_only(patch)
         return write(tmp_path_factory.mktemp("undisturbed") / "run", [*usual(), odd_row({})])
 
 
@@ -105,7 +105,7 @@ def test_an_odd_row_changes_no_other_in_any_table(kind, tmp_path, undisturbed):
         a, b = (without(f)[columns].reset_index(drop=True) for f in (frame, found[name]))
         pd.testing.assert_frame_equal(a, b, check_dtype=False)
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "relaxed (temperature=0.25)" in text and "Not in this report" not in text
+    assert "relaxed (temperature=0.25)" in text and "Missing from this report" not in text
 
 
 def assert_same_scale(name, odd):
@@ -151,7 +151,7 @@ def test_a_bias_that_is_rounding_is_in_the_band_about_zero():
     tiny = {"relative_bias": 3e-13, "bias_sq": 1e-26, "bias_sq_low": 1e-26, "bias_sq_high": 1e-26}
     rounding = odd_row(tiny | {"verdict": "unbiased", "dtype": "float64"})
     frame = measurements_frame([*usual(), rounding])
-    drawn = selection.with_bias(selection.selected(frame)[0])
+    drawn = selection.with_bias(selection.select_rows(frame)[0])
     assert drawn.loc[drawn["estimator_params"].eq('{"temperature": 0.25}'), "bias"].item() == 0
     low, _ = FIGURES["bias_against_variance"](frame).axes[0].get_ylim()
     assert low < 0  # the band, and a scale that begins where the other biases are
@@ -161,17 +161,15 @@ def test_a_figure_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypatc
     def broken(frame):
         raise ZeroDivisionError("by <nothing>")
 
-    kept = FIGURES["bias_against_variance"]
-    chosen = {"matrix": broken, "bias_against_variance": kept}
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", chosen)
+    draw_only(monkeypatch, "bias_against_variance", matrix=broken)
     told = "the figure matrix could not be made: ZeroDivisionError: by <nothing>"
     with pytest.warns(UserWarning, match=told):
         write(tmp_path / "run", usual())
     drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
     assert drawn == {f"bias_against_variance.{kind}" for kind in ("png", "svg", "pdf")}
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "**Not in this report:** the figure matrix could not be made" in text
-    assert "## Not measured" not in text and "by <nothing>" not in text
+    assert "**Missing from this report:** the figure matrix could not be made" in text
+    assert "## Missing measurements" not in text and "by <nothing>" not in text
 
 
 def test_a_section_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypatch, undisturbed):

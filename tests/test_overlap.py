@@ -1,6 +1,7 @@
 """What two runs have in common is said before anything is said of changes."""
 
 import pytest
+from report_figures import draw_only
 
 from gradest.cli import main
 
@@ -18,7 +19,7 @@ def runs(tmp_path_factory):
     """The folders of four small runs, by name."""
     folder = tmp_path_factory.mktemp("overlap")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gradest.report.studies.figures._OF_MEASUREMENTS", {})
+        draw_only(patch)
         for name, (tasks, estimators) in CASES.items():
             path = folder / f"{name}.yaml"
             path.write_text(SUITE.format(tasks=tasks, estimators=estimators))

@@ -12,6 +12,7 @@ from pylatexenc.latexwalker import LatexWalker
 
 from gradest import tex
 from gradest.quantities import count, interval, number, plus_minus, share
+from gradest.report.documents import latex
 from tests.test_report import CONTROLS, hostile_rows, row, rows
 from tests.test_report import write as write  # the fixture
 
@@ -78,19 +79,19 @@ def test_what_is_escaped_reads_in_latex_as_it_was_written(text):
 def test_numbers_are_mathematics_and_their_uncertainty_stands_behind():
     small = r"{\scriptstyle\,\pm\,%s}"
     power = r"\times 10^{-9}"
-    assert tex.number(interval(0.324, 0.314, 0.334)) == ("$0.324$", f"${small % '0.010'}$")
-    assert tex.number(interval(0.324, 0.314, 0.346)) == ("$0.324$", "${}^{+0.022}_{-0.010}$")
-    assert tex.number(interval(0.324, 0.3141, 0.3351)) == ("$0.324$", f"${small % '0.011'}$")
-    assert tex.number(interval(1.5e-9, 1.4e-9, 1.8e-9)) == (
+    assert latex.number(interval(0.324, 0.314, 0.334)) == ("$0.324$", f"${small % '0.010'}$")
+    assert latex.number(interval(0.324, 0.314, 0.346)) == ("$0.324$", "${}^{+0.022}_{-0.010}$")
+    assert latex.number(interval(0.324, 0.3141, 0.3351)) == ("$0.324$", f"${small % '0.011'}$")
+    assert latex.number(interval(1.5e-9, 1.4e-9, 1.8e-9)) == (
         "$1.50$",
         f"${{}}^{{+0.30}}_{{-0.10}}{power}$",
     )
-    assert tex.number(number(-1.5e-9)) == ("$-1.50$", f"${{}}{power}$")
-    assert tex.number(plus_minus(0.15, 0.01)) == ("$0.150$", r"${}\pm 0.010$")
-    assert tex.number(count(20_000)) == ("$20{,}000$", "")
-    assert tex.number(number(float("inf"))) == (r"$\infty$", "")
-    assert tex.number(share(0.12)) == ("$12.0$", r"${}\,\%$")
-    assert tex.number(number(float("nan"))) == ("n/a", "")
+    assert latex.number(number(-1.5e-9)) == ("$-1.50$", f"${{}}{power}$")
+    assert latex.number(plus_minus(0.15, 0.01)) == ("$0.150$", r"${}\pm 0.010$")
+    assert latex.number(count(20_000)) == ("$20{,}000$", "")
+    assert latex.number(number(float("inf"))) == (r"$\infty$", "")
+    assert latex.number(share(0.12)) == ("$12.0$", r"${}\,\%$")
+    assert latex.number(number(float("nan"))) == ("n/a", "")
 
 
 def test_bold_is_what_a_test_tells_apart_and_never_a_zero(tables):
@@ -103,7 +104,7 @@ def test_bold_is_what_a_test_tells_apart_and_never_a_zero(tables):
     bold = [name for name, line in found.items() if any("mathbf" in cell for cell in line)]
     assert bold == [r"\textbf{a}", r"\textbf{b}"]
     assert told.index("exact &") < told.rindex(r"\midrule") < told.index(r"\textbf{a}")
-    assert "Bold is the least mse" in told
+    assert "Bold marks the lowest mse" in told
 
 
 def test_a_table_holds_what_a_paper_wants(tables):
@@ -136,7 +137,7 @@ def test_where_the_truth_is_unknown_neither_bias_nor_mse_are_shown(tables):
     unknown = dict.fromkeys(("bias_sq", "bias_sq_high", "relative_bias", "mse"), float("nan"))
     (table,) = tables([row("a") | unknown, row("b", variance=9.0) | unknown]).values()
     assert not {"mse", "bias"} & set(re.findall(r"\w+", table.split(r"\midrule")[0]))
-    assert "the order of the variance" in table and r"$\mathbf{1.00}$" in table
+    assert "sorted by the variance" in table and r"$\mathbf{1.00}$" in table
 
 
 def test_tables_are_the_same_as_parquet(write, tmp_path):

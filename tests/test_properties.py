@@ -21,7 +21,7 @@ from gradest.properties.densities import same_temperature_kl
 from gradest.properties.quadrature import rule
 from gradest.properties.rows import Estimate, log_alpha, log_beta
 from gradest.report.documents.document import markdown
-from gradest.report.studies.properties import section
+from gradest.report.studies.concrete import section
 
 
 def rows(name: str, settings: Mapping[str, Any], seed: int = 0) -> list[Row]:
@@ -304,7 +304,7 @@ def test_a_report_tells_what_is_wrong_from_what_was_not_shown():
     found = markdown(list(section(frame({}, wrong, wide))))
     lines = [line for line in found.splitlines() if line.startswith("| categories 3")]
     said = [line.split("|")[5].strip() for line in lines]
-    assert said == ["yes", "**no**", "not shown"]
+    assert said == ["yes", "**no**", "undecided"]
     assert lines[0].split("|")[1].strip() == "categories 3, relative 0.5"
     assert lines[0].split("|")[4].strip() == "≥ 0"
 

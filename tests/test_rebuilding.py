@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
+from report_figures import draw_only
 
 from gradest import files
 from gradest.cli import main
@@ -48,10 +49,7 @@ def run(finished_run, tmp_path, monkeypatch):
 
 
 def _one_figure(patch):
-    from gradest.report.studies import figures
-
-    kept = figures._OF_MEASUREMENTS["bias_against_variance"]
-    patch.setattr(figures, "_OF_MEASUREMENTS", {"bias_against_variance": kept})
+    draw_only(patch, "bias_against_variance")
 
 
 def _suite(folder, out, *more):
@@ -201,7 +199,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_report(run, capsys, monke
             raise files.Unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
         write_atomically(path, write)
 
-    for module in ("gradest.files", "gradest.report.studies.figures"):
+    for module in ("gradest.files", "gradest.report.figures.saving"):
         monkeypatch.setattr(f"{module}.write_atomically", full)
     status, out, err = report(run, capsys)
     assert (status, out) == (1, "")

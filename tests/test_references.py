@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import gradest
-from gradest.docstrings import citation, headline
+from gradest.citations import Reference, bibtex, citation, headline, markdown, parse
 from gradest.errors import PluginError
-from gradest.references import Reference, bibtex, markdown, parse
 
 CONCRETE = (
     'Maddison, Mnih & Teh, "The Concrete distribution: a continuous relaxation", 2017, '
@@ -62,7 +61,7 @@ def test_names_of_several_words_and_with_accents_stay_whole():
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_text(text):
-    with pytest.raises(PluginError, match="is no reference; expected: Authors") as error:
+    with pytest.raises(PluginError, match="expected a citation of the form Authors") as error:
         parse(text)
     assert "\n" not in str(error.value)
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections import Counter
+from functools import partial
 
 import hostile
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from report_figures import MEASUREMENTS, draw_only
 
 from gradest import plots
 from gradest.errors import UsageError
@@ -22,11 +24,15 @@ from gradest.report.documents.controls import control_failures
 from gradest.report.figures import canvas, style
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
-from gradest.report.studies import figures as files
 from gradest.running.results import COLUMNS, measurements_frame
 
+
+def _draw(name, frame):
+    return getattr(plots, name)(tables.annotate(frame))
+
+
 # Those of sweeps have tests of their own.
-FIGURES = {n: draw for n, draw in files._OF_MEASUREMENTS.items() if not n.startswith("landscape")}
+FIGURES = {name: partial(_draw, name) for name in MEASUREMENTS if not name.startswith("landscape")}
 CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
 NORM = 0.5
 
@@ -102,8 +108,7 @@ def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, by default without figures; returns the report's text."""
 
     def written(rows, figures=(), **run):
-        chosen = {name: draw for name, draw in FIGURES.items() if name in figures}
-        monkeypatch.setattr(files, "_OF_MEASUREMENTS", chosen)
+        draw_only(monkeypatch, *figures)
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
         assert write_report(tmp_path) == tmp_path / "report.html"
@@ -112,9 +117,13 @@ def write(tmp_path, monkeypatch):
     return written
 
 
+def annotated(rows):
+    return tables.annotate(measurements_frame(list(rows)))
+
+
 def ranking(*rows):
-    frame = tables.annotate(measurements_frame(list(rows)))
-    return tables.ranked(frame).set_index("label")["rank"].to_dict()
+    frame = annotated(rows)
+    return tables.rank_rows(frame).set_index("label")["rank"].to_dict()
 
 
 def cells(line):
@@ -124,9 +133,9 @@ def cells(line):
 
 
 def test_controls_as_they_should_be_are_reported_first(write):
-    assert control_failures(measurements_frame(list(rows())), CONTROLS) == []
+    assert control_failures(annotated(list(rows())), CONTROLS) == []
     first = write(rows(), controls=CONTROLS).splitlines()[0]
-    assert first == "Controls came out as they should: exact unbiased and relaxed biased."
+    assert first == "All controls passed: exact unbiased and relaxed biased."
     assert write(rows(), controls={}).startswith("# demo")
 
 
@@ -139,7 +148,7 @@ def test_a_control_with_the_wrong_verdict_is_the_first_line(write, name, verdict
         each | {"verdict": verdict} if (each["estimator"], each["latents"]) == (name, 4) else each
         for each in rows()
     ]
-    failures = control_failures(measurements_frame(changed), CONTROLS)
+    failures = control_failures(annotated(changed), CONTROLS)
     assert failures and all(
         name in each and "toy (latents=4)" in each and f"is {verdict}" in each for each in failures
     )
@@ -151,12 +160,12 @@ def test_a_control_with_the_wrong_verdict_is_the_first_line(write, name, verdict
 def test_a_control_that_failed_or_was_never_measured_is_a_failure():
     skipped = lacking("skipped", "K = 3", estimator="exact", task="other")
     fine = [*rows(), skipped, row("relaxed", task="other", verdict="biased")]
-    assert control_failures(measurements_frame(fine), CONTROLS) == []
+    assert control_failures(annotated(fine), CONTROLS) == []
     broken = [*fine, lacking("failed", "NaN", estimator="exact", task="other")]
-    (failure,) = control_failures(measurements_frame(broken), CONTROLS)
+    (failure,) = control_failures(annotated(broken), CONTROLS)
     assert "exact should be unbiased on other" in failure and "NaN" in failure
     nowhere = measurements_frame([skipped, row("relaxed", task="other", verdict="biased")])
-    (failure,) = control_failures(nowhere, CONTROLS)
+    (failure,) = control_failures(tables.annotate(nowhere), CONTROLS)
     assert failure == "exact should be unbiased, but was measured on no task."
 
 
@@ -319,7 +328,8 @@ def test_tables_stay_readable_and_files_have_every_column(write, tmp_path):
     derived = {"bias_sq", "bias_norm", "value", "batch", "latents", "categories", "coordinates"}
     told_once = {"suite", "status", "reason"}
     left_out = {c for c in COLUMNS if not any(c.startswith(d) for d in derived | told_once)}
-    assert left_out - set(summary) == {"exact_value"}
+    versions = {"task_version", "estimator_version"}  # which a run has in run.json
+    assert left_out - set(summary) == {"exact_value", *versions}
     assert {"p_holm", "detectable_ratio", "mse_low"} <= set(summary)
 
 
@@ -339,14 +349,14 @@ def test_what_was_exact_missed_estimated_or_odd_is_said(write):
     assert table["noisy|"][2:4] == ["biased", "1,000 ‡"]
     assert table["listed"][3] == "exact (64)" and table["listed"][5:7] == ["3.00", "3.00"]
     assert table["dear"][8:10] == ["3 + 2", "1,234"] and table["sampled"][8] == "1"
-    assert f"‡ The precision asked for was not reached: noisy\\|: {missed}." in text
-    assert "Not all estimates" not in text and "stands for it" not in text
+    assert f"‡ The requested precision was not reached: noisy\\|: {missed}." in text
+    assert "Some estimates" not in text and "is replaced by" not in text
     plain = write([row("a"), row("b", variance=2.0)])
-    assert "The precision asked for" not in plain
+    assert "The requested precision" not in plain
     some = write([row("a|", nonfinite=0.1), row("b", zero=0.1)])
-    assert "Not all estimates are finite: a\\|. See [Numerics](#numerics)." in some
+    assert "Some estimates are not finite: a\\|. See [Numerics](#numerics)." in some
     estimated = write([row("a", reference="monte_carlo", reference_by="rloo")])
-    assert "the mean of many estimates of rloo stands for it" in estimated
+    assert "replaced by the mean of many estimates of rloo" in estimated
 
 
 def test_inconclusive_beside_an_interval_that_excludes_zero_is_explained(write):
@@ -406,7 +416,7 @@ def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
     assert "made 1 random tests" in write(noisy)
     groups = [*cell("a", 0.5), row("a", p_value=0.5, parameter="encoder")]
     assert "made 2 random tests" in write(groups)  # that of a group is another one
-    assert "Many tests" not in write(cell("certain", 0.0, method="enumerated"))
+    assert "Multiple tests" not in write(cell("certain", 0.0, method="enumerated"))
 
 
 def test_where_the_biased_are_overtaken_is_a_table(write, tmp_path):
@@ -426,7 +436,7 @@ def test_where_the_biased_are_overtaken_is_a_table(write, tmp_path):
     long = write([found[0], *many])
     assert sum("| fair" in x for x in long.splitlines() if len(cells(x)) == 5) == 40
     assert "10 more rows are there" in long
-    assert "What a budget buys" not in write(found[:1])
+    assert "MSE at a fixed budget" not in write(found[:1])
     assert not (tmp_path / "tables" / "crossovers.csv").exists()
     write([row("fair", task=name) for name in ("crossovers", "summary")] + found)
     assert len(list((tmp_path / "tables").glob("*.csv"))) == 6
@@ -518,7 +528,7 @@ def test_the_methods_that_were_measured_come_last_with_what_they_cite(write, tmp
         "[arXiv 1611.00712](https://arxiv.org/abs/1611.00712)\n"
     )
     assert last == (
-        "What they cite, as BibTeX: [references.bib](references.bib)\n\n"
+        "References as BibTeX: [references.bib](references.bib)\n\n"
         "### noisy\n\nOn my \\| desk, 2024\n\n"
         f"### relaxed\n\n{cited}\n"
         "### rloo\n\nLeave \\*one\\* out.\n\n```\nĝ = <f> `x`\n```\n\n"
@@ -561,15 +571,15 @@ def test_a_folder_that_holds_no_run_is_one_clear_line(tmp_path, damage):
 
 def test_an_estimator_looks_the_same_in_every_run():
     names = [f"estimator{n}" for n in range(60)]
-    everyone = style.looks(names)
+    everyone = style.assign_styles(names)
     assert len(set(everyone.values())) == 60
-    assert style.looks(reversed(names)) == everyone
-    alone = [style.looks([name])[name] for name in names]
+    assert style.assign_styles(reversed(names)) == everyone
+    alone = [style.assign_styles([name])[name] for name in names]
     # The same in every process and every release: figures of different runs are compared.
     assert (to_hex(alone[0].colour), alone[0].marker) == ("#56b4e9", "s")
     kept = [look == everyone[name] for look, name in zip(alone, names, strict=True)]
     assert np.mean(kept) > 0.6  # those whose look nobody before them wants
-    assert len(style.looks([f"estimator{n}" for n in range(500)])) == 500
+    assert len(style.assign_styles([f"estimator{n}" for n in range(500)])) == 500
 
 
 def drawn(figure):
@@ -629,7 +639,7 @@ def test_the_matrix_has_a_cell_for_every_estimator_and_task():
         lacking("skipped", "K = 3", estimator="zero", task="other"),
         row("alone", task="other", variance=1.0),
     ]
-    figure = matrix(measurements_frame(found))
+    figure = matrix(annotated(found))
     bias, work = figure.axes[:2]
     names = [label.get_text() for label in bias.get_yticklabels()]
     assert names == ["alone", "zero", "fair", "skewed"]  # the biased last
@@ -650,8 +660,8 @@ def test_the_matrix_has_a_cell_for_every_estimator_and_task():
     # Shades are over the least of a task, whatever the task's scale.
     shades = work.collections[0].get_array().reshape(4, 2)
     np.testing.assert_allclose(shades, [[np.nan, 1], [np.nan, np.nan], [1, 3], [4, 6]])
-    assert matrix(measurements_frame([row("a"), row("b")])) is None
-    assert matrix(measurements_frame([row("a"), row("a", task="other")])) is None
+    assert matrix(annotated([row("a"), row("b")])) is None
+    assert matrix(annotated([row("a"), row("a", task="other")])) is None
 
 
 def test_labels_keep_off_points_and_each_other():

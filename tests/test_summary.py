@@ -5,6 +5,7 @@ import sys
 
 import pandas as pd
 import pytest
+from report_figures import draw_only
 from rich.console import Console
 from test_curves import training
 from test_report import row
@@ -14,8 +15,8 @@ from gradest.files import write_frame, write_json
 from gradest.quantities import between
 from gradest.report.documents import terminal
 from gradest.report.documents.document import Strong, Table
-from gradest.report.frames.loaded_run import read
-from gradest.report.summary import failed_controls, summary
+from gradest.report.frames.loading import load_run
+from gradest.report.terminal_summary import failed_controls, summarize_run
 from gradest.running.progress import display, quietly
 from gradest.running.results import measurements_frame
 from gradest.training.tables import COLUMNS as TRAINING
@@ -26,7 +27,7 @@ LONG = "decoupled_straight_through (backward_temperature=0.25, forward_temperatu
 def write(folder, rows, **run):
     write_frame(folder / "measurements.parquet", measurements_frame(list(rows)))
     write_json(folder / "run.json", {"suite": "demo", **run})
-    return [part for part in summary(folder) if part]
+    return [part for part in summarize_run(folder) if part]
 
 
 def shown(parts, capsys):
@@ -98,14 +99,14 @@ def test_properties_and_trainings_have_their_own(tmp_path):
     assert "[" in table.rows[0][-1]
     held["holds"] = True
     write_frame(tmp_path / "properties.parquet", held)
-    assert next(summary(tmp_path)) == "Every property holds: 3 rows of 2 properties"
+    assert next(summarize_run(tmp_path)) == "Every property holds: 3 rows of 2 properties"
 
 
 def test_failed_controls_come_first(tmp_path):
     controls = {"unbiased": ["exact"]}
     rows = [row("exact", verdict="biased")]
     (first, *_) = write(tmp_path, rows, controls=controls)
-    assert first == failed_controls(read(tmp_path))[0] and isinstance(first, Strong)
+    assert first == failed_controls(load_run(tmp_path))[0] and isinstance(first, Strong)
     assert first.startswith("control failed: exact should be unbiased on toy, but is biased")
     (first, *_) = write(tmp_path, [row("exact")], controls=controls)
     assert "control" not in first
@@ -188,7 +189,7 @@ estimators: [exact, straight_through]
 def test_a_run_ends_with_its_summary_and_quiet_with_failures_and_the_path(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("gradest.report.studies.figures._OF_MEASUREMENTS", {})
+    draw_only(monkeypatch)
     (tmp_path / "mine.yaml").write_text(SUITE)
     call = ["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     failed = "control failed: straight_through should be unbiased on categorical"

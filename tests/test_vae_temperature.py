@@ -8,9 +8,8 @@ import pytest
 
 from gradest.report.documents.document import markdown
 from gradest.report.frames import curves
-from gradest.report.studies import temperatures
-from gradest.report.studies.temperature_section import section
-from gradest.report.studies.training_temperature import vae_temperature
+from gradest.report.studies import training_temperature as study
+from gradest.report.studies.training_temperature import section, vae_temperature
 from gradest.training.tables import COLUMNS
 
 GRID = (0.25, 0.5, 1.0)
@@ -40,7 +39,7 @@ def training(estimator, knobs, bound, seed=0, task=None, status="ok"):
 
 def annotated(*trainings):
     rows = [point for each in trainings for point in each]
-    return curves.annotated(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return curves.annotate_points(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def relaxed(bounds, prior=None, **more):
@@ -61,17 +60,17 @@ def points():
 
 
 def test_lines_are_of_trainings_that_differ_in_the_temperature_alone(points):
-    swept = temperatures.swept(points)
+    swept = study.select_trainings(points)
     assert set(swept["curve"]) == {"relaxed", "relaxed (prior_temperature=0.5)"}
     assert (swept["limit"] == 1 / 3).all()
-    rows = temperatures.at_the_end(swept)
+    rows = study._last_step(swept)
     gaps = rows[rows["metric"] == "gap"]
     assert len(gaps) == 2 * len(GRID)
     assert (gaps["value"] == 0.5).all()  # at the last step, not at the first
 
 
 def test_the_best_temperature_is_said_with_its_ties(points):
-    first, second = temperatures.best(temperatures.swept(points))
+    first, second = study._best_temperatures(study.select_trainings(points))
     assert (first.curve, first.temperature) == ("relaxed (prior_temperature=0.5)", 0.25)
     assert first.tied == ()
     assert (second.temperature, second.value) == (0.5, 15.0)
@@ -83,13 +82,13 @@ def test_the_best_temperature_is_said_with_its_ties(points):
 
 def test_a_task_without_categories_has_no_limit_and_is_drawn():
     points = annotated(*relaxed((2.0, 1.0, 3.0), task={"latents": 3}))
-    (only,) = temperatures.best(temperatures.swept(points))
+    (only,) = study._best_temperatures(study.select_trainings(points))
     assert math.isnan(only.limit)
     axes = vae_temperature(points).axes
     assert [ax.get_ylabel() for ax in axes] == [
         "test −ELBO, nats",
-        "test −log p(x), m codes, nats",
-        "discrete − descended, nats",
+        "test −log p(x), nats",
+        "discrete − optimized, nats",
     ]
 
 
@@ -114,4 +113,4 @@ def test_without_temperatures_nothing_is_said(trainings):
 def test_a_training_that_failed_has_no_point():
     failed = training("relaxed", {"temperature": 2.0}, math.nan, status="failed")
     points = annotated(*relaxed((2.0, 1.0, 3.0)), failed)
-    assert set(temperatures.swept(points)["temperature"]) == set(GRID)
+    assert set(study.select_trainings(points)["temperature"]) == set(GRID)

@@ -9,15 +9,15 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.report import (
-    MOST,
+    MAJORITY,
     PROPERTY,
     Overlap,
+    describe_regressions,
     failed_controls,
-    page_of,
-    read,
-    rebuild,
+    load_run,
+    rebuild_report,
     regressions,
-    told,
+    report_path,
     write_comparison,
 )
 from gradest.running.folder import alone_in
@@ -65,13 +65,13 @@ def _rebuild(folder: Path) -> int:
         _refuse_losing(folder, run, journal)
         if not journal.sealed:
             print(f"warning: {folder}: {journal.path.name}: {_UNSEALED}", file=sys.stderr)
-        problems = rebuild(folder, run)
-        failed = failed_controls(read(folder))
+        problems = rebuild_report(folder, run)
+        failed = failed_controls(load_run(folder))
     for line in problems:
         print(f"warning: {folder}: {line}", file=sys.stderr)
     for line in failed:
         print(line, file=sys.stderr)
-    print(page_of(folder))
+    print(report_path(folder))
     return int(bool(problems or failed))
 
 
@@ -114,7 +114,7 @@ def _compare(folders: Sequence[Path], out: Path, fail_on_regression: bool) -> in
     for name, overlap in shared.items():
         print(f"{name}: {overlap}")
     print(path)
-    for line in told(worse, len(folders) > 2):
+    for line in describe_regressions(worse, len(folders) > 2):
         print(line)
     print(counted(len(worse), "regression") if len(worse) else _no_regression(shared))
     incomparable = not all(overlap.compared for overlap in shared.values())
@@ -127,7 +127,7 @@ def _no_regression(shared: Mapping[str, Overlap]) -> str:
     least = min(shared.values(), key=lambda overlap: overlap.share)
     if not least.compared:
         return "nothing was compared: no cell has results in both runs"
-    if least.share < MOST:
+    if least.share < MAJORITY:
         return f"no regression among the {least.compared:,} of {least.total:,} cells compared"
     return "no regression"
 

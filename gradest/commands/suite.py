@@ -12,7 +12,14 @@ import torch
 from gradest.errors import Inapplicable, UsageError
 from gradest.measuring.schedule import FEWEST
 from gradest.registry import PluginBundle, Registry
-from gradest.report import failed_controls, page_of, read, rebuild, show, summary
+from gradest.report import (
+    failed_controls,
+    load_run,
+    rebuild_report,
+    report_path,
+    show,
+    summarize_run,
+)
 from gradest.running.cells import Cell, labels
 from gradest.running.folder import alone_in
 from gradest.running.processes import Failed
@@ -75,7 +82,7 @@ def run_suite(options: argparse.Namespace) -> int:
                 suite.settings.timed,
             )
         description = describe_run(suite, registry, started)
-        problems = rebuild(folder, description | carried(folder))
+        problems = rebuild_report(folder, description | carried(folder))
         for line in problems:
             print(f"warning: {folder}: {line}", file=sys.stderr)
         return max(int(bool(problems)), _conclude(cells, folder, options.quiet))
@@ -123,7 +130,7 @@ def _dry_run(
 
 def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
     """Print the summary and the path of the report; returns the exit status."""
-    failed = failed_controls(read(folder))
+    failed = failed_controls(load_run(folder))
     records = finished(folder / "journal.jsonl")
     count = Counter(records[cell.key]["status"] for cell in cells)
     if quiet:
@@ -131,9 +138,9 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
             print(line, file=sys.stderr)
     else:
         print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
-        show(summary(folder))
+        show(summarize_run(folder))
         print()
-    print(f"report: {page_of(folder)}", flush=True)
+    print(f"report: {report_path(folder)}", flush=True)
     if not count["ok"]:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
         reason = f": {in_a_line(min(reasons))}" if reasons else ""

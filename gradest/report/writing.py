@@ -1,67 +1,56 @@
-"""The report of a run: tables, figures and one document in several forms, from its rows alone."""
+"""Writes the report of a run: tables, figures and one document in several formats."""
 
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradest import references
+from gradest import citations
 from gradest.files import replacing, write_text
 from gradest.markdown import escape
-from gradest.report.documents import controls, document, html, methods, prose
-from gradest.report.documents.document import Alert, Part
-from gradest.report.documents.problems import Problems
+from gradest.report.documents import controls, html, methods, prose
+from gradest.report.documents.document import Alert, Part, Picture, markdown
+from gradest.report.documents.latex import Environment
+from gradest.report.figures.saving import SUFFIXES, save_figure
 from gradest.report.frames import tables
-from gradest.report.frames.loaded_run import Run, read
-from gradest.report.studies import (
-    adaptation_section,
-    captions,
-    figures,
-    nested,
-    numerics,
-    paper,
-    properties,
-    ranking,
-    rankings,
-    sources,
-    swept,
-    temperature_section,
-    training_section,
-)
-from gradest.report.studies.rankings import Sections
+from gradest.report.frames.loading import LoadedRun, load_run
+from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
+from gradest.report.studies import STUDIES
+from gradest.report.studies.study import Illustration, Pieces, T
 from gradest.running import results
 from gradest.running.folder import alone_in
 
 _BIBTEX, _PAGE = "references.bib", "report.html"
 _OURS = {
     "tables": {".csv", ".parquet", ".tex"},
-    "figures": set(figures.SUFFIXES),
+    "figures": set(SUFFIXES),
 }  # what a report may clear away
 
 
 def write_report(folder: Path) -> Path:
     """Write tables/, figures/, references.bib, report.md and report.html of the run in `folder`.
 
-    Returns report.html's path.  Reads run.json and the tables beside it, nothing else.  What an
-    earlier report left is removed, once the new one is there whole.  Warns of each part that could
-    not be made.  Raises UsageError when `folder` holds no readable run.
+    Returns report.html's path.  Reads run.json and the tables beside it, nothing else.  Files that
+    an earlier report left are removed once the new ones are complete.  Warns of each part that
+    could not be made.  Raises UsageError when `folder` holds no readable run.
     """
     folder = Path(folder)
-    run = read(folder)
+    run = load_run(folder)
     with alone_in(folder), replacing(folder, partial(_stale, folder)) as staged:
         problems = _build(run, staged)
     for line in problems:
         warnings.warn(line, stacklevel=2)
-    return folder / _PAGE
+    return report_path(folder)
 
 
-def rebuild(folder: Path, run: Mapping[str, Any]) -> list[str]:
-    """Derive the tables and the report of a run from its journal, to replace the former ones.
+def rebuild_report(folder: Path, run: Mapping[str, Any]) -> list[str]:
+    """Derive the tables and the report of a run from its journal, and replace the former ones.
 
-    `run` is what run.json is to say.  Either all files are replaced or, whatever happens, none.
-    Returns what is to be told of it: damage of the journal and parts that could not be made, a
-    line each.  Raises UsageError when `run` lacks what tables are derived from.
+    `run` becomes the content of run.json.  Either all files are replaced or, whatever happens,
+    none.  Returns warnings, a line each: damage of the journal and parts that could not be made.
+    Raises UsageError when `run` lacks facts that tables are derived from.
     """
 
     def stale(new: set[Path]) -> list[Path]:
@@ -69,84 +58,123 @@ def rebuild(folder: Path, run: Mapping[str, Any]) -> list[str]:
 
     with alone_in(folder), replacing(folder, stale) as staged:
         damage = results.derive(folder, run, staged)
-        return [*damage, *_build(read(staged), staged)]
+        return [*damage, *_build(load_run(staged), staged)]
 
 
-def page_of(folder: Path) -> Path:
-    """Where the report of a run is."""
+def report_path(folder: Path) -> Path:
     return folder / _PAGE
 
 
-def _build(run: Run, out: Path) -> list[str]:
+def _build(run: LoadedRun, out: Path) -> list[str]:
     """Write the report of a run into a folder; a line for each part that could not be made."""
-    problems = Problems()
-    ranked = rankings.found(run, problems)
-    drawn = figures.write(run, out / "figures", problems)
-    cited = _cited(run)
-    rankings.write(ranked, out / "tables", problems)
-    paper.write(ranked, run, out / "tables", problems)
+    write_tables(run.rankings, out / "tables", run.problems)
+    _write_latex(run, out / "tables")
+    drawn = [each for study in STUDIES for each in study.illustrations if _draw(run, each, out)]
+    cited = _citations(run)
     if cited:
-        write_text(out / _BIBTEX, references.bibtex(cited))
-    parts = [*_told(run, problems), *_parts(run, ranked, drawn, cited, problems)]
-    write_text(out / "report.md", document.markdown(parts))
-    pictures = {name: out / "figures" / f"{name}.png" for name in drawn}
-    title = str(run.described.get("suite") or "A run")
+        write_text(out / _BIBTEX, citations.bibtex(cited))
+    parts = [*_alerts(run), *_parts(run, drawn, cited)]
+    write_text(out / "report.md", markdown(parts))
+    pictures = {each.name: out / "figures" / f"{each.name}.png" for each in drawn}
+    title = str(run.facts.get("suite") or "A run")
     write_text(out / _PAGE, html.page(title, parts, pictures))
-    return problems.lines
+    return run.problems.lines
 
 
-def _told(run: Run, problems: Problems) -> Iterator[Part]:
-    """What comes before all else: what is missing, in a line."""
-    if damage := run.described.get("damage"):
+def _write_latex(run: LoadedRun, folder: Path) -> None:
+    """A table for papers of each ranking, of all settings together and of trainings."""
+    suite = re.sub("[^A-Za-z0-9]+", "-", str(run.facts.get("suite") or "run"))
+    taken: list[str] = []
+    for study in STUDIES:
+        pieces = run.problems.attempt("tables/*.tex", partial(_listed, study.latex, run), [])
+        for label, make in pieces:
+            name = unused_name(label, [*taken, *RESERVED])
+            render = partial(_latex, make, f"tab:{suite}:{name}")
+            text = run.problems.attempt(f"tables/{name}.tex", render, None)
+            if text is not None:
+                taken.append(name)
+                write_text(folder / f"{name}.tex", text)
+
+
+def _latex(make: Callable[[], Environment], label: str) -> str:
+    return make().latex(label)
+
+
+def _listed(pieces: Callable[[LoadedRun], Pieces[T]], run: LoadedRun) -> Pieces[T]:
+    return list(pieces(run))
+
+
+def _draw(run: LoadedRun, illustration: Illustration, out: Path) -> bool:
+    """Whether a figure was drawn and saved; one that fails costs none of the others."""
+
+    def draw() -> bool:
+        figure = illustration.draw(run)
+        if figure is not None:
+            save_figure(illustration.name, figure, out / "figures")
+        return figure is not None
+
+    return run.problems.attempt(f"the figure {illustration.name}", draw, False)
+
+
+def _alerts(run: LoadedRun) -> Iterator[Part]:
+    """Alerts on everything that is missing from the report, which come before all else."""
+    if damage := run.facts.get("damage"):
         more = f" and {len(damage) - 1:,} more" if len(damage) > 1 else ""
         yield Alert(
-            f"**NUMBERS ARE MISSING, the journal of this run is damaged:** {escape(damage[0])}"
-            f"{more}. Run the suite again: what was lost is measured anew, the rest is kept."
+            f"**NUMBERS ARE MISSING because the journal of this run is damaged:** "
+            f"{escape(damage[0])}{more}. Run the suite again to measure the lost cells; all others "
+            "are kept."
         )
-    for line in list(problems.lines):
-        yield Alert(f"**Not in this report:** {escape(line)}.")
+    yield from map(_missing, list(run.problems.lines))
 
 
-def _parts(
-    run: Run, of: Sections, drawn: list[str], cited: Mapping[str, str], problems: Problems
-) -> Iterator[Part]:
+def _missing(line: str) -> Alert:
+    return Alert(f"**Missing from this report:** {escape(line)}.")
+
+
+def _parts(run: LoadedRun, drawn: list[Illustration], cited: Mapping[str, str]) -> Iterator[Part]:
     """The document, in the order in which it is read."""
-    frame, more, said = run.frame, run.further, run.described
-    written = problems.section
-    yield from written("controls", lambda: controls.section(frame, said))
-    yield from written("what was run", lambda: prose.about(frame, said, more.points))
-    yield from captions.figures(drawn)
-    yield from written("properties", lambda: properties.section(more.properties))
-    trained = said.get("training") or {}
-    yield from written("trainings", lambda: training_section.section(more.points, trained))
-    yield from written("training temperatures", lambda: temperature_section.section(more.points))
-    yield from written("many tests", lambda: [prose.multiplicity(frame)])
-    for each in of.tasks:
-        yield from written(each.label, partial(ranking.section, each))
-    yield from written("budgets", lambda: prose.budgets(of.crossovers, of.crossovers_file))
-    for each in of.sweeps:
-        yield from written(each.label, partial(swept.section, each))
-    for family, each in zip(run.families, of.families, strict=False):
-        yield from written(each.label, partial(nested.section, family, each))
-    yield from written("variance by source", lambda: sources.section(more.sources, run.nested))
-    yield from written("adaptation", lambda: adaptation_section.section(more.looks))
-    yield from written("numerics", lambda: numerics.section(run.merged))
-    yield from written("what was not measured", lambda: prose.unmeasured(run.merged))
-    yield prose.files(frame)
-    yield from written("methods", lambda: methods.section(said.get("methods"), cited, _BIBTEX))
+    frame, facts = run.frame, run.facts
+
+    def sections() -> Pieces[Iterable[Part]]:
+        yield "controls", lambda: controls.section(frame, facts)
+        yield "summary of the run", lambda: prose.about(frame, facts, run.points)
+        yield "figures", lambda: _pictures(drawn)
+        for study in STUDIES:
+            what = "a section"
+            yield from run.problems.attempt(what, partial(_listed, study.sections, run), [])
+        yield "missing measurements", lambda: prose.unmeasured(run.grouped)
+        yield "files", lambda: [prose.files(frame)]
+        yield "methods", lambda: methods.section(facts.get("methods"), cited, _BIBTEX)
+
+    for name, make in sections():
+        before = len(run.problems.lines)
+        yield from run.problems.attempt(f"the section {name}", partial(_parts_of, make), [])
+        yield from map(_missing, run.problems.lines[before:])
 
 
-def _cited(run: Run) -> dict[str, str]:
-    """estimator -> what it cites, of those with numbers; runs of old keep nothing."""
-    known: Any = run.described.get("references")
-    known = known if isinstance(known, Mapping) else {}
-    frames = (run.frame, run.further.points)
-    names = sorted({name for each in frames for name in tables.measured(each)["estimator"]})
-    return {name: str(known[name]) for name in names if known.get(name)}
+def _parts_of(make: Callable[[], Iterable[Part]]) -> list[Part]:
+    return list(make())
+
+
+def _pictures(drawn: list[Illustration]) -> Iterator[Part]:
+    if drawn:
+        yield "## Figures"
+    for each in drawn:
+        yield Picture(each.name, each.title, each.caption)
+
+
+def _citations(run: LoadedRun) -> dict[str, str]:
+    """The citation of each estimator with numbers; runs of earlier versions have none."""
+    cited: Any = run.facts.get("references")
+    cited = cited if isinstance(cited, Mapping) else {}
+    frames = (run.frame, run.points)
+    names = sorted({name for each in frames for name in tables.measured_rows(each)["estimator"]})
+    return {name: str(cited[name]) for name in names if cited.get(name)}
 
 
 def _stale(folder: Path, new: Set[Path]) -> Iterator[Path]:
-    """What an earlier report left, of the kinds that a report writes."""
+    """Files that an earlier report left, of the kinds that a report writes."""
     if Path(_BIBTEX) not in new:
         yield Path(_BIBTEX)
     for name, suffixes in _OURS.items():

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from gradest import __version__
+from gradest.citations import body, citation
 from gradest.code_digest import digest_of_class
 from gradest.contracts import built_in
-from gradest.docstrings import body, citation
 from gradest.registry import Registry
 from gradest.running.cells import Cell, EstimatorCell
 from gradest.running.suite import Suite

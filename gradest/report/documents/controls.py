@@ -1,4 +1,4 @@
-"""The controls of a run: estimators whose verdict is known beforehand."""
+"""The controls of a run: estimators whose verdict is known in advance."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,30 +11,29 @@ from gradest.report.frames import tables
 
 
 def section(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[Part]:
-    """How the controls came out, in a line, and which of them this run left out."""
+    """The result of the controls in a line, and the controls that this run left out."""
     controls, left_out = _expected(frame, run)
     yield _line(failures(frame, run), controls)
     if left_out:
-        yield f"Controls that this run left out: {', '.join(map(escape, left_out))}."
+        yield f"Controls left out of this run: {', '.join(map(escape, left_out))}."
 
 
 def failures(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
-    """`control_failures` of the controls of the run, but for those that it was to leave out."""
+    """`control_failures` of the controls of the run, except for those that it was to leave out."""
     return control_failures(frame, _expected(frame, run)[0])
 
 
 def control_failures(frame: pd.DataFrame, controls: Mapping[str, Sequence[str]]) -> list[str]:
-    """A sentence for every control that did not come out as it should; plain text.
+    """A sentence of plain text for every control that failed, in annotated rows.
 
     `controls` maps a verdict to the estimators that must get it on every task.  A control that
-    was skipped on a task says nothing there, but one that was measured nowhere has failed.
+    was skipped on a task has not failed there, but one that was measured on no task has.
     """
-    frame = tables.annotate(frame)
     failures = []
     for expected, names in controls.items():
         for name in names:
             rows = frame[frame["estimator"] == name]
-            if tables.measured(rows).empty:
+            if tables.measured_rows(rows).empty:
                 failures.append(f"{name} should be {expected}, but was measured on no task.")
             else:
                 for task, section in tables.sections(frame):
@@ -49,14 +48,14 @@ def _violations(name: str, expected: str, task: str, rows: pd.DataFrame) -> Iter
     for label, failed in rows[rows["status"] == "failed"].groupby("label", sort=False):
         reason = failed["reason"].iloc[0]
         yield f"{label} should be {expected} on {task}, but failed: {reason}."
-    found = tables.measured(rows)
-    # A derivative that does not exist, as ∂/∂α where α = 0, is no verdict on the estimator.
-    undefined = found["variance"].isna() & found["note"].fillna("").ne("")
-    found = found[~undefined | found["nonfinite"].gt(0)]
-    wrong = found[found["verdict"] != expected]
+    measured = tables.measured_rows(rows)
+    # Where a derivative does not exist, as ∂/∂α where α = 0, the estimator is not to blame.
+    undefined = measured["variance"].isna() & measured["note"].fillna("").ne("")
+    measured = measured[~undefined | measured["nonfinite"].gt(0)]
+    wrong = measured[measured["verdict"] != expected]
     for (label, verdict), part in wrong.groupby(["label", "verdict"], sort=False, dropna=False):
         symbols = " and ".join(tables.SYMBOLS.get(p, str(p)) for p in part["parameter"].unique())
-        why = ", the exact gradient being unknown" if part["bias_sq"].isna().all() else ""
+        why = " because the exact gradient is unknown" if part["bias_sq"].isna().all() else ""
         yield f"{label} should be {expected} on {task}, but is {verdict} in {symbols}{why}."
 
 
@@ -73,8 +72,8 @@ def _expected(
 
 def _line(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> str:
     if failures:
-        said = escape(" ".join(failures))
-        return Alert(f"**CONTROLS FAILED, do not trust this run until it is known why:** {said}")
+        text = escape(" ".join(failures))
+        return Alert(f"**CONTROLS FAILED, do not trust this run until the cause is known:** {text}")
     kinds = sorted(expected.items(), reverse=True)
     named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in kinds if names]
-    return f"Controls came out as they should: {' and '.join(named)}." if named else ""
+    return f"All controls passed: {' and '.join(named)}." if named else ""

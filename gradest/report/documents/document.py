@@ -1,8 +1,8 @@
-"""What a report is made of, whatever file it becomes.
+"""The document model of a report, the same for all formats, and its rendering as Markdown.
 
 A document is a list of parts in the order in which they are read: paragraphs, headings and lists
-are Markdown, in which plugins' words have been escaped; a table and a picture are objects, since
-every form of the report shows those in its own way.
+are Markdown, in which texts of plugins are escaped; a table and a picture are objects, since every
+format of the report renders them in its own way.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ class Strong(str):
 
 
 class Alert(Strong):
-    """A paragraph that must not be overlooked: a failed control, or numbers that are missing."""
+    """A paragraph that must not be overlooked: a failed control, or missing numbers."""
 
 
 class Tagged(str):
-    """Plain text of a judgement, which a form with colours may show by its `tag`."""
+    """Plain text of a judgement, whose `tag` chooses the colour in formats with colours."""
 
     tag: Literal["good", "bad", "unsure"]
 
     def __new__(cls, text: str, tag: Literal["good", "bad", "unsure"]) -> "Tagged":
-        found = super().__new__(cls, text)
-        found.tag = tag
-        return found
+        tagged = super().__new__(cls, text)
+        tagged.tag = tag
+        return tagged
 
 
 @dataclass(frozen=True)
 class Table:
-    """Plain texts, not escaped; `Quantity`, `Strong` and `Tagged` say more of theirs.
+    """Plain texts, not escaped; some are `Quantity`, `Strong` or `Tagged`.
 
     The first `left` columns hold text and are aligned to the left.
     """
@@ -46,16 +46,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the run by its name, what it shows in a few plain words, and how to read it."""
+    """A figure of the run, by its name; its title is plain text and its caption Markdown."""
 
     name: str
-    shows: str
-    reading: str
+    title: str
+    caption: str
 
 
 @dataclass(frozen=True)
 class Folded:
-    """What few readers need: a form that can fold shows the title alone at first."""
+    """Parts that few readers need: a format that can fold shows the title alone at first."""
 
     title: str
     parts: Sequence["Part"]
@@ -66,7 +66,7 @@ Part = str | Table | Picture | Folded
 
 
 def markdown(parts: Sequence[Part]) -> str:
-    """The document as one text, with figures by their paths beside it."""
+    """The document as one text, with figures by their relative paths."""
     return "\n\n".join(map(_markdown, filter(None, parts))) + "\n"
 
 
@@ -75,9 +75,9 @@ def _markdown(part: Part) -> str:
         case Table(headers, rows, left):
             lines = [[_cell(text) for text in row] for row in rows]
             return table([escape(text) for text in headers], lines, left)
-        case Picture(name, shows, reading):
+        case Picture(name, title, caption):
             file = f"figures/{name}"
-            return f"![{shows}]({file}.png)\n\n{shows}. {reading} ([SVG]({file}.svg))"
+            return f"![{title}]({file}.png)\n\n{title}. {caption} ([SVG]({file}.svg))"
         case Folded(title, inside, level):
             return f"{'#' * level} {escape(title)}\n\n{markdown(inside).rstrip()}"
         case _:

@@ -62,7 +62,7 @@ class _Entry:
 
 @dataclass
 class _Writer:
-    """Parts to HTML, with an anchor for every heading on the way."""
+    """Renders parts as HTML, and collects an anchor for every heading."""
 
     pictures: Mapping[str, Path]
     contents: list[_Entry] = field(default_factory=list)
@@ -76,10 +76,10 @@ class _Writer:
         match part:
             case Table(headers, rows, left):
                 return template.table(headers, [list(map(_cell, row)) for row in rows], left)
-            case Picture(name, shows, reading):
+            case Picture(name, title, caption):
                 path = self.pictures[name]
-                caption = Markup(_markdown().renderInline(reading))
-                return template.picture(_embedded(path), *_size(path), shows, caption)
+                reading = Markup(_markdown().renderInline(caption))
+                return template.picture(_embedded(path), *_size(path), title, reading)
             case Folded(title, inside):
                 return template.folded(title, self.anchor(title), self.all(inside))
             case _:
@@ -89,10 +89,10 @@ class _Writer:
         tokens = _markdown().parse(text)
         for at, token in enumerate(tokens):
             if token.type == "heading_open":
-                said = "".join(t.content for t in tokens[at + 1].children or ())
-                token.attrSet("id", self.anchor(said))
+                heading = "".join(t.content for t in tokens[at + 1].children or ())
+                token.attrSet("id", self.anchor(heading))
                 if (level := int(token.tag[1:])) in _LEVELS:
-                    self.contents.append(_Entry(level, said, str(token.attrGet("id"))))
+                    self.contents.append(_Entry(level, heading, str(token.attrGet("id"))))
             if token.type == "paragraph_open" and isinstance(text, Alert):
                 token.attrSet("class", "alert")
             _without_files(token.children or ())
@@ -100,16 +100,16 @@ class _Writer:
         return Markup(_markdown().renderer.render(tokens, _markdown().options, {}))
 
     def anchor(self, heading: str) -> str:
-        """That of the heading, unlike those before it."""
+        """The anchor of a heading, different from those before it."""
         plain = anchored(heading)
         tries = (plain, *(f"{plain}-{n}" for n in range(1, len(self.taken) + 1)))
-        found = next(each for each in tries if each not in self.taken)
-        self.taken.add(found)
-        return found
+        anchor = next(each for each in tries if each not in self.taken)
+        self.taken.add(anchor)
+        return anchor
 
 
 def anchored(heading: str) -> str:
-    """A heading's anchor, as forges make it: links within a document hold in both its forms."""
+    """The anchor of a heading, as GitHub makes it, so that links work in Markdown and in HTML."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -119,7 +119,7 @@ def _markdown() -> MarkdownIt:
 
 
 def _without_files(tokens: Sequence[Token]) -> None:
-    """Links to files of the run become their names: the page may have been sent alone."""
+    """Replace links to files of the run by their names: the page may have been sent alone."""
     inside = False
     for token in tokens:
         href = str(token.attrGet("href") or "")
@@ -131,7 +131,7 @@ def _without_files(tokens: Sequence[Token]) -> None:
 
 def _cell(text: str) -> dict[str, Any]:
     order = text.order if isinstance(text, Quantity) else None
-    # JavaScript cannot sort NaN: what is missing comes below everything.
+    # JavaScript cannot sort NaN: missing numbers come below all others.
     sortable = "" if order is not None and math.isnan(order) else order
     return {
         "text": str(text),
@@ -146,6 +146,6 @@ def _embedded(path: Path) -> str:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """In pixels: a page that knows does not move when the image is decoded."""
+    """Width and height in pixels, so that the page does not move when the image is decoded."""
     with Image.open(path) as image:
         return image.size

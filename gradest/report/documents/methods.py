@@ -4,45 +4,45 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradest import references
+from gradest import citations
 from gradest.markdown import code_block, escape
 from gradest.report.documents.document import Folded, Part
 
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def section(told: Any, cited: Mapping[str, str], file: str) -> Iterator[Part]:
-    """What each estimator is, by its own docstring, and what it cites.
+def section(docstrings: Any, cited: Mapping[str, str], file: str) -> Iterator[Part]:
+    """Each estimator by its own docstring, with the sources that it cites.
 
-    `told` maps names to docstrings without their sources, as run.json has them; runs of old have
-    none, and then the sources alone are named.
+    `docstrings` maps names to docstrings without their sources, as run.json has them; runs of
+    earlier versions have none, and then the sources stand alone.
     """
-    told = told if isinstance(told, Mapping) else {}
-    names = sorted({*told, *cited})
+    docstrings = docstrings if isinstance(docstrings, Mapping) else {}
+    names = sorted({*docstrings, *cited})
     if not names:
         return
     yield "## Methods"
     if cited:
-        yield f"What they cite, as BibTeX: [{file}]({file})"
+        yield f"References as BibTeX: [{file}]({file})"
     for name in names:
-        yield Folded(name, tuple(_method(str(told.get(name, "")), cited.get(name))))
+        yield Folded(name, tuple(_method(str(docstrings.get(name, "")), cited.get(name))))
 
 
 def _method(docstring: str, citation: str | None) -> Iterator[Part]:
     for paragraph in filter(None, docstring.split("\n\n")):
         yield code_block(_unindented(paragraph)) if paragraph[0].isspace() else _text(paragraph)
     if citation:
-        yield references.markdown(citation)
+        yield citations.markdown(citation)
 
 
 def _text(paragraph: str) -> str:
-    """Prose as Markdown; what stands in backticks is code, and all else is escaped."""
+    """Prose as Markdown: text in backticks is code, and all else is escaped."""
     pieces = _CODE.split(paragraph)
     return "".join(f"`{p}`" if n % 2 else _inside(p) for n, p in enumerate(pieces))
 
 
 def _inside(text: str) -> str:
-    """Escaped, with the spaces at its ends, where it goes on with something else."""
+    """Escaped text with the spaces at its ends, which separate it from adjacent code."""
     line = re.sub(r"\s+", " ", text)
     before, after = " " * line.startswith(" "), " " * line.endswith(" ")
     return before + escape(line) + after if line.strip() else line

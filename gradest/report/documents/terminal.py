@@ -1,6 +1,6 @@
-"""Parts of a document as text: coloured and as wide as the screen on a terminal, plain elsewhere.
+"""Parts of a document as text: coloured and fitted to the screen on a terminal, plain elsewhere.
 
-Text is shown as it is: neither plugins' words nor paths are taken for markup or control sequences.
+Text is shown literally: plugins and paths can contain markup and control sequences.
 """
 
 import sys
@@ -15,7 +15,7 @@ from gradest.report.documents.document import Alert, Strong, Table
 
 
 def show(parts: Iterable[str | Table]) -> None:
-    """Print them to standard output; a heading, that is a `Strong`, has an empty line above."""
+    """Print parts to standard output; a heading, which is a `Strong`, follows an empty line."""
     console = Console(file=sys.stdout, highlight=False)
     for part in filter(None, parts):
         if isinstance(part, Strong):
@@ -41,13 +41,13 @@ def _rich(part: str | Table) -> RenderableType:
 
 
 def _text(words: str) -> Text:
-    """What is too long is folded: names that are cut could not be told apart."""
+    """Long text is folded: names that are cut could look the same."""
     style = "bold red" if isinstance(words, Alert) else "bold" if isinstance(words, Strong) else ""
     return Text(_clean(words), style, overflow="fold")
 
 
 def _plain(part: str | Table) -> str:
-    """A table as wide as it has to be, so that a row is a line."""
+    """A table as wide as necessary, so that each row is one line."""
     match part:
         case Table(headers, rows, left):
             align = ["left"] * left + ["right"] * (len(headers) - left)
@@ -60,6 +60,6 @@ def _plain(part: str | Table) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line without control characters, which could move the cursor or reverse the reading."""
+    """One line without control characters, which could move the cursor or reverse the text."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

@@ -1,1 +1,1 @@
-"""What all figures share, and the figures of measurements."""
+"""The elements that all figures share, and the figures of measurements."""

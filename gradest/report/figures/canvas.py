@@ -1,4 +1,4 @@
-"""What the figures are drawn with: panels, axes that have a place for zero, points, labels."""
+"""The elements of figures: panels, axes that have a place for zero, points and labels."""
 
 import io
 import itertools
@@ -16,7 +16,7 @@ from matplotlib.markers import CARETDOWN, CARETLEFT, CARETRIGHT, CARETUP
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from gradest.report.figures.style import Look, text
+from gradest.report.figures.style import FILLED, Style, text
 
 _SHARPNESS = 150  # dots per inch
 _LARGEST = 2**15  # dots to a side; matplotlib refuses twice as many
@@ -31,11 +31,11 @@ _FAR = 1e10  # times the median of an axis: what is further away is off the axis
 _BEYOND = 1e6  # times the points, as far as the ends of intervals may stretch an axis
 _OWN = 4.5  # points from the centre of a marker that labels keep clear of
 
-Part = tuple[Axes, pd.DataFrame, str, str]  # what was drawn where: rows and the columns x and y
+Part = tuple[Axes, pd.DataFrame, str, str]  # axes, the rows drawn in them, and the columns x and y
 
 
 class Drawing(Figure):
-    """A figure that a notebook shows, also where nobody has imported pyplot."""
+    """A figure that a notebook shows, also without pyplot."""
 
     def _repr_png_(self) -> bytes:
         image = io.BytesIO()
@@ -51,7 +51,7 @@ def panels(
     keys: Mapping[str, Artist],
     names: Mapping[str, Artist],
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of panels of `size` inches: under its title what signs mean, below it names."""
+    """A figure of panels of `size` inches, with `keys` under its title and `names` below it."""
     width = max(columns * size[0], _NARROWEST)
     longest = max((len(text(name, 60)) for name in names), default=1)
     across = max(1, int(width / (0.5 + _CHARACTER * longest)))
@@ -99,30 +99,30 @@ def logarithmic(
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_minor_formatter(NullFormatter())
     if points.empty:
-        ax.text(0.5, 0.5, "not known", transform=ax.transAxes, ha="center", color="0.4")
+        ax.text(0.5, 0.5, "unknown", transform=ax.transAxes, ha="center", color="0.4")
     if plain:
         axis.set_major_formatter(FuncFormatter(_plain))
 
 
 def limits(points: pd.Series, ends: Sequence[pd.Series]) -> tuple[float, float]:
-    """Of the positive numbers: those of points within so many decades of the median, and ends."""
-    known = points.astype(float)
-    known = known[np.isfinite(known) & known.gt(0)]
-    if known.empty:
-        found = np.concatenate([np.ones(0), *map(_positive, ends)])
-        return (found.min(), found.max()) if len(found) else (1.0, 1.0)
-    middle = 10 ** float(np.log10(known).median())
-    near = known[known.between(middle / _FAR, middle * _FAR)]
+    """The limits of positive points and of their ends, without absurdly large or small ones."""
+    positive = points.astype(float)
+    positive = positive[np.isfinite(positive) & positive.gt(0)]
+    if positive.empty:
+        visible = np.concatenate([np.ones(0), *map(_positive, ends)])
+        return (visible.min(), visible.max()) if len(visible) else (1.0, 1.0)
+    middle = 10 ** float(np.log10(positive).median())
+    near = positive[positive.between(middle / _FAR, middle * _FAR)]
     if near.empty:
         return middle, middle
-    far = known.index.difference(near.index)  # whose ends do not count
+    far = positive.index.difference(near.index)  # whose ends do not count
     further = np.concatenate([near, *(_positive(end.drop(far, errors="ignore")) for end in ends)])
     return max(further.min(), near.min() / _BEYOND), min(further.max(), near.max() * _BEYOND)
 
 
 def _positive(values: pd.Series) -> np.ndarray:
-    found = values.to_numpy(dtype=float)
-    return found[np.isfinite(found) & (found > 0)]
+    numbers = values.to_numpy(dtype=float)
+    return numbers[np.isfinite(numbers) & (numbers > 0)]
 
 
 def _plain(value: float, _: int | None) -> str:
@@ -141,7 +141,7 @@ def _with_zero(ax: Axes, name: str, low: float, high: float, fine: bool) -> None
     between = [tick for tick in between if unit < tick <= high]
     decades = [10.0**power for power in powers if 10.0**power > unit]
     axis = getattr(ax, f"{name}axis")
-    narrow = len(decades) < 2  # one decade beside zero would leave the axis without a scale
+    narrow = len(decades) < 2  # one decade next to zero would leave the axis without a scale
     if narrow and not fine:
         axis.set_major_formatter(FuncFormatter(_plain))
     ticks = between if narrow or (fine and len(between) <= _TICKS) else decades
@@ -151,38 +151,46 @@ def _with_zero(ax: Axes, name: str, low: float, high: float, fine: bool) -> None
 
 def ticks_at(ax: Axes, values: pd.Series) -> None:
     """Ticks of the x axis at the values themselves, where they are few."""
-    found = sorted(set(values))
-    if len(found) <= _TICKS:
-        ax.xaxis.set_major_locator(FixedLocator(found))
+    ticks = sorted(set(values))
+    if len(ticks) <= _TICKS:
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
         ax.xaxis.set_minor_locator(NullLocator())
 
 
-def points(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str, by: str | None = None) -> None:
-    """A point a row at columns x and y, with bars to x_low, x_high, y_low and y_high.
+def points(
+    ax: Axes,
+    rows: pd.DataFrame,
+    style: Style,
+    x: str,
+    y: str,
+    by: str | None = None,
+    fill: str | None = None,
+) -> None:
+    """One point per row at columns x and y, with bars to x_low, x_high, y_low and y_high.
 
-    Filled by the verdict where rows have one; with an arrow where y is `bias` or `part` and the row
-    says `limit`; joined in the order of `by`.
+    Joined in the order of the column `by`; hollow by the column `fill`, from 0 (filled, also
+    without that column) to 1; with an arrow where y is `bias` or `part` and the row is a `limit`.
     """
     if by is not None:
         rows = rows.sort_values(by)
     rows, off = _onto(ax, rows, x, y)
     if by is not None:
-        ax.plot(rows[x], rows[y], color=look.colour, linewidth=0.9, alpha=0.6)
+        ax.plot(rows[x], rows[y], color=style.colour, linewidth=0.9, alpha=0.6)
     bars = {f"{name}err": _bars(rows, column) for name, column in (("x", x), ("y", y))}
-    ax.errorbar(rows[x], rows[y], fmt="none", ecolor=look.colour, elinewidth=0.9, **bars)
-    verdicts = rows["verdict"] if "verdict" in rows else [None] * len(rows)
-    for at_x, at_y, verdict, side in zip(rows[x], rows[y], verdicts, off, strict=True):
-        mark = {"color": look.colour, "markerfacecolor": look.face(verdict)}
-        mark |= {"marker": look.marker if side == _INSIDE else side, "linestyle": "none"}
+    ax.errorbar(rows[x], rows[y], fmt="none", ecolor=style.colour, elinewidth=0.9, **bars)
+    paleness = [FILLED] * len(rows) if fill is None else rows[fill]
+    for at_x, at_y, pale, side in zip(rows[x], rows[y], paleness, off, strict=True):
+        mark = {"color": style.colour, "markerfacecolor": style.face(pale)}
+        mark |= {"marker": style.marker if side == _INSIDE else side, "linestyle": "none"}
         ax.plot(at_x, at_y, markeredgewidth=1.1, zorder=3, clip_on=False, **mark)
     if y in _LIMITED:
-        arrow = {"arrowstyle": "<-", "color": look.colour, "shrinkA": 0, "shrinkB": 3}
+        arrow = {"arrowstyle": "<-", "color": style.colour, "shrinkA": 0, "shrinkB": 3}
         for at in rows.loc[rows["limit"], [x, y]].itertuples(index=False):
             ax.annotate("", at, (0, -15), textcoords="offset points", arrowprops=arrow)
 
 
 def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, list[int]]:
-    """Points that are off the axes, moved to the frame, and the arrowheads that say so."""
+    """The rows with points outside the axes moved to the frame, and an arrowhead for each."""
     everything = -np.inf, np.inf  # on an axis whose limits are not set yet
     left, right = everything if ax.get_autoscalex_on() else ax.get_xlim()
     bottom, top = everything if ax.get_autoscaley_on() else ax.get_ylim()
@@ -201,19 +209,19 @@ def _onto(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> tuple[pd.DataFrame, l
     )
 
 
-def banded(ax: Axes, rows: pd.DataFrame, look: Look, x: str, y: str) -> None:
+def banded(ax: Axes, rows: pd.DataFrame, style: Style, x: str, y: str) -> None:
     """A line through the rows in a band from y_low to y_high, with a marker where it begins.
 
     Strong where the rows are `best`, else faint.
     """
     ax.fill_between(
-        rows[x], rows[f"{y}_low"], rows[f"{y}_high"], color=look.colour, alpha=0.12, linewidth=0
+        rows[x], rows[f"{y}_low"], rows[f"{y}_high"], color=style.colour, alpha=0.12, linewidth=0
     )
-    ax.plot(rows[x], rows[y], color=look.colour, linewidth=0.9, alpha=0.6)
-    ax.plot(rows[x], rows[y].where(rows["best"]), color=look.colour, linewidth=1.8, zorder=3)
+    ax.plot(rows[x], rows[y], color=style.colour, linewidth=0.9, alpha=0.6)
+    ax.plot(rows[x], rows[y].where(rows["best"]), color=style.colour, linewidth=1.8, zorder=3)
     first = rows.iloc[0]
-    mark = {"color": look.colour, "markerfacecolor": look.face(first["verdict"])}
-    ax.plot(first[x], first[y], look.marker, markeredgewidth=1.1, zorder=4, **mark)
+    mark = {"color": style.colour, "markerfacecolor": style.face(first["paleness"])}
+    ax.plot(first[x], first[y], style.marker, markeredgewidth=1.1, zorder=4, **mark)
 
 
 def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
@@ -224,23 +232,23 @@ def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
 
 
 def lay_out(figure: Figure) -> None:
-    """Find the places of the panels for good, so that labels can be fitted into them."""
+    """Fix the places of the panels, so that labels can be fitted into them."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
-def label_curves(figure: Figure, parts: Iterable[Part], look: Mapping[str, Look]) -> None:
+def label_curves(figure: Figure, parts: Iterable[Part], styles: Mapping[str, Style]) -> None:
     """Every curve's name at its last point, or elsewhere on it."""
     lay_out(figure)
     for ax, rows, x, y in parts:
         labels = Labels(ax, rows, x, y)
         for (name, tag), curve in rows.groupby(["estimator", "tag"], sort=False):
             curve = curve.sort_values(x, ascending=False)
-            labels.write(f"{name} {tag}".strip(), curve, look[str(name)])
+            labels.write(f"{name} {tag}".strip(), curve, styles[str(name)])
 
 
 class Labels:
-    """Text beside the points (x, y) of rows, in an axes that is laid out, where there is room.
+    """Text next to the points (x, y) of rows, in an axes that is laid out, where there is room.
 
     A label never covers a point, an arrow, another label or the frame: rather than that it is
     left out, since it only repeats the legend.  It covers a line where nothing else is free.
@@ -258,10 +266,10 @@ class Labels:
         )
         self._lines = self._around(_drawn(ax), -1, -1, 1)
 
-    def write(self, words: str, rows: pd.DataFrame, look: Look) -> bool:
-        """Write `words` beside the first of `rows` that has room, and say whether any has."""
+    def write(self, words: str, rows: pd.DataFrame, style: Style) -> bool:
+        """Write `words` next to the first of `rows` that has room; whether there is any."""
         places = rows[[self._x, self._y]].to_numpy()
-        colour = tuple(0.75 * c for c in look.colour)
+        colour = tuple(0.75 * c for c in style.colour)
         note = self._ax.annotate(
             text(words), places[0], color=colour, fontsize=6.5, va="bottom", zorder=4
         )
@@ -307,7 +315,7 @@ def _drawn(ax: Axes) -> np.ndarray:
 
 
 def _offsets(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Lower left corners of a box beside a point, in points, the most readable first."""
+    """Lower left corners of a box next to a point, in points, the most readable first."""
     for gap in (_OWN + 1, 2 * _OWN):
         for across, up in _DIRECTIONS:
             yield _corner(across, gap, width), _corner(up, gap, height)

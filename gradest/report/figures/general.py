@@ -1,4 +1,4 @@
-"""Figures of measurements: a panel a task, and curves over temperatures and sizes."""
+"""Figures of measurements: one panel per task, and curves over temperatures and sizes."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,60 +13,61 @@ from gradest.inference import UNBIASED_WITHIN
 from gradest.quantities import number
 from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.canvas import Part
-from gradest.report.figures.style import Look
+from gradest.report.figures.style import Style
 from gradest.report.frames import tables
+from gradest.report.frames.intervals import ENDS
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _CROWDED = 20  # points in a panel that need a larger one
 _APART = 20  # points of a curve between places for its label
 
 
-@style.style()
+@style.theme()
 def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
-    """Relative bias against variance, one panel a task."""
-    rows, symbol = selection.selected(frame)
+    """Relative bias against variance, one panel per task."""
+    rows, symbol = selection.select_rows(frame)
     rows = selection.with_bias(rows[rows["relative_bias_high"].notna() & rows["variance"].notna()])
     title = f"Bias and variance of one estimate of the gradient in {symbol}: lower left is better"
     keys = style.verdict_keys() | style.bias_keys()
 
-    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+    def draw(ax: Axes, part: pd.DataFrame, styles: Mapping[str, Style]) -> Part:
         _logarithmic(ax, "x", part, "variance")
         _bias_axis(ax, part)
-        _scatter(ax, part, look, "variance", "bias")
+        _scatter(ax, part, styles, "variance", "bias")
         ax.set(xlabel=_VARIANCE, ylabel=_BIAS)
         return ax, part, "variance", "bias"
 
     return _one_a_task(frame, rows, title, keys, draw, _label_points)
 
 
-@style.style()
+@style.theme()
 def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
-    """Variance against evaluations of f, one panel a task, with lines of equal work."""
-    rows, symbol = selection.selected(frame)
+    """Variance against evaluations of f, one panel per task, with lines of equal cost × variance."""
+    rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["variance"].notna()]
     title = f"Variance and work of one estimate of the gradient in {symbol}: lower left is better"
     keys = style.verdict_keys() | style.work_keys()
 
-    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+    def draw(ax: Axes, part: pd.DataFrame, styles: Mapping[str, Style]) -> Part:
         _size_axis(ax, part, "evaluations")
         _logarithmic(ax, "y", part, "variance")
         _equal_work(ax, part["work_variance"])
-        _scatter(ax, part, look, "evaluations", "variance")
+        _scatter(ax, part, styles, "evaluations", "variance")
         ax.set(xlabel="evaluations of f per estimate", ylabel=_VARIANCE)
         return ax, part, "evaluations", "variance"
 
     return _one_a_task(frame, rows, title, keys, draw, _label_points)
 
 
-@style.style()
+@style.theme()
 def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
-    """The mse of a mean of estimates against what they cost, one panel a task."""
-    rows, symbol = selection.selected(frame)
+    """The mse of a mean of estimates against its budget, one panel per task."""
+    rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
-    title = f"What a budget buys: the mse of a mean of estimates of the gradient in {symbol}"
+    title = f"MSE at a fixed budget: mean of estimates of the gradient in {symbol}"
     keys = style.verdict_keys() | style.best_keys()
 
-    def draw(ax: Axes, part: pd.DataFrame, look: Mapping[str, Look]) -> Part:
+    def draw(ax: Axes, part: pd.DataFrame, styles: Mapping[str, Style]) -> Part:
         drawn = selection.budgets(part)
         canvas.logarithmic(ax, "x", drawn["budget"])
         canvas.logarithmic(ax, "y", drawn["mse"])
@@ -75,7 +76,7 @@ def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
         ax.plot(drawn.groupby("budget")["mse"].min(), **style.BEST)
         ends = []
         for _, curve in drawn.groupby("curve"):
-            canvas.banded(ax, curve, look[str(curve["estimator"].iloc[0])], "budget", "mse")
+            canvas.banded(ax, curve, styles[str(curve["estimator"].iloc[0])], "budget", "mse")
             ends.append(curve.iloc[[0, *range(-1, -len(curve), -_APART)]])
         ax.set(xlabel="budget: passes through f, forward and backward", ylabel="mse of the mean")
         return ax, pd.concat(ends).sort_values("best", ascending=False), "budget", "mse"
@@ -83,51 +84,52 @@ def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
     return _one_a_task(frame, rows, title, keys, draw, canvas.label_curves)
 
 
-@style.style()
+@style.theme()
 def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
-    """Bias, variance and mse against temperature, one line of panels a task.
+    """Bias, variance and mse against temperature, one row of panels per task.
 
-    Of every estimator that was measured at three temperatures or more.
+    Shows every estimator that was measured at three temperatures or more.
     """
-    rows, symbol = selection.selected(frame)
-    rows = selection.with_bias(selection.temperatures(selection.most_replicates(rows)))
+    rows, symbol = selection.select_rows(frame)
+    rows = selection.with_bias(
+        selection.knob_curves(selection.most_replicates(rows), "temperature")
+    )
     if rows.empty:
         return None
     sections = list(tables.sections(rows))
-    look, keys = _looks(frame), style.verdict_keys() | style.bias_keys()
-    title = f"What the temperature trades, for one estimate of the gradient in {symbol}"
+    styles, keys = _styles(frame), style.verdict_keys() | style.bias_keys()
+    title = f"Effect of the temperature on one estimate of the gradient in {symbol}"
     columns = {"bias": _BIAS, "variance": _VARIANCE, "mse": "mse of one estimate"}
-    figure, grid = canvas.panels(len(sections), 3, (3.6, 2.7), title, keys, style.names(rows, look))
+    names = style.legend_entries(rows, styles)
+    figure, grid = canvas.panels(len(sections), 3, (3.6, 2.7), title, keys, names)
     parts = []
     titles = style.titles(name for name, _ in sections)
     for axes, name, (_, part) in zip(grid, titles, sections, strict=True):
         axes[0].set_title(name)
         for ax, (column, what) in zip(axes, columns.items(), strict=True):
-            known = part[part[column].notna()]
-            _bias_axis(ax, known) if column == "bias" else _logarithmic(ax, "y", known, column)
+            shown = part[part[column].notna()]
+            _bias_axis(ax, shown) if column == "bias" else _logarithmic(ax, "y", shown, column)
             _size_axis(ax, part, "temperature", names=True)
-            _curves(ax, known, look, "temperature", column)
+            _curves(ax, shown, styles, "temperature", column)
             ax.set(xlabel="temperature", ylabel=what)
-            parts.append((ax, known, "temperature", column))
-    canvas.label_curves(figure, parts, look)
+            parts.append((ax, shown, "temperature", column))
+    canvas.label_curves(figure, parts, styles)
     return figure
 
 
-@style.style()
+@style.theme()
 def cost_growth(frame: pd.DataFrame) -> Figure | None:
-    """Seconds and evaluations per estimate against each size that varies, a line of panels each."""
-    rows, _ = selection.selected(frame)
+    """Time and evaluations per estimate against each size that varies, a row of panels each."""
+    rows, _ = selection.select_rows(frame)
     rows = rows[rows["seconds"].gt(0) & rows["evaluations"].gt(0)]
-    rows = rows.assign(**{f"µs{e}": 1e6 * rows[f"seconds{e}"] for e in ("", "_low", "_high")})
-    slices = list(selection.slices(rows.drop(columns="verdict")))
+    rows = rows.assign(**{f"µs{e}": 1e6 * rows[f"seconds{e}"] for e in ENDS})
+    slices = list(selection.slices(rows.assign(paleness=style.FILLED)))
     if not slices:
         return None
-    look, names = (
-        _looks(frame),
-        style.names(pd.concat([each.rows for each in slices]), _looks(frame)),
-    )
+    styles = _styles(frame)
+    names = style.legend_entries(pd.concat([each.rows for each in slices]), styles)
     columns = {"µs": "µs per estimate", "evaluations": "evaluations of f per estimate"}
-    title = "What one estimate costs as the problem grows"
+    title = "Cost of one estimate against the size of the problem"
     figure, grid = canvas.panels(len(slices), 2, (4.8, 3.0), title, {}, names)
     parts = []
     titles = style.titles((each.title for each in slices), 60)
@@ -136,16 +138,16 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
         for ax, (column, what) in zip(axes, columns.items(), strict=True):
             _logarithmic(ax, "y", part, column, plain=True)
             _size_axis(ax, part, size, names=True)
-            _curves(ax, part, look, size, column)
+            _curves(ax, part, styles, size, column)
             ax.set(xlabel=f"{size} {selection.SIZES[size]}", ylabel=what)
             parts.append((ax, part, size, column))
-    canvas.label_curves(figure, parts, look)
+    canvas.label_curves(figure, parts, styles)
     return figure
 
 
-def _looks(frame: pd.DataFrame) -> dict[str, Look]:
-    """Of every estimator in the run, so that all its figures agree."""
-    return style.looks(frame["estimator"].astype(str))
+def _styles(frame: pd.DataFrame) -> dict[str, Style]:
+    """A style for every estimator in the run, so that all its figures agree."""
+    return style.assign_styles(frame["estimator"].astype(str))
 
 
 def _one_a_task(
@@ -153,27 +155,28 @@ def _one_a_task(
     rows: pd.DataFrame,
     title: str,
     keys: Mapping[str, Line2D],
-    draw: Callable[[Axes, pd.DataFrame, Mapping[str, Look]], Part],
-    label: Callable[[Figure, Sequence[Part], Mapping[str, Look]], None],
+    draw: Callable[[Axes, pd.DataFrame, Mapping[str, Style]], Part],
+    label: Callable[[Figure, Sequence[Part], Mapping[str, Style]], None],
 ) -> Figure | None:
     """A panel for every task, drawn one by one and then labelled; None without rows."""
     if rows.empty:
         return None
-    look = _looks(frame)
+    styles = _styles(frame)
     names, sections = zip(*tables.sections(selection.most_replicates(rows)), strict=True)
     crowded = max(map(len, sections)) > _CROWDED
     columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
     lines = math.ceil(len(sections) / columns)
     size = (6.6, 4.9) if crowded else (4.8, 3.6)
-    figure, grid = canvas.panels(lines, columns, size, title, keys, style.names(rows, look))
+    entries = style.legend_entries(rows, styles)
+    figure, grid = canvas.panels(lines, columns, size, title, keys, entries)
     for ax in grid.flat[len(sections) :]:
         ax.remove()
     parts = []
     for ax, name, part in zip(grid.flat, style.titles(names), sections, strict=False):
         norm = part["gradient_norm"].iloc[0]
         ax.set_title(name + ("" if np.isnan(norm) else f"   ‖g‖ = {number(norm)}"))
-        parts.append(draw(ax, part, look))
-    label(figure, parts, look)
+        parts.append(draw(ax, part, styles))
+    label(figure, parts, styles)
     return figure
 
 
@@ -210,30 +213,30 @@ def _equal_work(ax: Axes, work: pd.Series) -> None:
         ax.plot(x, y, linestyle=":", scalex=False, scaley=False, **style.GUIDE)
 
 
-def _scatter(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look], x: str, y: str) -> None:
-    """A point a row; those of an estimator that differ in one numeric knob are joined."""
+def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
+    """One point per row; those of an estimator that differ in one numeric knob are joined."""
     for (name, *_), part in rows.groupby(["estimator", "seed", "dtype"], dropna=False):
         knob = pd.to_numeric(part["tag"], errors="coerce")
         path = knob.notna().all() and knob.is_unique and part[x].nunique() > 1
         by = "knob" if path else None
-        canvas.points(ax, part.assign(knob=knob), look[str(name)], x, y, by)
+        canvas.points(ax, part.assign(knob=knob), styles[str(name)], x, y, by, fill="paleness")
 
 
-def _curves(ax: Axes, rows: pd.DataFrame, look: Mapping[str, Look], x: str, y: str) -> None:
+def _curves(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
     for (name, *_), part in rows.groupby(["estimator", "curve", "seed", "dtype"], dropna=False):
-        canvas.points(ax, part, look[str(name)], x, y, by=x)
+        canvas.points(ax, part, styles[str(name)], x, y, by=x, fill="paleness")
 
 
-def _label_points(figure: Figure, parts: Sequence[Part], look: Mapping[str, Look]) -> None:
+def _label_points(figure: Figure, parts: Sequence[Part], styles: Mapping[str, Style]) -> None:
     """Every estimator's name at one of its points, then its knobs' values at the others."""
     canvas.lay_out(figure)
     for ax, rows, x, y in parts:
         labels = canvas.Labels(ax, rows, x, y)
         unnamed, groups = set(rows["estimator"]), dict(iter(rows.groupby(["estimator", "tag"])))
         for (name, tag), part in list(groups.items()):
-            if name in unnamed and labels.write(f"{name} {tag}".strip(), part, look[name]):
+            if name in unnamed and labels.write(f"{name} {tag}".strip(), part, styles[name]):
                 unnamed.remove(name)
                 del groups[name, tag]
         for (name, tag), part in groups.items():
             if name not in unnamed and tag:
-                labels.write(tag, part, look[name])
+                labels.write(tag, part, styles[name])

@@ -1,4 +1,4 @@
-"""All estimators on all tasks at a glance: bias, and what equal work buys."""
+"""The matrix of all estimators on all tasks: bias, and variance at equal cost."""
 
 import itertools
 from collections.abc import Mapping, Sequence, Set
@@ -14,7 +14,6 @@ from matplotlib.ticker import LogLocator
 
 from gradest.quantities import number
 from gradest.report.figures import canvas, selection, style
-from gradest.report.frames import tables
 
 _CELL = (0.64, 0.2)  # inches
 _CHARACTER = 0.065
@@ -25,24 +24,23 @@ _ABSENT = {"facecolor": "0.85", "linewidth": 0}
 _ZERO = {"facecolor": "0.97", "edgecolor": "0.75", "hatch": "//////", "linewidth": 0}
 _BIAS, _WORK = "bias", "work_variance"
 _TITLES = {_BIAS: "relative bias, % of ‖g‖", _WORK: "variance × evaluations"}
-_SCALES = {_BIAS: "%", _WORK: "over the least of a task"}
+_SCALES = {_BIAS: "%", _WORK: "relative to the lowest of the task"}
 
 
-@style.style()
+@style.theme()
 def matrix(frame: pd.DataFrame) -> Figure | None:
-    """Relative bias, and variance × evaluations: a line an estimator, a column a task.
+    """Relative bias, and variance × evaluations: a row per estimator, a column per task.
 
-    None unless there are two of both.  Those that no task calls biased come first, in the order of
-    their mean rank at equal work; then the others in that of their bias.
+    None unless there are two of both.  Estimators not found biased on any task come first, sorted
+    by their mean rank of variance × evaluations; then the others, by their mean rank of bias.
     """
-    rows, symbol = selection.selected(frame)
+    rows, symbol = selection.select_rows(frame)
     rows = selection.with_bias(selection.most_replicates(rows[rows["variance"].notna()]))
     tasks, names = list(dict.fromkeys(rows["task_label"])), _ordered(rows)
     if len(tasks) < 2 or len(names) < 2:
         return None
-    every = tables.annotate(frame)
-    known = every["label"].isin(names) & every["task_label"].isin(tasks)
-    absent = every[every["status"].ne("ok") & known]
+    shown = frame["label"].isin(names) & frame["task_label"].isin(tasks)
+    absent = frame[frame["status"].ne("ok") & shown]
     absent = set(zip(absent["label"], absent["task_label"], strict=True))
     longest = max(map(len, style.titles(names, 48)))
     width = len(tasks) * _CELL[0] + _BESIDE + _CHARACTER * longest / 2
@@ -61,14 +59,14 @@ def matrix(frame: pd.DataFrame) -> Figure | None:
 
 def _ordered(rows: pd.DataFrame) -> list[str]:
     ranks = rows.groupby("task_label")[[_BIAS, _WORK]].rank()
-    found = rows[["label"]].assign(biased=rows["verdict"].eq("biased"), **ranks)
-    found = found.groupby("label").agg({"biased": "any", _BIAS: "mean", _WORK: "mean"})
-    by = found[_BIAS].where(found["biased"], found[_WORK])
-    return list(found.assign(by=by).sort_values(["biased", "by"], kind="stable").index)
+    labels = rows[["label"]].assign(biased=rows["verdict"].eq("biased"), **ranks)
+    labels = labels.groupby("label").agg({"biased": "any", _BIAS: "mean", _WORK: "mean"})
+    by = labels[_BIAS].where(labels["biased"], labels[_WORK])
+    return list(labels.assign(by=by).sort_values(["biased", "by"], kind="stable").index)
 
 
 def _unbiased(rows: pd.DataFrame, names: Sequence[str]) -> int:
-    """How many no task calls biased."""
+    """How many estimators are not found biased on any task."""
     return len(set(names) - set(rows.loc[rows["verdict"].eq("biased"), "label"]))
 
 
@@ -99,7 +97,7 @@ def _rest(
     tasks: Sequence[str],
     absent: Set[tuple[str, str]],
 ) -> None:
-    """The cells without numbers: grey where something kept them from it, else a dot."""
+    """The cells without numbers: grey where they were skipped or failed, else a dot."""
     measured = set(zip(rows["label"], rows["task_label"], strict=True))
     for (line, name), (across, task) in itertools.product(enumerate(names), enumerate(tasks)):
         if (name, task) in measured:
@@ -111,7 +109,7 @@ def _rest(
 
 
 def _ends(shades: pd.DataFrame) -> tuple[float, float]:
-    """Of the scale: at least a decade apart, and not stretched by what is absurdly far away."""
+    """The ends of the scale: at least a decade apart, and not stretched by absurd numbers."""
     low, high = canvas.limits(pd.Series(shades.to_numpy().ravel()), [])
     return low, max(high, 10 * low)
 
@@ -122,8 +120,8 @@ def _cell(ax: Axes, line: int, across: int, row: Mapping, column: str, shade: fl
     if value == 0:
         ax.add_patch(Rectangle((across, line), 1, 1, **_ZERO))
     ink = "white" if shade > _DARK else "0.15"
-    said = number(value).replace(" × ", "·")
-    said = f"< {said}" if column == _BIAS and row["limit"] else said
-    ax.text(across + 0.57, line + 0.5, said, color=ink, fontsize=6.5, ha="center", va="center")
+    text = number(value).replace(" × ", "·")
+    text = f"< {text}" if column == _BIAS and row["limit"] else text
+    ax.text(across + 0.57, line + 0.5, text, color=ink, fontsize=6.5, ha="center", va="center")
     face = {"unbiased": ink, "inconclusive": "0.6"}.get(row["verdict"], "none")
     ax.plot(across + 0.1, line + 0.5, "o", color=ink, markerfacecolor=face, markersize=3)

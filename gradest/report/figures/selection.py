@@ -1,4 +1,4 @@
-"""What of a run's rows each figure shows."""
+"""Selects the rows of a run that a figure shows."""
 
 import json
 import math
@@ -9,15 +9,17 @@ import numpy as np
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.report.frames import budget, sweeps, tables
+from gradest.report.figures import style
+from gradest.report.frames import budget, tables
+from gradest.report.frames.intervals import ENDS
+from gradest.report.frames.sweeps import outside_sweeps
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
-_CURVE = 3  # temperatures that make a curve
+_CURVE = 3  # values that make a curve
 _STEPS = 160  # of a budget's axis
 _LONGEST = 1e4  # times what an axis has anyway, so that a late crossover does not squeeze all else
-_ENDS = ("", "_low", "_high")
 _NUMBERS = (
-    *(f"{c}{e}" for c in ("bias_sq", "relative_bias", "variance", "mse", "seconds") for e in _ENDS),
+    *(f"{c}{e}" for c in ("bias_sq", "relative_bias", "variance", "mse", "seconds") for e in ENDS),
     *("gradient_norm", "work_variance", "evaluations", "gradient_evaluations"),
 )
 # A bias that is called unbiased, and of which no more can be left than this, relative, is zero: it
@@ -26,26 +28,27 @@ _ZERO = 1e-9
 _CELL = ["estimator", "estimator_params", "seed", "dtype"]
 
 
-def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, str]:
+def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, str]:
     """The measured rows of one parameter, log α where it was measured, and its symbol.
 
-    Of several dtypes the finest alone, which the symbol then names: in coarser ones bias is
-    rounding, and what is equal would lie on top of each other.  Sweeps of α, which have figures of
-    their own, are left out unless they are asked for, `swept`.
-    Adds `tag`, the values of the knobs that vary.
+    Of several dtypes only the finest is kept, and the symbol names it: in coarser ones bias is
+    rounding, and equal numbers would cover each other.  Sweeps of α, which have figures of their
+    own, are left out unless `swept`.
+    Adds `tag`, the values of the knobs that vary, and `paleness`, by the verdict.
 
-    Raises UsageError for rows of several runs, which would lie on top of each other.
+    Raises UsageError for rows of several runs, which would cover each other.
     """
     if "run" in frame and frame["run"].nunique() > 1:
+        runs = ", ".join(map(repr, frame["run"].unique()))
         raise UsageError(
-            "a figure shows one run: frame[frame['run'] == RUN], with RUN one of "
-            + ", ".join(map(repr, frame["run"].unique()))
+            "expected the rows of one run, got those of several; select frame[frame['run'] == RUN] "
+            f"with RUN one of {runs}"
         )
-    frame = tables.annotate(frame)
     parameter = next(iter(tables.parameters(frame)), "log_alpha")
-    frame = frame if swept else sweeps.apart(frame)
-    rows = _drawable(tables.measured(frame, parameter))
-    rows = rows.assign(tag=[_tag(settings) for settings in rows["settings"]])
+    frame = frame if swept else outside_sweeps(frame)
+    rows = _drawable(tables.measured_rows(frame, parameter))
+    tags = [_tag(settings) for settings in rows["settings"]]
+    rows = rows.assign(tag=tags, paleness=style.paleness(rows["verdict"]))
     symbol = tables.SYMBOLS.get(parameter, parameter)
     if (dtypes := rows["dtype"]).nunique() > 1:
         finest = min(dtypes.unique(), key=tables.resolution)
@@ -54,14 +57,14 @@ def selected(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, st
 
 
 def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without numbers that no axis can hold: what is not finite, absurd or impossibly negative."""
-    numbers = tables.usable(rows[list(_NUMBERS)])
+    """NaN in place of numbers that no axis can hold: infinite, absurd or impossibly negative."""
+    numbers = tables.usable_numbers(rows[list(_NUMBERS)])
     numbers = numbers.where(numbers.ge(0) | numbers.columns.str.startswith("bias_sq"))
     return rows.assign(**numbers)
 
 
 def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of a cell measured with several numbers of replicates, the most precise row."""
+    """The most precise row of a cell that was measured with several numbers of replicates."""
     exact = rows["method"].eq("enumerated")
     rows = rows.assign(exact=exact).sort_values(["exact", "replicates"], kind="stable")
     return (
@@ -74,30 +77,29 @@ def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
 def with_bias(rows: pd.DataFrame) -> pd.DataFrame:
     """Adds bias in percent, and `limit`: where it may be zero its upper end stands for it."""
     zero = rows["verdict"].eq("unbiased") & rows["relative_bias_high"].le(_ZERO)
-    ends = {f"bias{end}": (100 * rows[f"relative_bias{end}"]).mask(zero, 0.0) for end in _ENDS}
+    ends = {f"bias{end}": (100 * rows[f"relative_bias{end}"]).mask(zero, 0.0) for end in ENDS}
     rows = rows.assign(**ends, limit=ends["bias_low"].eq(0) & ends["bias_high"].gt(0))
     upper = {c: rows[c].mask(rows["limit"], rows["bias_high"]) for c in ("bias", "bias_low")}
     return rows.assign(**upper)
 
 
-def temperatures(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows on curves of at least three temperatures.
+def knob_curves(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
+    """The rows on curves of at least three positive values of an estimator's knob.
 
-    Adds `temperature`, `curve`, and settings and tag without the temperature.
+    Adds a column for the knob, `curve`, and settings and tag without the knob.
     """
-    knobs = [tables.knobs(params) for params in rows["estimator_params"]]
-    found = [_positive(each.pop("temperature", None)) for each in knobs]
-    rest = [{k: v for k, v in s.items() if k != "temperature"} for s in rows["settings"]]
-    rows = rows.assign(
-        temperature=pd.Series(found, rows.index, dtype=float),
+    knobs = [tables.parse_knobs(params) for params in rows["estimator_params"]]
+    values = [_positive(each.pop(knob, None)) for each in knobs]
+    rest = [{k: v for k, v in s.items() if k != knob} for s in rows["settings"]]
+    rows = rows.assign(**{knob: pd.Series(values, rows.index, dtype=float)}).assign(
         curve=[json.dumps(each, sort_keys=True) for each in knobs],
         settings=pd.Series(rest, rows.index, dtype=object),
         tag=[_tag(each) for each in rest],
     )
-    rows = rows[rows["temperature"].notna()]
+    rows = rows[rows[knob].notna()]
     keys = ["task", "task_params", "estimator", "curve", "seed", "dtype"]
-    values = rows.groupby(keys, dropna=False)["temperature"].transform("nunique")
-    return rows[values >= _CURVE]
+    count = rows.groupby(keys, dropna=False)[knob].transform("nunique")
+    return rows[count >= _CURVE]
 
 
 class Slice(NamedTuple):
@@ -112,7 +114,9 @@ def slices(rows: pd.DataFrame) -> Iterator[Slice]:
     """A slice for every task and every size that varies.
 
     The other sizes are held where this one has most values, the largest of such places.  A row
-    whose replicates nobody chose, enumerated or planned, stands for every number.  Adds `curve`.
+    whose replicates were not chosen, being enumerated or planned, stands for every number.
+
+    Adds `curve`.
     """
     fixed = rows["method"].ne("enumerated") & rows["precision"].fillna("").eq("")
     sampled = rows["replicates"].where(fixed)
@@ -120,10 +124,10 @@ def slices(rows: pd.DataFrame) -> Iterator[Slice]:
     for task, part in rows.groupby("task", sort=False):
         for size in SIZES:
             others = [s for s in SIZES if s != size and part[s].notna().any()]
-            found = part.groupby(others)[size].nunique().reset_index()
-            if not found[size].max() >= 2:
+            counts = part.groupby(others)[size].nunique().reset_index()
+            if not counts[size].max() >= 2:
                 continue
-            at = found.sort_values([size, *others]).iloc[-1][others]
+            at = counts.sort_values([size, *others]).iloc[-1][others]
             near = (part[others].eq(at) | part[others].isna()).all(axis=1)
             fixed = ", ".join(f"{SIZES[s]} = {at[s]:,g}" for s in others)
             shown = part[near & part[size].notna()]
@@ -132,10 +136,10 @@ def slices(rows: pd.DataFrame) -> Iterator[Slice]:
 
 
 def budgets(rows: pd.DataFrame) -> pd.DataFrame:
-    """The mse that each row of a section reaches as the budget grows: a row each budget.
+    """The mse of each row of a section at increasing budgets: one row per budget.
 
-    From one estimate on, as far as ten times what the last change of the best takes, and a
-    hundred times what one estimate of the dearest does.  Adds `curve`, `budget`, the ends of the
+    Budgets begin at one estimate and end at ten times the last change of the best row, or at a
+    hundred times the cost of the most expensive estimate.  Adds `curve`, `budget`, the ends of the
     mse, and `best`: whether no other row has less.
     """
     rows = rows.assign(passes=budget.passes(rows), curve=range(len(rows)))
@@ -151,7 +155,7 @@ def budgets(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tag(settings: Mapping[str, Any]) -> str:
-    return ", ".join(map(tables.plain, settings.values()))
+    return ", ".join(map(tables.plain_text, settings.values()))
 
 
 def _positive(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""How figures look: one colour and marker for each estimator, one meaning for each filling."""
+"""The style of figures: one colour and marker for each estimator, one meaning for each filling."""
 
 import hashlib
 import itertools
@@ -19,11 +19,12 @@ Colour = tuple[float, float, float]
 _COLOURS = [c for i, c in enumerate(sns.color_palette("colorblind")) if i not in (6, 8)]
 _COLOURS.append((0.0, 0.0, 0.0))
 _MARKERS = "os^vDPX*<>"
-# Any value works; with this one no two names of the built-in catalogue want the same look.
+# Any value works; with this one no two names of the built-in catalogue get the same style.
 _SALT = 4629130
 
 _GREY = (0.35, 0.35, 0.35)
-_PALENESS = {"unbiased": 0.0, "biased": 1.0, "inconclusive": 0.6}
+FILLED, PALE, HOLLOW = 0.0, 0.6, 1.0
+_PALENESS = {"unbiased": FILLED, "biased": HOLLOW, "inconclusive": PALE}
 GUIDE = {"color": "0.6", "linewidth": 0.8}
 BEST = {"color": "0.8", "linewidth": 6, "solid_capstyle": "butt", "zorder": 1}
 
@@ -35,13 +36,14 @@ _RC = {
 }
 
 
-class Look(NamedTuple):
+class Style(NamedTuple):
+    """The colour and the marker of an estimator."""
+
     colour: Colour
     marker: str
 
-    def face(self, verdict: object) -> Colour:
-        """Hollow when biased, pale when inconclusive, else filled."""
-        paleness = _PALENESS.get(str(verdict), 0.0)
+    def face(self, paleness: float) -> Colour:
+        """The colour inside a marker, from filled (0) to hollow (1)."""
         red, green, blue = (c + (1 - c) * paleness for c in self.colour)
         return red, green, blue
 
@@ -49,13 +51,13 @@ class Look(NamedTuple):
         return Line2D([], [], color=self.colour, marker=self.marker, linestyle="none")
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, the same in every figure and every run.
+def assign_styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for each name, the same in every figure and every run.
 
-    The name's hash says which.  Where two names want the same, the first in alphabetical order
-    has it; the others take what is free when every name that can has got what it wants.
+    It is chosen by the hash of the name.  Where two names have the same hash, the first in
+    alphabetical order gets the style; the others get those that are still free afterwards.
     """
-    slots = [Look(colour, marker) for marker in _MARKERS for colour in _COLOURS]
+    slots = [Style(colour, marker) for marker in _MARKERS for colour in _COLOURS]
     taken: dict[int, str] = {}
     ordered = sorted(set(names))
     for name in ordered:
@@ -70,13 +72,18 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return chosen
 
 
-def names(rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Line2D]:
+def legend_entries(rows: pd.DataFrame, styles: Mapping[str, Style]) -> dict[str, Line2D]:
     """A handle for each estimator, with the knobs whose values its labels show."""
-    found = {}
+    entries = {}
     for name, settings in rows["settings"].groupby(rows["estimator"], sort=True):
         knobs = ", ".join(dict.fromkeys(k for each in settings for k in each))
-        found[f"{name} ({knobs})" if knobs else str(name)] = look[str(name)].key()
-    return found
+        entries[f"{name} ({knobs})" if knobs else str(name)] = styles[str(name)].key()
+    return entries
+
+
+def paleness(verdicts: pd.Series) -> pd.Series:
+    """How pale points with these verdicts are: biased ones are hollow, unbiased ones filled."""
+    return verdicts.map(lambda verdict: _PALENESS.get(str(verdict), FILLED)).astype(float)
 
 
 def _slot(name: str, slots: int) -> int:
@@ -84,27 +91,25 @@ def _slot(name: str, slots: int) -> int:
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """What is drawn inside looks alike everywhere; the user's settings are left as they are."""
+def theme() -> Iterator[None]:
+    """The same settings for everything that is drawn inside; the user's settings are restored."""
     with rc_context({**sns.axes_style("whitegrid"), **_RC}):
         yield
 
 
 def verdict_keys() -> dict[str, Line2D]:
-    grey = Look(_GREY, "o")
+    grey = Style(_GREY, "o")
     return {
-        verdict: Line2D([], [], **_point(grey), markerfacecolor=grey.face(verdict))
-        for verdict in _PALENESS
+        verdict: Line2D([], [], **_point(grey), markerfacecolor=grey.face(paleness))
+        for verdict, paleness in _PALENESS.items()
     }
 
 
 def bias_keys() -> dict[str, Line2D]:
-    """What the margin and the arrows of a bias axis mean."""
+    """The legend for the margin and the arrows of a bias axis."""
     return {
         f"{100 * UNBIASED_WITHIN:g} % of ‖g‖": Line2D([], [], linestyle="--", **GUIDE),
-        "upper limit: bias is below, at 95 %": Line2D(
-            [], [], **_point(Look(_GREY, r"$\downarrow$"))
-        ),
+        "upper limit of the bias, 95 %": Line2D([], [], **_point(Style(_GREY, r"$\downarrow$"))),
     }
 
 
@@ -113,23 +118,21 @@ def work_keys() -> dict[str, Line2D]:
 
 
 def best_keys() -> dict[str, Line2D]:
-    return {"the least mse for a budget": Line2D([], [], **BEST)}
+    return {"lowest mse at a budget": Line2D([], [], **BEST)}
 
 
 def part_keys() -> dict[str, Line2D]:
-    """What the points and the arrows of a part of the variance mean."""
-    grey = Look(_GREY, "o")
+    """The legend for the points and the arrows of a part of the variance."""
+    grey = Style(_GREY, "o")
     return {
-        "above zero, at 95 %": Line2D([], [], **_point(grey)),
-        "may be zero": Line2D([], [], **_point(grey), markerfacecolor=grey.face("inconclusive")),
-        "upper limit: the part is below, at 95 %": Line2D(
-            [], [], **_point(Look(_GREY, r"$\downarrow$"))
-        ),
+        "above zero, 95 %": Line2D([], [], **_point(grey)),
+        "may be zero": Line2D([], [], **_point(grey), markerfacecolor=grey.face(PALE)),
+        "upper limit, 95 %": Line2D([], [], **_point(Style(_GREY, r"$\downarrow$"))),
     }
 
 
-def _point(look: Look) -> dict[str, object]:
-    return {"color": look.colour, "marker": look.marker, "linestyle": "none", "markersize": 6}
+def _point(style: Style) -> dict[str, object]:
+    return {"color": style.colour, "marker": style.marker, "linestyle": "none", "markersize": 6}
 
 
 def text(words: object, most: int = 40) -> str:
@@ -138,9 +141,9 @@ def text(words: object, most: int = 40) -> str:
 
 
 def titles(names: Iterable[object], most: int = 40) -> list[str]:
-    """Each as `text`, but different wherever the names are.
+    """The `text` of each name; different names have different titles.
 
-    Of those that would be cut alike what they have in common gives way to where they differ.
+    Where cutting would make them equal, the common part is shortened instead of the differences.
     """
     lines = [_line(name) for name in names]
     alike: dict[str, list[str]] = {}
@@ -148,20 +151,20 @@ def titles(names: Iterable[object], most: int = 40) -> list[str]:
         alike.setdefault(_cut(line, most), []).append(line)
     shown = {}
     for cut, group in alike.items():
-        told = [cut] if len(group) == 1 else _told_apart(group, most)
-        shown.update(zip(group, told, strict=True))
+        unlike = [cut] if len(group) == 1 else _distinguished(group, most)
+        shown.update(zip(group, unlike, strict=True))
     return [_literal(shown[line]) for line in lines]
 
 
-def _told_apart(lines: list[str], most: int) -> list[str]:
-    """Their beginning, then what follows where they begin to differ; numbered if that is alike."""
+def _distinguished(lines: list[str], most: int) -> list[str]:
+    """Their common beginning, then the part that differs; numbered where that is cut alike."""
     columns = zip(*lines, strict=False)
     differ = sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
     start = max(lines[0].rfind(mark, 0, differ) + len(mark) for mark in (" ", "("))  # of a word
     ends = [_cut(line[start:], 2 * most // 3) for line in lines]
-    told = [f"{lines[0][: most - len(end) - 1]}…{end}" for end in ends]
-    if len(set(told)) == len(told):
-        return told
+    shortened = [f"{lines[0][: most - len(end) - 1]}…{end}" for end in ends]
+    if len(set(shortened)) == len(shortened):
+        return shortened
     return [_cut(line, most - len(f" ({n})")) + f" ({n})" for n, line in enumerate(lines, 1)]
 
 

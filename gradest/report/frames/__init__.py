@@ -1,1 +1,1 @@
-"""What the rows of a run say, as data frames: labels, ranks, sweeps, budgets and curves."""
+"""The rows of a run as data frames: with labels, ranks, sweeps, budgets and curves."""

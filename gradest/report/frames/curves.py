@@ -1,4 +1,4 @@
-"""What the curves of trainings say: the best learning rate, bands over seeds, final objectives."""
+"""The curves of trainings: the best learning rate, bands over seeds and final objectives."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from scipy import stats
 from gradest.inference import CONFIDENCE
 from gradest.report.frames import ranking, tables
 
-CHOSEN_BY = ("valid", "negative_elbo")  # what decides on the learning rate
+CHOSEN_BY = ("valid", "negative_elbo")  # the metric that chooses the learning rate
 _FINAL = ("negative_elbo", "negative_bound")
 _WITHIN = ["task_label", "label", "learning_rate"]
 
 
-def annotated(frame: pd.DataFrame) -> pd.DataFrame:
-    """The points with labels, and of each estimator on each task the best learning rate alone.
+def annotate_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """The points with labels, at the best learning rate of each estimator on each task.
 
     Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
     training that diverged to NaN, or that failed, is the worst.  Trainings without numbers stay,
@@ -23,7 +23,7 @@ def annotated(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError when the params of a row are not a JSON object.
     """
-    frame = tables.labelled(frame.reset_index(drop=True), [{}] * len(frame))
+    frame = tables.add_labels(frame.reset_index(drop=True), [{}] * len(frame))
     frame["rates"] = frame.groupby(["task_label", "label"])["learning_rate"].transform("nunique")
     kept = [
         rows[rows["learning_rate"].eq(_best_rate(rows)) | rows["status"].ne("ok")]
@@ -43,7 +43,7 @@ def _best_rate(rows: pd.DataFrame) -> float:
     return float(means.reindex(rows["learning_rate"].unique(), fill_value=np.inf).idxmin())
 
 
-def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
+def average_over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     """Mean curves with a band: columns task_label, label, estimator, step, value, low, high, seeds.
 
     The band is the 95 % t interval of the mean over seeds; of a single seed it is the one over data
@@ -59,26 +59,26 @@ def over_seeds(points: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, *numbers, "seeds"]).astype(numbers)
 
 
-def final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each task its estimators by the test bound, best first, with ranks that ties share."""
+def rank_final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The estimators of each task by the test bound, best first, with ranks that ties share."""
     for task, rows in points.groupby("task_label", sort=False):
-        found = {metric: over_seeds(rows, "test", metric) for metric in _FINAL}
-        joined = found["negative_bound"].merge(
-            found["negative_elbo"],
+        curves = {metric: average_over_seeds(rows, "test", metric) for metric in _FINAL}
+        table = curves["negative_bound"].merge(
+            curves["negative_elbo"],
             on=[*_WITHIN, "estimator", "step", "seeds"],
             suffixes=("_bound", "_elbo"),
         )
         seconds = rows[rows["split"].eq("test")].groupby("label")["seconds"].mean()
-        joined = joined.assign(seconds=joined["label"].map(seconds))
-        joined = joined.sort_values("value_bound", kind="stable").reset_index(drop=True)
-        freedom = (joined["seeds"] - 1).clip(lower=1).where(joined["seeds"] > 1, np.inf)
-        known = joined["value_bound"].notna()
-        ends = (joined[known][f"{end}_bound"] for end in ("value", "low", "high"))
+        table = table.assign(seconds=table["label"].map(seconds))
+        table = table.sort_values("value_bound", kind="stable").reset_index(drop=True)
+        freedom = (table["seeds"] - 1).clip(lower=1).where(table["seeds"] > 1, np.inf)
+        ranked = table["value_bound"].notna()
+        ends = (table[ranked][f"{end}_bound"] for end in ("value", "low", "high"))
         placed = ranking.ranks(
-            *(c.to_numpy(dtype=float) for c in ends), freedom[known].to_numpy(dtype=float)
+            *(c.to_numpy(dtype=float) for c in ends), freedom[ranked].to_numpy(dtype=float)
         )
-        ranks = pd.Series(placed.rank, joined.index[known], dtype=float)
-        yield str(task), joined.assign(rank=ranks)
+        ranks = pd.Series(placed.rank, table.index[ranked], dtype=float)
+        yield str(task), table.assign(rank=ranks)
 
 
 def _mean(part: pd.DataFrame) -> dict[str, float]:
@@ -87,7 +87,7 @@ def _mean(part: pd.DataFrame) -> dict[str, float]:
     if seeds == 1:
         value, low, high = (float(part[c].iloc[0]) for c in ("value", "low", "high"))
         return {"value": value, "low": low, "high": high, "seeds": 1}
-    with np.errstate(invalid="ignore"):  # of infinities there is no spread
+    with np.errstate(invalid="ignore"):  # infinities have no spread
         mean, error = values.mean(), values.std(ddof=1) / seeds**0.5
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
     return {"value": mean, "low": mean - reach, "high": mean + reach, "seeds": seeds}

@@ -1,100 +1,135 @@
-"""The tables of a run's folder, the further ones labelled as its measurements are."""
+"""Loads the folder of a run: its tables with labels, and the sweeps, families and rankings."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gradest.errors import UsageError
-from gradest.report.frames import curves, nested_factors, tables
-from gradest.report.frames.nested_factors import Family
-from gradest.running.results import ADAPTATION, COLUMNS, SOURCES
+from gradest.report.frames import curves, tables
+from gradest.report.frames.nested_factors import Family, find_families
+from gradest.report.frames.problems import Problems, readable
+from gradest.report.frames.rankings import Rankings, rank_run
+from gradest.report.frames.sweeps import Sweep, find_sweeps
+from gradest.running.results import ADAPTATION, COLUMNS, SOURCES, read_run
 from gradest.training.tables import COLUMNS as TRAINING
 
 Images = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
 
 
-class Further(NamedTuple):
-    """What a run holds beside its measurements; tables without rows where it holds none."""
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """The tables of a run with labels; sections and figures of its report take this.
 
-    looks: pd.DataFrame  # at adaptive estimators as they adapt
-    sources: pd.DataFrame  # of the variance
+    Tables without rows stand for what a run does not hold.  Sweeps, families and rankings are
+    computed once, when they are first used.
+    """
+
+    facts: Mapping[str, Any]  # the content of run.json
+    frame: pd.DataFrame  # measurements, annotated
+    adaptation: pd.DataFrame  # the variance of adaptive estimators as they adapt
+    components: pd.DataFrame  # of the variance, by source
     points: pd.DataFrame  # of the curves of trainings
     images: Images  # (task_label, label) -> name -> [how many, H, W]
     properties: pd.DataFrame  # of distributions
+    problems: Problems = field(default_factory=Problems)
+
+    @property
+    def levels(self) -> list[str]:
+        """The nested levels, outermost first."""
+        return _levels(self.facts)
+
+    @property
+    def estimators(self) -> list[str]:
+        """The estimators of all measurements, so that every figure draws them alike."""
+        return sorted(set(self.frame["estimator"].astype(str)))
+
+    @cached_property
+    def families(self) -> list[Family]:
+        return find_families(self.frame, self.levels)
+
+    @cached_property
+    def single(self) -> pd.DataFrame:
+        """The measurements that belong to no family of nested levels."""
+        return _without(self.frame, self.families)
+
+    @cached_property
+    def sweeps(self) -> list[Sweep]:
+        return find_sweeps(self.single)
+
+    @cached_property
+    def grouped(self) -> pd.DataFrame:
+        """All measurements; those of a sweep or a family have its label as their task_label."""
+        return _grouped(self.frame, [*self.sweeps, *self.families])
+
+    @cached_property
+    def rankings(self) -> Rankings:
+        return rank_run(self.single, self.sweeps, self.families, self.problems)
 
 
-@contextmanager
-def readable(folder: object) -> Iterator[None]:
-    """Raises UsageError, naming the folder, for tables that within the block cannot be read."""
-    try:
-        yield
-    except (OSError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{folder}: holds no readable run: {reason}") from error
+def load_run(folder: Path) -> LoadedRun:
+    """Load the run in a folder from run.json and the tables beside it, nothing else.
+
+    Raises UsageError when there is none, or it cannot be read.
+    """
+    facts = read_run(folder)
+    with readable(folder):
+        frame = tables.annotate(load_measurements(folder))
+        levels = _levels(facts)
+        points = load_training(folder)
+        return LoadedRun(
+            facts,
+            frame,
+            load_adaptation(folder, frame, levels),
+            load_components(folder, frame, levels),
+            points,
+            load_images(folder, points),
+            load_properties(folder),
+        )
 
 
-def read(
-    folder: Path, frame: pd.DataFrame, families: Sequence[Family], nested: Sequence[str]
-) -> Further:
-    """All of it.  Raises ValueError for tables with other columns, OSError for broken files."""
-    points = training(folder)
-    return Further(
-        looks(folder, frame, nested),
-        sources(folder, frame, families),
-        points,
-        pictures(folder, points),
-        properties(folder),
-    )
-
-
-def measurements(folder: Path) -> pd.DataFrame:
+def load_measurements(folder: Path) -> pd.DataFrame:
     """The rows as they were written.  Raises ValueError for other columns, OSError without any."""
     return _checked(pd.read_parquet(folder / "measurements.parquet"), COLUMNS, "measurements")
 
 
-def looks(folder: Path, frame: pd.DataFrame, nested: Sequence[str] = ()) -> pd.DataFrame:
-    """What adaptive estimators' variance was at their steps; of a cell that ran twice, the last.
+def load_adaptation(folder: Path, frame: pd.DataFrame, levels: Sequence[str] = ()) -> pd.DataFrame:
+    """The variance of adaptive estimators at some of their steps; of a repeated cell, the last.
 
-    `frame` holds the annotated measurements.  Of the settings of a sweep or of nested levels,
-    which share a task_label, each has rows.  Raises ValueError for a table with other columns.
+    `frame` holds the annotated measurements.  The settings of a sweep or of nested levels share a
+    task_label, and each has rows.  Raises ValueError for a table with other columns.
     """
-    rows = _read(folder / "adaptation.parquet", ADAPTATION)
+    rows = _load(folder / "adaptation.parquet", ADAPTATION)
     rows = rows.drop_duplicates([*ADAPTATION[:7], "step"], keep="last")
-    merged = nested_factors.merged(frame, nested)
+    families = find_families(frame, levels)
+    grouped = _grouped(frame, [*find_sweeps(_without(frame, families)), *families])
     labels = {
         (task, params): label
-        for task, params, label in merged[["task", "task_params", "task_label"]].to_numpy()
+        for task, params, label in grouped[["task", "task_params", "task_label"]].to_numpy()
     }
-    keys = zip(rows["task"], rows["task_params"], strict=True)
-    return _named(rows, frame).assign(
-        task_label=pd.Series([labels.get(k, str(k[0])) for k in keys], rows.index, dtype="str")
-    )
+    return _labelled(rows, frame).assign(task_label=_task_labels(rows, labels))
 
 
-def sources(folder: Path, frame: pd.DataFrame, families: Sequence[Family]) -> pd.DataFrame:
+def load_components(folder: Path, frame: pd.DataFrame, levels: Sequence[str]) -> pd.DataFrame:
     """The components of the variance; their task_label is the name of their family.
 
     Raises ValueError for a table with other columns.
     """
-    rows = _read(folder / "sources.parquet", SOURCES)
-    names = {(family.task, family.task_params): family.name for family in families}
-    keys = zip(rows["task"], rows["task_params"], strict=True)
-    return _named(rows, frame).assign(
-        task_label=pd.Series([names.get(k, str(k[0])) for k in keys], rows.index, dtype="str")
-    )
+    rows = _load(folder / "sources.parquet", SOURCES)
+    families = find_families(frame, levels)
+    labels = {(family.task, family.task_params): family.name for family in families}
+    return _labelled(rows, frame).assign(task_label=_task_labels(rows, labels))
 
 
-def training(folder: Path) -> pd.DataFrame:
+def load_training(folder: Path) -> pd.DataFrame:
     """The annotated points of all curves.  Raises ValueError for a table with other columns."""
-    rows = _read(folder / "training.parquet", TRAINING)
-    return curves.annotated(rows)
+    return curves.annotate_points(_load(folder / "training.parquet", TRAINING))
 
 
-def pictures(folder: Path, points: pd.DataFrame) -> Images:
+def load_images(folder: Path, points: pd.DataFrame) -> Images:
     """(task_label, label) -> name -> images, of the first seed.  Raises ValueError, OSError."""
     path = folder / "pictures.npz"
     if points.empty or not path.exists():
@@ -112,14 +147,29 @@ def pictures(folder: Path, points: pd.DataFrame) -> Images:
         }
 
 
-def properties(folder: Path) -> pd.DataFrame:
-    """The rows of properties; none where none was looked at."""
+def load_properties(folder: Path) -> pd.DataFrame:
+    """The rows of properties; none where no property was tested."""
     path = folder / "properties.parquet"
     return pd.read_parquet(path) if path.exists() else pd.DataFrame()
 
 
-def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """No rows where there is no file: runs of old have none."""
+def _levels(facts: Mapping[str, Any]) -> list[str]:
+    return facts.get("nested") or []
+
+
+def _without(frame: pd.DataFrame, groups: Sequence[Sweep | Family]) -> pd.DataFrame:
+    return frame.drop([index for group in groups for index in group.rows.index])
+
+
+def _grouped(frame: pd.DataFrame, groups: Sequence[Sweep | Family]) -> pd.DataFrame:
+    labels = frame["task_label"].copy()
+    for group in groups:
+        labels[group.rows.index] = group.label
+    return frame.assign(task_label=labels)
+
+
+def _load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of a table; none where there is no file, as in runs of earlier versions."""
     if not path.exists():
         return pd.DataFrame(columns=list(columns))
     return _checked(pd.read_parquet(path), columns, path.stem)
@@ -131,8 +181,13 @@ def _checked(rows: pd.DataFrame, columns: Sequence[str], table: str) -> pd.DataF
     return rows
 
 
-def _named(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Adds label, settings and tag, the values of the settings."""
+def _task_labels(rows: pd.DataFrame, labels: Mapping[tuple[str, str], str]) -> pd.Series:
+    keys = zip(rows["task"], rows["task_params"], strict=True)
+    return pd.Series([labels.get(k, str(k[0])) for k in keys], rows.index, dtype="str")
+
+
+def _labelled(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """Adds label, settings and tag, the values of the settings, as the measurements have them."""
     known = {
         (estimator, params): settings
         for estimator, params, settings in frame[
@@ -145,7 +200,7 @@ def _named(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
         for row in rows.to_dict("records")
     ]
     labels = map(tables.label, rows["estimator"].astype(str), settings)
-    tags = [", ".join(map(tables.plain, each.values())) for each in settings]
+    tags = [", ".join(map(tables.plain_text, each.values())) for each in settings]
     return rows.assign(
         settings=pd.Series(settings, rows.index, dtype=object),
         label=pd.Series(list(labels), rows.index, dtype="str"),

@@ -1,4 +1,4 @@
-"""Many tests at once: what of their evidence is left when all of them are taken together.
+"""Multiple tests: their evidence when all of them are taken together.
 
 Holm, "A simple sequentially rejective multiple test procedure", 1979.
 """
@@ -12,7 +12,7 @@ _CELL = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype"
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values; NaN is no test, and stays.
+    """Adjusted p-values; NaN stands for no test, and stays.
 
     Of m tests the k-th smallest p is multiplied by m + 1 − k, and none is below one before it.
     Rejecting where the adjusted p is below a level errs at all with at most that probability,
@@ -36,15 +36,15 @@ def bias_tests(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(test=_test(rows)).drop_duplicates([*_CELL, "test"])
 
 
-def adjusted(frame: pd.DataFrame) -> pd.Series:
+def adjust_p_values(frame: pd.DataFrame) -> pd.Series:
     """The p-value of every row, by Holm over all bias tests of the run; a certain one as it is."""
     tests = bias_tests(frame)
     tests = tests.assign(p_holm=holm(tests["p_value"].to_numpy(dtype=float)))
     keys = [*_CELL, "test"]
-    found = frame.assign(test=_test(frame))[keys].merge(
+    merged = frame.assign(test=_test(frame))[keys].merge(
         tests[[*keys, "p_holm"]], how="left", on=keys
     )
-    return pd.Series(found["p_holm"].to_numpy(), frame.index).fillna(frame["p_value"])
+    return pd.Series(merged["p_holm"].to_numpy(), frame.index).fillna(frame["p_value"])
 
 
 def _test(rows: pd.DataFrame) -> pd.Series:

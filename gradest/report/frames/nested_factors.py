@@ -31,37 +31,22 @@ class Family(NamedTuple):
         return f"{self.name} over {self.settings} settings of {', '.join(self.values)}"
 
 
-def found(frame: pd.DataFrame, levels: Sequence[str]) -> list[Family]:
+def find_families(frame: pd.DataFrame, levels: Sequence[str]) -> list[Family]:
     """The families in annotated rows, in the order in which they were run."""
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for task, params in frame[["task", "task_params"]].drop_duplicates().to_numpy():
-        known = tables.knobs(params)
-        if levels and all(level in known for level in levels):
-            rest = {k: v for k, v in known.items() if k not in levels}
-            groups[str(task), json.dumps(rest, sort_keys=True)][params] = known
+        all_knobs = tables.parse_knobs(params)
+        if levels and all(level in all_knobs for level in levels):
+            rest = {k: v for k, v in all_knobs.items() if k not in levels}
+            groups[str(task), json.dumps(rest, sort_keys=True)][params] = all_knobs
     families = []
     for (task, rest), settings in groups.items():
         if len(settings) > 1:
             rows = frame[frame["task"].eq(task) & frame["task_params"].isin(settings)]
-            told = sweeps.telling(json.loads(rest), frame[frame["task"] == task])
+            shown = sweeps.distinguishing_knobs(json.loads(rest), frame[frame["task"] == task])
             values = {level: _distinct(settings.values(), level) for level in levels}
-            families.append(Family(tables.label(task, told), task, rest, values, rows))
+            families.append(Family(tables.label(task, shown), task, rest, values, rows))
     return families
-
-
-def apart(frame: pd.DataFrame, levels: Sequence[str]) -> pd.DataFrame:
-    """The annotated rows that are in no family."""
-    return frame.drop([at for family in found(frame, levels) for at in family.rows.index])
-
-
-def merged(frame: pd.DataFrame, levels: Sequence[str]) -> pd.DataFrame:
-    """The annotated rows, those of a family or a sweep all with its label as their task's."""
-    labels = frame["task_label"].copy()
-    others = sweeps.merged(apart(frame, levels))
-    labels[others.index] = others["task_label"]
-    for family in found(frame, levels):
-        labels[family.rows.index] = family.label
-    return frame.assign(task_label=labels)
 
 
 def _distinct(settings: Any, level: str) -> list[Any]:

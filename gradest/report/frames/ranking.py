@@ -1,14 +1,15 @@
 """Ranks with ties, from tests of differences.
 
-Whether two intervals overlap is no test: bars of 95 % that just touch differ with p = 0.006.  Here
-two numbers are compared by the logarithm of their ratio.  Its standard error comes from the ends of
-their intervals that face each other, of the smaller the upper one and of the larger the lower one,
-which is what counts where intervals are not symmetric:
+The overlap of two intervals is not a test: bars of 95 % that just touch differ with p = 0.006.
+Two numbers are compared by the logarithm of their ratio instead.  Its standard error comes from the
+ends of their intervals that face each other, the upper end of the smaller number and the lower end
+of the larger one, which are the ends that matter where intervals are not symmetric:
 
     d = log x_j − log x_i,    s² = (log(u_i/x_i)/t_i)² + (log(x_j/l_j)/t_j)²
 
 with t the quantile of the 95 % interval; d/s is taken for a t variable with the degrees of freedom
-of Welch.  All pairs are one family, by Holm: with 95 % probability no two are told apart wrongly.
+of Welch.  All pairs are one family, by Holm: with 95 % probability no equal numbers are called
+different.
 
 Zou & Donner, "Construction of confidence limits about effect measures: a general approach", 2008;
 Welch, "The generalization of Student's problem when several different population variances are
@@ -33,7 +34,7 @@ class Ranks(NamedTuple):
     """Of numbers in ascending order.
 
     `detectable` is NaN but for those that share the rank of one above: the smallest ratio to the
-    first with that rank that would have been told apart with a probability of 80 % or more.
+    first with that rank that the test would detect with a power of 80 % or more.
     """
 
     rank: np.ndarray
@@ -49,9 +50,9 @@ def ranks(
 ) -> Ranks:
     """Ranks of ascending, non-negative numbers with 95 % intervals of so many degrees of freedom.
 
-    A number shares the rank of the one above unless it is told apart from the first with that
-    rank: compared with the first, so that a chain of neighbours cannot tie its two ends.  Numbers
-    without an interval are exact; those that differ by `rounding`, relative, are equal.
+    A number shares the rank of the one above unless it differs significantly from the first with
+    that rank: compared with the first, so that a chain of neighbours cannot tie its two ends.
+    Numbers without an interval are exact; those that differ by `rounding`, relative, are equal.
     """
     error, joint = _errors(values, low, high, freedom)
     p = _p_values(values, error, joint, rounding)
@@ -64,7 +65,7 @@ def ranks(
         if p[first, j] < LEVEL:
             first = j
         else:
-            detectable[j] = as_ratio(found_with_power(error[first, j], joint[first, j], level))
+            detectable[j] = as_ratio(detectable_difference(error[first, j], joint[first, j], level))
         rank[j] = first + 1
     return Ranks(rank, detectable)
 
@@ -74,7 +75,7 @@ def quantile(freedom: np.ndarray) -> np.ndarray:
     return stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
 
 
-def away(
+def log_errors(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, freedom: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors of log x, upwards and downwards; zero for a number without an interval."""
@@ -85,7 +86,7 @@ def away(
     return above, below
 
 
-def joined(
+def combined_error(
     above: np.ndarray, above_freedom: np.ndarray, below: np.ndarray, below_freedom: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The standard error of a difference, and its degrees of freedom, from the ends that face."""
@@ -96,20 +97,20 @@ def joined(
 
 
 def p_value(difference: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """Two-sided, of differences with such errors; 1 where nothing can be told."""
+    """Two-sided p-values of differences with such standard errors; 1 where the error is unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(np.divide(difference, error))
     return np.nan_to_num(2 * stats.t.sf(z, freedom), nan=1.0)
 
 
-def found_with_power(error: float, freedom: float, level: float) -> float:
-    """The difference that is told from zero at this level with a probability of 80 %."""
+def detectable_difference(error: float, freedom: float, level: float) -> float:
+    """The difference from zero that a test at this level detects with 80 % power."""
     steps = stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom)
     return float(steps * error) if error > 0 else 0.0
 
 
 def as_ratio(log: float) -> float:
-    """exp of a difference of logarithms; infinite where that overflows, or nothing is known."""
+    """exp of a difference of logarithms; infinite where that overflows, or is unknown."""
     return float(np.exp(log)) if log < _LARGEST else np.inf
 
 
@@ -117,8 +118,8 @@ def _errors(
     values: np.ndarray, low: np.ndarray, high: np.ndarray, freedom: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors [n, n] of log x_j − log x_i for i < j, and their degrees of freedom."""
-    above, below = away(values, low, high, freedom)
-    return joined(above[:, None], freedom[:, None], below[None, :], freedom[None, :])
+    above, below = log_errors(values, low, high, freedom)
+    return combined_error(above[:, None], freedom[:, None], below[None, :], freedom[None, :])
 
 
 def _p_values(

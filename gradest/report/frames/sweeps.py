@@ -1,7 +1,8 @@
 """Sweeps of α: one task with a single latent, measured at many of its probabilities.
 
-Rows keep no logits, so a sweep is known by its knob: a sequence that, the task's other knobs being
-equal, takes many values, each of which reads as the probabilities of the latent.
+Rows keep no logits, so a sweep is recognized by its knob: a sequence that takes many values while
+the other knobs of the task are equal, where each value can be read as the probabilities of the
+latent.
 """
 
 import json
@@ -31,17 +32,17 @@ class Sweep(NamedTuple):
         return len(self.rows["point"].iloc[0])
 
 
-def found(frame: pd.DataFrame) -> list[Sweep]:
+def find_sweeps(frame: pd.DataFrame) -> list[Sweep]:
     """The sweeps in annotated rows, in the order in which they were run."""
-    sizes = tables.measured(frame)[["task", "task_params", "batch", "latents", "categories"]]
+    sizes = tables.measured_rows(frame)[["task", "task_params", "batch", "latents", "categories"]]
     single = sizes[sizes["batch"].eq(1) & sizes["latents"].eq(1)].drop_duplicates()
     groups: dict[tuple[str, str, str, int], dict[str, Point]] = defaultdict(dict)
     for task, params, categories in single[["task", "task_params", "categories"]].to_numpy():
-        known = tables.knobs(params)
-        for knob, value in known.items():
+        all_knobs = tables.parse_knobs(params)
+        for knob, value in all_knobs.items():
             point = _probabilities(value, int(categories))
             if point is not None:
-                rest = json.dumps({k: v for k, v in known.items() if k != knob}, sort_keys=True)
+                rest = json.dumps({k: v for k, v in all_knobs.items() if k != knob}, sort_keys=True)
                 groups[str(task), knob, rest, len(point)][params] = point
     sweeps = []
     left = frame
@@ -50,33 +51,26 @@ def found(frame: pd.DataFrame) -> list[Sweep]:
         rows = rows.assign(point=rows["task_params"].map(points))
         count = rows["point"].nunique()
         if count >= _FEWEST[categories]:
-            name = tables.label(task, telling(json.loads(rest), frame[frame["task"] == task]))
+            settings = distinguishing_knobs(json.loads(rest), frame[frame["task"] == task])
+            name = tables.label(task, settings)
             sweeps.append(Sweep(f"{name} over {count} values of {knob}", knob, rows))
             left = left.drop(rows.index)  # a setting is in one sweep
     return sweeps
 
 
-def apart(frame: pd.DataFrame) -> pd.DataFrame:
-    """The annotated rows that are in no sweep."""
-    return frame.drop([at for sweep in found(frame) for at in sweep.rows.index])
+def outside_sweeps(frame: pd.DataFrame) -> pd.DataFrame:
+    """The annotated rows that belong to no sweep."""
+    return frame.drop([index for sweep in find_sweeps(frame) for index in sweep.rows.index])
 
 
-def merged(frame: pd.DataFrame) -> pd.DataFrame:
-    """The annotated rows, those of a sweep all with its label as their task's."""
-    labels = frame["task_label"].copy()
-    for sweep in found(frame):
-        labels[sweep.rows.index] = sweep.label
-    return frame.assign(task_label=labels)
-
-
-def telling(rest: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    """Of a sweep's other knobs those that tell it from the task's other settings."""
-    others = [tables.knobs(params) for params in rows["task_params"].unique()]
+def distinguishing_knobs(rest: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    """The knobs in `rest` whose values distinguish a sweep from other settings of its task."""
+    others = [tables.parse_knobs(params) for params in rows["task_params"].unique()]
     return {k: v for k, v in rest.items() if any(each.get(k) != v for each in others)}
 
 
 def _probabilities(value: Any, categories: int) -> Point | None:
-    """What a knob's value says of a latent with so many categories, if it can be read so.
+    """The probabilities of a latent with so many categories that a knob's value stands for, if any.
 
     A positive weight for each category, or of two categories the probability of the second.
     """

@@ -1,4 +1,4 @@
-"""Rows made comparable: labelled, ranked, ready for tables and figures."""
+"""Rows with labels, intervals and ranks, as tables and figures show them."""
 
 import json
 from collections import defaultdict
@@ -12,12 +12,13 @@ import torch
 from gradest.inference import reach_of_sum
 from gradest.inference.rounding import SINGLE
 from gradest.measuring import rounding
-from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # whoever shows tables has it from here
+from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # re-exported for all tables
 from gradest.measuring.schedule import BATCHES
 from gradest.report.frames import multiplicity, ranking
+from gradest.report.frames.intervals import columns_of
 
 _BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
-_VARIANCES = ("variance", "variance_low", "variance_high")
+_VARIANCES = tuple(columns_of("variance"))
 _EXTREME = 1e100
 _PUBLISHED = (
     *("rank", "detectable_ratio", "label", "estimator", "estimator_params", "seed", "dtype"),
@@ -33,7 +34,7 @@ _PUBLISHED = (
 )
 
 
-def usable(numbers: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
+def usable_numbers(numbers: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
     """Numbers as floats, NaN where they are not finite or so extreme that squares are not."""
     numbers = numbers.astype(float)
     size = numbers.abs()
@@ -41,29 +42,27 @@ def usable(numbers: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
 
 
 def annotate(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with labels and with intervals of what is derived from the measured columns.
+    """The rows with labels and with intervals of numbers derived from the measured columns.
 
     Adds settings (the knobs that occur with more than one value, as a dict), label (the estimator
     with those), task_label, low and high ends of relative_bias and mse, and p_holm, the p-value
-    by Holm over the bias tests of all rows.  Numbers that the dtype cannot tell from zero become
-    zero.
+    by Holm over the bias tests of all rows.  Numbers that the dtype cannot distinguish from zero
+    become zero.
 
     Raises ValueError when the params of a row are not a JSON object.
     """
-    if "label" in frame:
-        return frame
     frame = _flushed(frame.reset_index(drop=True))
-    frame = labelled(frame, _protocol(frame))
-    frame["p_holm"] = multiplicity.adjusted(frame)
+    frame = add_labels(frame, _protocol(frame))
+    frame["p_holm"] = multiplicity.adjust_p_values(frame)
     return _with_intervals(frame)
 
 
-def labelled(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def add_labels(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rows, numbered from 0, with settings, label and task_label; `extra` goes into labels.
 
     Raises ValueError when the params of a row are not a JSON object.
     """
-    settings = _differing([knobs(text) for text in frame["estimator_params"]])
+    settings = _differing([parse_knobs(text) for text in frame["estimator_params"]])
     named = zip(frame["estimator"], settings, extra, strict=True)
     labels = [label(str(name), each | more) for name, each, more in named]
     return frame.assign(
@@ -73,28 +72,27 @@ def labelled(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.Data
     )
 
 
-def ranked(rows: pd.DataFrame) -> pd.DataFrame:
+def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Annotated rows of one section, best first, with columns `rank` and `detectable_ratio`.
 
-    By mse, or by variance where no row has an mse; those that no test tells apart share a rank
-    (`gradest.report.frames.ranking`).  A row without a number, or
-    without an interval of it, has no rank.  An enumerated cell appears
-    once, however often it was asked for.
+    By mse, or by variance where no row has an mse; rows that do not differ significantly share a
+    rank (`gradest.report.frames.ranking`).  A row without a number, or without an interval of it,
+    has no rank.  An enumerated cell appears once, however often it was requested.
     """
     by = ranking_column(rows)
     rows = rows[~(rows["method"].eq("enumerated") & rows.duplicated("label"))]
     rows = rows.sort_values([by, "label"], kind="stable", na_position="last")
-    # An infinite one is last; one whose interval is unknown is not to be told from any.
-    known = np.isfinite(rows[[f"{by}_low", f"{by}_high"]]).all(axis=1) | np.isposinf(rows[by])
-    found = rows[rows[by].ge(0) & known]
+    # An infinite number is last; one without an interval cannot be compared.
+    comparable = np.isfinite(rows[[f"{by}_low", f"{by}_high"]]).all(axis=1) | np.isposinf(rows[by])
+    numbers = rows[rows[by].ge(0) & comparable]
     # As many batches as the intervals rest on.
-    freedom = (found["replicates"].fillna(0) // 8).clip(2, BATCHES) - 1
-    columns = (found[by], found[f"{by}_low"], found[f"{by}_high"], freedom)
-    unresolved = float(_resolution(found).max()) if len(found) else 0.0
+    freedom = (numbers["replicates"].fillna(0) // 8).clip(2, BATCHES) - 1
+    columns = (numbers[by], numbers[f"{by}_low"], numbers[f"{by}_high"], freedom)
+    unresolved = float(_resolution(numbers).max()) if len(numbers) else 0.0
     placed = ranking.ranks(*(c.to_numpy(dtype=float) for c in columns), unresolved)
     return rows.assign(
-        rank=pd.Series(placed.rank, found.index, dtype=float),
-        detectable_ratio=pd.Series(placed.detectable, found.index),
+        rank=pd.Series(placed.rank, numbers.index, dtype=float),
+        detectable_ratio=pd.Series(placed.detectable, numbers.index),
     )
 
 
@@ -102,7 +100,7 @@ def ranking_column(rows: pd.DataFrame) -> str:
     return "mse" if np.isfinite(rows["mse"].astype(float)).any() else "variance"
 
 
-def published(rows: pd.DataFrame, summary: bool = False) -> pd.DataFrame:
+def published_rows(rows: pd.DataFrame, summary: bool = False) -> pd.DataFrame:
     """Ranked rows as they are written to a file, unrounded; a summary also names the section."""
     section = ("task", "task_params", "parameter") if summary else ()
     return rows[[*section, *_PUBLISHED]].astype({"rank": "Int64"})
@@ -114,38 +112,38 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield rows["task_label"].iloc[0], rows
 
 
-def measured(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:
+def measured_rows(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:
     """The rows that hold numbers, of one parameter or of all."""
     rows = frame[frame["status"] == "ok"]
     return rows if parameter is None else rows[rows["parameter"] == parameter]
 
 
 def parameters(frame: pd.DataFrame) -> list[str]:
-    """What the gradient was taken with respect to; log α first where it was measured."""
-    found = set(measured(frame)["parameter"])
-    return sorted(found, key=lambda p: (p != "log_alpha", str(p)))
+    """The parameters that gradients were taken with respect to; log α is first."""
+    names = set(measured_rows(frame)["parameter"])
+    return sorted(names, key=lambda p: (p != "log_alpha", str(p)))
 
 
 def label(name: str, settings: Mapping[str, Any]) -> str:
     """`name (knob=value)`."""
-    inside = ", ".join(f"{k}={plain(v)}" for k, v in settings.items())
+    inside = ", ".join(f"{k}={plain_text(v)}" for k, v in settings.items())
     return f"{name} ({inside})" if inside else name
 
 
-def plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def knobs(text: Any) -> dict[str, Any]:
+def parse_knobs(text: Any) -> dict[str, Any]:
     """Params from their JSON; none where there is no text.  Raises ValueError."""
     params = json.loads(text) if isinstance(text, str) else {}
     if not isinstance(params, dict):
-        raise ValueError(f"params are a JSON object, not {text}")
+        raise ValueError(f"expected params as a JSON object, got {text}")
     return params
 
 
 def _differing(params: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same without what occurs with one value only."""
+    """The same without the names that have one value only."""
     values = defaultdict(set)
     for each in params:
         for name, value in each.items():
@@ -154,10 +152,9 @@ def _differing(params: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """What of the protocol varies between measured rows.
+    """The parts of the protocol that vary between measured rows.
 
-    How many replicates an enumerated cell was asked for says nothing, nor how many a precision
-    took.
+    The replicates requested of an enumerated cell do not matter, nor those that a precision took.
     """
     planned = frame["precision"].notna() & frame["precision"].ne("")
     counts = frame["replicates"].mask(planned | frame["method"].eq("enumerated"))
@@ -178,16 +175,16 @@ def _whole(value: Any) -> Any:
 def _task_labels(frame: pd.DataFrame) -> pd.Series:
     labels = pd.Series("", index=frame.index, dtype="str")
     for name, rows in frame.groupby("task", sort=False, dropna=False):
-        settings = _differing([knobs(text) for text in rows["task_params"]])
+        settings = _differing([parse_knobs(text) for text in rows["task_params"]])
         labels[rows.index] = [label(str(name), each) for each in settings]
     return labels
 
 
 def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy in which what is below rounding is zero.
+    """A copy in which numbers below the rounding error are zero.
 
-    A bias is where the verdict says so: one of single precision is far above the rounding of
-    float64, whose variances are resolved.
+    A bias is zero where the verdict is: the bias of an estimate in single precision is far above
+    the rounding error of float64, in which the variance is resolved.
     """
     length = np.fmax(frame["rounding"], _resolution(frame) * frame["gradient_norm"])
     spread = {c: frame[c].mask(frame[c].abs() <= length**2, 0.0) for c in _VARIANCES}
@@ -202,19 +199,19 @@ def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def resolution(dtype: object) -> float:
-    """What is rounding in a dtype, by its name, as the measurement has it; else in float64."""
+    """The relative rounding error of measurements in a dtype, given by name; else in float64."""
     return rounding.resolution(getattr(torch, str(dtype), torch.float64))
 
 
 def _resolution(frame: pd.DataFrame) -> pd.Series:
-    """That of what each row was measured in."""
+    """The resolution of the dtype of each row."""
     return frame["dtype"].map(resolution).astype(float)
 
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
     """Ends of relative bias and mse, the sum of two estimates with an interval each."""
     bias = [frame["bias_sq"].clip(lower=0), frame["bias_sq_low"], frame["bias_sq_high"]]
-    below, above = reach_of_sum(bias, [frame[f"variance{end}"] for end in ("", "_low", "_high")])
+    below, above = reach_of_sum(bias, [frame[column] for column in columns_of("variance")])
     scale = frame["scale"].fillna(frame["gradient_norm"])
     norm = scale.mask(scale == 0)
     return frame.assign(

@@ -1,1 +1,1 @@
-"""Runs compared with runs: what got better, worse, or cannot be distinguished."""
+"""Runs compared with runs: differences between their measurements, trainings and properties."""

@@ -1,4 +1,4 @@
-"""The report of what changed between runs."""
+"""Writes the report of a comparison of runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +12,11 @@ from gradest.markdown import escape
 from gradest.quantities import count, number
 from gradest.report.documents import document, html
 from gradest.report.documents.document import Alert, Folded, Part, Picture, Strong, Table
-from gradest.report.documents.prose import listed
+from gradest.report.documents.prose import in_a_line
+from gradest.report.figures.saving import remove_figure, save_figure
 from gradest.report.frames import tables
 from gradest.report.frames.ranking import POWER
-from gradest.report.regression import runs, sections
+from gradest.report.regression import sections
 from gradest.report.regression.differences import (
     BETTER,
     CHANGED,
@@ -25,42 +26,41 @@ from gradest.report.regression.differences import (
     parameters,
     regressions,
 )
-from gradest.report.regression.figure import NAMED, comparison
-from gradest.report.regression.runs import Overlap, Run, overlap
-from gradest.report.studies import figures
+from gradest.report.regression.figure import NAMED, draw_comparison
+from gradest.report.regression.runs import Overlap, Run, load_runs, overlap
 
-MOST = 0.5  # of all cells, below which a comparison says little of the runs
+MAJORITY = 0.5  # of all cells; a comparison of fewer is pointed out
 _FIGURE = "comparison"
 _TABLES = ("differences.csv", "differences.parquet")
 _FACTS = (
     *("suite", "command", "started", "commit", "plugins", "versions", "implementations"),
     *("machine", "seeds", "replicates", "precision", "dtype", "training"),
 )
-_OWN = ("command", "started")  # of every run, and no difference
+_OWN = ("command", "started")  # always differ, and are not marked
 _READING = f"""\
-Brackets are 95 % intervals, each by itself. What is called *worse*, *better* \
-or *changed* is so by a test at {100 * LEVEL:g} % for all tests of this report together (Holm): \
-had nothing changed, a report in {1 / LEVEL:g} would say that something did. Variances are \
-compared by their ratio, means of estimates by one test of all coordinates of log α; that the norm \
-of the bias is better or worse is said only where the mean has changed. A mean that has changed \
-while its distance to the truth may be the same is *changed*. *The same* is equality up to \
-rounding; what is enumerated, and evaluations of f, are compared without chance. *Cannot tell \
-apart* is no proof of equality: beside it is the smallest change that would have been found with \
-a probability of {100 * POWER:g} %."""
+Brackets are 95 % intervals, each by itself. *Worse*, *better* and *changed* are the results of \
+tests at {100 * LEVEL:g} % for all tests of this report together (Holm): if nothing had changed, \
+one report in {1 / LEVEL:g} would find a difference. Variances are compared by their ratio, and \
+means of estimates by one test of all coordinates of log α. The norm of the bias is called \
+better or worse only where the mean has changed. A mean that has changed while its distance to \
+the truth may be the same is called *changed*. *Same* means equal up to rounding; enumerated \
+numbers and evaluations of f are compared exactly. *No significant difference* is no proof of \
+equality: the smallest detectable change is the one that the test would detect with \
+{100 * POWER:g} % power."""
 _SHARED = (
-    "Of a cell that both runs measured with the same seed those seeds alone are compared. Their "
-    "draws may be the same ones: the noise that they share cancels in a difference, but not in its "
-    "interval, which is then too wide."
+    "Where both runs measured a cell with the same seeds, only those seeds are compared. Their "
+    "draws may be equal. Noise that they share cancels in a difference but not in its interval, "
+    "which is then too wide."
 )
-_APART = (
-    "Where no seed is shared the runs are independent repetitions, and all their seeds are taken "
-    "together, as more batches of the same measurement."
+_INDEPENDENT = (
+    "Where no seed is shared the runs are independent repetitions, and all seeds of a run are "
+    "combined as more batches of the same measurement."
 )
-_PICTURE = (
-    "Left the ratio of the variances, right the change of the norm of the bias in percent of ‖g‖, "
-    "{parameter}, with 95 % intervals, the strongest evidence first; an open point is the same up "
-    "to rounding. Colour is significance for all tests together; *changed* is a mean that moved "
-    "without a norm that did.{rest}"
+_CAPTION = (
+    "The left panel shows the ratio of the variances, the right panel the change of the norm of "
+    "the bias in percent of ‖g‖, both {parameter}, with 95 % intervals; the strongest evidence "
+    "comes first. Open points are the same up to rounding. Colours show significance for all tests "
+    "together; *changed* marks a mean that changed without a significant change of its norm.{rest}"
 )
 
 
@@ -70,117 +70,116 @@ def write_comparison(
     """Compare the runs in the folders with the first: the document, differences.* and figures/.
 
     Returns the path of comparison.html, the frame of `differences`, and of each
-    other run what it has in common with the first.  The runs are left as they are.  Raises
-    UsageError for folders that are no runs, for the same one twice, for one that has no cell in
+    other run its overlap with the first.  The runs are not changed.  Raises UsageError for folders
+    without a run, for the same one twice, for one that has no cell in
     common with the first, and for an `out` that holds a run.
     """
-    found = runs.read(folders)
+    runs = load_runs(folders)
     if any((out / name).exists() for name in ("run.json", "journal.jsonl")):
         raise UsageError(f"{out}: holds a run; name another folder for the comparison with --out")
-    shared = {other.name: overlap(found[0], other) for other in found[1:]}
+    shared = {other.name: overlap(runs[0], other) for other in runs[1:]}
     for name, each in shared.items():
-        if not each.common and not _properties_in_common(found):
+        if not each.common and not _properties_in_common(runs):
             raise UsageError(
-                f"{name} has no cell in common with {found[0].name}: {each}; nothing is compared"
+                f"{name} has no cell in common with {runs[0].name}: {each}; nothing is compared"
             )
-    frame = differences(found)
+    frame = differences(runs)
     for name in _TABLES:
         write_frame(out / name, frame)
     pictures = _draw(frame, out / "figures")
-    parts = list(_parts(found, frame, list(pictures), shared))
+    parts = list(_parts(runs, frame, list(pictures), shared))
     write_text(out / "comparison.md", document.markdown(parts))
     path = out / "comparison.html"
-    write_text(path, html.page(_title(found), parts, pictures))
+    write_text(path, html.page(_title(runs), parts, pictures))
     return path, frame, shared
 
 
-def _properties_in_common(found: Sequence[Run]) -> bool:
-    return all(not run.properties.empty for run in found)
+def _properties_in_common(runs: Sequence[Run]) -> bool:
+    return all(not run.properties.empty for run in runs)
 
 
-def told(rows: pd.DataFrame, several: bool) -> list[str]:
-    """A line of plain text for each row, as for a terminal; of `several` runs which one it is."""
-    return [" ".join(_told(row, several).split()) for row in rows.to_dict("records")]
+def describe_regressions(rows: pd.DataFrame, several: bool) -> list[str]:
+    """A line of plain text for each row, which names the run where there are `several`."""
+    return [" ".join(_described(row, several).split()) for row in rows.to_dict("records")]
 
 
-def _told(row: Mapping[str, Any], several: bool) -> str:
+def _described(row: Mapping[str, Any], several: bool) -> str:
     where = f"{row['label']} on {row['task_label']}"
     where = f"{where} in {row['run']}" if several else where
     if row["quantity"] == "status":
         return f"{row['judgement']}: {where}: {row['other_status']}: {row['reason']}"
-    sure = "exact" if pd.isna(row["p_holm"]) else f"p = {number(row['p_holm'])}"
+    evidence = "exact" if pd.isna(row["p_holm"]) else f"p = {number(row['p_holm'])}"
     what = sections.quantity(row)
-    return f"{row['judgement']}: {what} of {where}: {sections.change(row)}, {sure}"
+    return f"{row['judgement']}: {what} of {where}: {sections.change(row)}, {evidence}"
 
 
 def _draw(frame: pd.DataFrame, folder: Path) -> dict[str, Path]:
     """The PNG file of each figure, by its name; one of an earlier comparison is removed."""
-    drawn = comparison(frame)
+    drawn = draw_comparison(frame)
     if drawn is None:
-        for suffix in figures.SUFFIXES:
-            (folder / f"{_FIGURE}{suffix}").unlink(missing_ok=True)
+        remove_figure(_FIGURE, folder)
         return {}
-    figures.save({_FIGURE: drawn}, folder)
+    save_figure(_FIGURE, drawn, folder)
     return {_FIGURE: folder / f"{_FIGURE}.png"}
 
 
-def _title(found: Sequence[Run]) -> str:
-    base, *others = (run.name for run in found)
+def _title(runs: Sequence[Run]) -> str:
+    base, *others = (run.name for run in runs)
     return f"{' and '.join(others)} against {base}"
 
 
 def _parts(
-    found: Sequence[Run],
+    runs: Sequence[Run],
     frame: pd.DataFrame,
     drawn: Sequence[str],
     shared: Mapping[str, Overlap],
 ) -> Iterator[Part]:
     """The document, in the order in which it is read."""
-    yield f"# {escape(_title(found))}"
+    yield f"# {escape(_title(runs))}"
     yield from _overlaps(shared)
     yield _summary(frame)
     yield _counts(frame)
-    yield Folded("How to read it", (_READING, f"{_SHARED} {_APART}"), level=2)
+    yield Folded("How to read the tables", (_READING, f"{_SHARED} {_INDEPENDENT}"), level=2)
     yield "## The runs"
-    yield _facts(found)
+    yield _facts(runs)
     for judgement in (WORSE, BETTER, CHANGED):
         yield from sections.judged(frame, judgement)
     if drawn:
         yield "## Figure"
         yield _picture(frame)
-    yield from sections.untold(frame)
+    yield from sections.undecided(frame)
     yield from sections.trainings(frame)
     yield from sections.properties(frame)
-    yield from sections.times(frame, _alike(found))
+    yield from sections.times(frame, _same_machine(runs))
     yield from sections.missing(frame)
     yield "Every quantity of every cell, unrounded: `differences.csv` and `differences.parquet`"
 
 
-def _alike(found: Sequence[Run]) -> bool:
-    """Whether all runs are of machines that say the same of themselves."""
-    return len({listed(run.facts.get("machine")) for run in found}) == 1
+def _same_machine(runs: Sequence[Run]) -> bool:
+    """Whether the descriptions of the machines of all runs are equal."""
+    return len({in_a_line(run.facts.get("machine")) for run in runs}) == 1
 
 
 def _summary(frame: pd.DataFrame) -> str:
-    found = frame["judgement"].value_counts()
+    counts = frame["judgement"].value_counts()
     tests = int(frame["p_value"].notna().sum())
-    said = [f"{found[word]:,} {word}" for word in (WORSE, BETTER, CHANGED) if word in found]
-    verdict = f"**{', '.join(said)}**" if said else "**Nothing is told apart from the baseline**"
+    changes = [f"{counts[word]:,} {word}" for word in (WORSE, BETTER, CHANGED) if word in counts]
+    verdict = ", ".join(changes) or "No significant difference from the baseline"
     lost = len(regressions(frame))
     more = (
         f" {lost:,} of them {'is a regression' if lost == 1 else 'are regressions'}: a variance or "
-        "a bias that is worse, or a cell that no longer gives finite numbers."
+        "a bias that is worse, or a cell whose numbers are no longer finite."
         if lost
         else ""
     )
-    return f"{verdict}, by {tests:,} tests at {100 * LEVEL:g} % for all of them together.{more}"
+    return f"**{verdict}**, in {tests:,} tests at a family-wise level of {100 * LEVEL:g} %.{more}"
 
 
 def _overlaps(shared: Mapping[str, Overlap]) -> Iterator[Part]:
-    """What is compared at all; to be noticed where that is the smaller part."""
+    """How many cells are compared, as an alert where that is the smaller part."""
     for name, each in shared.items():
-        said = escape(f"{f'{name}: ' if len(shared) > 1 else ''}{each}.")
-        yield said if each.share >= MOST else Alert(f"**{said}**")
+        line = escape(f"{f'{name}: ' if len(shared) > 1 else ''}{each}.")
+        yield line if each.share >= MAJORITY else Alert(f"**{line}**")
 
 
 def _counts(frame: pd.DataFrame) -> Part:
@@ -192,43 +191,43 @@ def _counts(frame: pd.DataFrame) -> Part:
     return Table(("quantity", *sections.JUDGEMENTS), rows, left=1)
 
 
-def _facts(found: Sequence[Run]) -> Table:
-    """What run.json says of each, and in bold where they differ."""
-    flat = [_flat(run.facts) for run in found]
+def _facts(runs: Sequence[Run]) -> Table:
+    """The facts of each run.json, in bold where they differ."""
+    flat = [_flat(run.facts) for run in runs]
     rows = []
     for name in dict.fromkeys(name for facts in flat for name in facts):
-        said = [facts.get(name, "") for facts in flat]
-        differ = len(set(said)) > 1 and name not in _OWN
-        rows.append([name, *(Strong(text) if differ and text else text for text in said)])
-    named = [f"{run.name}{' (baseline)' if n == 0 else ''}" for n, run in enumerate(found)]
-    return Table(("", *named), rows, left=1 + len(found))
+        texts = [facts.get(name, "") for facts in flat]
+        differ = len(set(texts)) > 1 and name not in _OWN
+        rows.append([name, *(Strong(text) if differ and text else text for text in texts)])
+    named = [f"{run.name}{' (baseline)' if n == 0 else ''}" for n, run in enumerate(runs)]
+    return Table(("", *named), rows, left=1 + len(runs))
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
+    flat = {}
     for name in _FACTS:
         value = facts.get(name)
         if name == "implementations" and isinstance(value, Mapping):
             # A line for each of forty that are at their first version would hide the others.
-            found |= {f"version of {key}": str(each) for key, each in value.items() if each != 1}
+            flat |= {f"version of {key}": str(each) for key, each in value.items() if each != 1}
         elif isinstance(value, Mapping):
-            of = "" if name in ("versions", "machine") else f"{name}: "
-            found |= {f"{of}{key}": listed(each) for key, each in value.items()}
+            prefix = "" if name in ("versions", "machine") else f"{name}: "
+            flat |= {f"{prefix}{key}": in_a_line(each) for key, each in value.items()}
         elif name == "command" and isinstance(value, Sequence):
-            found[name] = " ".join(map(str, value))
+            flat[name] = " ".join(map(str, value))
         elif value is not None:
-            found[name] = listed(value)
-    return found
+            flat[name] = in_a_line(value)
+    return flat
 
 
 def _picture(frame: pd.DataFrame) -> Picture:
     first = parameters(frame)[0]
     variances = frame[frame["quantity"].eq("variance") & frame["parameter"].eq(first)]
     beyond = len(variances) - NAMED
-    rest = f" The {beyond:,} lines below those with a name have the least." if beyond > 0 else ""
+    rest = f" The {beyond:,} lines without a name have the weakest evidence." if beyond > 0 else ""
     symbol = escape(tables.SYMBOLS.get(first, first))
     return Picture(
         _FIGURE,
         "Variance and bias of every cell against the baseline",
-        _PICTURE.format(parameter=f"with respect to {symbol}", rest=rest),
+        _CAPTION.format(parameter=f"with respect to {symbol}", rest=rest),
     )

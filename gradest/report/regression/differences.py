@@ -1,4 +1,4 @@
-"""Two runs or more against the first of them: what got better, worse, or cannot be told apart.
+"""Two runs or more against the first of them: better, worse, or without significant difference.
 
 Every test of a report is in one family, by Holm; the intervals are at 95 % each, one by one.
 """
@@ -16,13 +16,14 @@ from gradest.inference import Interval
 from gradest.measuring.parameters import LOG_ALPHA
 from gradest.measuring.result import Measurement
 from gradest.report.frames import curves, ranking, tables
+from gradest.report.frames.intervals import ENDS
 from gradest.report.frames.multiplicity import holm
 from gradest.report.regression.pairs import (
     DIFFERENCE,
     RATIO,
     Change,
     Pair,
-    apart,
+    difference_of,
     pooled,
     sign,
     undetectable,
@@ -31,14 +32,14 @@ from gradest.report.regression.runs import Key, Records, Run
 from gradest.running.journal import Record
 from gradest.text import described
 
-# How often a report of runs between which nothing changed says that something did.  Less than the
+# The rate at which a report of runs without any change finds one.  Less than the
 # usual 5 %: where every commit is compared that would be a false alarm a month, which is ignored
 # from the second one on.  Halving it again costs hardly any power among a hundred tests.
 LEVEL = 0.01
 
 BETTER, WORSE, CHANGED = "better", "worse", "changed"
-SAME, UNTOLD = "same", "cannot tell apart"
-UNJUDGED = ""  # of what is shown and never judged
+SAME, UNDECIDED = "same", "no significant difference"
+UNJUDGED = ""  # of quantities that are shown and never judged
 
 MEASUREMENT, TRAINING, PROPERTY = "measurement", "training", "property"
 
@@ -60,7 +61,7 @@ _UNKNOWN = Interval(*[math.nan] * 4)
 
 
 class _Row(NamedTuple):
-    """A row of the frame, before it is known how many tests there are."""
+    """A row of the frame, before all tests are counted."""
 
     run: str
     key: Key
@@ -86,11 +87,11 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
     tests = int(frame["p_value"].notna().sum())
     judged = [_judgement(row, p_holm) for row, p_holm in zip(rows, frame["p_holm"], strict=True)]
     level = LEVEL / max(tests, 1)  # the strictest of Holm's
-    found = [
-        row.change.detectable(level) if judgement == UNTOLD else math.nan
+    detectable = [
+        row.change.detectable(level) if judgement == UNDECIDED else math.nan
         for row, judgement in zip(rows, judged, strict=True)
     ]
-    return _labelled(frame.assign(judgement=judged, detectable=np.asarray(found, dtype=float)))
+    return _labelled(frame.assign(judgement=judged, detectable=np.asarray(detectable, dtype=float)))
 
 
 def regressions(frame: pd.DataFrame) -> pd.DataFrame:
@@ -100,9 +101,9 @@ def regressions(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def parameters(frame: pd.DataFrame) -> list[str]:
-    """What variances were compared in, log α first."""
-    found = frame.loc[frame["quantity"].eq("variance"), "parameter"].unique()
-    return sorted(found, key=lambda parameter: parameter != LOG_ALPHA)
+    """The parameters in which variances were compared; log α is first."""
+    names = frame.loc[frame["quantity"].eq("variance"), "parameter"].unique()
+    return sorted(names, key=lambda parameter: parameter != LOG_ALPHA)
 
 
 def _judgement(row: _Row, p_holm: float) -> str:
@@ -111,7 +112,7 @@ def _judgement(row: _Row, p_holm: float) -> str:
     if row.change.same:
         return SAME
     if not math.isnan(row.change.p_value) and p_holm >= LEVEL:
-        return UNTOLD
+        return UNDECIDED
     return {-1: BETTER, 0: CHANGED, 1: WORSE}[row.change.direction]
 
 
@@ -120,15 +121,15 @@ def _between(base: Run, other: Run) -> Iterator[_Row]:
         records = base.cells.get(key, {}), other.cells.get(key, {})
         yield from _statuses(other.name, key, *records)
         if key.kind == MEASUREMENT:
-            yield from _told_apart(other.name, key, *records, _parameters(base, other))
+            yield from _compare_cell(other.name, key, *records, _parameters(base, other))
     yield from _trainings(base, other)
     yield from _properties(base, other)
 
 
-def _told_apart(
+def _compare_cell(
     run: str, key: Key, base: Records, other: Records, parameters: Sequence[str]
 ) -> list[_Row]:
-    """As `_cell`; a cell with numbers that no test can bear is told as one, and costs no other."""
+    """As `_cell`; a cell whose numbers break a test is reported as one, and costs no other."""
     try:
         return list(_cell(run, key, base, other, parameters))
     except UsageError:
@@ -136,8 +137,8 @@ def _told_apart(
     except Exception as error:
         reason = f"cannot be compared: {described(error)}"
         change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=reason)
-        seeds = _listed(base), _listed(other)
-        return [_Row(run, key, seeds, change, judgement=UNTOLD)]
+        seeds = _seeds(base), _seeds(other)
+        return [_Row(run, key, seeds, change, judgement=UNDECIDED)]
 
 
 def _parameters(base: Run, other: Run) -> list[str]:
@@ -147,7 +148,7 @@ def _parameters(base: Run, other: Run) -> list[str]:
 def _cell(
     run: str, key: Key, base: Records, other: Records, parameters: Sequence[str]
 ) -> Iterator[_Row]:
-    """Of seeds that both runs have those alone are compared, otherwise all of both."""
+    """Seeds that both runs share are compared alone; without any, all seeds of both are."""
     shared = [seed for seed in base if seed in other]
     kept = [{s: r for s, r in records.items() if _status(r) == _OK} for records in (base, other)]
     if shared:
@@ -172,18 +173,18 @@ def _measured(
             yield from _compared(run, key, *parts, parameters)
     else:
         firsts = [dict([next(iter(records.items()))]) for records in (base, other)]
-        why = "not tested: it adapts to another state with every seed, and no seed is shared"
+        why = "not tested: adaptation depends on the seed, and the runs share no seed"
         for row in _compared(run, key, *firsts, parameters):
             unsure = row.change.quantity in ("variance", "mean", "bias") and not row.change.same
             change = row.change._replace(p_value=math.nan, detectable=undetectable, reason=why)
-            yield row._replace(change=change, judgement=UNTOLD) if unsure else row
+            yield row._replace(change=change, judgement=UNDECIDED) if unsure else row
 
 
 def _compared(
     run: str, key: Key, base: Records, other: Records, parameters: Sequence[str]
 ) -> Iterator[_Row]:
     sides = [_measurement(list(records.values())) for records in (base, other)]
-    seeds = _listed(base), _listed(other)
+    seeds = _seeds(base), _seeds(other)
     pair = Pair(*sides, parameters)
     for change in pair.changes():
         yield _Row(run, key, seeds, change, pair.norm(change.parameter))
@@ -197,7 +198,7 @@ def _compared(
 
 
 def _measurement(records: Sequence[Record]) -> Measurement:
-    """Raises UsageError for what another version left, if this one cannot read it."""
+    """Raises UsageError for a record of another version that this one cannot read."""
     try:
         return pooled([Measurement.from_json(record["measurement"]) for record in records])
     except (KeyError, TypeError) as error:
@@ -212,12 +213,12 @@ def _seconds(records: Records) -> list[float]:
     return [x for record in records.values() for x in record.get("samples") or ()]
 
 
-def _listed(records: Records) -> str:
+def _seeds(records: Records) -> str:
     return ", ".join(map(str, sorted(records)))
 
 
 def _statuses(run: str, key: Key, base: Records, other: Records) -> Iterator[_Row]:
-    """Of a cell that is not ok in both; seed by seed where any is shared."""
+    """The statuses of a cell that is not ok in both runs; seed by seed where any is shared."""
     if any(seed in other for seed in base):
         parts = [
             [{s: r for s, r in records.items() if s == seed} for records in (base, other)]
@@ -226,21 +227,23 @@ def _statuses(run: str, key: Key, base: Records, other: Records) -> Iterator[_Ro
     else:
         parts = [[base, other]]
     for a, b in parts:
-        (was, why), (is_, told) = _worst(a), _worst(b)
-        if was == is_ == _OK:
+        (before, why), (after, reason) = _worst(a), _worst(b)
+        if before == after == _OK:
             continue
-        reasons = [f"baseline: {why}", told] if why and told not in ("", why) else [why or told]
-        said = "; ".join(reasons)
-        change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=said)
-        judged = _of_statuses(was, is_)
-        yield _Row(run, key, (_listed(a), _listed(b)), change, judgement=judged, status=(was, is_))
+        differ = why and reason not in ("", why)
+        reasons = [f"baseline: {why}", reason] if differ else [why or reason]
+        text = "; ".join(reasons)
+        change = Change("status", "", *[_UNKNOWN] * 2, "", _UNKNOWN, False, reason=text)
+        statuses, seeds = (before, after), (_seeds(a), _seeds(b))
+        judgement = _judge_statuses(*statuses)
+        yield _Row(run, key, seeds, change, judgement=judgement, status=statuses)
 
 
 def _worst(records: Records) -> tuple[str, str]:
-    """Status and reason of the seed that came out worst; absent where there is none."""
-    found = [(_status(record), str(record["reason"] or "")) for record in records.values()]
+    """Status and reason of the worst seed; absent where there is none."""
+    statuses = [(_status(record), str(record["reason"] or "")) for record in records.values()]
     order = [*_LOST, "skipped", _OK]
-    return min(found, key=lambda each: order.index(each[0]), default=(_ABSENT, ""))
+    return min(statuses, key=lambda each: order.index(each[0]), default=(_ABSENT, ""))
 
 
 def _status(record: Record) -> str:
@@ -249,14 +252,14 @@ def _status(record: Record) -> str:
     return record["status"]
 
 
-def _of_statuses(was: str, is_: str) -> str:
-    if was == is_:
+def _judge_statuses(before: str, after: str) -> str:
+    if before == after:
         return SAME
-    if _ABSENT in (was, is_):
-        return UNTOLD
-    if was == _OK and is_ in _LOST:
+    if _ABSENT in (before, after):
+        return UNDECIDED
+    if before == _OK and after in _LOST:
         return WORSE
-    return BETTER if was in _LOST and is_ == _OK else CHANGED
+    return BETTER if before in _LOST and after == _OK else CHANGED
 
 
 def _trainings(base: Run, other: Run) -> Iterator[_Row]:
@@ -284,9 +287,9 @@ def _final(run: Run) -> pd.DataFrame:
 
 
 def _over_seeds(part: pd.DataFrame) -> tuple[Interval, int]:
-    found = curves.over_seeds(part, "test", "negative_bound").iloc[0]
-    ends = (float(found[end]) for end in ("value", "low", "high"))
-    return Interval(*ends, math.nan), int(found["seeds"])
+    last = curves.average_over_seeds(part, "test", "negative_bound").iloc[0]
+    ends = (float(last[end]) for end in ("value", "low", "high"))
+    return Interval(*ends, math.nan), int(last["seeds"])
 
 
 def _trained(
@@ -296,26 +299,26 @@ def _trained(
     base: tuple[Interval, int],
     other: tuple[Interval, int],
 ) -> _Row:
-    """Of a single seed the interval is over data points, and says nothing of other trainings."""
+    """The interval of a single seed is over data points, and does not cover other trainings."""
     (a, m), (b, n) = base, other
-    found = apart(a, b)
-    difference = found.estimate
+    change = difference_of(a, b)
+    difference = change.estimate
     change = Change(
-        "negative_bound", "", a, b, DIFFERENCE, found, difference == 0, direction=sign(difference)
+        "negative_bound", "", a, b, DIFFERENCE, change, difference == 0, direction=sign(difference)
     )
     if change.same:
         return _Row(run, key, seeds, change)
     if min(m, n) == 1:
-        why = "not tested: of one seed nothing is known of other trainings"
-        return _Row(run, key, seeds, change._replace(reason=why), judgement=UNTOLD)
-    error, freedom = ranking.joined(
+        why = "not tested: one seed does not cover other trainings"
+        return _Row(run, key, seeds, change._replace(reason=why), judgement=UNDECIDED)
+    error, freedom = ranking.combined_error(
         *((a.high - a.estimate) / ranking.quantile(m - 1), m - 1),
         *((b.high - b.estimate) / ranking.quantile(n - 1), n - 1),
     )
     p = float(ranking.p_value(difference, error, freedom))
 
     def detectable(level: float) -> float:
-        return ranking.found_with_power(float(error), float(freedom), level)
+        return ranking.detectable_difference(float(error), float(freedom), level)
 
     return _Row(run, key, seeds, change._replace(p_value=p, detectable=detectable))
 
@@ -324,21 +327,22 @@ def _properties(base: Run, other: Run) -> Iterator[_Row]:
     """Whether they hold; their values have intervals that are simultaneous ones already."""
     if base.properties.empty or other.properties.empty:
         return
-    both = _looked(base).add_suffix("_a").join(_looked(other).add_suffix("_b"), how="inner")
+    first, second = (_properties_of(run) for run in (base, other))
+    both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
     for (name, settings, quantity), row in both.iterrows():
         a, b = (
             Interval(*(row[f"{end}_{side}"] for end in ("value", "low", "high")), math.nan)
             for side in "ab"
         )
         held, holds = bool(row["holds_a"]), bool(row["holds_b"])
-        judged = SAME if held == holds else BETTER if holds else WORSE
+        judgement = SAME if held == holds else BETTER if holds else WORSE
         change = Change(PROPERTY, "", a, b, "", _UNKNOWN, held == holds)
-        said = tuple("holds" if each else "does not hold" for each in (held, holds))
+        status = tuple("holds" if each else "does not hold" for each in (held, holds))
         key = Key(PROPERTY, name, settings, quantity, "{}", "", "")
-        yield _Row(other.name, key, ("", ""), change, judgement=judged, status=said)
+        yield _Row(other.name, key, ("", ""), change, judgement=judgement, status=status)
 
 
-def _looked(run: Run) -> pd.DataFrame:
+def _properties_of(run: Run) -> pd.DataFrame:
     """One row a quantity: of several seeds the first that does not hold, or else the first."""
     rows = run.properties.sort_values("holds", kind="stable")
     named = ["property", "settings", "quantity"]
@@ -351,7 +355,7 @@ def _columns(row: _Row) -> dict[str, Any]:
     ends = {
         f"{name}{end}": getattr(change, name)[n]
         for name in ("base", "other")
-        for n, end in enumerate(("", "_low", "_high"))
+        for n, end in enumerate(ENDS)
     }
     return {
         "run": row.run,
@@ -363,27 +367,27 @@ def _columns(row: _Row) -> dict[str, Any]:
         "scale": change.scale,
         **dict(zip(("change", "low", "high"), change.change[:3], strict=True)),
         "gradient_norm": row.gradient_norm,
-        "p_value": math.nan if change.same else change.p_value,  # what is equal needs no test
+        "p_value": math.nan if change.same else change.p_value,  # equal numbers need no test
         **dict(zip(("base_status", "other_status"), row.status, strict=True)),
         "reason": change.reason,
     }
 
 
 def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    """With what of the cells varies in the labels."""
+    """The frame with labels, which hold the settings that vary between cells."""
     several = frame["dtype"].replace("", np.nan).nunique() > 1
     cell = ["run", *Key._fields]
     compared = frame[frame["quantity"].eq("variance")]
     by_seed = compared.groupby([*cell, "parameter"])["base_seeds"].transform("nunique").gt(1)
     adaptive = set(compared.loc[by_seed, "estimator"])
     extra = [
-        {k: v for k, v in _told(row, several, row["estimator"] in adaptive).items() if v}
+        {k: v for k, v in _varied(row, several, row["estimator"] in adaptive).items() if v}
         for row in frame.to_dict("records")
     ]
-    return tables.labelled(frame.drop(columns=["label", "task_label"]), extra)[list(COLUMNS)]
+    return tables.add_labels(frame.drop(columns=["label", "task_label"]), extra)[list(COLUMNS)]
 
 
-def _told(row: Mapping[str, Any], dtypes: bool, seeds: bool) -> dict[str, str]:
+def _varied(row: Mapping[str, Any], dtypes: bool, seeds: bool) -> dict[str, str]:
     name, _, value = row["setting"].partition("=")
     return {
         "dtype": row["dtype"] if dtypes else "",

@@ -1,4 +1,4 @@
-"""What changed between runs: ratios of variances and changes in bias, a line a cell."""
+"""The figure of a comparison: ratios of variances and changes in bias, a line for each cell."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from gradest.report.regression.differences import (
     CHANGED,
     MEASUREMENT,
     SAME,
-    UNTOLD,
+    UNDECIDED,
     WORSE,
     parameters,
 )
@@ -30,13 +30,13 @@ _WIDE = 30.0  # percent of ‖g‖, from which on only powers of ten are marked
 _LINEAR = 1.0  # percent of ‖g‖, up to which the axis of the bias is linear
 _PALETTE = sns.color_palette("colorblind")
 _COLOURS = {WORSE: _PALETTE[3], BETTER: _PALETTE[2], CHANGED: _PALETTE[4]}
-_MARKERS = {WORSE: ">", BETTER: "<", CHANGED: "D", SAME: "o", UNTOLD: "o"}
+_MARKERS = {WORSE: ">", BETTER: "<", CHANGED: "D", SAME: "o", UNDECIDED: "o"}
 _GREY = "0.6"
 
 
-@style.style()
-def comparison(frame: pd.DataFrame) -> Figure | None:
-    """Those with the strongest evidence first, in the first parameter that was measured.
+@style.theme()
+def draw_comparison(frame: pd.DataFrame) -> Figure | None:
+    """Variances and biases in the first parameter; the strongest evidence comes first.
 
     `frame` is that of `differences`.  None where no variance was compared.
     """
@@ -47,8 +47,8 @@ def comparison(frame: pd.DataFrame) -> Figure | None:
     places = _places(len(lines))
     height = _LINE * (places[-1] + 2) + 0.5
     title = "Variance and bias against the baseline"
-    found = set(lines[["judgement", "judgement_bias"]].to_numpy().flat)
-    keys = {word: _key(word) for word in _MARKERS if word in found}
+    judgements = set(lines[["judgement", "judgement_bias"]].to_numpy().flat)
+    keys = {word: _key(word) for word in _MARKERS if word in judgements}
     figure, grid = canvas.panels(1, 2, (sum(_WIDTHS) / 2, height), title, keys, {})
     left, right = grid[0]
     _ratios(left, lines, places)
@@ -66,21 +66,21 @@ def _lines(frame: pd.DataFrame) -> pd.DataFrame:
     """A row a cell: its variance, its bias in percent of ‖g‖, and whether its mean changed."""
     frame = frame[frame["kind"].eq(MEASUREMENT)]
     at = parameters(frame)[:1]
-    of = {
+    rows = {
         quantity: frame[frame["quantity"].eq(quantity)].set_index(CELL)
         for quantity in ("variance", "bias", "mean")
     }
     for quantity in ("variance", "bias"):
-        of[quantity] = of[quantity][of[quantity]["parameter"].isin(at)]
-    lines = of["variance"].join(of["bias"].add_suffix("_bias"))
-    lines = lines.join(of["mean"][["judgement", "p_value"]].add_suffix("_mean"))
-    told = lines["judgement_bias"].isin([BETTER, WORSE])
-    moved = lines["judgement_mean"].eq(CHANGED) & ~told
+        rows[quantity] = rows[quantity][rows[quantity]["parameter"].isin(at)]
+    lines = rows["variance"].join(rows["bias"].add_suffix("_bias"))
+    lines = lines.join(rows["mean"][["judgement", "p_value"]].add_suffix("_mean"))
+    decided = lines["judgement_bias"].isin([BETTER, WORSE])
+    moved = lines["judgement_mean"].eq(CHANGED) & ~decided
     lines["judgement_bias"] = lines["judgement_bias"].mask(moved, CHANGED)
     norm = lines["gradient_norm"].where(lines["gradient_norm"] > 0)
     for end in ("change", "low", "high"):
         lines[f"{end}_bias"] = 100 * lines[f"{end}_bias"] / norm
-    # What is certain has no p-value, and comes first where it is a change.
+    # A certain change has no p-value, and comes first.
     certain = lines[["judgement", "judgement_bias"]].isin([*_COLOURS]).any(axis=1)
     evidence = lines[["p_value", "p_value_mean"]].min(axis=1).fillna(1.0).mask(certain, -1.0)
     size = np.log(lines["change"].clip(1e-300, 1e300)).abs()
@@ -110,7 +110,7 @@ def _ratios(ax: Axes, lines: pd.DataFrame, places: np.ndarray) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"×{ratio:.4g}"))
     _draw(ax, lines, places, "", 1.0)
-    ax.set(xlabel="variance, other/baseline")
+    ax.set(xlabel="variance, other / baseline")
 
 
 def _near(far: float) -> list[float]:
@@ -138,7 +138,7 @@ def _biases(ax: Axes, lines: pd.DataFrame, places: np.ndarray) -> None:
 
 
 def _draw(ax: Axes, lines: pd.DataFrame, places: np.ndarray, suffix: str, still: float) -> None:
-    """Points with bars, cut at the frame; what lies beyond it stands on it."""
+    """Points with bars, which are cut at the frame; points beyond the frame stand on it."""
     ax.axvline(still, zorder=0, **style.GUIDE)
     lines = lines.assign(place=places)[lines[f"change{suffix}"].notna()]
     edges = ax.get_xlim()

@@ -1,14 +1,14 @@
-"""What changed between two measurements of the same cell, each with draws of its own.
+"""The changes between two measurements of the same cell, each with its own draws.
 
     variances:  log v'/v, as in `gradest.report.frames.ranking`
     means:      the joint test of a bias, with the other run's mean, and its noise, for the truth
-    biases:     ‖b'‖ − ‖b‖, whose ends are as far away as those of both that face each other
+    biases:     ‖b'‖ − ‖b‖, whose interval comes from the ends of both that face each other
 
 Draws that both runs share make all of this conservative: the noise that they have in common is
 counted twice, where it cancels.
 
-Two runs of which one never saw the estimate vary say of its variance what the counts of rare events
-say: of n outcomes of the largest size, all are in the same run.
+Where the estimate never varied in one run, the variances are compared as counts of rare events: all
+n outcomes of the largest size are in the same run.
 
 Przyborowski & Wilenski, "Homogeneity of results in testing samples from Poisson series", 1940.
 """
@@ -32,6 +32,7 @@ from gradest.measuring.parameters import LOG_ALPHA, SCALES
 from gradest.measuring.result import ENUMERATED, Measurement
 from gradest.moments import Moments
 from gradest.report.frames import ranking
+from gradest.report.frames.intervals import columns_of
 
 RATIO, DIFFERENCE = "ratio", "difference"
 
@@ -43,11 +44,11 @@ def undetectable(level: float) -> float:
 
 
 class Change(NamedTuple):
-    """Of one quantity of a cell from `base` to `other`: their ratio or their difference.
+    """The change of one quantity of a cell from `base` to `other`, a ratio or a difference.
 
-    One without a p-value has nothing random in it.  `direction` is the sign of what the number
-    did, 0 where that is neither better nor worse.  `detectable` says how large a change would have
-    been found with a probability of 80 % in a test at some level.
+    A change without a p-value is not random.  `direction` is the sign of the change, 0 where that
+    is neither better nor worse.  `detectable` maps the level of a test to the smallest change that
+    the test would detect with 80 % power.
     """
 
     quantity: str
@@ -93,9 +94,9 @@ class Pair:
     parameters: Sequence[str]
 
     def changes(self) -> Iterator[Change]:
-        """Of the costs, the mean, and in each parameter the variance and the bias.
+        """The changes of the costs, the mean, and in each parameter the variance and the bias.
 
-        Also of the exact gradient, where that changed.
+        Also that of the exact gradient, where there is one.
         """
         yield from self._costs()
         yield from self._gradient
@@ -106,7 +107,7 @@ class Pair:
                 yield from self._bias(parameter)
 
     def norm(self, parameter: str) -> float:
-        """‖g‖ in the base; NaN where it is not known."""
+        """‖g‖ in the base; NaN where it is unknown."""
         return self._rows(parameter)[0]["gradient_norm"] if parameter else math.nan
 
     @property
@@ -114,13 +115,13 @@ class Pair:
         return self.base, self.other
 
     def _rows(self, parameter: str) -> list[dict[str, Any]]:
-        """What both say in one parameter."""
-        if parameter not in self._said:
-            self._said[parameter] = [side.row(parameter) for side in self._sides]
-        return self._said[parameter]
+        """The rows of both sides in one parameter."""
+        if parameter not in self._rows_by_parameter:
+            self._rows_by_parameter[parameter] = [side.row(parameter) for side in self._sides]
+        return self._rows_by_parameter[parameter]
 
     @cached_property
-    def _said(self) -> dict[str, list[dict[str, Any]]]:
+    def _rows_by_parameter(self) -> dict[str, list[dict[str, Any]]]:
         return {}
 
     @property
@@ -132,7 +133,7 @@ class Pair:
         return all(side.method == ENUMERATED for side in self._sides)
 
     def _alike(self, exactly: bool, nearly: bool) -> bool:
-        """What is rounding is no change, in a dtype that resolves anything at all."""
+        """Whether numbers are equal up to rounding, in a dtype that resolves a relevant bias."""
         return exactly or (nearly and self._resolution < UNBIASED_WITHIN)
 
     def _costs(self) -> Iterator[Change]:
@@ -144,21 +145,21 @@ class Pair:
 
     @cached_property
     def _gradient(self) -> list[Change]:
-        """Where what is to be estimated changed, the task did."""
+        """A change of the exact gradient, where the task itself changed."""
         truths = [side.truth for side in self._sides]
         if any(truth is None or truth.noise for truth in truths):
             return []
         a, b = (truth.gradients[LOG_ALPHA] for truth in truths)
         norms = [Interval.exactly(float(g.norm())) for g in (a, b)]
         if a.shape != b.shape:
-            apart, why = math.nan, f"{len(a)} coordinates, then {len(b)}"
+            distance, why = math.nan, f"{len(a)} coordinates, then {len(b)}"
         else:
-            apart, why = float((b - a).norm()), "the exact gradient is another one"
+            distance, why = float((b - a).norm()), "the exact gradient changed"
             cost = max(side.cost for side in self._sides)
-            if apart <= self._resolution * max(float(a.norm()), float(b.norm()), cost):
+            if distance <= self._resolution * max(float(a.norm()), float(b.norm()), cost):
                 return []
-        found = Interval.exactly(apart)
-        return [Change("gradient", LOG_ALPHA, *norms, DIFFERENCE, found, False, reason=why)]
+        change = Interval.exactly(distance)
+        return [Change("gradient", LOG_ALPHA, *norms, DIFFERENCE, change, False, reason=why)]
 
     @cached_property
     def _mean(self) -> Change:
@@ -169,21 +170,21 @@ class Pair:
             why = f"{a.mean.shape[1]} coordinates, then {b.mean.shape[1]}"
             return Change(*_MEAN, *lengths, DIFFERENCE, _UNKNOWN, False, reason=why)
         means = [moments.pooled().mean[0] for moments in (a, b)]
-        found = self._joint(_ANY)
+        test = self._joint(_ANY)
         return Change(
             *_MEAN,
             *lengths,
             DIFFERENCE,
             length_of(squared_bias(b, means[0], a)),
-            self._alike(torch.equal(*means), found.max_z == 0),
-            p_value=math.nan if self._enumerated else found.p_value,
+            self._alike(torch.equal(*means), test.max_z == 0),
+            p_value=math.nan if self._enumerated else test.p_value,
             detectable=lambda level: self._joint(level).detectable,
         )
 
     def _joint(self, level: float) -> Joint:
         """The test of a bias, of the other mean, moved to where the truth of both would be.
 
-        The deviation is projected on the true gradient.  Where that is not known the mean of both
+        The deviation is projected on the true gradient.  Where that is unknown the mean of both
         runs stands for it, so weighted that, for covariances in proportion, it is independent of
         their difference: on the mean of one run alone that run's noise would fall on itself.
         """
@@ -205,42 +206,42 @@ class Pair:
     def _variance(self, parameter: str) -> Change:
         a, b = (_of(row, "variance") for row in self._rows(parameter))
         moved = abs(b.estimate**0.5 - a.estimate**0.5)
-        found = Change(
+        untested = Change(
             *("variance", parameter, a, b, RATIO, _ratio(a, b, self._enumerated)),
             self._alike(a.estimate == b.estimate, moved <= self._rounding(parameter)),
             sign(b.estimate - a.estimate),
         )
         if self._enumerated or a.estimate == b.estimate == 0:
-            return found
+            return untested
         if a.estimate == 0 or b.estimate == 0:
-            return found._replace(p_value=self._rare(), detectable=lambda level: math.inf)
+            return untested._replace(p_value=self._rare(), detectable=lambda level: math.inf)
         difference = math.log(b.estimate) - math.log(a.estimate)
-        each = [ranking.away(*x[:3], f) for x, f in zip((a, b), self._freedom, strict=True)]
+        each = [ranking.log_errors(*x[:3], f) for x, f in zip((a, b), self._freedom, strict=True)]
         error, freedom = self._facing(each, difference > 0)
-        return found._replace(
+        return untested._replace(
             p_value=float(ranking.p_value(difference, error, freedom)),
             detectable=lambda level: ranking.as_ratio(
-                ranking.found_with_power(error, freedom, level)
+                ranking.detectable_difference(error, freedom, level)
             ),
         )
 
     def _bias(self, parameter: str) -> Iterator[Change]:
-        """None where the truth is not known.
+        """None where the truth is unknown.
 
         Of one task a bias changes only if the mean does: the p-value is the larger of both.
         """
         if any(side.truth is None for side in self._sides):
             return
         a, b = (length_of(_of(row, "bias_sq")) for row in self._rows(parameter))
-        change = apart(a, b)
-        found = Change(
+        change = difference_of(a, b)
+        untested = Change(
             *("bias", parameter, a, b, DIFFERENCE, change),
             self._mean.same and not self._gradient,
             sign(change.estimate),
         )
         if self._enumerated:
             near = abs(change.estimate) <= self._rounding(parameter)
-            yield found._replace(same=self._alike(change.estimate == 0, near))
+            yield untested._replace(same=self._alike(change.estimate == 0, near))
             return
         each = []
         for x, freedom in zip((a, b), self._freedom, strict=True):
@@ -249,9 +250,9 @@ class Pair:
         error, freedom = self._facing(each, change.estimate > 0)
         widest = max(self._facing(each, rising) for rising in (True, False))
         p = float(ranking.p_value(change.estimate, error, freedom))
-        yield found._replace(
+        yield untested._replace(
             p_value=p if self._gradient else float(np.fmax(p, self._mean.p_value)),
-            detectable=lambda level: ranking.found_with_power(*widest, level),
+            detectable=lambda level: ranking.detectable_difference(*widest, level),
         )
 
     def _rounding(self, parameter: str) -> float:
@@ -271,11 +272,11 @@ class Pair:
         """Error and freedom, from the errors upwards and downwards of both sides."""
         base, other = zip(each, self._freedom, strict=True)
         (smaller, f), (larger, g) = (base, other) if rising else (other, base)
-        error, freedom = ranking.joined(smaller[0], f, larger[1], g)
+        error, freedom = ranking.combined_error(smaller[0], f, larger[1], g)
         return float(error), float(freedom)
 
     def _rare(self) -> float:
-        """p of a variance that one run never saw.
+        """The p-value of a variance that is zero in one run.
 
         A variance v in D coordinates takes n = R v/(D peak²) outcomes of the largest size at least.
         That all of them are in this run is, given their number, a matter of the replicates.
@@ -292,11 +293,11 @@ class Pair:
 
 
 _MEAN = ("mean", LOG_ALPHA)
-_ANY = 0.5  # a level, where only the p-value is asked for
+_ANY = 0.5  # a level, where only the p-value is used
 
 
-def apart(a: Interval, b: Interval) -> Interval:
-    """b − a, whose ends are as far away as those of both together that face each other."""
+def difference_of(a: Interval, b: Interval) -> Interval:
+    """b − a, with an interval from the ends of both that face each other."""
     difference = b.estimate - a.estimate
     below = math.hypot(b.estimate - b.low, a.high - a.estimate)
     above = math.hypot(b.high - b.estimate, a.estimate - a.low)
@@ -308,17 +309,17 @@ def sign(x: float) -> int:
 
 
 def _of(row: dict[str, float], name: str) -> Interval:
-    return Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")), math.nan)
+    return Interval(*(row[column] for column in columns_of(name)), math.nan)
 
 
 def _ratio(a: Interval, b: Interval, exact: bool) -> Interval:
-    """b/a, whose ends are as far away, on the logarithm, as those of both together."""
+    """b/a, with an interval from the ends of both that face each other, on the logarithm."""
     if a.estimate == b.estimate == 0:
         return Interval.exactly(1.0)
     ratio = b.estimate / a.estimate if a.estimate > 0 else math.inf
     if exact:
         return Interval.exactly(ratio)
-    if a.estimate == 0 or b.estimate == 0:  # one run never saw what the other did
+    if a.estimate == 0 or b.estimate == 0:  # the estimate never varied in one run
         return Interval(ratio, 0.0, math.inf, math.nan)
     below = math.hypot(math.log(b.estimate / b.low), math.log(a.high / a.estimate))
     above = math.hypot(math.log(b.high / b.estimate), math.log(a.estimate / a.low))
@@ -327,8 +328,8 @@ def _ratio(a: Interval, b: Interval, exact: bool) -> Interval:
 
 def _noise(moments: Moments) -> float:
     """tr Cov of the mean."""
-    found = Noise.of(moments)
-    return 0.0 if found is None else found.t1
+    noise = Noise.of(moments)
+    return 0.0 if noise is None else noise.t1
 
 
 def _length(moments: Moments) -> Interval:

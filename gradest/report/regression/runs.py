@@ -1,4 +1,4 @@
-"""Runs that are to be compared: their cells, with what tells cells apart."""
+"""Loads the runs of a comparison: their cells, with keys that match them between runs."""
 
 import json
 from collections import Counter, defaultdict
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.report.frames import loading
+from gradest.report.frames.loading import load_properties, load_training
+from gradest.report.frames.problems import readable
 from gradest.running.journal import Record, read_journal
 from gradest.running.results import latest, read_run
 
@@ -17,7 +18,7 @@ Records = Mapping[int, Record]  # by seed
 
 
 class Key(NamedTuple):
-    """What a cell of one run and a cell of another have in common; params are JSON."""
+    """The common identity of cells of two runs; params are JSON."""
 
     kind: str  # measurement or training
     task: str
@@ -25,11 +26,11 @@ class Key(NamedTuple):
     estimator: str
     estimator_params: str
     dtype: str  # "" of a training
-    setting: str  # what else a run varies: replicates or learning rate; mostly ""
+    setting: str  # other settings that a run varies: replicates or learning rate; mostly ""
 
 
 class Run(NamedTuple):
-    """A run's folder, what run.json says of it, and what it holds."""
+    """A run's folder, the content of its run.json, and its cells."""
 
     name: str
     folder: Path
@@ -39,23 +40,23 @@ class Run(NamedTuple):
     properties: pd.DataFrame
 
 
-def read(folders: Sequence[Path]) -> list[Run]:
+def load_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs in the folders, none of which is changed.
 
     Raises UsageError for fewer than two folders, the same folder twice, and one without a run.
     """
     folders = [Path(folder) for folder in folders]
     if len(folders) < 2:
-        raise UsageError("a comparison takes the folders of two runs or more")
+        raise UsageError(f"expected the folders of two runs or more to compare, got {len(folders)}")
     seen: dict[Path, Path] = {}
     for folder in folders:
         other = seen.setdefault(folder.resolve(), folder)
         if other is not folder:
             raise UsageError(
-                f"{folder}: the same run as {other}; a comparison takes different ones"
+                f"{folder}: the same run as {other}; expected folders of different runs"
             )
-    found = [(folder, _described(folder), _records(folder)) for folder in folders]
-    swept = {key for _, run, records in found for key in _swept(_cells(run, records))}
+    loaded = [(folder, _described(folder), _records(folder)) for folder in folders]
+    swept = {key for _, run, records in loaded for key in _swept(_cells(run, records))}
     return [
         Run(
             name,
@@ -64,7 +65,7 @@ def read(folders: Sequence[Path]) -> list[Run]:
             _by_seed(_cells(run, records), swept),
             *_tables(folder),
         )
-        for name, (folder, run, records) in zip(_names(folders), found, strict=True)
+        for name, (folder, run, records) in zip(_names(folders), loaded, strict=True)
     ]
 
 
@@ -128,27 +129,26 @@ def _records(folder: Path) -> dict[str, Record]:
     journal = folder / "journal.jsonl"
     if not journal.exists():
         raise UsageError(
-            f"{folder}: holds no journal.jsonl, without which means cannot be compared; "
-            "keep it beside run.json"
+            f"{folder}: there is no journal.jsonl, which is needed to compare means; put it back"
         )
-    found = read_journal(journal)
-    if found.damage:
+    contents = read_journal(journal)
+    if contents.damage:
         raise UsageError(
-            f"{folder}: {found.told[0]}; run its suite again, which measures what was lost, before "
-            "it is compared"
+            f"{folder}: {contents.told[0]}; run its suite again to measure the lost cells, then "
+            "compare it"
         )
-    return latest(found.records)
+    return latest(contents.records)
 
 
 def _cells(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[Record]:
-    """Of the cells that run.json names those that the journal holds."""
+    """The records of the cells that run.json names, as far as the journal holds them."""
     named = [cell.get("key") for cell in run.get("cells") or ()]
     return [records[key] for key in named if key in records]
 
 
 def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    with loading.readable(folder):
-        return loading.training(folder), loading.properties(folder)
+    with readable(folder):
+        return load_training(folder), load_properties(folder)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

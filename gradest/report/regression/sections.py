@@ -1,4 +1,4 @@
-"""The tables of a comparison of runs: rows of `gradest.report.regression.differences` as texts."""
+"""The sections of a comparison of runs: rows of `differences` as tables."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from gradest.markdown import escape
-from gradest.quantities import Quantity, interval, number
+from gradest.quantities import Parts, Quantity, interval, number
 from gradest.report.documents.document import Folded, Part, Table, Tagged
 from gradest.report.frames import tables
+from gradest.report.frames.intervals import Interval
+from gradest.report.frames.ranking import POWER
 from gradest.report.regression.differences import (
     BETTER,
     CELL,
@@ -18,13 +20,13 @@ from gradest.report.regression.differences import (
     PROPERTY,
     SAME,
     TRAINING,
-    UNTOLD,
+    UNDECIDED,
     WORSE,
     parameters,
 )
 from gradest.report.regression.pairs import RATIO
 
-JUDGEMENTS = (WORSE, BETTER, CHANGED, UNTOLD, SAME)
+JUDGEMENTS = (WORSE, BETTER, CHANGED, UNDECIDED, SAME)
 NAMES = {
     "variance": "variance",
     "mean": "mean of the estimates",
@@ -36,15 +38,17 @@ NAMES = {
     "property": "property",
     "status": "status",
 }
-_LONGEST = 60  # rows of a table of what is not told apart, or of times
+_LONGEST = 60  # rows of a table of cells without a significant difference, or of times
+_DETECTABLE = "smallest detectable change"
 _TAGS = {WORSE: "bad", BETTER: "good", CHANGED: "unsure"}
 _TIMES = (
-    "Medians of the timing rounds, and their range, over the seeds compared. They are not judged{}."
+    "Medians of the timing rounds, and their range, over the seeds compared. Times are not "
+    "judged{}."
 )
 
 
 def judged(frame: pd.DataFrame, judgement: str) -> Iterator[Part]:
-    """All that was judged so; but for properties, which have a section of their own."""
+    """All rows with this judgement, except properties, which have a section of their own."""
     rows = frame[frame["judgement"].eq(judgement) & frame["kind"].ne(PROPERTY)]
     if rows.empty:
         return
@@ -59,13 +63,13 @@ def judged(frame: pd.DataFrame, judgement: str) -> Iterator[Part]:
     )
 
 
-def untold(frame: pd.DataFrame) -> Iterator[Part]:
-    """A line a cell, in the first parameter: the others are in the file."""
+def undecided(frame: pd.DataFrame) -> Iterator[Part]:
+    """A line for each cell, in the first parameter; the others are in the file."""
     first = next(iter(parameters(frame)), "")
     shown = frame["quantity"].eq("mean") | (
         frame["quantity"].eq("variance") & frame["parameter"].eq(first)
     )
-    rows = frame[shown & frame["judgement"].eq(UNTOLD)]
+    rows = frame[shown & frame["judgement"].eq(UNDECIDED)]
     if rows.empty:
         return
     cells = [part for _, part in rows.groupby(CELL, sort=False)]
@@ -74,45 +78,50 @@ def untold(frame: pd.DataFrame) -> Iterator[Part]:
 
     def line(row: dict[str, Any]) -> list[str]:
         pair = pairs[row["at"]]
-        return [*_found(pair, "variance"), *_found(pair, "mean"), _reason(pair)]
+        return [
+            *_change_and_detectable(pair, "variance"),
+            *_change_and_detectable(pair, "mean"),
+            _reason(pair),
+        ]
 
     symbol = escape(tables.SYMBOLS.get(first, first))
     parts: list[Part] = [
-        f"Variances in {symbol}, means in log α; a dash is what was told apart, or is the same. "
-        "Behind each is the smallest change that would have been found.",
+        f"Variances are with respect to {symbol}, means to log α. A dash marks significant "
+        "differences and identical quantities. Each number is followed by the smallest change "
+        f"that the test would detect with {100 * POWER:g} % power.",
         _table(
             frame,
             frame.loc[list(pairs)].assign(at=list(pairs)),
-            ("ratio of variances", "found from", "means apart", "found from", "note"),
+            ("ratio of variances", _DETECTABLE, "difference of means", _DETECTABLE, "note"),
             line,
         ),
     ]
     if len(cells) > _LONGEST:
         parts.append(f"{len(cells) - _LONGEST:,} more cells are in the file.")
-    yield Folded("Cannot be told apart", parts, level=2)
+    yield Folded("No significant difference", parts, level=2)
 
 
 def trainings(frame: pd.DataFrame) -> Iterator[Part]:
-    """What models are worth in the end."""
+    """The final objectives of trained models."""
     rows = frame[frame["kind"].eq(TRAINING) & frame["quantity"].ne("status")]
     if rows.empty:
         return
     yield "## Trainings"
     yield (
-        "The bound of the test data at the end, nats for a data point, lower is better, at the "
-        "learning rate that each run found best. Intervals are over seeds; of one seed alone they "
-        "are over data points and say nothing of other trainings, so that nothing is tested."
+        "The bound of the test data at the last step, in nats per data point, lower is better, at "
+        "the best learning rate of each run. Intervals are over seeds. With one seed they are over "
+        "data points and do not cover other trainings, so that nothing is tested."
     )
 
     def line(row: dict[str, Any]) -> list[str]:
         return [*_sides(row), change(row), number(row["detectable"]), _tagged(row["judgement"])]
 
-    headers = ("baseline", "other", "difference", "found from", "judgement")
+    headers = ("baseline", "other", "difference", _DETECTABLE, "judgement")
     yield _table(frame, rows, headers, line)
 
 
 def properties(frame: pd.DataFrame) -> Iterator[Part]:
-    """Those that hold in one run and not in the other."""
+    """The properties that hold in one run and not in the other."""
     rows = frame[frame["kind"].eq(PROPERTY)]
     if rows.empty:
         return
@@ -120,20 +129,20 @@ def properties(frame: pd.DataFrame) -> Iterator[Part]:
     yield "## Properties"
     yield (
         f"{len(rows) - len(moved):,} rows hold in both runs or in neither; "
-        f"{len(moved):,} hold in one of them alone."
+        f"{len(moved):,} hold in only one of them."
     )
     if not moved.empty:
         yield _table(
             frame,
             moved,
-            ("baseline", "other", "in the baseline", "then", "judgement"),
+            ("baseline", "other", "baseline result", "other result", "judgement"),
             lambda row: [*_sides(row), *_statuses(row), _tagged(row["judgement"])],
             named=("property", "quantity"),
         )
 
 
-def times(frame: pd.DataFrame, alike: bool) -> Iterator[Part]:
-    """Seconds side by side; `alike` says whether the machines are."""
+def times(frame: pd.DataFrame, same_machine: bool) -> Iterator[Part]:
+    """The times of both runs; `same_machine` says whether they can be compared."""
     rows = frame[frame["quantity"].eq("seconds")]
     if rows.empty:
         return
@@ -144,20 +153,21 @@ def times(frame: pd.DataFrame, alike: bool) -> Iterator[Part]:
 
     headers = ("baseline, µs per estimate", "other", "ratio")
     parts: list[Part] = [
-        _TIMES.format("" if alike else ": the machines differ"),
+        _TIMES.format("" if same_machine else ", because the machines differ"),
         _table(frame, rows.loc[order[:_LONGEST]], headers, line),
     ]
     if len(rows) > _LONGEST:
-        parts.append(f"{len(rows) - _LONGEST:,} more, nearer to one, are in the file.")
+        more = f"{len(rows) - _LONGEST:,} more ratios"
+        parts.append(f"{more}, which are closer to one, are in the file.")
     yield Folded("Time", parts, level=2)
 
 
 def missing(frame: pd.DataFrame) -> Iterator[Part]:
-    """Cells that are not measured in both runs, with the reasons, the worst first."""
+    """Cells that were not measured in both runs, with the reasons; the worst come first."""
     rows = frame[frame["quantity"].eq("status")]
     if rows.empty:
         return
-    yield "## Not in both"
+    yield "## Missing cells"
     order = rows["judgement"].map(JUDGEMENTS.index).sort_values(kind="stable").index
 
     def line(row: dict[str, Any]) -> list[str]:
@@ -176,13 +186,12 @@ def quantity(row: Mapping[str, Any]) -> str:
 def change(row: Mapping[str, Any]) -> str:
     """`×1.10 [1.08, 1.12]`, or a difference, in percent of ‖g‖ where that is known."""
     if math.isnan(row["change"]):
-        return Quantity("", math.nan)
+        return Quantity("", Parts(math.nan))
     ends = np.array([row["change"], row["low"], row["high"]])
     if row["scale"] == RATIO:
-        return Quantity(f"×{interval(*ends)}", ends[0])
+        return interval(*ends).surrounded("×")
     if row["gradient_norm"] > 0:
-        said = interval(*(100 * ends / row["gradient_norm"]))
-        return Quantity(f"{said} % of ‖g‖", said.order)
+        return interval(*(100 * ends / row["gradient_norm"])).surrounded(after=" % of ‖g‖")
     return interval(*ends)
 
 
@@ -194,7 +203,7 @@ def _table(
     left: int = 0,
     named: tuple[str, str] = ("task", "estimator"),
 ) -> Table:
-    """A line a row, behind what it speaks of; the run is named where there are several."""
+    """A line for each row, after its task and estimator; of several runs it names one."""
     run = ["run"] if frame["run"].nunique() > 1 else []
     where = [*run, "task_label", "label"]
     lines = [[*(row[c] for c in where), *line(row)] for row in rows.to_dict("records")]
@@ -204,10 +213,7 @@ def _table(
 def _sides(row: Mapping[str, Any], unit: float = 1.0) -> list[str]:
     if row["quantity"] == "status":
         return _statuses(row)
-    return [
-        interval(*(unit * row[f"{side}{end}"] for end in ("", "_low", "_high")))
-        for side in ("base", "other")
-    ]
+    return [interval(*Interval.of(row, side).times(unit)) for side in ("base", "other")]
 
 
 def _statuses(row: Mapping[str, Any]) -> list[str]:
@@ -215,15 +221,15 @@ def _statuses(row: Mapping[str, Any]) -> list[str]:
 
 
 def _p(row: Mapping[str, Any]) -> str:
-    return Quantity("exact", 0.0) if math.isnan(row["p_holm"]) else number(row["p_holm"])
+    return Quantity("exact", Parts(0.0)) if math.isnan(row["p_holm"]) else number(row["p_holm"])
 
 
 def _tagged(judgement: str) -> str:
     return Tagged(judgement, _TAGS[judgement]) if judgement in _TAGS else judgement
 
 
-def _found(pair: pd.DataFrame, quantity: str) -> list[str]:
-    """The change, and how large it would have to be."""
+def _change_and_detectable(pair: pd.DataFrame, quantity: str) -> list[str]:
+    """The change, and the smallest one that the test would detect."""
     if quantity not in pair.index:
         return ["—", "—"]
     row = pair.loc[quantity].to_dict()

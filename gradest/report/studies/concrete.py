@@ -1,10 +1,12 @@
-"""The Concrete distribution of three categories, on the simplex."""
+"""The Concrete distribution: its properties, and its density on the simplex."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import colormaps
 from matplotlib.artist import Artist
@@ -18,7 +20,13 @@ from matplotlib.patheffects import withStroke
 
 from gradest.concrete import concrete_log_prob
 from gradest.errors import UsageError
+from gradest.markdown import escape
+from gradest.properties import LEVEL, PROPERTIES, ROWS
+from gradest.quantities import interval
+from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.figures import canvas, style
+from gradest.report.frames.loading import LoadedRun
+from gradest.report.studies.study import Illustration, Pieces, Study
 
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(0.75)]])
 _PIXELS = 400  # to a side of a triangle
@@ -34,16 +42,58 @@ FEW = (0.25, 0.5, 2.5)
 MANY = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
-@style.style()
+_HEADERS = ("settings", "quantity", "value", "expected", "holds", "how")
+_READING = (
+    "Brackets are simultaneous intervals: if every property is true, at least one of them misses "
+    "in {missed:g} % of seeds. The intervals of quadrature and automatic differentiation are not "
+    "random: they bound the error. A property is undecided where its interval contains the "
+    "expected value but is too wide to exclude a relevant error."
+)
+_SIZES = ("draws",)  # knobs of the method, which settings leave out
+
+
+def _draw(draw: Callable[[], Figure], run: LoadedRun) -> Figure | None:
+    """The figures show no rows of a run: they illustrate the properties that it tests."""
+    return None if run.properties.empty else draw()
+
+
+def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
+    yield "properties", lambda: section(run.properties)
+
+
+STUDY = Study(
+    illustrations=(
+        Illustration(
+            "simplex",
+            lambda run: _draw(simplex, run),
+            "A discrete distribution and its Concrete relaxations at increasing temperatures",
+            "The left panel shows the three outcomes with their probabilities at the corners of "
+            "the simplex; the others show the density of the relaxed sample. At every temperature, "
+            "the region of the simplex that is nearest to a corner has the probability of that "
+            "corner.",
+        ),
+        Illustration(
+            "simplex_panels",
+            lambda run: _draw(simplex_panels, run),
+            "The Concrete density on the simplex at nine temperatures",
+            "The samples are almost one-hot at the lowest temperature and almost uniform at the "
+            "highest; for λ up to 1/(K − 1) the density has no mode inside the simplex.",
+        ),
+    ),
+    sections=_sections,
+)
+
+
+@style.theme()
 def simplex(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = FEW) -> Figure:
-    """The discrete distribution at the vertices, and beside it densities of its relaxations.
+    """The discrete distribution at the vertices, and densities of its relaxations.
 
     Raises UsageError unless there are three positive α and positive temperatures.
     """
     _check(alpha, temperatures)
     title = (
-        "Concrete relaxations of a discrete law: as λ rises the mass leaves the vertices, "
-        "and each part keeps its share"
+        "Concrete relaxations of a discrete distribution: as λ increases the mass leaves the "
+        "vertices, and each region keeps its probability"
     )
     columns = 1 + len(temperatures)
     figure, grid = canvas.panels(1, columns, (2.75, 3.0), title, _keys(), {})
@@ -54,9 +104,9 @@ def simplex(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = FEW)
     return figure
 
 
-@style.style()
+@style.theme()
 def simplex_panels(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float] = MANY) -> Figure:
-    """The same densities over many temperatures, three in a line.
+    """The same densities at many temperatures, three in a row.
 
     Raises UsageError unless there are three positive α and positive temperatures.
     """
@@ -73,7 +123,7 @@ def simplex_panels(alpha: Sequence[float] = ALPHA, temperatures: Sequence[float]
 
 
 def shape(temperature: float) -> tuple[str, str]:
-    """Of the density: whether its logarithm is convex, and what it is at the border.
+    """Whether the logarithm of the density is convex, and the value of the density at the border.
 
     Where one of K coordinates vanishes as t it goes as t^(λ (K − 1) − 1), and where all but one do,
     as t^(λ − (K − 1)).  Zero at the whole border, it has its maximum inside.
@@ -88,8 +138,16 @@ def shape(temperature: float) -> tuple[str, str]:
     return "not log-convex", f"zero on the edges, {at} at the vertices"
 
 
+def log_convex_limit(categories: int) -> float:
+    """The temperature 1/(K − 1), up to which a Concrete density of K categories is log-convex.
+
+    It has no mode inside the simplex there.
+    """
+    return 1 / (categories - 1)
+
+
 def density(alpha: Sequence[float], temperature: float, points: np.ndarray) -> np.ndarray:
-    """In multiples of the uniform density, at points inside the simplex: [..., 3] -> [...]."""
+    """The density relative to the uniform one, at points inside the simplex: [..., 3] -> [...]."""
     logits = torch.tensor(alpha, dtype=torch.float64).log()
     log_p = concrete_log_prob(torch.from_numpy(points).log(), logits, temperature)
     return (log_p.exp() / 2).numpy()
@@ -103,7 +161,7 @@ def _check(alpha: Sequence[float], temperatures: Sequence[float]) -> None:
             if not 0 < value < math.inf:
                 raise UsageError(f"{name} = {tuple(values)}: {value} is not a positive number")
     if not len(temperatures):
-        raise UsageError("temperatures is empty; give at least one")
+        raise UsageError("temperatures is empty; expected at least one")
 
 
 def _discrete(ax: Axes, alpha: Sequence[float]) -> None:
@@ -151,7 +209,7 @@ def _frame(ax: Axes, alpha: Sequence[float]) -> None:
 
 
 def _shares(ax: Axes, alpha: Sequence[float], out: float) -> None:
-    """The probabilities, so far out from the centre to the vertices."""
+    """Writes the probabilities, `out` of the way from the centre to the vertices."""
     for corner, a in zip(_CORNERS, alpha, strict=True):
         at = (1 - out) * _CORNERS.mean(0) + out * corner
         note = ax.text(*at, _share(a, sum(alpha)), ha="center", va="center", fontsize=8, zorder=4)
@@ -165,13 +223,13 @@ def _below(ax: Axes, *lines: str) -> None:
 
 def _share(a: float, total: float) -> str:
     """A probability as a small fraction where it is one."""
-    found = Fraction(a / total).limit_denominator(20)
-    return str(found) if math.isclose(found, a / total) else f"{a / total:.3g}"
+    fraction = Fraction(a / total).limit_denominator(20)
+    return str(fraction) if math.isclose(fraction, a / total) else f"{a / total:.3g}"
 
 
 def _keys() -> Mapping[str, Artist]:
     return {
-        "parts that round to one vertex, with their probability": Line2D([], [], **_BORDER),
+        "regions nearest to a vertex, with their probability": Line2D([], [], **_BORDER),
     }
 
 
@@ -182,4 +240,54 @@ def _bar(figure: Figure) -> None:
     )
     bar.set_ticks([0.05, 0.2, 1, 5, 20])
     bar.minorticks_off()
-    bar.set_label("density, in multiples of the uniform")
+    bar.set_label("density, relative to the uniform density")
+
+
+def section(rows: pd.DataFrame) -> Iterator[Part]:
+    """A table for every property; the rows are records of `Row`, with the settings as JSON text."""
+    if rows.empty:
+        return
+    yield "## Properties"
+    result, details = verdict(rows)
+    yield f"**{result}**: {escape(details)}."
+    yield _READING.format(missed=100 * LEVEL * max(1.0, len(rows) / ROWS))
+    for name, part in rows.groupby("property", sort=False):
+        yield f"### {escape(name)}"
+        if name in PROPERTIES:
+            yield escape(_claim(PROPERTIES[str(name)]))
+        yield Table(_HEADERS, [_property_line(row) for row in part.itertuples(index=False)], left=2)
+    yield "Unrounded: `properties.parquet`"
+
+
+def verdict(rows: pd.DataFrame) -> tuple[str, str]:
+    """Whether every property holds, and how many rows were tested or do not hold; plain text."""
+    failed = rows[~rows["holds"].astype(bool)]
+    kinds = rows["property"].nunique()
+    if failed.empty:
+        return "Every property holds", f"{len(rows):,} rows of {kinds} properties"
+    counts = failed["property"].value_counts(sort=False)
+    named = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return f"{len(failed):,} of {len(rows):,} rows do not hold", named
+
+
+def _claim(property_class: type) -> str:
+    return (property_class.__doc__ or "").split("\n\n")[0]
+
+
+def _property_line(row: tuple) -> list[str]:
+    knobs = json.loads(row.settings)
+    settings = ", ".join(f"{knob} {value}" for knob, value in knobs.items() if knob not in _SIZES)
+    return [
+        settings,
+        row.quantity,
+        interval(row.value, row.low, row.high),
+        f"{row.relation} {row.expected:.6g}",
+        "yes" if row.holds else Strong("no") if _contradicted(row) else "undecided",
+        row.how,
+    ]
+
+
+def _contradicted(row: tuple) -> bool:
+    """Whether the interval excludes the expected value, rather than being too wide to decide."""
+    above, below = row.low > row.expected, row.high < row.expected
+    return {"=": above or below, "≥": below, "≤": above, "<": row.low >= row.expected}[row.relation]

@@ -1,13 +1,16 @@
-"""Bias and variance as α moves: along θ for a bit, over the simplex for three categories.
+"""Landscapes: bias and variance where a task is swept over α.
 
-Both figures show the norm of the bias itself, not relative to ‖g‖, which may vanish on the way;
-‖g‖ is drawn beside it.
+The curves are over θ for a bit, and over the simplex for three categories.  Figures and tables show
+the norm of the bias itself, not relative to ‖g‖, which may vanish within a sweep; ‖g‖ is shown for
+comparison.
 """
 
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,10 +26,18 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.ticker import LogLocator
 from scipy.spatial.distance import pdist
 
+from gradest.markdown import escape
+from gradest.quantities import count, interval, number
+from gradest.report.documents.document import Part, Table
+from gradest.report.documents.latex import Environment
 from gradest.report.figures import canvas, selection, style
-from gradest.report.figures.style import Look
-from gradest.report.frames import sweeps, tables
-from gradest.report.frames.sweeps import Sweep
+from gradest.report.figures.style import Style
+from gradest.report.frames import tables
+from gradest.report.frames.intervals import ENDS
+from gradest.report.frames.loading import LoadedRun
+from gradest.report.frames.rankings import Ranking, Section
+from gradest.report.frames.sweeps import Sweep, find_sweeps
+from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
 
 _QUANTITIES = {"bias": "norm of the bias, ‖E ĝ − g‖", "variance": "variance tr Cov(ĝ)"}
 _POWER = {"bias": 1, "variance": 2}  # of ‖g‖, for the same units
@@ -47,49 +58,98 @@ _ZERO = {"facecolor": "0.95", "edgecolor": "0.7", "hatch": "//////", "linewidth"
 _DOT = {"color": "white", "marker": "o", "markeredgecolor": "0.2", "linestyle": "none"}
 
 
-@style.style()
-def binary(frame: pd.DataFrame) -> Figure | None:
+_HEADERS = (
+    *("estimator", "verdicts", "largest bias", "at π", "median variance", "largest variance"),
+    "evaluations of f",
+)
+_READING = (
+    "One table for all settings. The bias is ‖E ĝ − g‖, not relative to ‖g‖, at the probabilities "
+    "π where it is largest. Its interval ends at the largest lower end and the largest upper end "
+    "of the settings' 95 % intervals. Rows are sorted by their median mse."
+)
+
+
+def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
+    for section in run.rankings.sweeps:
+        yield section.label, partial(_section, section)
+
+
+def _latex(run: LoadedRun) -> Pieces[Environment]:
+    for section in run.rankings.sweeps:
+        for ranking in section.rankings:
+            yield f"{section.label}-{ranking.parameter}", partial(_environment, section, ranking)
+
+
+STUDY = Study(
+    illustrations=(
+        Illustration(
+            "landscape_binary",
+            lambda run: landscape_binary(run.single),
+            "Norm of the bias, and variance, against the probability θ of the second category",
+            "The dotted line shows ‖g‖ for comparison, and ‖g‖² next to the variance. Bands are "
+            "95 % intervals, of which one in twenty misses. Where a band has no line the bias may "
+            f"be zero, and the top of the band is an upper limit. {ZEROS.capitalize()}; "
+            "estimators whose values are zero for every θ are named below a panel.",
+        ),
+        Illustration(
+            "landscape_simplex",
+            lambda run: landscape_simplex(run.single),
+            "Norm of the bias, and variance, over the probabilities of three categories",
+            "A cell is a measured α; at a corner one category is certain. All triangles of one "
+            "quantity share a colour scale; that of the bias also holds for ‖g‖, the first "
+            "triangle. Hatched cells are exactly zero. A dot marks a bias that may be zero, whose "
+            "colour shows its upper limit. Estimators are sorted by their median bias, then by "
+            "their median variance.",
+        ),
+    ),
+    sections=_sections,
+    latex=_latex,
+)
+
+
+@style.theme()
+def landscape_binary(frame: pd.DataFrame) -> Figure | None:
     """Bias and variance of each estimator against the probability θ of the second category."""
-    found, symbol = _found(frame, 2)
-    if not found:
+    drawn, symbol = _select(frame, 2)
+    if not drawn:
         return None
-    look = style.looks(tables.annotate(frame)["estimator"].astype(str))
-    styles = _styles(found, look)
+    styles = style.assign_styles(frame["estimator"].astype(str))
+    templates = _templates(drawn, styles)
     title = f"Bias and variance of one estimate of the gradient in {symbol}: lower is better"
-    figure, grid = canvas.panels(len(found), 2, (5.0, 4.4), title, _line_keys(), styles)
+    figure, grid = canvas.panels(len(drawn), 2, (5.0, 4.4), title, _line_keys(), templates)
     parts = []
-    titles = style.titles((sweep.label for sweep in found), 60)
-    for axes, name, sweep in zip(grid, titles, found, strict=True):
+    titles = style.titles((sweep.label for sweep in drawn), 60)
+    for axes, name, sweep in zip(grid, titles, drawn, strict=True):
         axes[0].set_title(name)
         rows = sweep.rows.assign(theta=[point[1] for point in sweep.rows["point"]])
         for ax, column in zip(axes, _QUANTITIES, strict=True):
-            if curves := _panel(ax, rows, column, styles):
+            if curves := _panel(ax, rows, column, templates):
                 parts.append((ax, column, curves))
     canvas.lay_out(figure)
     for ax, column, curves in parts:
         labels = canvas.Labels(ax, pd.concat(curves), "theta", column)
         for curve in curves:
             first = curve.iloc[0]
-            labels.write(first["short"], curve[::-1], look[str(first["estimator"])])
+            labels.write(first["short"], curve[::-1], styles[str(first["estimator"])])
     return figure
 
 
-@style.style()
-def simplex(frame: pd.DataFrame) -> Figure | None:
+@style.theme()
+def landscape_simplex(frame: pd.DataFrame) -> Figure | None:
     """Bias and variance of each estimator over the probabilities of three categories."""
-    found, symbol = _found(frame, 3)
-    if not found:
+    drawn, symbol = _select(frame, 3)
+    if not drawn:
         return None
-    settings = [_ordered(sweep.rows) for sweep in found]
+    settings = [_ordered(sweep.rows) for sweep in drawn]
     lines = [_lines(each) for each in settings]
     title = f"Bias and variance of one estimate of the gradient in {symbol} over the simplex"
     columns = _ABREAST * len(_QUANTITIES)
     figure, grid = canvas.panels(sum(lines), columns, (2.0, 1.9), title, _cell_keys(), {})
-    norms = {column: _scale(found, column) for column in _QUANTITIES}
+    norms = {column: _scale(drawn, column) for column in _QUANTITIES}
     for ax in grid.flat:
         ax.set_axis_off()
-    titles = style.titles((sweep.label for sweep in found), 60)
-    blocks = zip(titles, found, settings, itertools.accumulate(lines), strict=True)
+    titles = style.titles((sweep.label for sweep in drawn), 60)
+    blocks = zip(titles, drawn, settings, itertools.accumulate(lines), strict=True)
     for title, sweep, each, below in blocks:
         block = grid[below - _lines(each) : below]
         first, *pairs = block.reshape(-1, len(_QUANTITIES))
@@ -112,18 +172,18 @@ def simplex(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _found(frame: pd.DataFrame, categories: int) -> tuple[list[Sweep], str]:
-    """The sweeps over so many categories as they are drawn, and the parameter's symbol."""
-    rows, symbol = selection.selected(frame, swept=True)
+def _select(frame: pd.DataFrame, categories: int) -> tuple[list[Sweep], str]:
+    """The sweeps over so many categories as they are drawn, and the symbol of the parameter."""
+    rows, symbol = selection.select_rows(frame, swept=True)
     rows = _named(selection.most_replicates(rows))
-    kept = [sweep for sweep in sweeps.found(rows) if sweep.categories == categories]
-    # What has no number is left out of a sweep, and makes it none the shorter.
-    known = [(sweep, _shown(sweep.rows[_known(sweep.rows)])) for sweep in kept]
-    found = [sweep._replace(rows=shown) for sweep, shown in known if shown["point"].nunique() > 1]
-    return found, symbol
+    kept = [sweep for sweep in find_sweeps(rows) if sweep.categories == categories]
+    # Rows without numbers count as points of a sweep, and are left out afterwards.
+    sweeps = [(sweep, _shown(sweep.rows[_have_numbers(sweep.rows)])) for sweep in kept]
+    drawn = [sweep._replace(rows=shown) for sweep, shown in sweeps if shown["point"].nunique() > 1]
+    return drawn, symbol
 
 
-def _known(rows: pd.DataFrame) -> pd.Series:
+def _have_numbers(rows: pd.DataFrame) -> pd.Series:
     return rows["bias_sq_high"].notna() & rows["variance"].notna()
 
 
@@ -142,38 +202,37 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 
     What is rounding becomes zero.
     """
-    ends = ("", "_low", "_high")
-    rows = rows.assign(**{f"bias{end}": rows[f"bias_sq{end}"].clip(lower=0) ** 0.5 for end in ends})
+    rows = rows.assign(**{f"bias{end}": rows[f"bias_sq{end}"].clip(lower=0) ** 0.5 for end in ENDS})
     largest = rows[["bias", "gradient_norm"]].max().max()
     floors = {column: (_ROUNDING * largest) ** power for column, power in _POWER.items()}
-    columns = {f"{column}{end}": floor for column, floor in floors.items() for end in ends}
+    columns = {f"{column}{end}": floor for column, floor in floors.items() for end in ENDS}
     rows = rows.assign(**{c: rows[c].mask(rows[c] <= floor, 0.0) for c, floor in columns.items()})
     limit = rows["bias_low"].eq(0) & rows["bias_high"].gt(0)
     return rows.assign(limit=limit, bias=rows["bias"].mask(limit, rows["bias_high"]))
 
 
-def _styles(found: Iterable[Sweep], look: Mapping[str, Look]) -> dict[str, Line2D]:
+def _templates(drawn: Iterable[Sweep], styles: Mapping[str, Style]) -> dict[str, Line2D]:
     """A line for each name: the colour and marker of its estimator, dashed for further knobs."""
-    rows = pd.concat([sweep.rows for sweep in found]).drop_duplicates("name")
-    styles = {}
+    rows = pd.concat([sweep.rows for sweep in drawn]).drop_duplicates("name")
+    templates = {}
     for estimator, names in rows.groupby("estimator")["name"]:
         for name, dashes in zip(names, itertools.cycle(_DASHES), strict=False):
-            styles[name] = look[str(estimator)].key()
-            styles[name].set(linestyle=dashes, markersize=4)
-    return styles
+            templates[name] = styles[str(estimator)].key()
+            templates[name].set(linestyle=dashes, markersize=4)
+    return templates
 
 
 def _panel(
-    ax: Axes, rows: pd.DataFrame, column: str, styles: Mapping[str, Line2D]
+    ax: Axes, rows: pd.DataFrame, column: str, templates: Mapping[str, Line2D]
 ) -> list[pd.DataFrame]:
-    """Draws the curves of a column and returns them, but names below those that are only zero."""
+    """Draw and return the curves of a column; those that are zero throughout are named below."""
     norm = rows.groupby("theta")["gradient_norm"].first() ** _POWER[column]
     canvas.logarithmic(ax, "y", rows[column], [rows[f"{column}_high"], norm])
     ax.plot(norm.index, norm, zorder=1, **_NORM)
     curves, below = [], ["θ, the probability of the second category"]
     zero = rows[column].eq(0).groupby(rows["name"]).transform("all")
     for name, curve in rows[~zero].sort_values("theta").groupby("name"):
-        _draw(ax, curve, column, styles[str(name)])
+        _draw(ax, curve, column, templates[str(name)])
         curves.append(curve)
     if zero.any():
         names = ", ".join(map(style.text, sorted(set(rows.loc[zero, "short"]))))
@@ -183,15 +242,15 @@ def _panel(
     return curves
 
 
-def _draw(ax: Axes, curve: pd.DataFrame, column: str, style: Line2D) -> None:
-    """A curve in the band of its intervals, which alone is left where it is an upper limit."""
+def _draw(ax: Axes, curve: pd.DataFrame, column: str, template: Line2D) -> None:
+    """A curve in the band of its intervals; an upper limit has the band alone."""
     ends = curve[f"{column}_low"], curve[f"{column}_high"]
-    ax.fill_between(curve["theta"], *ends, color=style.get_color(), alpha=0.15, linewidth=0)
+    ax.fill_between(curve["theta"], *ends, color=template.get_color(), alpha=0.15, linewidth=0)
     value = curve[column].mask(curve["limit"] & (column == "bias"))
     places = np.arange(len(curve))
     marked = places[(places % _MARKED == 0) | curve[column].eq(0).to_numpy()]
     line = Line2D(curve["theta"], value)
-    line.update_from(style)
+    line.update_from(template)
     line.set(linewidth=1.2, markevery=marked.tolist())
     ax.add_line(line)
 
@@ -199,28 +258,28 @@ def _draw(ax: Axes, curve: pd.DataFrame, column: str, style: Line2D) -> None:
 def _line_keys() -> dict[str, Artist]:
     band = Patch(color="0.35", alpha=0.15)
     return {
-        "‖g‖; beside the variance ‖g‖²": Line2D([], [], **_NORM),
-        "95 % interval; without a line, the bias may be zero": band,
+        "‖g‖, or ‖g‖² next to the variance": Line2D([], [], **_NORM),
+        "95 % interval; without a line the bias may be zero": band,
     }
 
 
 def _lines(settings: list[pd.DataFrame]) -> int:
-    """Of triangles, for so many settings and, in the first place, ‖g‖."""
+    """The number of rows of triangles, for the settings and, in the first place, ‖g‖."""
     return math.ceil((1 + len(settings)) / _ABREAST)
 
 
 def _ordered(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each setting: by their bias, and by their variance those without one."""
+    """The rows of each setting, sorted by their bias, then by their variance."""
     settings = [part for _, part in rows.groupby("name")]
-    told = [part["bias"].mask(part["limit"], 0.0).median() for part in settings]
-    keys = [(b, part["variance"].median()) for b, part in zip(told, settings, strict=True)]
+    biases = [part["bias"].mask(part["limit"], 0.0).median() for part in settings]
+    keys = [(b, part["variance"].median()) for b, part in zip(biases, settings, strict=True)]
     return [settings[n] for n in sorted(range(len(settings)), key=keys.__getitem__)]
 
 
-def _scale(found: Iterable[Sweep], column: str) -> LogNorm:
-    """One for a quantity in all triangles; that of the bias holds ‖g‖ too."""
+def _scale(drawn: Iterable[Sweep], column: str) -> LogNorm:
+    """The scale of a quantity in all triangles; that of the bias includes ‖g‖."""
     columns = [column, "gradient_norm"] if column == "bias" else [column]
-    values = np.concatenate([sweep.rows[columns].to_numpy().ravel() for sweep in found])
+    values = np.concatenate([sweep.rows[columns].to_numpy().ravel() for sweep in drawn])
     low, high = canvas.limits(pd.Series(values), [])
     return LogNorm(low, max(high, 1.1 * low))
 
@@ -259,8 +318,53 @@ def _hexagon(centres: np.ndarray) -> np.ndarray:
 def _cell_keys() -> dict[str, Artist]:
     return {
         "exactly zero": Patch(**_ZERO),
-        "may be zero: the colour is its upper limit, at 95 %": Line2D([], [], **_DOT),
+        "may be zero; the colour shows its 95 % upper limit": Line2D([], [], **_DOT),
         "corner: category 0 is certain": Line2D(
             [], [], marker="$0$", color="0.35", linestyle="none"
         ),
     }
+
+
+def _section(section: Section) -> Iterator[Part]:
+    """A table for each parameter, with a row for each estimator."""
+    norms = tables.measured_rows(section.rows).groupby("parameter")["gradient_norm"]
+    yield f"## {escape(section.label)}"
+    yield _READING
+    for parameter, rows, file in section.rankings:
+        symbol = tables.SYMBOLS.get(parameter, parameter)
+        low, high = (number(end) for end in (norms.min()[parameter], norms.max()[parameter]))
+        yield f"### Gradient in {escape(symbol)}"
+        yield f"‖g‖ is between {low} and {high}."
+        yield _table(rows)
+        yield f"Unrounded, with a row for each setting: [{escape(file)}](tables/{file})"
+
+
+def _table(rows: pd.DataFrame) -> Table:
+    """A row for each estimator, sorted by its median mse."""
+    settings = sorted((p for _, p in rows.groupby("label")), key=lambda p: p["mse"].median())
+    return Table(_HEADERS, [_line(part) for part in settings], left=2)
+
+
+def _line(rows: pd.DataFrame) -> list[str]:
+    """One estimator at all settings."""
+    verdicts = rows["verdict"].value_counts()
+    ends = [rows[f"bias_sq_{end}"].max() for end in ("low", "high")]
+    worst = rows["bias_norm"].max()
+    at = rows.loc[rows["bias_norm"].eq(worst), "point"]
+    return [
+        str(rows["label"].iloc[0]),
+        ", ".join(f"{verdict} {n}" for verdict, n in verdicts.items()),
+        interval(worst, *(max(end, 0.0) ** 0.5 for end in ends)),
+        f"({', '.join(map(number, at.iloc[0]))})" if worst > 0 else "",
+        number(rows["variance"].median()),
+        number(rows["variance"].max()),
+        count(rows["evaluations"].median()),
+    ]
+
+
+def _environment(section: Section, ranking: Ranking) -> Environment:
+    symbol = tables.SYMBOLS.get(ranking.parameter, ranking.parameter)
+    caption = f"Gradient estimators on {section.label}: gradient in {symbol}."
+    table = _table(ranking.rows)
+    table = replace(table, headers=[name.replace(" ", "\n", 1) for name in table.headers])
+    return Environment(caption, _READING, [table])

@@ -1,107 +1,192 @@
-"""What a run ranks: a section for every task, and for all settings of a sweep or of a family."""
+"""Rankings: estimators on each task by bias, variance and cost, and by mse at a fixed budget."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from gradest.files import write_frame
-from gradest.report.documents.problems import Problems
-from gradest.report.frames import budget, sweeps, tables
-from gradest.report.frames.loaded_run import Run
-from gradest.report.studies import nested, swept
-from gradest.report.studies.ranking import Ranking, Section
+from gradest.inference import BIASED_BELOW
+from gradest.markdown import escape
+from gradest.quantities import count, interval, number
+from gradest.report.documents.document import Part, Table
+from gradest.report.documents.latex import Environment
+from gradest.report.documents.prose import in_a_line
+from gradest.report.figures import general
+from gradest.report.figures.matrix import matrix
+from gradest.report.frames import tables
+from gradest.report.frames.intervals import Interval
+from gradest.report.frames.loading import LoadedRun
+from gradest.report.frames.multiplicity import bias_tests
+from gradest.report.frames.rankings import CROSSOVERS, Section
+from gradest.report.studies.numerics import ranked_dtypes
+from gradest.report.studies.ranking_table import (
+    ranking_environment,
+    ranking_notes,
+    ranking_table,
+)
+from gradest.report.studies.study import LIMITS, POINTS, ZEROS, Illustration, Pieces, Study
 
-_SUMMARY, _CROSSOVERS = "summary.csv", "crossovers.csv"
-OWN = ("summary", "crossovers")  # names in tables/ that no task can take
+_LONGEST = 40  # rows of the table of crossovers
 
 
-class Sections(NamedTuple):
-    """Tasks one by one, sweeps and families; and where biased methods are overtaken."""
-
-    tasks: list[Section]
-    sweeps: list[Section]
-    families: list[Section]
-    crossovers: pd.DataFrame
-    crossovers_file: str = _CROSSOVERS
+def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
+    yield "multiple tests", lambda: [_multiplicity(run.frame)]
+    for section in run.rankings.tasks:
+        yield section.label, partial(_section, section)
+    yield "budgets", lambda: _crossovers(run.rankings.crossovers)
 
 
-def found(run: Run, problems: Problems) -> Sections:
-    """What cannot be ranked is told among the problems."""
-    tasks = _tasks(sweeps.apart(run.single), problems)
-    return Sections(
-        tasks,
-        problems.attempt("sweeps", lambda: swept.sections(run.single, _SUMMARY), []),
-        problems.attempt("nested levels", lambda: nested.sections(run.families, _SUMMARY), []),
-        problems.attempt("crossovers", lambda: _crossovers(tasks), _crossovers([])),
+def _latex(run: LoadedRun) -> Pieces[Environment]:
+    for section in run.rankings.tasks:
+        for ranking in section.rankings:
+            name = ranking.file.removesuffix(".csv")
+            yield name, partial(ranking_environment, section, ranking)
+
+
+def _of_measurements(
+    draw: Callable[[pd.DataFrame], Figure | None], title: str, caption: str
+) -> Illustration:
+    """A public figure, with the file name that is its function's name."""
+    return Illustration(draw.__name__, lambda run: draw(run.single), title, caption)
+
+
+STUDY = Study(
+    illustrations=(
+        _of_measurements(
+            matrix,
+            "Relative bias, and variance × evaluations, of every estimator on every task",
+            "Estimators not found biased on any task are listed above the line, sorted by mean "
+            "rank of variance × evaluations; the others below, sorted by mean rank of bias. "
+            f"{POINTS.partition(';')[0]}; a number after < is an upper limit where the bias may be "
+            "zero. Hatched cells are exactly zero, and a dot marks a cell that was not run. The "
+            "tables contain the intervals.",
+        ),
+        _of_measurements(
+            general.bias_against_variance,
+            "Relative bias against variance of one estimate, one panel per task",
+            f"{POINTS}; {LIMITS}; {ZEROS}.",
+        ),
+        _of_measurements(
+            general.variance_against_evaluations,
+            "Variance of one estimate against its evaluations of f, one panel per task",
+            f"{POINTS}; {ZEROS}. Along a dotted line variance × evaluations is constant, so that "
+            "the means of estimates have equal variance at equal cost.",
+        ),
+        _of_measurements(
+            general.mse_against_budget,
+            "Mean squared error (mse) of the mean of m estimates against its budget",
+            "The mse is the squared bias plus the variance divided by m. The budget is m times "
+            "the passes through f of one estimate: its evaluations and its backward passes. A "
+            "backward pass counts as one evaluation, which is a lower bound of its cost because it "
+            "repeats every operation of f. A curve begins at one estimate; the mse of a biased "
+            "estimator approaches its squared bias. Curves of estimators called unbiased leave the "
+            "bias out, while their bands, the 95 % intervals, include the bias they may have. The "
+            "thick grey line marks the lowest mse at each budget.",
+        ),
+        _of_measurements(
+            general.temperature_tradeoff,
+            "Relative bias, variance and mse of one estimate against temperature",
+            f"{POINTS}; {LIMITS}.",
+        ),
+        _of_measurements(
+            general.cost_growth,
+            "Microseconds and evaluations of f per estimate against replicates, latents and "
+            "categories",
+            "Bars show the range of the timing rounds; the title of a panel gives the sizes that "
+            "are constant.",
+        ),
+    ),
+    sections=_sections,
+    latex=_latex,
+)
+
+
+def _multiplicity(frame: pd.DataFrame) -> str:
+    """The number of tests of bias, and how many still reject when all are taken together."""
+    tests = bias_tests(frame)
+    if tests.empty:
+        return ""
+    rejected, expected = tests["p_value"] < BIASED_BELOW, BIASED_BELOW * len(tests)
+    return (
+        f"**Multiple tests.** The run made {len(tests):,} random tests of bias at "
+        f"{100 * BIASED_BELOW:g} %, one for each cell that was not enumerated (α and log α share "
+        f"a test). If all these estimators were unbiased, at most {number(expected)} false alarms "
+        f"would be expected; {rejected.sum():,} of the tests reject, and "
+        f"{(tests['p_holm'] < BIASED_BELOW).sum():,} of them still reject after Holm's correction "
+        "over the whole run (`p_holm` in `tables/`)."
     )
 
 
-def write(of: Sections, folder: Path, problems: Problems) -> None:
-    """Every ranking, unrounded; the summary holds them one below the other."""
-    rankings = [each for s in (*of.tasks, *of.sweeps, *of.families) for each in s.rankings]
-    frames = {each.file: tables.published(each.rows) for each in rankings if each.file != _SUMMARY}
-    if rankings:
-        every = [tables.published(each.rows, summary=True) for each in rankings]
-        frames[_SUMMARY] = pd.concat(every)
-    if not of.crossovers.empty:
-        frames[_CROSSOVERS] = of.crossovers.drop(columns="task_label")
-    for name, frame in frames.items():
-        for suffix in (".csv", ".parquet"):
-            path = (folder / name).with_suffix(suffix)
-            problems.attempt(f"tables/{path.name}", partial(write_frame, path, frame), None)
+def _section(section: Section) -> Iterator[Part]:
+    """A description of the task, then a ranking for each parameter."""
+    yield f"## {escape(section.label)}"
+    yield _task(section.rows)
+    if not section.rankings:
+        yield "Nothing was measured here."
+    for parameter, ranked, file in section.rankings:
+        yield f"### Gradient in {escape(tables.SYMBOLS.get(parameter, parameter))}"
+        if tables.ranking_column(ranked) == "variance":
+            yield (
+                "The exact gradient is unknown, and so are bias and mse: every verdict is "
+                "inconclusive, and the ranking is by variance."
+            )
+        yield from _tables(ranked)
+        yield f"Unrounded: [{escape(file)}](tables/{file})"
 
 
-def _tasks(frame: pd.DataFrame, problems: Problems) -> list[Section]:
-    """Every task with its params; one where nothing was measured has no rankings."""
-    names: list[str] = []
-    sections = []
-    for label, rows in tables.sections(frame):
-        rankings = []
-        for parameter in tables.parameters(rows):
-            names.append(unused(f"{label}-{parameter}", [*names, *OWN]))
-            what = f"the ranking {names[-1]}"
-            ranked = problems.attempt(what, partial(_ranked, rows, parameter), None)
-            if ranked is not None:
-                rankings.append(Ranking(parameter, ranked, f"{names[-1]}.csv"))
-        sections.append(Section(label, rows, rankings))
-    return sections
+def _tables(rows: pd.DataFrame) -> Iterator[Part]:
+    """A table for each dtype that resolves differences between estimators."""
+    dtypes = list(rows["dtype"].unique())
+    ranked = ranked_dtypes(rows)
+    for dtype in ranked:
+        if len(dtypes) > 1:
+            yield f"In {escape(dtype)}:"
+        part = rows[rows["dtype"] == dtype]
+        yield ranking_table(part)
+        yield from ranking_notes(part)
+    if coarse := [d for d in dtypes if d not in ranked]:
+        named = " and ".join(map(escape, coarse))
+        yield f"Rankings in {named} would only rank rounding errors; they are in the file alone."
 
 
-def _ranked(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
-    """The rows of one task, those of each dtype by themselves."""
-    parts = tables.measured(rows, parameter).groupby("dtype", sort=False)
-    return pd.concat([tables.ranked(part) for _, part in parts])
+def _task(rows: pd.DataFrame) -> str:
+    facts = [in_a_line(tables.parse_knobs(rows["task_params"].iloc[0]))]
+    measured = tables.measured_rows(rows)
+    if not measured.empty:
+        sizes = {"B": "batch", "N": "latents", "K": "categories"}
+        facts.append(", ".join(f"{s} = {count(measured[c].iloc[0])}" for s, c in sizes.items()))
+    for parameter in tables.parameters(rows):
+        norms = tables.measured_rows(rows, parameter)["gradient_norm"].dropna()
+        if not norms.empty:
+            symbol = tables.SYMBOLS.get(parameter, parameter)
+            facts.append(f"‖g‖ = {number(norms.iloc[0])} in {symbol}")
+    return escape("; ".join(filter(None, facts)))
 
 
-def unused(label: str, taken: Sequence[str]) -> str:
-    """A file name from a label, unlike those taken also where upper and lower case are one."""
-    name = re.sub(r"[^\w.=]+", "-", label, flags=re.ASCII)[-100:].strip("-.")
-    lower = {other.lower() for other in taken}
-    candidates = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
-    return next(each for each in candidates if each.lower() not in lower)
-
-
-def _crossovers(sections: Sequence[Section]) -> pd.DataFrame:
-    """Where biased rows are overtaken, of every section and parameter; log α comes first."""
-    found = [
-        budget.crossovers(part).assign(
-            task=section.rows["task"].iloc[0],
-            task_params=section.rows["task_params"].iloc[0],
-            task_label=section.label,
-            parameter=each.parameter,
-        )
-        for section in sections
-        for each in section.rankings
-        for _, part in each.rows.groupby("dtype", sort=False)
+def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
+    """The budgets at which biased estimators are overtaken, in the first parameter."""
+    if crossovers.empty:
+        return
+    first = crossovers[crossovers["parameter"] == crossovers["parameter"].iloc[0]]
+    symbol = tables.SYMBOLS.get(first["parameter"].iloc[0], "parameters")
+    yield "## MSE at a fixed budget"
+    yield (
+        "The mean of m estimates has the mse bias² + variance/m, so that an unbiased estimator "
+        "(variance v_u, passes c_u) overtakes any biased one (v_b, c_b) at the budget "
+        "B* = (v_u c_u − v_b c_b)/bias², counted in passes through f, forward and backward. The "
+        "table names the estimator called unbiased that is the first to do so. *always*: it is "
+        "better as soon as the budget pays for one of its estimates, which is B*; *never*: it is "
+        f"better at no budget. Gradient in {escape(symbol)}."
+    )
+    rows = [
+        [
+            *(str(row[c]) for c in ("task_label", "label", "overtaken_by")),
+            interval(*Interval.of(row, "budget")),
+            row["when"],
+        ]
+        for _, row in first.head(_LONGEST).iterrows()
     ]
-    columns = ["task", "task_params", "task_label", "parameter", *budget.COLUMNS]
-    if not found:
-        return pd.DataFrame(columns=columns)
-    order = {name: n for n, name in enumerate(tables.SYMBOLS)}
-    every = pd.concat([each for each in found if not each.empty] or found[:1])
-    by = every["parameter"].map(lambda p: order.get(p, len(order)))
-    return every[columns].iloc[by.argsort(kind="stable")]
+    yield Table(("task", "biased", "overtaken by", "B*", ""), rows, left=3)
+    more = f"; {len(first) - _LONGEST} more rows are there" if len(first) > _LONGEST else ""
+    yield f"Unrounded, and for every parameter: [{CROSSOVERS}](tables/{CROSSOVERS}){more}"

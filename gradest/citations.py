@@ -1,10 +1,14 @@
-"""References: a docstring's citation as records, and these as text, Markdown and BibTeX.
+"""Citations: in the docstring of a plugin's file, as records, and as text, Markdown and BibTeX.
 
-A citation is `Authors, "Title", [venue,] year[, arXiv id]`; several are joined by `; `.  What
-does not fit is a plugin's free text: `parse` refuses it, all others show it as it is.
+The last paragraph of a docstring is its citation if it contains a year.
+
+A citation is `Authors, "Title", [venue,] year[, arXiv id]`; several are joined by `; `.  Any
+other text is a plugin's free text: `parse` refuses it, all other functions show it unchanged.
 """
 
+import inspect
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +17,13 @@ from gradest import tex
 from gradest.errors import PluginError
 from gradest.markdown import escape
 
+_YEAR = re.compile(r"\b(19|20)\d\d\b")
 _PATTERN = re.compile(
     r'(?P<authors>[^";]+), "(?P<title>[^"]+)", '
     r"(?:(?P<venue>[^\";]+), )?(?P<year>(?:19|20)\d\d)(?:, arXiv (?P<arxiv>\d{4}\.\d{4,5}))?"
 )
 _BETWEEN = re.compile(r';\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')  # a semicolon outside of all titles
-_MINOR = {"a", "an", "the", "on"}  # first words that tell no title from another
+_MINOR = {"a", "an", "the", "on"}  # first words that do not distinguish titles
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Reference:
 
     @property
     def key(self) -> str:
-        """For BibTeX, of first author, year and title: `maddison2017concrete`."""
+        """The key in BibTeX, of first author, year and title: `maddison2017concrete`."""
         words = [word for word in map(_plain, self.title.split()) if word]
         word = next((word for word in words if word not in _MINOR), "")
         return f"{_plain(self.authors[0])}{self.year}{word}"
@@ -65,39 +70,62 @@ class Reference:
         return f'{names}, "{self.title}", {venue}{self.year}'
 
 
+def headline(plugin: type) -> str:
+    """The first line of a plugin's docstring, without its full stop."""
+    return _docstring(plugin).partition("\n")[0].rstrip(".")
+
+
+def citation(plugin: type) -> str:
+    """The last paragraph as one line, if it holds a year and is not the first; else nothing."""
+    before, _, last = _docstring(plugin).rpartition("\n\n")
+    return " ".join(last.split()) if before and _YEAR.search(last) else ""
+
+
+def body(plugin: type) -> str:
+    """The docstring without its citation."""
+    text, source = _docstring(plugin), citation(plugin)
+    return text.rpartition("\n\n")[0] if source else text
+
+
 def parse(citation: str) -> list[Reference]:
     """The records of a citation.  Raises PluginError, with the text, for one that does not fit."""
     return [_reference(part) for part in _BETWEEN.split(citation.removesuffix("."))]
 
 
 def markdown(citation: str, short: bool = False) -> str:
-    """Escaped, with links to arXiv; `short` gives authors and year alone."""
-    found = _lenient(citation)
-    if isinstance(found, str):
-        return escape(found)
+    """A citation in Markdown, with links to arXiv; `short` gives authors and year alone."""
+    records = _lenient(citation)
+    if isinstance(records, str):
+        return escape(records)
     if not short:
-        return "; ".join(each.markdown() for each in found)
+        return "; ".join(each.markdown() for each in records)
     return "; ".join(
-        f"[{escape(each.short)}]({each.url})" if each.url else escape(each.short) for each in found
+        f"[{escape(each.short)}]({each.url})" if each.url else escape(each.short)
+        for each in records
     )
 
 
 def bibtex(citations: Mapping[str, str]) -> str:
-    """What is cited under these names, each publication once, sorted by key.
+    """The publications cited under these names, each once, sorted by key.
 
     Free text becomes the note of an entry with the name as its key.
     """
     entries: dict[str, list[tuple[str, str]]] = {}
     for name, citation in citations.items():
-        found = _lenient(citation)
-        if isinstance(found, str):
-            cited = [(re.sub(r"[^\w.-]", "-", name), [("note", tex.escape(found))])]
+        records = _lenient(citation)
+        if isinstance(records, str):
+            cited = [(re.sub(r"[^\w.-]", "-", name), [("note", tex.escape(records))])]
         else:
-            cited = [(each.key, _fields(each)) for each in found]
+            cited = [(each.key, _fields(each)) for each in records]
         for key, fields in cited:
             if fields not in entries.values():
                 entries[_unused(key, entries)] = fields
     return "\n".join(_entry(key, entries[key]) for key in sorted(entries))
+
+
+def _docstring(plugin: type) -> str:
+    module = sys.modules[plugin.__module__]
+    return inspect.cleandoc(module.__doc__ or plugin.__doc__ or "(no description)")
 
 
 def _lenient(citation: str) -> list[Reference] | str:
@@ -108,26 +136,27 @@ def _lenient(citation: str) -> list[Reference] | str:
 
 
 def _reference(text: str) -> Reference:
-    found = _PATTERN.fullmatch(text)
-    if not found:
+    match = _PATTERN.fullmatch(text)
+    if not match:
         raise PluginError(
-            f"{text!r} is no reference; expected: "
-            'Authors, "Title", [venue,] year[, arXiv id], several joined by "; "'
+            "expected a citation of the form "
+            'Authors, "Title", [venue,] year[, arXiv id], several joined by "; "; '
+            f"got {text!r}"
         )
-    authors = tuple(re.split(r", | & ", found["authors"]))
-    return Reference(authors, found["title"], found["venue"], int(found["year"]), found["arxiv"])
+    authors = tuple(re.split(r", | & ", match["authors"]))
+    return Reference(authors, match["title"], match["venue"], int(match["year"]), match["arxiv"])
 
 
-def _fields(of: Reference) -> list[tuple[str, str]]:
-    # In braces of its own, so that no style takes a family name apart or a title to lower case.
+def _fields(reference: Reference) -> list[tuple[str, str]]:
+    # In braces of its own, so that no style splits a family name or writes a title in lower case.
     fields = {
-        "author": " and ".join(f"{{{tex.escape(name)}}}" for name in of.authors),
-        "title": f"{{{tex.escape(of.title)}}}",
-        "howpublished": tex.escape(of.venue or ""),
-        "year": str(of.year),
-        "eprint": of.arxiv,
-        "archiveprefix": "arXiv" if of.arxiv else None,
-        "url": of.url,
+        "author": " and ".join(f"{{{tex.escape(name)}}}" for name in reference.authors),
+        "title": f"{{{tex.escape(reference.title)}}}",
+        "howpublished": tex.escape(reference.venue or ""),
+        "year": str(reference.year),
+        "eprint": reference.arxiv,
+        "archiveprefix": "arXiv" if reference.arxiv else None,
+        "url": reference.url,
     }
     return [(name, value) for name, value in fields.items() if value]
 
@@ -144,6 +173,6 @@ def _unused(key: str, taken: Mapping[str, object]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Its letters and digits, lower-case ASCII."""
+    """The letters and digits of a text, as lower-case ASCII."""
     decomposed = unicodedata.normalize("NFKD", text.lower())
     return re.sub(r"[^a-z0-9]", "", decomposed)

@@ -1,0 +1,37 @@
+"""The files of a figure: PNG for screens, SVG for the web and PDF for papers."""
+
+from functools import partial
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from gradest.files import write_atomically
+
+SUFFIXES = (".png", ".svg", ".pdf")
+_UNDATED = {  # so that the same figure gives the same bytes
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".png": {"Software": None},
+}
+
+
+def save_figure(name: str, figure: Figure, folder: Path) -> None:
+    """Write all files of a figure; none is left where one cannot be written."""
+    try:
+        for suffix in SUFFIXES:
+            write_atomically(folder / f"{name}{suffix}", partial(_save, figure))
+    except BaseException:
+        remove_figure(name, folder)
+        raise
+
+
+def remove_figure(name: str, folder: Path) -> None:
+    for suffix in SUFFIXES:
+        (folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Type 42 embeds fonts whole, as journals require, and keeps text searchable.
+    with rc_context({"svg.hashsalt": "gradest", "pdf.fonttype": 42}):
+        figure.savefig(path, dpi="figure", metadata=_UNDATED[path.suffix])

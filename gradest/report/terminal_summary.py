@@ -1,0 +1,102 @@
+"""The result of a run in a few lines: the first rows of its rankings, as the report has them.
+
+The parts are those of a document, but their text is plain, for a terminal: no Markdown.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from gradest.quantities import between, count
+from gradest.report.documents import controls
+from gradest.report.documents.document import Alert, Strong, Table
+from gradest.report.frames import tables
+from gradest.report.frames.curves import rank_final
+from gradest.report.frames.intervals import Interval
+from gradest.report.frames.loading import LoadedRun, load_run
+from gradest.report.frames.rankings import Section
+from gradest.report.studies import concrete, training
+
+Shown = str | Table
+
+_ROWS = 5  # of a ranking
+_TASKS = 8  # with a ranking
+_HEADERS = ("rank", "estimator", "verdict", "bias, %", "variance", "evaluations")
+_TRAINING_COLUMNS = 5  # rank to test −log p(x)
+_READING = (
+    "Ranked by mse, or by variance where the exact gradient g is unknown; bias in % of ‖g‖; "
+    "95 % intervals."
+)
+
+
+def summarize_run(folder: Path) -> Iterator[Shown]:
+    """Summarize the run in `folder`, whose tables are written.
+
+    A ranking for each task, in log α where that was measured; the results of properties and
+    trainings; and, before all else, controls that failed.  Raises UsageError for a folder without
+    a run.
+    """
+    run = load_run(folder)
+    yield from map(Alert, failed_controls(run))
+    yield from _properties(run.properties)
+    yield from _trainings(run.points)
+    yield from _tasks(run)
+
+
+def failed_controls(run: LoadedRun) -> list[str]:
+    """A line for each control that failed."""
+    return [f"control failed: {failure}" for failure in controls.failures(run.frame, run.facts)]
+
+
+def _tasks(run: LoadedRun) -> Iterator[Shown]:
+    ranked = [each for each in run.rankings.tasks if each.rankings]
+    if ranked:
+        yield _READING
+    for section in ranked[:_TASKS]:
+        yield from _ranking(section)
+    if len(ranked) > _TASKS:
+        yield Strong(f"{len(ranked) - _TASKS} more tasks are ranked in the report")
+    if together := [each.label for each in (*run.rankings.sweeps, *run.rankings.families)]:
+        yield Strong(f"Many settings in one table of the report: {'; '.join(together)}")
+
+
+def _ranking(section: Section) -> Iterator[Shown]:
+    """The ranking of the first parameter, in the finest dtype."""
+    parameter, rows, _ = section.rankings[0]
+    finest = min(rows["dtype"].unique(), key=tables.resolution)
+    rows = rows[rows["dtype"] == finest]
+    dtype = f" in {finest}" if section.rows["dtype"].nunique() > 1 else ""
+    symbol = tables.SYMBOLS.get(parameter, parameter)
+    yield Strong(f"{section.label}: gradient in {symbol}{dtype}")
+    yield Table(_HEADERS, [_line(row) for _, row in rows.head(_ROWS).iterrows()], left=3)
+    yield _more(len(rows))
+
+
+def _line(row: pd.Series) -> list[str]:
+    bias = Interval.of(row, "relative_bias").times(100)
+    variance = Interval.of(row, "variance")
+    rank = "" if pd.isna(row["rank"]) else count(row["rank"])
+    ends = [between(each.low, each.high) for each in (bias, variance)]
+    return [rank, row["label"], row["verdict"], *ends, count(row["evaluations"])]
+
+
+def _properties(rows: pd.DataFrame) -> Iterator[Shown]:
+    if not rows.empty:
+        yield Strong(": ".join(concrete.verdict(rows)))
+
+
+def _trainings(points: pd.DataFrame) -> Iterator[Shown]:
+    if points.empty:
+        return
+    for task, rows in rank_final(points[points["status"] == "ok"]):
+        table = training.ranking(rows.head(_ROWS))
+        lines = [line[:_TRAINING_COLUMNS] for line in table.rows]
+        yield Strong(f"{task}: trained models, lower is better")
+        yield Table(table.headers[:_TRAINING_COLUMNS], lines, table.left)
+        yield _more(len(rows))
+
+
+def _more(rows: int) -> str:
+    """The number of rows of a ranking that are not shown."""
+    return f"and {rows - _ROWS} more in the report" if rows > _ROWS else ""
