@@ -18,6 +18,7 @@ from gradest.plots.sources import variance_by_source
 from gradest.report import figures, write_report
 from gradest.report.adaptation import ratio
 from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
+from tests.support import only_figures
 
 LEVELS = ["seed", "steps", "batch"]
 PLACES = list(itertools.product((0, 1, 2), (5, 10), (0, 1)))
@@ -76,7 +77,7 @@ PARTS = {
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, without the ordinary figures; returns the text."""
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {})
+    only_figures(monkeypatch, "adaptation", "variance_by_source")
 
     def written(rows, adapted=None, parts=None, **run):
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
@@ -291,6 +292,7 @@ def test_other_knobs_keep_families_apart():
 def test_the_figures_of_a_task_have_no_panel_for_nested_settings(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {"mine": lambda frame: seen.append(frame)})
+    only_figures(monkeypatch, "mine")
     write_frame(tmp_path / "measurements.parquet", measurements_frame([*family(), row()]))
     write_json(tmp_path / "run.json", {"suite": "demo", "nested": LEVELS})
     write_report(tmp_path)

@@ -14,6 +14,7 @@ from gradest.files import write_frame, write_json
 from gradest.plots import views
 from gradest.report import figures, write_report
 from gradest.running.results import COLUMNS, TEXT, measurements_frame
+from tests.support import only_figures
 
 NAN, INF = math.nan, math.inf
 ENDS = ("", "_low", "_high")
@@ -76,16 +77,9 @@ def write(folder, rows):
     return {path.name: pd.read_csv(path) for path in (folder / "tables").glob("*.csv")}
 
 
-@pytest.fixture(autouse=True)
-def _without_figures(monkeypatch):
-    monkeypatch.setattr(figures, "_OF_MEASUREMENTS", {})
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_OF_MEASUREMENTS", {})
-        return write(tmp_path_factory.mktemp("undisturbed") / "run", [*usual(), odd_row({})])
+    return write(tmp_path_factory.mktemp("undisturbed") / "run", [*usual(), odd_row({})])
 
 
 def without(frame):
@@ -163,6 +157,7 @@ def test_a_figure_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypatc
     kept = FIGURES["bias_against_variance"]
     chosen = {"matrix": broken, "bias_against_variance": kept}
     monkeypatch.setattr(figures, "_OF_MEASUREMENTS", chosen)
+    only_figures(monkeypatch, *chosen)
     told = "the figure matrix could not be made: ZeroDivisionError: by <nothing>"
     with pytest.warns(UserWarning, match=told):
         write(tmp_path / "run", usual())

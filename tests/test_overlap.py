@@ -17,12 +17,10 @@ CASES = {
 def runs(tmp_path_factory):
     """The folders of four small runs, by name."""
     folder = tmp_path_factory.mktemp("overlap")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gradest.report.figures._OF_MEASUREMENTS", {})
-        for name, (tasks, estimators) in CASES.items():
-            path = folder / f"{name}.yaml"
-            path.write_text(SUITE.format(tasks=tasks, estimators=estimators))
-            assert main(["--suite", str(path), "--out", str(folder / name), "--jobs", "1"]) == 0
+    for name, (tasks, estimators) in CASES.items():
+        path = folder / f"{name}.yaml"
+        path.write_text(SUITE.format(tasks=tasks, estimators=estimators))
+        assert main(["--suite", str(path), "--out", str(folder / name), "--jobs", "1"]) == 0
     return folder
 
 

@@ -378,7 +378,6 @@ def test_a_number_and_a_precision_exclude_each_other(call):
 
 
 def test_the_command_line_plans_and_tells(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("gradest.report.figures._OF_MEASUREMENTS", {})
     (tmp_path / "mine.yaml").write_text(SUITE)
     options = ("--suite", "mine.yaml", "--out", "out", "--jobs", 1)
     status, out, _ = call(*options, "--precision", "variance=0.0001,max_replicates=64")

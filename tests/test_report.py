@@ -24,6 +24,7 @@ from gradest.report import figures as files
 from gradest.report import write_report
 from gradest.report.controls import control_failures
 from gradest.running.results import COLUMNS, measurements_frame
+from tests.support import only_figures
 
 # Those of sweeps have tests of their own.
 FIGURES = {n: draw for n, draw in files._OF_MEASUREMENTS.items() if not n.startswith("landscape")}
@@ -102,8 +103,7 @@ def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, by default without figures; returns the report's text."""
 
     def written(rows, figures=(), **run):
-        chosen = {name: draw for name, draw in FIGURES.items() if name in figures}
-        monkeypatch.setattr(files, "_OF_MEASUREMENTS", chosen)
+        only_figures(monkeypatch, *figures)
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
         assert write_report(tmp_path) == tmp_path / "report.html"

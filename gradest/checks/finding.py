@@ -62,14 +62,27 @@ def findings_of(
     """Asks one law after the other, calls `begin` with its name first, and gives its finding."""
     findings: dict[str, Finding] = {}
     for law, check in laws.items():
-        rests_on = (*_ALWAYS, *_RESTS_ON.get(law, ()))
-        broken = [on for on in rests_on if _failed(findings.get(on))]
+        broken = [on for on in _rests_on(law) if _failed(findings.get(on))]
         if broken:
             findings[law] = Finding(law, "skipped", f"says nothing while {broken[0]!r} is broken")
         else:
             begin(law)
             findings[law] = _found(law, check, *subject)
         yield findings[law]
+
+
+def foundations(law: str) -> frozenset[str]:
+    """The laws that decide whether a law is asked: those it rests on, and what these rest on."""
+    below: set[str] = set()
+    ahead = {law}
+    while ahead:
+        ahead = {on for each in ahead for on in _rests_on(each)} - below
+        below |= ahead
+    return frozenset(below)
+
+
+def _rests_on(law: str) -> tuple[str, ...]:
+    return (*_ALWAYS, *_RESTS_ON.get(law, ()))
 
 
 def _found(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
