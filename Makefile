@@ -3,13 +3,15 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all certify lint format readme mutants wheel bench cost coverage fuzz
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
 	@echo "make test       the tests that are quick"
 	@echo "make certify    the tests that take long: the battery, long runs, wrong estimators"
-	@echo "make test-all   all tests, the long statistics too"
+	@echo "make weekly     the long statistics, whose code rarely changes"
+	@echo "make test-all   all tests"
+	@echo "make test-coverage  lines and branches of gradest/ that the quick and the slow tests reach"
 	@echo "make lint       ruff format and lint, changing nothing"
 	@echo "make format     let ruff format and mend"
 	@echo "make readme     write the README's catalogue anew"
@@ -37,8 +39,14 @@ test: install
 certify: install
 	$(PYTHON) -m pytest -n auto -m slow
 
+weekly: install
+	$(PYTHON) -m pytest -n auto -m weekly
+
 test-all: install
 	$(PYTHON) -m pytest -n auto
+
+test-coverage: install
+	$(PYTHON) -m pytest -n auto -m "not weekly" --cov=gradest --cov-branch --cov-report=term-missing:skip-covered
 
 lint: install
 	$(PYTHON) -m ruff format --check .
@@ -49,19 +57,19 @@ format: install
 	$(PYTHON) -m ruff check --fix .
 
 readme: install
-	$(PYTHON) tests/readme.py
+	$(PYTHON) -m tools.readme
 
 mutants: install
-	$(PYTHON) -m tests.mutants
+	$(PYTHON) -m tools.mutants
 
 bench: install
-	$(PYTHON) tests/bench.py
+	$(PYTHON) -m tools.bench
 
 cost: install
-	$(PYTHON) tests/cost.py
+	$(PYTHON) -m tools.cost
 
 coverage: install
-	$(PYTHON) tests/coverage.py
+	$(PYTHON) -m tools.interval_coverage
 
 fuzz: install
 	$(PYTHON) -m tools.fuzz all

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from gradest.randomness import Draws, drawing_from
+from tests.support import only_figures
 
 # Chance that a statistical assertion of correct code fails, for each assertion.  Seeds are fixed,
 # so this is the chance of choosing an unlucky one, not of a flaky run.
@@ -31,6 +32,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADEST_CACHE", str(folder / "gradest-cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_figures() -> Iterator[None]:
+    """No report draws a figure, unless a test says which one it is about."""
+    with pytest.MonkeyPatch.context() as patch:
+        only_figures(patch)
         yield
 
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from mutants import verdict, with_defaults
 from scipy import stats
 from torch import Tensor
 
@@ -46,6 +45,7 @@ from gradest.measuring.enumeration import all_codes
 from gradest.moments import Moments
 from gradest.randomness import draws
 from gradest.registry import Registry
+from tools.mutants import verdict, with_defaults
 
 WRONG: list[Any] = []
 

@@ -1,21 +1,26 @@
 """The command line: what it prints, what it leaves behind and how it exits."""
 
+import io
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
-import readme
-from report_figures import draw_only
 
 import gradest
 from gradest import all_estimators, all_tasks, cli
 from gradest.cli import main
 from gradest.running.suites import suite_names
+from tests.support import only_figures
+from tools import readme
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,12 +47,6 @@ class Clipped(Estimator):
         cost = f(z)
         return cost + cost.clamp(-self.clip, self.clip) * nabla(log_prob(logits, z))
 '''
-
-
-@pytest.fixture(autouse=True)
-def _one_figure(monkeypatch):
-    """Figures have tests of their own, and take most of a small run's time."""
-    draw_only(monkeypatch, "bias_against_variance")
 
 
 @pytest.fixture
@@ -83,34 +82,54 @@ def run(call, suite, folder, *more):
     return call("--suite", suite, "--out", folder, "--jobs", 1, *more)
 
 
-def test_a_run_leaves_the_files_of_the_design(call, suite, tmp_path):
-    status, out, _ = run(call, suite, tmp_path / "out")
-    assert status == 0
-    assert "3 ok, 0 skipped, 0 failed" in out
+class Finished(NamedTuple):
+    """A run that has ended, to be read: its folder and what it printed."""
+
+    folder: Path
+    out: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "mine.yaml").write_text(SUITE)
+    call = ["--suite", str(folder / "mine.yaml"), "--out", str(folder / "out"), "--jobs", "1"]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        only_figures(patch, "bias_against_variance")
+        assert main(call) == 0
+    return Finished(folder / "out", printed.getvalue())
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The folder of such a run, to be changed."""
+    return shutil.copytree(finished.folder, tmp_path / "out")
+
+
+def test_a_run_leaves_the_files_of_the_design(finished):
+    assert "3 ok, 0 skipped, 0 failed" in finished.out
     for name in ("journal.jsonl", "measurements.parquet", "measurements.csv", "run.json"):
-        assert (tmp_path / "out" / name).stat().st_size
+        assert (finished.folder / name).stat().st_size
     for name in ("coordinates.parquet", "report.md"):
-        assert (tmp_path / "out" / name).stat().st_size
-    assert list((tmp_path / "out" / "tables").glob("*.csv"))
-    assert list((tmp_path / "out" / "figures").glob("*.svg"))
-    assert not list((tmp_path / "out").glob(".*-*"))  # no partial file is left
-    described = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert (finished.folder / name).stat().st_size
+    assert list((finished.folder / "tables").glob("*.csv"))
+    assert list((finished.folder / "figures").glob("*.svg"))
+    assert not list(finished.folder.glob(".*-*"))  # no partial file is left
+    described = json.loads((finished.folder / "run.json").read_text())
     assert described["suite"] == "mine"
     assert described["versions"]["torch"]
 
 
-def test_csv_and_parquet_agree(call, suite, tmp_path):
-    run(call, suite, tmp_path / "out")
-    parquet = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
-    csv = pd.read_csv(tmp_path / "out" / "measurements.csv")
+def test_csv_and_parquet_agree(finished):
+    parquet = pd.read_parquet(finished.folder / "measurements.parquet")
+    csv = pd.read_csv(finished.folder / "measurements.csv")
     assert list(parquet.columns) == list(csv.columns)
     numbers = parquet.select_dtypes("number").columns
     pd.testing.assert_frame_equal(parquet[numbers], csv[numbers], check_dtype=False)
 
 
-def test_the_coordinates_scale_by_one_over_alpha(call, suite, tmp_path):
-    run(call, suite, tmp_path / "out")
-    rows = pd.read_parquet(tmp_path / "out" / "coordinates.parquet")
+def test_the_coordinates_scale_by_one_over_alpha(finished):
+    rows = pd.read_parquet(finished.folder / "coordinates.parquet")
     rows = rows[rows.estimator == "rloo"].set_index(["parameter", "category"])
     alpha = {0: 2.0, 1: 0.5, 2: 1.0}
     for category, a in alpha.items():
@@ -122,9 +141,9 @@ def test_the_coordinates_scale_by_one_over_alpha(call, suite, tmp_path):
     assert exact == pytest.approx([-0.3673469, -0.0775510, 0.4448980], abs=5e-8)
 
 
-def test_the_report_can_be_rebuilt(call, suite, tmp_path):
-    folder = tmp_path / "out"
-    run(call, suite, folder)
+def test_the_report_can_be_rebuilt(call, copied, monkeypatch):
+    only_figures(monkeypatch, "bias_against_variance")
+    folder = copied
     before = pd.read_parquet(folder / "measurements.parquet")
     text = (folder / "report.md").read_text()
     for name in ("measurements.parquet", "measurements.csv", "coordinates.parquet", "report.md"):
@@ -477,10 +496,9 @@ def test_a_name_taken_twice_is_refused(call, plugin, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"suite": "mine"}'])
-def test_a_damaged_run_is_one_line_and_exit_status_2(call, suite, tmp_path, content):
-    run(call, suite, tmp_path / "out")
-    (tmp_path / "out" / "run.json").write_text(content)
-    status, _, err = call("--report", tmp_path / "out")
+def test_a_damaged_run_is_one_line_and_exit_status_2(call, copied, content):
+    (copied / "run.json").write_text(content)
+    status, _, err = call("--report", copied)
     assert status == 2
     assert "holds no readable run" in err and err.count("\n") == 1
 
@@ -494,12 +512,9 @@ def test_a_terminal_without_greek_shows_the_catalogue():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_it_runs_as_a_program(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmark.py", "--suite", "zzz"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: unknown suite 'zzz'; available: ")
+def test_it_runs_as_a_program_and_exits_with_its_status(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--suite", "zzz"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "benchmark.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: unknown suite 'zzz'; available: ")

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from report_figures import draw_only
 
 from gradest.cli import main
 from gradest.errors import UsageError
@@ -20,6 +19,7 @@ from gradest.report.frames.nested_factors import find_families
 from gradest.report.studies.adaptation import adaptation
 from gradest.report.studies.variance_components import variance_by_source
 from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
+from tests.support import only_figures
 
 LEVELS = ["seed", "steps", "batch"]
 PLACES = list(itertools.product((0, 1, 2), (5, 10), (0, 1)))
@@ -78,7 +78,7 @@ PARTS = {
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, without the ordinary figures; returns the text."""
-    draw_only(monkeypatch)
+    only_figures(monkeypatch, "adaptation", "variance_by_source")
 
     def written(rows, adapted=None, parts=None, **run):
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
@@ -292,7 +292,7 @@ def test_other_knobs_keep_families_apart():
 
 def test_the_figures_of_a_task_have_no_panel_for_nested_settings(tmp_path, monkeypatch):
     seen = []
-    draw_only(monkeypatch, matrix=lambda run: seen.append(run.single))
+    only_figures(monkeypatch, matrix=lambda run: seen.append(run.single))
     write_frame(tmp_path / "measurements.parquet", measurements_frame([*family(), row()]))
     write_json(tmp_path / "run.json", {"suite": "demo", "nested": LEVELS})
     write_report(tmp_path)

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from report_figures import MEASUREMENTS
 from test_curves import training
 from test_report import lacking, row, rows
 
@@ -25,6 +24,7 @@ from gradest.report.frames import curves, multiplicity, tables
 from gradest.report.studies import STUDIES
 from gradest.running.results import COLUMNS, measurements_frame
 from gradest.training.tables import COLUMNS as TRAINING
+from tests.support import MEASUREMENTS
 
 HOSTILE = "<script>alert('x')</script> & \"co\""
 

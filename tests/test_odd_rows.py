@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.markers import CARETRIGHT
-from report_figures import draw_only
 from test_report import FIGURES, row
 from test_report import rows as usual
 
@@ -15,6 +14,7 @@ from gradest.files import write_frame, write_json
 from gradest.report import write_report
 from gradest.report.figures import selection
 from gradest.running.results import COLUMNS, TEXT, measurements_frame
+from tests.support import only_figures
 
 NAN, INF = math.nan, math.inf
 ENDS = ("", "_low", "_high")
@@ -77,16 +77,9 @@ def write(folder, rows):
     return {path.name: pd.read_csv(path) for path in (folder / "tables").glob("*.csv")}
 
 
-@pytest.fixture(autouse=True)
-def _without_figures(monkeypatch):
-    draw_only(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        draw_only(patch)
-        return write(tmp_path_factory.mktemp("undisturbed") / "run", [*usual(), odd_row({})])
+    return write(tmp_path_factory.mktemp("undisturbed") / "run", [*usual(), odd_row({})])
 
 
 def without(frame):
@@ -161,7 +154,7 @@ def test_a_figure_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypatc
     def broken(frame):
         raise ZeroDivisionError("by <nothing>")
 
-    draw_only(monkeypatch, "bias_against_variance", matrix=broken)
+    only_figures(monkeypatch, "bias_against_variance", matrix=broken)
     told = "the figure matrix could not be made: ZeroDivisionError: by <nothing>"
     with pytest.warns(UserWarning, match=told):
         write(tmp_path / "run", usual())

@@ -1,7 +1,6 @@
 """What two runs have in common is said before anything is said of changes."""
 
 import pytest
-from report_figures import draw_only
 
 from gradest.cli import main
 
@@ -18,12 +17,10 @@ CASES = {
 def runs(tmp_path_factory):
     """The folders of four small runs, by name."""
     folder = tmp_path_factory.mktemp("overlap")
-    with pytest.MonkeyPatch.context() as patch:
-        draw_only(patch)
-        for name, (tasks, estimators) in CASES.items():
-            path = folder / f"{name}.yaml"
-            path.write_text(SUITE.format(tasks=tasks, estimators=estimators))
-            assert main(["--suite", str(path), "--out", str(folder / name), "--jobs", "1"]) == 0
+    for name, (tasks, estimators) in CASES.items():
+        path = folder / f"{name}.yaml"
+        path.write_text(SUITE.format(tasks=tasks, estimators=estimators))
+        assert main(["--suite", str(path), "--out", str(folder / name), "--jobs", "1"]) == 0
     return folder
 
 

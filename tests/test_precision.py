@@ -5,7 +5,6 @@ import pytest
 import torch
 from conftest import LEVEL
 from pydantic import ValidationError
-from report_figures import draw_only
 from scipy import stats
 from torch import Tensor
 
@@ -382,7 +381,6 @@ def test_a_number_and_a_precision_exclude_each_other(call):
 
 
 def test_the_command_line_plans_and_tells(call, tmp_path, monkeypatch):
-    draw_only(monkeypatch)
     (tmp_path / "mine.yaml").write_text(SUITE)
     options = ("--suite", "mine.yaml", "--out", "out", "--jobs", 1)
     status, out, _ = call(*options, "--precision", "variance=0.0001,max_replicates=64")

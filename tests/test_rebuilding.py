@@ -12,14 +12,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
-from report_figures import draw_only
 
 from gradest import files
 from gradest.cli import main
 from gradest.files import replacing, settle, write_atomically
 from gradest.measuring.result import Measurement
+from tests.support import only_figures
 
 ROOT = Path(__file__).parent.parent
+FIGURE = "bias_against_variance"
 SUITE = """\
 replicates: 200
 timed: false
@@ -34,22 +35,17 @@ def finished_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     (folder / "mine.yaml").write_text(SUITE)
     with pytest.MonkeyPatch.context() as patch:
-        _one_figure(patch)
+        only_figures(patch, FIGURE)
         assert main(_suite(folder, folder / "run")) == 0
     return folder / "run"
 
 
 @pytest.fixture
-def run(finished_run, tmp_path, monkeypatch):
+def run(finished_run, tmp_path):
     """A copy of it to be damaged."""
-    _one_figure(monkeypatch)
     shutil.copytree(finished_run, tmp_path / "run")
     shutil.copy(finished_run.parent / "mine.yaml", tmp_path)
     return tmp_path / "run"
-
-
-def _one_figure(patch):
-    draw_only(patch, "bias_against_variance")
 
 
 def _suite(folder, out, *more):
@@ -72,7 +68,8 @@ def frame(folder):
     return pd.read_parquet(folder / "measurements.parquet")
 
 
-def test_a_report_is_rebuilt_byte_by_byte(run, capsys):
+def test_a_report_is_rebuilt_byte_by_byte(run, capsys, monkeypatch):
+    only_figures(monkeypatch, FIGURE)
     before = state(run)
     status, out, err = report(run, capsys)
     assert (status, out, err) == (0, f"{run / 'report.html'}\n", "")
@@ -193,6 +190,7 @@ def test_a_run_or_a_report_at_work_is_not_disturbed(run, capsys):
 @pytest.mark.parametrize("name", ["measurements.csv", "figures/bias_against_variance.svg"])
 def test_a_full_disk_names_the_file_and_leaves_the_old_report(run, capsys, monkeypatch, name):
     before = state(run)
+    only_figures(monkeypatch, FIGURE)
 
     def full(path, write):
         if str(path).endswith(f".staged/{name}"):

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from report_figures import MEASUREMENTS, draw_only
 
 from gradest import plots
 from gradest.errors import UsageError
@@ -25,6 +24,7 @@ from gradest.report.figures import canvas, style
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
 from gradest.running.results import COLUMNS, measurements_frame
+from tests.support import MEASUREMENTS, only_figures
 
 
 def _draw(name, frame):
@@ -108,7 +108,7 @@ def write(tmp_path, monkeypatch):
     """Writes a run folder and its report, by default without figures; returns the report's text."""
 
     def written(rows, figures=(), **run):
-        draw_only(monkeypatch, *figures)
+        only_figures(monkeypatch, *figures)
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
         assert write_report(tmp_path) == tmp_path / "report.html"

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from mutants import verdict
 from torch import Tensor
 
 import gradest
@@ -16,6 +15,7 @@ from gradest.checks.rigged import UnevenNoise
 from gradest.checks.sharing import agreement, excess, excessive
 from gradest.checks.subject import Subject
 from gradest.randomness import draws
+from tools.mutants import verdict
 
 CALLS, ROWS = 32, 512
 

@@ -5,7 +5,6 @@ import sys
 
 import pandas as pd
 import pytest
-from report_figures import draw_only
 from rich.console import Console
 from test_curves import training
 from test_report import row
@@ -189,7 +188,6 @@ estimators: [exact, straight_through]
 def test_a_run_ends_with_its_summary_and_quiet_with_failures_and_the_path(
     tmp_path, capsys, monkeypatch
 ):
-    draw_only(monkeypatch)
     (tmp_path / "mine.yaml").write_text(SUITE)
     call = ["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     failed = "control failed: straight_through should be unbiased on categorical"

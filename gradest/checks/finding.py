@@ -62,8 +62,7 @@ def run_laws(
     """Test the laws in order; `begin` is called with the name of each before its finding."""
     findings: dict[str, Finding] = {}
     for law, check in laws.items():
-        required = (*_ALWAYS, *_REQUIRES.get(law, ()))
-        broken = [name for name in required if _failed(findings.get(name))]
+        broken = [name for name in _required(law) if _failed(findings.get(name))]
         if broken:
             findings[law] = Finding(
                 law, "skipped", f"cannot be tested while {broken[0]!r} is broken"
@@ -72,6 +71,20 @@ def run_laws(
             begin(law)
             findings[law] = _run_law(law, check, *subject)
         yield findings[law]
+
+
+def foundations(law: str) -> frozenset[str]:
+    """The laws that decide whether a law is tested: those it requires, and what these require."""
+    below: set[str] = set()
+    ahead = {law}
+    while ahead:
+        ahead = {name for each in ahead for name in _required(each)} - below
+        below |= ahead
+    return frozenset(below)
+
+
+def _required(law: str) -> tuple[str, ...]:
+    return (*_ALWAYS, *_REQUIRES.get(law, ()))
 
 
 def _run_law(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradest import Estimator
 from gradest.checks import ESTIMATOR_LAWS, Finding, check_estimator
-from gradest.checks.finding import run_laws
+from gradest.checks.finding import foundations, run_laws
 from gradest.checks.subject import Subject
 from gradest.knobs import knob_types
 from gradest.registry import load_plugin
@@ -79,6 +79,21 @@ def verdict(cls: type[Estimator], law: str) -> Finding:
         return Finding(law, "skipped", "the battery has no such law")
     (finding,) = run_laws({law: ESTIMATOR_LAWS[law]}, Subject(cls))
     return finding
+
+
+def verdict_in_order(cls: type[Estimator], law: str) -> Finding:
+    """What the whole battery says of one law, from the laws alone that decide whether it is asked.
+
+    A law is skipped while another is broken on which it rests; no other law can change what it
+    says, since the noise of each hangs on seeds of its own.
+    """
+    asked = {
+        name: check
+        for name, check in ESTIMATOR_LAWS.items()
+        if name == law or name in foundations(law)
+    }
+    findings = {finding.law: finding for finding in run_laws(asked, Subject(cls))}
+    return findings[law]
 
 
 def caught(finding: Finding) -> bool:

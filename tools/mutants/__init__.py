@@ -1,13 +1,13 @@
 """Deliberately wrong variants of the catalogue's estimators, and whether the battery rejects them.
 
-`python -m tests.mutants` prints the law that caught each, and by how much.
+`python -m tools.mutants` prints the law that caught each, and by how much.
 """
 
 from .antithetic_and_without_replacement import ANTITHETIC_AND_WITHOUT_REPLACEMENT
 from .bounds import BOUNDS
 from .control_variates import CONTROL_VARIATES
 from .exact_and_partly_exact import EXACT_AND_PARTLY_EXACT
-from .mutant import Mutant, caught, everything_found, verdict, with_defaults
+from .mutant import Mutant, caught, everything_found, verdict, verdict_in_order, with_defaults
 from .perturbation import PERTURBATION
 from .relaxed import RELAXED
 from .score_function import SCORE_FUNCTION
@@ -34,5 +34,6 @@ __all__ = [
     "caught",
     "everything_found",
     "verdict",
+    "verdict_in_order",
     "with_defaults",
 ]
