@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Sequence
 
 from gradest import citations, formula
-from gradest.citations import citation, headline
 from gradest.contracts import Estimator, built_in
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
@@ -58,7 +57,7 @@ def _sorted(members: dict[str, type]) -> list[type]:
 
 
 def _entry(cls: type, traits: list[str]) -> str:
-    lines = [f"  {cls.name}: {headline(cls)}"]
+    lines = [f"  {cls.name}: {citations.headline(cls)}"]
     knobs = knob_types(cls)
     if traits:
         lines.append(_indented("; ".join(traits)))
@@ -91,7 +90,7 @@ def _traits(cls: type[Estimator]) -> list[str]:
 def _row(cls: type[Estimator]) -> list[str]:
     return [
         f"`{cls.name}`",
-        escape(headline(cls)),
+        escape(citations.headline(cls)),
         "yes" if cls.unbiased else "no" if cls.limit else _DEGREES.get(cls.degree, "no"),
         escape(_needs(cls)),
         "yes" if cls.categories == 2 else escape(_only(cls)),
@@ -127,7 +126,7 @@ def _citation(cls: type) -> str:
     Raises PluginError if a built-in estimator cites a reference that cannot be parsed.  Tasks are
     exempt, since they describe in prose which part of a paper they use.
     """
-    text = citation(cls)
+    text = citations.citation(cls)
     if text and built_in(cls) and issubclass(cls, Estimator):
         try:
             citations.parse(text)

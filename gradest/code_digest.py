@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradest.contracts import built_in
 
-_PACKAGE = __package__
+_PACKAGE = "gradest"
 # Modules that display measurements, their progress and their errors, and change no number.
 DISPLAY = frozenset(
     f"{_PACKAGE}.{name}"
@@ -100,9 +100,11 @@ def _origins(module: str, name: str) -> Iterator[str]:
 @cache
 def _reexports(package: str) -> dict[str, tuple[str, str]]:
     """re-exported name -> the module that defines it, and its name there."""
+    stub = _file(package).with_suffix(".pyi")
+    source = stub if stub.is_file() else _file(package)
     return {
         alias.asname or alias.name: (_absolute(node, package), alias.name)
-        for node in ast.walk(ast.parse(_file(package).read_bytes()))
+        for node in ast.walk(ast.parse(source.read_bytes()))
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

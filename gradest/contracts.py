@@ -207,7 +207,7 @@ class Tuned(Estimator):
 
 def built_in(cls: type) -> bool:
     """Whether a class belongs to the catalogue, and not to a plugin."""
-    return cls.__module__.startswith(f"{__package__}.")
+    return cls.__module__.startswith("gradest.")
 
 
 def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | None:

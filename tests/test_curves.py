@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from gradest.report.documents.document import markdown
+from gradest.report.documents.document import render_markdown
 from gradest.report.figures import style
 from gradest.report.frames import curves
 from gradest.report.studies import concrete
@@ -89,7 +89,7 @@ def test_where_every_rate_is_lost_one_is_shown_and_nothing_fails():
         lost("arm", "skipped", "needs K = 2", rate=0.1),
     )
     assert points[points["label"] == "rloo"]["learning_rate"].nunique() == 1
-    text = markdown(list(study.section(points, {})))
+    text = render_markdown(list(study.section(points, {})))
     assert text.count("needs K = 2") == 2 and "learning rate 0.100" in text
     assert study.training_objectives(points) is None
 
@@ -131,7 +131,7 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ((_, found),) = curves.rank_final(points)
-        text = markdown(list(study.section(points, {})))
+        text = render_markdown(list(study.section(points, {})))
         for draw in (study.training_objectives, study.training_gap, study.training_gradient):
             draw(points)
     assert found["label"].tolist() == ["rloo", "nvil"] and found["rank"].iloc[0] == 1
@@ -142,14 +142,14 @@ def test_only_diverged_trainings_still_make_a_report():
     points = frame(training("rloo", NAN), training("nvil", NAN))
     ((_, found),) = curves.rank_final(points)
     assert found["rank"].isna().all()
-    assert "n/a" in markdown(list(study.section(points, {})))
+    assert "n/a" in render_markdown(list(study.section(points, {})))
 
 
 def test_the_report_tells_what_was_not_trained():
     points = frame(
         training("rloo", 30.0), lost("rloo", seed=1), lost("arm", "skipped", "arm needs K = 2")
     )
-    text = markdown(list(study.section(points, {})))
+    text = render_markdown(list(study.section(points, {})))
     assert "- rloo on vae, seed 1: failed: OSError: no room" in text
     assert "- arm on vae, seed 0: skipped: arm needs K = 2" in text
     assert "Of several learning rates" not in text and "| rloo" in text
@@ -266,6 +266,6 @@ def test_a_property_that_could_not_be_looked_at_does_not_hold(tmp_path):
     write_results(tmp_path, {"suite": "s", "parameters": ["log_alpha"], "cells": [{"key": "k"}]})
     found = pd.read_parquet(tmp_path / "properties.parquet")
     assert found["holds"].tolist() == [False]
-    text = markdown(list(concrete.section(found)))
+    text = render_markdown(list(concrete.section(found)))
     assert "**1 of 1 rows do not hold**: argmax (1)." in text
     assert "RuntimeError: broken" in text and "| yes" not in text

@@ -20,7 +20,7 @@ from gradest.properties import LEVEL, PROPERTIES, ROWS, Row, find_property, run_
 from gradest.properties.densities import same_temperature_kl
 from gradest.properties.quadrature import rule
 from gradest.properties.rows import Estimate, log_alpha, log_beta
-from gradest.report.documents.document import markdown
+from gradest.report.documents.document import render_markdown
 from gradest.report.studies.concrete import section
 
 
@@ -301,7 +301,7 @@ def test_a_report_says_first_whether_every_property_holds():
 def test_a_report_tells_what_is_wrong_from_what_was_not_shown():
     wrong = {"relation": "≥", "low": -2.0, "high": -1.0, "holds": False}
     wide = {"relation": "=", "low": -1.0, "high": 1.0, "holds": False}
-    found = markdown(list(section(frame({}, wrong, wide))))
+    found = render_markdown(list(section(frame({}, wrong, wide))))
     lines = [line for line in found.splitlines() if line.startswith("| categories 3")]
     said = [line.split("|")[5].strip() for line in lines]
     assert said == ["yes", "**no**", "undecided"]
@@ -310,6 +310,6 @@ def test_a_report_tells_what_is_wrong_from_what_was_not_shown():
 
 
 def test_a_report_states_the_level_of_its_intervals():
-    few, many = (markdown(list(section(frame(*[{}] * count)))) for count in (1, 2 * ROWS))
+    few, many = (render_markdown(list(section(frame(*[{}] * count)))) for count in (1, 2 * ROWS))
     assert "miss in 0.1 % of seeds" in few
     assert "miss in 0.2 % of seeds" in many

@@ -15,7 +15,8 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
-from gradest.measuring import enumeration, monte_carlo_truth
+from gradest.measuring import enumeration
+from gradest.measuring import monte_carlo_truth as reference_module
 from gradest.measuring.monte_carlo_truth import (
     ReferencePrecision,
     measure_reference,
@@ -212,7 +213,7 @@ def test_work_counts_backward_passes_through_f(blind, monkeypatch):
     gain = float(plain.variance.sum() / centred.variance.sum())
     assert 1.05 < gain < 1.45  # less than half as much again, which the backward pass costs
     candidates = {"centred": Centred, "plain": Plain}
-    monkeypatch.setattr(monte_carlo_truth, "catalogue_estimators", lambda: candidates)
+    monkeypatch.setattr(reference_module, "catalogue_estimators", lambda: candidates)
     assert measure_reference(Unknown()).estimator == "plain"
 
 
@@ -225,7 +226,7 @@ def asked(monkeypatch):
         seen.append((estimator, replicates, seed))
         return gradest.measure(estimator, task, replicates=replicates, seed=seed, **rest)
 
-    monkeypatch.setattr(monte_carlo_truth, "measure", watched)
+    monkeypatch.setattr(reference_module, "measure", watched)
     return seen
 
 
@@ -310,15 +311,15 @@ def test_the_budget_goes_before_the_precision(blind):
 def test_the_numbers_in_the_codes_bound_candidates_and_replicates(blind, monkeypatch):
     asked_for, numbers = ReferencePrecision(standard_error=1e-9), Unknown().problem().logits.numel()
     pilots = set()
-    measured = monte_carlo_truth._measure_replicates
+    measured = reference_module._measure_replicates
 
     def watched(estimator, *rest):
         found = measured(estimator, *rest)
         pilots.add((estimator.name, found.evaluations))
         return found
 
-    monkeypatch.setattr(monte_carlo_truth, "_measure_replicates", watched)
-    monkeypatch.setattr(monte_carlo_truth, "_NUMBERS", 512 * numbers * 2)  # of two evaluations
+    monkeypatch.setattr(reference_module, "_measure_replicates", watched)
+    monkeypatch.setattr(reference_module, "_NUMBERS", 512 * numbers * 2)  # of two evaluations
     found = measure_reference(Unknown(), asked_for)
     assert {"reinforce", "rloo"} <= {name for name, _ in pilots}
     assert max(evaluations for _, evaluations in pilots) == 2
@@ -345,7 +346,7 @@ def test_a_reference_whose_draws_could_be_listed_still_has_noise(blind):
 
 def test_without_a_candidate_there_is_one_clear_line(blind, monkeypatch):
     monkeypatch.setattr(
-        monte_carlo_truth,
+        reference_module,
         "catalogue_estimators",
         lambda: {"straight_through": catalogue_estimators()["straight_through"]},
     )

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 
-from gradest.report.documents.document import markdown
+from gradest.report.documents.document import render_markdown
 from gradest.report.frames import curves
 from gradest.report.studies import training_temperature as study
 from gradest.report.studies.training_temperature import section, vae_temperature
@@ -75,7 +75,7 @@ def test_the_best_temperature_is_said_with_its_ties(points):
     assert first.tied == ()
     assert (second.temperature, second.value) == (0.5, 15.0)
     assert second.tied == (1.0,)
-    text = markdown(list(section(points)))
+    text = render_markdown(list(section(points)))
     assert "12.00 [11.90, 12.10]" in text
     assert text.count("0.333") == 2
 

@@ -11,7 +11,7 @@ from gradest import citations
 from gradest.files import replacing, write_text
 from gradest.markdown import escape
 from gradest.report.documents import controls, html, methods, prose
-from gradest.report.documents.document import Alert, Part, Picture, markdown
+from gradest.report.documents.document import Alert, Part, Picture, render_markdown
 from gradest.report.documents.latex import Environment
 from gradest.report.figures.saving import SUFFIXES, save_figure
 from gradest.report.frames import tables
@@ -19,8 +19,8 @@ from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
 from gradest.report.studies import STUDIES
 from gradest.report.studies.study import Illustration, Pieces, T
-from gradest.running import results
 from gradest.running.folder import alone_in
+from gradest.running.results import derive
 
 _BIBTEX, _PAGE = "references.bib", "report.html"
 _OURS = {
@@ -54,10 +54,10 @@ def rebuild_report(folder: Path, run: Mapping[str, Any]) -> list[str]:
     """
 
     def stale(new: set[Path]) -> list[Path]:
-        return [*results.stale(new), *_stale(folder, new)]
+        return [*stale(new), *_stale(folder, new)]
 
     with alone_in(folder), replacing(folder, stale) as staged:
-        damage = results.derive(folder, run, staged)
+        damage = derive(folder, run, staged)
         return [*damage, *_build(load_run(staged), staged)]
 
 
@@ -74,7 +74,7 @@ def _build(run: LoadedRun, out: Path) -> list[str]:
     if cited:
         write_text(out / _BIBTEX, citations.bibtex(cited))
     parts = [*_alerts(run), *_parts(run, drawn, cited)]
-    write_text(out / "report.md", markdown(parts))
+    write_text(out / "report.md", render_markdown(parts))
     pictures = {each.name: out / "figures" / f"{each.name}.png" for each in drawn}
     title = str(run.facts.get("suite") or "A run")
     write_text(out / _PAGE, html.page(title, parts, pictures))

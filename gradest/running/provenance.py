@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gradest import __version__
-from gradest.citations import body, citation
+from gradest.cited import body, citation
 from gradest.code_digest import digest_of_class
 from gradest.contracts import built_in
 from gradest.registry import Registry
@@ -34,7 +34,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
     settings = suite.settings
     names = sorted({c.estimator for c in suite.cells if isinstance(c, EstimatorCell)})
     classes = {name: registry.estimator(name) for name in names}
-    citations = {name: citation(cls) for name, cls in classes.items()}
+    cited = {name: citation(cls) for name, cls in classes.items()}
     return {
         "suite": suite.name,
         "description": settings.description,
@@ -62,7 +62,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "dtype": settings.dtype,
         "parameters": settings.parameters,
         "controls": settings.controls,
-        "references": {name: text for name, text in citations.items() if text},
+        "references": {name: text for name, text in cited.items() if text},
         "methods": {name: body(cls) for name, cls in classes.items()},
         "training": settings.training and settings.training.model_dump(),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],

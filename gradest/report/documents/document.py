@@ -65,7 +65,7 @@ class Folded:
 Part = str | Table | Picture | Folded
 
 
-def markdown(parts: Sequence[Part]) -> str:
+def render_markdown(parts: Sequence[Part]) -> str:
     """The document as one text, with figures by their relative paths."""
     return "\n\n".join(map(_markdown, filter(None, parts))) + "\n"
 
@@ -79,7 +79,7 @@ def _markdown(part: Part) -> str:
             file = f"figures/{name}"
             return f"![{title}]({file}.png)\n\n{title}. {caption} ([SVG]({file}.svg))"
         case Folded(title, inside, level):
-            return f"{'#' * level} {escape(title)}\n\n{markdown(inside).rstrip()}"
+            return f"{'#' * level} {escape(title)}\n\n{render_markdown(inside).rstrip()}"
         case _:
             return part
 

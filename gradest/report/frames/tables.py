@@ -11,8 +11,8 @@ import torch
 
 from gradest.inference import reach_of_sum
 from gradest.inference.rounding import SINGLE
-from gradest.measuring import rounding
 from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # re-exported for all tables
+from gradest.measuring.rounding import resolution as resolution_of
 from gradest.measuring.schedule import BATCHES
 from gradest.report.frames import multiplicity, ranking
 from gradest.report.frames.intervals import columns_of
@@ -200,7 +200,7 @@ def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
 
 def resolution(dtype: object) -> float:
     """The relative rounding error of measurements in a dtype, given by name; else in float64."""
-    return rounding.resolution(getattr(torch, str(dtype), torch.float64))
+    return resolution_of(getattr(torch, str(dtype), torch.float64))
 
 
 def _resolution(frame: pd.DataFrame) -> pd.Series:

@@ -88,7 +88,7 @@ def write_comparison(
         write_frame(out / name, frame)
     pictures = _draw(frame, out / "figures")
     parts = list(_parts(runs, frame, list(pictures), shared))
-    write_text(out / "comparison.md", document.markdown(parts))
+    write_text(out / "comparison.md", document.render_markdown(parts))
     path = out / "comparison.html"
     write_text(path, html.page(_title(runs), parts, pictures))
     return path, frame, shared
