@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gradest import __version__
-from gradest.cited import body, citation
+from gradest.citations import body, citation
 from gradest.code_digest import digest_of_class
 from gradest.contracts import built_in
 from gradest.registry import Registry
