@@ -42,7 +42,7 @@ def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
 
 @style.theme()
 def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
-    """Variance against evaluations of f, one panel per task, with lines of equal cost × variance."""
+    """Variance against evaluations of f, one panel per task, with lines where both balance."""
     rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["variance"].notna()]
     title = f"Variance and work of one estimate of the gradient in {symbol}: lower left is better"
