@@ -8,7 +8,7 @@ from gradest.citations import citation, headline
 from gradest.contracts import Estimator, built_in
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
-from gradest.markdown import escape, table
+from gradest.markup import escape, table
 from gradest.registry import Registry
 from gradest.running.suite import suite_names
 

@@ -17,7 +17,7 @@ from report_figures import MEASUREMENTS, draw_only
 from gradest import plots
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import interval, number, plus_minus
 from gradest.report import write_report
 from gradest.report.documents.controls import control_failures

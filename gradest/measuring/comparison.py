@@ -21,7 +21,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradest import html
 from gradest.contracts import Estimator, Task
 from gradest.inference import (
     CONFIDENCE,
@@ -30,6 +29,7 @@ from gradest.inference import (
     squared_bias,
     total_variance,
 )
+from gradest.markup import html_table
 from gradest.measuring import truth
 from gradest.measuring.arguments import check_arguments
 from gradest.measuring.pairing import Side, draw, length_of
@@ -99,7 +99,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """What notebooks show."""
-        return html.table((), list(self._said.items()), 2, self._title)
+        return html_table((), list(self._said.items()), 2, self._title)
 
     @property
     def _title(self) -> str:
