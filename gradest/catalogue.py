@@ -8,7 +8,7 @@ from gradest import citations, formula
 from gradest.contracts import Estimator, built_in
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
-from gradest.markdown import escape, table
+from gradest.markup import escape, table
 from gradest.registry import Registry
 from gradest.running.suites import suite_names
 

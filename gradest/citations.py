@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gradest import tex
 from gradest.errors import PluginError
-from gradest.markdown import escape
+from gradest.markup import escape
 
 _YEAR = re.compile(r"\b(19|20)\d\d\b")
 _PATTERN = re.compile(

@@ -86,7 +86,7 @@ def compare(tmp_path, capsys, monkeypatch):
     def compared(*folders, fail=True, out=None, draw=False):
         out = out or tmp_path / "out"
         if not draw:
-            monkeypatch.setattr(report, "comparison", lambda frame: None)
+            monkeypatch.setattr(report, "draw_comparison", lambda frame: None)
         more = ["--fail-on-regression"] if fail else []
         status = main(["--report", *map(str, folders), "--out", str(out), *more])
         captured = capsys.readouterr()

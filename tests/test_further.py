@@ -402,7 +402,9 @@ def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
 
 
 def test_figures_show_the_finest_dtype_alone():
-    frame = measurements_frame([row("a", dtype=d) for d in ("float16", "float64", "float32")])
+    frame = tables.annotate(
+        measurements_frame([row("a", dtype=d) for d in ("float16", "float64", "float32")])
+    )
     rows, symbol = selection.select_rows(frame)
     assert rows["dtype"].tolist() == ["float64"] and symbol == "log α in float64"
     assert selection.select_rows(frame[:1])[1] == "log α"

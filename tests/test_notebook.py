@@ -14,10 +14,11 @@ from test_curves import training
 from test_report import lacking, row, rows
 
 import gradest
-from gradest import Cost, Estimator, Problem, Task, html, plots
+from gradest import Cost, Estimator, Problem, Task, plots
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
+from gradest.markup import html_table
 from gradest.quantities import interval
 from gradest.report.figures import canvas
 from gradest.report.frames import curves, multiplicity, tables
@@ -118,7 +119,7 @@ def test_a_comparison_is_a_table_of_what_it_says():
 
 
 def test_a_table_names_no_colour_and_escapes_all():
-    text = html.table((HOSTILE, "b"), [(HOSTILE, "1")], 1, HOSTILE)
+    text = html_table((HOSTILE, "b"), [(HOSTILE, "1")], 1, HOSTILE)
     shown = Texts(text)
     assert shown.of("th") == [HOSTILE, "b"] and shown.of("td") == [HOSTILE, "1"]
     assert "color" not in text and "background" not in text

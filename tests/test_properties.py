@@ -311,5 +311,5 @@ def test_a_report_tells_what_is_wrong_from_what_was_not_shown():
 
 def test_a_report_states_the_level_of_its_intervals():
     few, many = (render_markdown(list(section(frame(*[{}] * count)))) for count in (1, 2 * ROWS))
-    assert "miss in 0.1 % of seeds" in few
-    assert "miss in 0.2 % of seeds" in many
+    assert "misses in 0.1 % of seeds" in few
+    assert "misses in 0.2 % of seeds" in many

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from gradest import plots
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_json
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import interval, number, plus_minus
 from gradest.report import write_report
 from gradest.report.documents.controls import control_failures
@@ -592,7 +592,7 @@ def drawn(figure):
 
 
 def test_every_point_is_drawn_zeros_and_limits_included():
-    figure = plots.bias_against_variance(measurements_frame(list(rows())))
+    figure = plots.bias_against_variance(annotated(list(rows())))
     panels = drawn(figure)
     assert len(panels) == 3
     for ((ax, points),) in panels.values():
@@ -616,7 +616,7 @@ def test_budget_curves_begin_at_one_estimate_and_the_least_lies_below():
         row("listed", variance=4.0, method="enumerated", spread=0.0, evaluations=1),
         row("exact", variance=0.0, evaluations=27),
     ]
-    figure = plots.mse_against_budget(measurements_frame(found))
+    figure = plots.mse_against_budget(annotated(found))
     figure.draw_without_rendering()
     (((ax, points),),) = drawn(figure).values()
     starts = {tuple(p.get_xydata()[0].round(9)) for p in points}
@@ -666,7 +666,7 @@ def test_the_matrix_has_a_cell_for_every_estimator_and_task():
 
 def test_labels_keep_off_points_and_each_other():
     crowd = [row(f"estimator{n}", variance=1.1**n, bias_sq=1.05**n) for n in range(25)]
-    figure = plots.bias_against_variance(measurements_frame(crowd))
+    figure = plots.bias_against_variance(annotated(crowd))
     figure.draw_without_rendering()
     (((ax, points),),) = drawn(figure).values()
     boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
@@ -680,15 +680,16 @@ def test_labels_keep_off_points_and_each_other():
 
 
 def test_a_figure_without_its_rows_is_none():
-    frame = measurements_frame([row("rloo"), row("relaxed", {"temperature": 0.5})])
+    raw = measurements_frame([row("rloo"), row("relaxed", {"temperature": 0.5})])
+    frame = tables.annotate(raw)
     assert plots.bias_against_variance(frame) is not None
     assert plots.temperature_tradeoff(frame) is None
     assert plots.cost_growth(frame) is None
-    unknown = frame.assign(bias_sq_high=np.nan)
+    unknown = tables.annotate(raw.assign(bias_sq_high=np.nan))
     assert plots.bias_against_variance(unknown) is None
     assert plots.variance_against_evaluations(unknown) is not None
     assert plots.mse_against_budget(frame.assign(mse=np.nan)) is None
-    assert plots.variance_against_evaluations(measurements_frame([])) is None
+    assert plots.variance_against_evaluations(annotated([])) is None
 
 
 def test_cost_grows_along_one_size_while_the_others_stay():
@@ -698,7 +699,7 @@ def test_cost_grows_along_one_size_while_the_others_stay():
         for e, v in (("exact", 0.0), ("rloo", 1.0))
         for n, k, r in ((2, 2, 100), (2, 2, 1000), (4, 2, 1000), (8, 2, 1000), (2, 9, 1000))
     ]  # fmt: skip
-    titles = drawn(plots.cost_growth(measurements_frame(star)))
+    titles = drawn(plots.cost_growth(annotated(star)))
     titles.pop("")
     assert list(titles) == [
         "toy at N = 2, K = 2",
@@ -713,13 +714,13 @@ def test_an_exact_row_is_shown_rather_than_a_sampled_one():
     exact = row(variance=3.0, method="enumerated", replicates=0)
     sampled = row(variance=2.0)
     for order in ((exact, sampled), (sampled, exact)):
-        figure = plots.bias_against_variance(measurements_frame(list(order)))
+        figure = plots.bias_against_variance(annotated(list(order)))
         (((_, (point,)),),) = drawn(figure).values()
         assert point.get_xdata()[0] == 3
 
 
 def test_a_name_is_drawn_as_it_is_written():
-    frame = measurements_frame([row("_$x_y$"), row("two\nlines"), row("n" * 90)])
+    frame = annotated([row("_$x_y$"), row("two\nlines"), row("n" * 90)])
     figure = plots.bias_against_variance(frame)
     figure.draw_without_rendering()
     words = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
@@ -750,7 +751,9 @@ def test_two_panels_of_long_names_have_two_titles():
         [row(task="categorical", task_params={**values, "x_target": t}) for t in (0.1, 0.2)]
     )
     other = measurements_frame([row(task="categorical", task_params={"values": [1, 2]})])
-    figure = plots.bias_against_variance(pd.concat([frame, other], ignore_index=True))
+    figure = plots.bias_against_variance(
+        tables.annotate(pd.concat([frame, other], ignore_index=True))
+    )
     titles = [title for title in drawn(figure) if title]
     assert len(titles) == 3 and titles[0].startswith("categorical (values=[0.125")
     assert "x_target=0.1" in titles[0] and "x_target=0.2" in titles[1]

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gradest.errors import Inapplicable
-from gradest.markdown import table
+from gradest.markup import table
 from gradest.quantities import count, interval, number
 from gradest.randomness import Draws, drawing_from
 from gradest.registry import Registry

@@ -31,7 +31,7 @@ from torch import Tensor
 
 import gradest
 from gradest.inference import UNBIASED_WITHIN, Arithmetic, describe
-from gradest.markdown import table
+from gradest.markup import table
 from gradest.measuring import outcomes
 from gradest.measuring.replicator import Replicator
 from gradest.moments import Moments

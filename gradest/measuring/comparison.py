@@ -21,7 +21,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradest import html
 from gradest.contracts import Estimator, Task
 from gradest.inference import (
     CONFIDENCE,
@@ -30,6 +29,7 @@ from gradest.inference import (
     squared_bias,
     total_variance,
 )
+from gradest.markup import html_table
 from gradest.measuring.arguments import check_arguments
 from gradest.measuring.pairing import Side, draw, length_of
 from gradest.measuring.parameters import LOG_ALPHA
@@ -100,7 +100,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
-        return html.table((), list(self._lines.items()), 2, self._title)
+        return html_table((), list(self._lines.items()), 2, self._title)
 
     @property
     def _title(self) -> str:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradest import html
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN, reach_of_sum
+from gradest.markup import html_table
 from gradest.measuring.parameters import SYMBOLS
 from gradest.quantities import count, interval, plus_minus, share
 
@@ -25,8 +25,8 @@ def measurement_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     caption = f"{title}: {_protocol(first)}" if title else _protocol(first)
     if first["nonfinite"]:
         caption += f"; {share(first['nonfinite'])} of the estimates are NaN or infinite"
-        return html.table((), [], 0, caption)
-    return html.table(_HEADERS, [_cells(row) for row in rows], 2, caption)
+        return html_table((), [], 0, caption)
+    return html_table(_HEADERS, [_cells(row) for row in rows], 2, caption)
 
 
 def _protocol(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradest import citations
 from gradest.files import replacing, write_text
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.report.documents import controls, html, methods, prose
 from gradest.report.documents.document import Alert, Part, Picture, render_markdown
 from gradest.report.documents.latex import Environment

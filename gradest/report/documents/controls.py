@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.report.documents.document import Alert, Part
 from gradest.report.frames import tables
 

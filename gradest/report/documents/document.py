@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradest.markdown import escape, table
+from gradest.markup import escape, table
 from gradest.quantities import Quantity
 
 

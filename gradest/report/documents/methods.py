@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gradest import citations
-from gradest.markdown import code_block, escape
+from gradest.markup import code_block, escape
 from gradest.report.documents.document import Folded, Part
 
 _CODE = re.compile(r"`([^`]+)`")

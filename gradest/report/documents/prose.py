@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.markdown import code_block, escape
+from gradest.markup import code_block, escape
 from gradest.report.documents.document import Folded, Part, Table
 from gradest.report.frames import tables
 from gradest.report.frames.ranking import LEVEL, POWER

@@ -27,11 +27,15 @@ def save_figure(name: str, figure: Figure, folder: Path) -> None:
 
 
 def remove_figure(name: str, folder: Path) -> None:
+    """Remove the files of a figure, as far as there are any."""
     for suffix in SUFFIXES:
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # Type 42 embeds fonts whole, as journals require, and keeps text searchable.
+    """Write one file, in the format of its suffix.
+
+    Type 42 embeds fonts whole, as journals require, and keeps text searchable.
+    """
     with rc_context({"svg.hashsalt": "gradest", "pdf.fonttype": 42}):
         figure.savefig(path, dpi="figure", metadata=_UNDATED[path.suffix])

@@ -8,7 +8,7 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.files import write_frame, write_text
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import count, number
 from gradest.report.documents import document, html
 from gradest.report.documents.document import Alert, Folded, Part, Picture, Strong, Table

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import Parts, Quantity, interval, number
 from gradest.report.documents.document import Folded, Part, Table, Tagged
 from gradest.report.frames import tables

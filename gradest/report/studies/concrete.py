@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 
 from gradest.concrete import concrete_log_prob
 from gradest.errors import UsageError
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.properties import LEVEL, PROPERTIES, ROWS
 from gradest.quantities import interval
 from gradest.report.documents.document import Part, Strong, Table

@@ -26,7 +26,7 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.ticker import LogLocator
 from scipy.spatial.distance import pdist
 
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import count, interval, number
 from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment

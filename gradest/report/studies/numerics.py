@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gradest.inference import UNBIASED_WITHIN
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import number, plus_minus
 from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.frames import tables

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import Parts, Quantity, count, interval, number, plus_minus, share
 from gradest.report.documents.document import Strong, Table, Tagged
 from gradest.report.documents.latex import Environment

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradest.inference import BIASED_BELOW
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import count, interval, number
 from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment

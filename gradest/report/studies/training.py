@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradest.inference import UNBIASED_WITHIN
-from gradest.markdown import escape
+from gradest.markup import escape
 from gradest.quantities import Quantity, count, interval, number
 from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.documents.latex import Environment
