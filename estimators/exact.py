@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradest import LAWS, PATHWISE, Cost, Estimator
 from gradest.categorical import log_prob
-from gradest.measuring.enumeration import LIMIT, all_codes
+from gradest.measurement import LIMIT, all_codes
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
 from gradest.categorical import nabla, sample, softmax, without_each
-from gradest.measuring.enumeration import all_codes
+from gradest.measurement import all_codes
 
 
 @dataclass(eq=False)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
 from gradest.categorical import log_prob, nabla
-from gradest.measuring.enumeration import LIMIT, all_codes
+from gradest.measurement import LIMIT, all_codes
 from gradest.randomness import draws
 
 

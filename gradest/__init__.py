@@ -1,59 +1,19 @@
 """A benchmark of gradient estimators for discrete latent variables."""
 
 import tomllib
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+import lazy_loader
 
 # In a clone that is not installed `estimators/` and `tasks/` lie beside this folder; installed,
 # setuptools maps them into it.
 if not Path(__file__).with_name("estimators").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 
-from gradest.contracts import LAWS, PATHWISE, Estimator, Task, Tuned
-from gradest.costs import Cost, Problem
-from gradest.measuring.comparison import Comparison, compare
-from gradest.measuring.measurement import measure
-from gradest.measuring.monte_carlo_truth import measure_reference
-from gradest.measuring.precision import Precision
-from gradest.measuring.result import Measurement
-from gradest.registry import all_estimators, all_tasks, load_plugin, make_estimator, make_task
-from gradest.training.networks import load_networks
-
-# Found when they are first asked for: pandas and matplotlib, which they need, take a second or two
-# to load, and whoever only measures needs neither.
-_LATER = {
-    "plots": "gradest.plots",
-    "rank": "gradest.report",
-    "read_results": "gradest.report",
-    "read_training": "gradest.report",
-}
-
-__all__ = [
-    "LAWS",
-    "PATHWISE",
-    "Comparison",
-    "Cost",
-    "Estimator",
-    "Measurement",
-    "Precision",
-    "Problem",
-    "Task",
-    "Tuned",
-    "__version__",
-    "all_estimators",
-    "all_tasks",
-    "compare",
-    "load_networks",
-    "load_plugin",
-    "make_estimator",
-    "make_task",
-    "measure",
-    "measure_reference",
-    "rank",
-    "read_results",
-    "read_training",
-]
+# The public names, loaded when they are first used: torch, pandas and matplotlib take seconds.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
 
 
 def _version() -> str:
@@ -65,14 +25,3 @@ def _version() -> str:
 
 
 __version__ = _version()
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'gradest' has no attribute {name!r}")
-    module = import_module(_LATER[name])
-    return module if module.__name__ == f"gradest.{name}" else getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})

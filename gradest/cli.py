@@ -22,24 +22,23 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradest import __version__
 from gradest.errors import UsageError
-from gradest.limits import (
+from gradest.runs import find_suite
+from gradest.support import (
     BACKENDS,
     DEVICES,
     INTEGERS,
+    INTERRUPTED,
     MOST_JOBS,
     MOST_REPLICATES,
     MOST_STEPS,
     PRECISION_KEYS,
-)
-from gradest.running.suites import find_suite
-from gradest.running.termination import (
-    INTERRUPTED,
     TERMINATED,
     Terminated,
     exit_with,
+    in_a_line,
+    shortened,
     terminable,
 )
-from gradest.text import in_a_line, shortened
 
 # Everything else is imported by the command that needs it: torch takes seconds to load, pandas and
 # matplotlib as long again, and --help or a mistyped option needs none of them.
@@ -387,27 +386,27 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.report:
-        from gradest.commands.report import report_on
+        from gradest.commands import report_on
 
         return report_on(options.report, options.out, options.fail_on_regression)
     if options.check:
-        from gradest.commands.check import check
+        from gradest.commands import check
 
         return check(options.check, options.plugin)
     if options.new:
-        from gradest.commands.new import Scaffold, write_plugin
-        from gradest.registry import Registry
+        from gradest.commands import Scaffold, write_plugin
+        from gradest.plugins import Registry
 
         registry = Registry.load(options.plugin)
         print(write_plugin(Scaffold(*options.new), options.out or Path(), registry))
         return 0
     if options.list:
-        from gradest.catalogue import list_plugins
+        from gradest.commands import list
 
-        print(list_plugins(options.plugin, options.markdown, options.bibtex))
+        print(list.list_plugins(options.plugin, options.markdown, options.bibtex))
         return 0
     find_suite(options.suite)  # raises UsageError before anything is loaded
-    from gradest.commands.suite import run_suite
+    from gradest.commands import run_suite
 
     return run_suite(options)
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from gradest.errors import KnobError, PluginError
-from gradest.text import shortened, suggestion
+from gradest.support import shortened, suggestion
 
 Positive = Annotated[float, Gt(0)]
 Probability = Annotated[float, Gt(0), Lt(1)]

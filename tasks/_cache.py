@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from gradest.states import read_state, write_state
+from gradest.support import read_state, write_state
 
 State = dict[str, Tensor]
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from gradest.errors import DataError
-from gradest.text import suggestion
+from gradest.support import suggestion
 
 from ._download import Content, Published, obtain
 from ._formats import Pixels, read_amat, read_idx, read_omniglot

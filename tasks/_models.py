@@ -18,13 +18,13 @@ from torch.nn.functional import softplus
 
 from gradest import Cost, Problem
 from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
-from gradest.code_digest import digest_of_class
 from gradest.contracts import Model
 from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, knob_defaults
-from gradest.objectives import analytic_terms, nested_cost
+from gradest.measurement import analytic_terms, nested_cost
+from gradest.plugins import digest_of_class
 from gradest.randomness import Draws, drawing_from, draws
-from gradest.threads import one_thread
+from gradest.support import one_thread
 
 from ._cache import cached_state
 from ._images import IMAGE_SETS, images, prepare

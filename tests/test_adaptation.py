@@ -11,16 +11,16 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator
 from gradest.categorical import log_prob, nabla, sample
-from gradest.measuring import adaptation
-from gradest.measuring.adaptation import AdaptationStep, adapt_and_measure
-from gradest.measuring.replicator import Replicator
+from gradest.measurement import adaptation
+from gradest.measurement.adaptation import AdaptationStep, adapt_and_measure
+from gradest.measurement.replicator import Replicator
+from gradest.plugins.registry import PluginBundle, Registry
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import PluginBundle, Registry
-from gradest.running.provenance import describe_run
-from gradest.running.results import ADAPTATION, write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import ADAPTATION, write_results
+from gradest.runs.workers import Workers
 
 
 class Halving(Estimator):

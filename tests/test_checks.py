@@ -41,10 +41,10 @@ from gradest.checks.symmetry_laws import _compare
 from gradest.checks.task_laws import TASK_LAWS
 from gradest.commands.check import check
 from gradest.knobs import AtLeast2
-from gradest.measuring.enumeration import all_codes
-from gradest.moments import Moments
+from gradest.measurement.enumerated_truth import all_codes
+from gradest.plugins.registry import Registry
 from gradest.randomness import draws
-from gradest.registry import Registry
+from gradest.statistics.moments import Moments
 from tools.mutants import verdict, with_defaults
 
 WRONG: list[Any] = []

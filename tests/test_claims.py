@@ -7,9 +7,9 @@ import pytest
 
 from gradest import Cost, Estimator
 from gradest.checks import check_estimator
-from gradest.claims import examine
 from gradest.errors import PluginError
-from gradest.registry import all_estimators, load_plugin
+from gradest.plugins.claims import examine
+from gradest.plugins.registry import all_estimators, load_plugin
 
 UNREADABLE = [
     ("laws", "shift", "a set of names"),

@@ -18,7 +18,7 @@ import pytest
 import gradest
 from gradest import all_estimators, all_tasks, cli
 from gradest.cli import main
-from gradest.running.suites import suite_names
+from gradest.runs.suites import suite_names
 from tests.support import only_figures
 from tools import readme
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import gradest
-from gradest.code_digest import DISPLAY, closure, code_of, digest_of_class
-from gradest.measuring.measurement import measure
-from gradest.measuring.monte_carlo_truth import ReferencePrecision, measure_reference
-from gradest.registry import load_plugin
-from gradest.training.course import train
+from gradest.measurement.measurement import measure
+from gradest.measurement.reference import ReferencePrecision, measure_reference
+from gradest.plugins.code_digest import DISPLAY, closure, code_of, digest_of_class
+from gradest.plugins.registry import load_plugin
+from gradest.runs.training.loop import train
 
 ROOT = Path(gradest.__file__).parents[1]
 PLUGIN = '''
@@ -65,7 +65,7 @@ def of_class(*plugins: object) -> set[str]:
 def test_all_that_a_measurement_runs_is_in_the_digest(estimator, task, options):
     pair = gradest.make_estimator(estimator), gradest.make_task(task)
     ran = modules_that_run(lambda: measure(*pair, **options))
-    assert "gradest.measuring.replicator" in ran
+    assert "gradest.measurement.replicator" in ran
     assert ran <= closure(measure.__module__) | of_class(*pair) | DISPLAY
 
 
@@ -76,13 +76,13 @@ def test_all_that_a_reference_runs_is_in_the_digest():
     )
     code = closure(measure_reference.__module__) | of_class(task)
     estimators = {name for name in ran if name.startswith("gradest.estimators.")}
-    assert estimators and ran <= code | estimators | DISPLAY | {"gradest.registry"}
+    assert estimators and ran <= code | estimators | DISPLAY | {"gradest.plugins.registry"}
 
 
 def test_nothing_that_shows_or_runs_is_in_the_digest():
     code = closure(measure.__module__, train.__module__, measure_reference.__module__)
-    rooms = {name.split(".")[1] for name in code}
-    assert not rooms & {"analysis", "checks", "cli", "commands", "plots", "report", "running"}
+    rooms = {name.split(".")[1] for name in code if ".runs.training." not in name}
+    assert not rooms & {"checks", "cli", "commands", "plots", "report", "runs"}
     assert all(name in sys.modules for name in DISPLAY)
 
 
@@ -123,8 +123,8 @@ def test_the_digest_of_a_plugin_does_not_hang_on_its_place(plugin):
 
 def test_a_package_that_passes_names_on_stands_for_the_modules_that_define_them():
     assert "gradest.contracts" in closure("gradest.estimators.rloo")
-    assert not {"gradest", "gradest.measuring.measurement"} & closure("gradest.estimators.rloo")
-    assert "gradest.inference.planning" in closure("gradest.measuring.precision")
+    assert not {"gradest", "gradest.measurement.measurement"} & closure("gradest.estimators.rloo")
+    assert "gradest.statistics.planning" in closure("gradest.measurement.precision")
 
 
 SUITE = """\
@@ -159,7 +159,7 @@ def test_words_re_run_nothing_and_a_number_re_runs_its_estimators_cells(tmp_path
 
     run()
     assert to_measure() == []
-    for file in sorted((tmp_path / "gradest" / "measuring").glob("*.py")):
+    for file in sorted((tmp_path / "gradest" / "measurement").glob("*.py")):
         text = file.read_text()
         assert text.startswith('"""')
         file.write_text('"""Other words."""\n# And a remark.\n' + text.split('"""', 2)[2])

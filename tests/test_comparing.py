@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 
 from gradest.cli import main
-from gradest.files import write_json
-from gradest.registry import PluginBundle, Registry
+from gradest.plugins.registry import PluginBundle, Registry
 from gradest.report.regression import comparison as report
 from gradest.report.regression.differences import COLUMNS, UNDECIDED, WORSE
 from gradest.report.regression.figure import NAMED, draw_comparison
-from gradest.running.journal import append_record, read_records
-from gradest.running.provenance import describe_run
-from gradest.running.results import write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
+from gradest.runs.journal import append_record, read_records
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.workers import Workers
+from gradest.support.files import write_json
 
 pytestmark = pytest.mark.slow  # whole runs, compared
 

@@ -10,10 +10,10 @@ from scipy import stats
 
 from gradest import Comparison, compare, make_estimator, make_task, measure
 from gradest.errors import Inapplicable, UsageError
-from gradest.inference import Interval, detectable_length, squared_bias, total_variance
-from gradest.measuring.comparison import POWER, _ratio
-from gradest.measuring.pairing import Side
-from gradest.moments import Moments
+from gradest.measurement.comparison import POWER, _ratio
+from gradest.measurement.pairing import Side
+from gradest.statistics import Interval, detectable_length, squared_bias, total_variance
+from gradest.statistics.moments import Moments
 
 LEVEL = 1e-4
 RUNS = 60
@@ -155,7 +155,7 @@ def test_the_detectable_ratio_is_found_with_its_power():
 
 
 def test_without_a_truth_only_differences_are_known(task, monkeypatch):
-    monkeypatch.setattr("gradest.measuring.enumeration.LIMIT", 1)
+    monkeypatch.setattr("gradest.measurement.enumerated_truth.LIMIT", 1)
     found = compare(relaxed(1.0), make_estimator("reinforce"), task)
     assert math.isnan(found.gradient_norm) and math.isnan(found.bias_difference.estimate)
     assert found.means_differ and "‖g‖" not in str(found)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet, RelaxedOneHotCategorical
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
+from gradest.checks.properties import ROWS, Row, names, run_property
 from gradest.concrete import (
     binary_concrete,
     binary_concrete_log_prob,
@@ -23,7 +24,6 @@ from gradest.concrete import (
     exp_concrete_log_prob,
     logistic,
 )
-from gradest.properties import ROWS, Row, names, run_property
 from gradest.randomness import Draws, drawing_from
 from gradest.report.studies import concrete as figures
 

@@ -19,7 +19,7 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, nabla
 from gradest.checks.problems import Polynomial
-from gradest.measuring import enumeration
+from gradest.measurement import enumerated_truth
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
@@ -100,7 +100,7 @@ def assert_close(actual: Tensor, expected: Tensor | Sequence, tolerance: float =
 
 
 def assert_unbiased(found: Moments, task: Task, tolerance: float = EXACT) -> None:
-    truth = enumeration.exact_gradient(task.problem())
+    truth = enumerated_truth.exact_gradient(task.problem())
     assert truth.gradient.abs().max() > 100 * tolerance
     assert_close(found.mean, truth.gradient[0], tolerance)
     assert_close(found.value, truth.value, tolerance)
@@ -344,7 +344,7 @@ def test_arms_without_dependence_is_leave_one_out():
     # And with dependent bits that is biased: the factor is what the test of the mean looks at.
     shares, weight = product([rare_patterns(theta, 3) for theta in thetas(task)])
     found = moments(Independent(samples=3), task, weight, shares.movedim(1, 2))
-    truth = enumeration.exact_gradient(task.problem()).gradient[0]
+    truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
     assert (found.mean - truth).norm() > 0.1 * truth.norm()
 
 
@@ -414,7 +414,7 @@ def test_carms_with_one_fixed_order_would_be_biased(monkeypatch):
     monkeypatch.setattr(carms, "_orders", lambda categories, device: torch.arange(3).unsqueeze(0))
     found = moments(ready("carms", task, samples=2), task, *over_orders(task))
     assert_close(found.mean, [0.5, -0.45, -0.05])
-    assert_close(enumeration.exact_gradient(task.problem()).gradient, [0.5, -0.6, 0.1])
+    assert_close(enumerated_truth.exact_gradient(task.problem()).gradient, [0.5, -0.6, 0.1])
 
 
 def test_carms_weighs_pairs_by_the_law_that_they_have(assert_mean):
@@ -580,7 +580,7 @@ def test_rebar_is_unbiased_on_a_bit(eta, temperature, coupled_noise):
 @pytest.mark.parametrize(("eta", "temperature"), [(1.0, 0.7), (0.6, 1.3)])
 def test_rebar_is_unbiased_on_three_categories(eta, temperature):
     task = coupled(1, 3, 1)
-    truth = enumeration.exact_gradient(task.problem()).gradient[0]
+    truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
     knobs = {"eta": eta, "temperature": temperature}
     found = over_noise_in_parts(ready("rebar", task, coupled=False, **knobs), task, 150)
     assert_close(found, truth, QUADRATURE)
@@ -683,7 +683,7 @@ CONDITIONALS = {
 @pytest.mark.parametrize("which", CONDITIONALS)
 def test_mistaken_conditional_noise_would_show(which, monkeypatch):
     task = coupled(1, 3, 1)
-    truth = enumeration.exact_gradient(task.problem()).gradient[0]
+    truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
     monkeypatch.setattr(rebar, "conditional_gumbel", CONDITIONALS[which])
     found = over_noise_in_parts(ready("rebar", task, coupled=False), task, 150)
     if which == "correct":
@@ -696,7 +696,7 @@ def test_mistaken_conditional_noise_would_show(which, monkeypatch):
 def test_rebar_without_the_gradient_of_the_conditional_part_would_show(tied, monkeypatch):
     """∇c(z̃) left out: the same as z̃ without a gradient, also where it is tied to z."""
     task = coupled(1, 2, 3)
-    truth = enumeration.exact_gradient(task.problem()).gradient[0]
+    truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
     for name in ("_tied", "conditional_gumbel"):
         correct = getattr(rebar, name)
         monkeypatch.setattr(rebar, name, lambda *given, c=correct: c(*given).detach())
@@ -730,7 +730,7 @@ def test_relax_is_unbiased_for_every_surrogate(seed):
     for latents_categories, nodes in (((1, 2), 200), ((1, 3), 150)):
         task = coupled(*latents_categories, seed)
         estimator = randomised(ready("relax", task, temperature=0.7), seed)
-        truth = enumeration.exact_gradient(task.problem()).gradient[0]
+        truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
         assert_close(over_noise_in_parts(estimator, task, nodes), truth, QUADRATURE)
     # And without taking its parts apart.
     task = coupled(1, 2, seed)
@@ -821,7 +821,7 @@ def test_extrapolating_a_sample_from_itself_would_show():
     with drawing_from(Draws.seeded(0)):
         estimator.reset(task.problem().logits)
     found = moments(randomised(estimator), task, weight, index)
-    truth = enumeration.exact_gradient(task.problem()).gradient[0]
+    truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
     assert (found.mean - truth).norm() > 0.05 * truth.norm()
 
 

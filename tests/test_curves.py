@@ -13,8 +13,8 @@ from gradest.report.figures import style
 from gradest.report.frames import curves
 from gradest.report.studies import concrete
 from gradest.report.studies import training as study
-from gradest.running.results import write_results
-from gradest.training.tables import COLUMNS, rows
+from gradest.runs.tables import write_results
+from gradest.runs.training.results import COLUMNS, rows
 
 NAN = float("nan")
 

@@ -14,8 +14,7 @@ import gradest
 from gradest import Estimator
 from gradest.categorical import nabla
 from gradest.errors import UsageError
-from gradest.measuring.parameters import LOG_ALPHA
-from gradest.moments import Moments
+from gradest.measurement.parameters import LOG_ALPHA
 from gradest.report.frames import curves
 from gradest.report.regression.differences import (
     BETTER,
@@ -31,7 +30,8 @@ from gradest.report.regression.differences import (
 )
 from gradest.report.regression.pairs import Pair, pooled
 from gradest.report.regression.runs import Key, Run
-from gradest.training.tables import COLUMNS as TRAINING
+from gradest.runs.training.results import COLUMNS as TRAINING
+from gradest.statistics.moments import Moments
 
 pytestmark = pytest.mark.slow  # whole runs, compared
 

@@ -11,10 +11,10 @@ import yaml
 
 from gradest import cli, make_task
 from gradest.cli import main
-from gradest.registry import Registry
+from gradest.plugins.registry import Registry
 from gradest.report.documents.html import anchored
-from gradest.running.suite import load_suite
-from gradest.states import write_state
+from gradest.runs.suite import load_suite
+from gradest.support.states import write_state
 
 ROOT = Path(__file__).parent.parent
 PAGES = {

@@ -11,7 +11,7 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import gumbel, log_prob, nabla, sample
 from gradest.errors import Inapplicable
-from gradest.measuring.drift import DtypeError, measure_dtype_error
+from gradest.measurement.dtype_error import DtypeError, measure_dtype_error
 from gradest.randomness import draws
 
 DOUBLE, SINGLE, HALF = torch.float64, torch.float32, torch.float16

@@ -9,8 +9,8 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Problem
 from gradest.errors import Inapplicable
-from gradest.measuring import enumeration
-from gradest.measuring.enumeration import all_codes, codes, enumerable, exact_gradient
+from gradest.measurement import enumerated_truth
+from gradest.measurement.enumerated_truth import all_codes, codes, enumerable, exact_gradient
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 
@@ -55,7 +55,7 @@ def test_the_size_of_a_block_changes_nothing(chunk, monkeypatch):
     calls = []
     f = Cost(lambda z: calls.append(z.shape[1]) or problem.f(z))
     counting = problem._replace(f=f)
-    monkeypatch.setattr(enumeration, "_CHUNK", chunk)
+    monkeypatch.setattr(enumerated_truth, "_CHUNK", chunk)
     pieces = exact_gradient(counting)
     assert sum(calls) == 1 + 3**2 and max(calls) <= max(1, chunk // problem.logits.numel())
     assert torch.allclose(pieces.value, whole.value, rtol=1e-12, atol=0)
@@ -130,7 +130,7 @@ def test_the_spread_is_the_widest_range_of_possible_costs(monkeypatch):
 
     problem = Problem(logits, Cost(f))
     assert exact_gradient(problem).spread == 5.0  # e⁻⁴⁰ says nothing of the costs that occur
-    monkeypatch.setattr(enumeration, "_CHUNK", 1)
+    monkeypatch.setattr(enumerated_truth, "_CHUNK", 1)
     assert exact_gradient(problem).spread == 5.0
 
 

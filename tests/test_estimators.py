@@ -17,9 +17,9 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Task
 from gradest.categorical import log_prob, nabla, sample
-from gradest.inference import squared_bias, total_variance
-from gradest.measuring.enumeration import all_codes, exact_gradient
+from gradest.measurement.enumerated_truth import all_codes, exact_gradient
 from gradest.randomness import Draws, drawing_from
+from gradest.statistics import squared_bias, total_variance
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 

@@ -13,12 +13,12 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import Inapplicable, NonFiniteGradient, UsageError
-from gradest.measuring.drift import DtypeError
-from gradest.measuring.enumeration import all_codes
-from gradest.measuring.outcomes import exact_moments, outcome_count
-from gradest.measuring.parameters import SCALES
-from gradest.measuring.replicator import Replicator
-from gradest.measuring.result import ENUMERATED
+from gradest.measurement.dtype_error import DtypeError
+from gradest.measurement.enumerated_moments import exact_moments, outcome_count
+from gradest.measurement.enumerated_truth import all_codes
+from gradest.measurement.parameters import SCALES
+from gradest.measurement.replicator import Replicator
+from gradest.measurement.result import ENUMERATED
 
 EXACT = 1e-10
 TASKS = {"bernoulli": {"theta": (0.3, 0.8)}, "categorical": {}}
@@ -118,12 +118,12 @@ def test_what_is_continuous_cannot_be_asked_to_be_enumerated(name):
 
 
 def test_more_outcomes_than_the_limit_are_drawn_and_refused_on_demand(monkeypatch):
-    monkeypatch.setattr("gradest.measuring.preparation.LIMIT", 8**2 - 1)
+    monkeypatch.setattr("gradest.measurement.setup.LIMIT", 8**2 - 1)
     task, rloo = gradest.make_task("bernoulli"), gradest.make_estimator("rloo")
     assert gradest.measure(rloo, task, replicates=64).method == "monte_carlo"
     with pytest.raises(UsageError, match="64 joint outcomes, and at most 63 are enumerated"):
         gradest.measure(rloo, task, enumerate_draws=True)
-    monkeypatch.setattr("gradest.measuring.preparation.LIMIT", 8**2)
+    monkeypatch.setattr("gradest.measurement.setup.LIMIT", 8**2)
     found = gradest.measure(rloo, task, replicates=64)
     assert (found.method, found.outcomes) == (ENUMERATED, 64)
 

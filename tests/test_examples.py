@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gradest.checks import check_estimator, check_task, passed
-from gradest.registry import load_plugin
+from gradest.plugins.registry import load_plugin
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

@@ -9,13 +9,13 @@ import torch
 import gradest
 from gradest.checks.problems import Bounded
 from gradest.errors import KnobError, NonFiniteGradient
-from gradest.measuring.enumeration import exact_gradient
-from gradest.registry import PluginBundle, Registry
-from gradest.running.provenance import describe_run
-from gradest.running.results import write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
+from gradest.measurement.enumerated_truth import exact_gradient
+from gradest.plugins.registry import PluginBundle, Registry
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.workers import Workers
 
 EXACT = 1e-10
 

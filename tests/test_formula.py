@@ -3,12 +3,12 @@
 import pytest
 
 import gradest
-from gradest import formula
 from gradest.checks.problems import battery
 from gradest.contracts import inapplicable
 from gradest.errors import KnobError, PluginError
 from gradest.knobs import build, knob_defaults
-from gradest.measuring.replicator import Replicator
+from gradest.measurement.replicator import Replicator
+from gradest.plugins import formula
 from gradest.randomness import Draws, drawing_from
 
 SIZES = {"N": 3, "K": 4, "m": 2, "samples": 5}

@@ -10,7 +10,6 @@ import pytest
 
 from gradest.cli import main
 from gradest.errors import UsageError
-from gradest.files import write_frame, write_json
 from gradest.report import write_report
 from gradest.report.figures import canvas, selection
 from gradest.report.frames import tables
@@ -18,7 +17,8 @@ from gradest.report.frames.intervals import Interval
 from gradest.report.frames.nested_factors import find_families
 from gradest.report.studies.adaptation import adaptation
 from gradest.report.studies.variance_components import variance_by_source
-from gradest.running.results import ADAPTATION, SOURCES, measurements_frame
+from gradest.runs.tables import ADAPTATION, SOURCES, measurements_frame
+from gradest.support.files import write_frame, write_json
 from tests.support import only_figures
 
 LEVELS = ["seed", "steps", "batch"]

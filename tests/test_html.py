@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
-from gradest.quantities import interval, number
 from gradest.report.documents import html
 from gradest.report.documents.document import Folded, Picture, Strong, Table, Tagged
+from gradest.support.numbers import interval, number
 
 EVIL = "<script>alert(1)</script>\"'&amp;<img src=x onerror=alert(1)>"
 

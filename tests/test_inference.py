@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradest.inference import (
+from gradest.statistics import (
     BIASED_BELOW,
     Arithmetic,
     Interval,
@@ -21,9 +21,9 @@ from gradest.inference import (
     total_variance,
     verdict,
 )
-from gradest.inference.bias import BiasDistribution
-from gradest.inference.noise import Noise
-from gradest.moments import Moments
+from gradest.statistics.bias import BiasDistribution
+from gradest.statistics.moments import Moments
+from gradest.statistics.reference_noise import Noise
 
 # The intervals are approximate: nominally at 95 %, held to 93 % and 97 %.  A case fails where its
 # count of hits would be as low, or as high, in one of a thousand tests of an interval on the bound.

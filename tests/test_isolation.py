@@ -17,15 +17,15 @@ import torch
 from gradest import randomness
 from gradest.cli import main
 from gradest.errors import PluginError
-from gradest.process_state import Code, Settings, changes
-from gradest.registry import PluginBundle, Registry, load_plugin
-from gradest.running.journal import read_records
-from gradest.running.provenance import describe_run
-from gradest.running.results import write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
-from gradest.text import in_a_line, printable, reason_of, traceback_of
+from gradest.plugins.process_state import Code, Settings, changes
+from gradest.plugins.registry import PluginBundle, Registry, load_plugin
+from gradest.runs.journal import read_records
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.workers import Workers
+from gradest.support.text import in_a_line, printable, reason_of, traceback_of
 
 TIMES = ["seconds", "seconds_low", "seconds_high"]
 

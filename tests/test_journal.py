@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gradest.errors import UsageError
-from gradest.running.journal import (
+from gradest.runs.journal import (
     DAMAGED,
     Journal,
     append_if_shared,

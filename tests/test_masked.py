@@ -7,8 +7,8 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, nabla, softmax, tempered
-from gradest.measuring.enumeration import exact_gradient
-from gradest.objectives import problem_for
+from gradest.measurement.enumerated_truth import exact_gradient
+from gradest.measurement.objectives import problem_for
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one

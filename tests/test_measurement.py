@@ -16,13 +16,13 @@ from gradest import Cost, Estimator, Problem, Task, Tuned
 from gradest.categorical import log_prob, nabla, sample
 from gradest.checks.problems import Bounded
 from gradest.errors import NonFiniteGradient, UsageError
-from gradest.inference import total_variance
-from gradest.measuring import enumeration
-from gradest.measuring.parameters import SCALES
-from gradest.measuring.replicator import Replicator
-from gradest.measuring.schedule import BATCHES, FEWEST, schedule
-from gradest.objectives import analytic_terms
+from gradest.measurement import enumerated_truth
+from gradest.measurement.objectives import analytic_terms
+from gradest.measurement.parameters import SCALES
+from gradest.measurement.replicator import Replicator
 from gradest.randomness import draws
+from gradest.statistics import total_variance
+from gradest.statistics.moments import BATCHES, FEWEST, schedule
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 
@@ -326,10 +326,10 @@ def test_the_peak_is_the_largest_estimate_or_what_an_unseen_cost_could_give(
 ):
     x, found = measured
     f = gradest.make_task("quadratic", latents=2, categories=3).problem().f
-    costs = f(enumeration.all_codes(found.logits).unsqueeze(0))
+    costs = f(enumerated_truth.all_codes(found.logits).unsqueeze(0))
     spread = float(costs.max() - costs.min())
     assert found.peaks["log_alpha"] == pytest.approx(max(spread, float(x.abs().max())), rel=1e-12)
-    monkeypatch.setattr(enumeration, "LIMIT", 1)
+    monkeypatch.setattr(enumerated_truth, "LIMIT", 1)
     chunk_of(7)  # b = 1 comes in few chunks and not in the last
     task = gradest.make_task("bernoulli", theta=(0.02,))
     blind = gradest.measure(
@@ -382,7 +382,7 @@ def test_a_row_says_what_was_measured(measured):
 
 
 def test_json_gives_back_the_same_rows(measured, monkeypatch):
-    monkeypatch.setattr(enumeration, "LIMIT", 1)
+    monkeypatch.setattr(enumerated_truth, "LIMIT", 1)
     blind = gradest.measure(gradest.make_estimator("rloo"), gradest.make_task("bernoulli"))
     for found in (measured[1], blind):
         back = type(found).from_json(json.loads(json.dumps(found.to_json())))
@@ -402,7 +402,7 @@ class Unknown(Task):
 
 
 def test_without_the_truth_a_row_says_so(monkeypatch):
-    monkeypatch.setattr(enumeration, "LIMIT", 2**3 - 1)
+    monkeypatch.setattr(enumerated_truth, "LIMIT", 2**3 - 1)
     found = gradest.measure(gradest.make_estimator("rloo"), Unknown())
     row = found.row()
     assert found.exact is None and found.exact_value is None and row["reference"] is None
@@ -533,7 +533,7 @@ def test_the_truth_of_the_vae_is_the_gradient_of_its_whole_objective():
     task = gradest.make_task("categorical_vae", latents=2, categories=3, steps=5)
     logits, f = task.problem()
     logits = logits.detach().requires_grad_()
-    z = enumeration.all_codes(logits)  # [K^N, N, K]
+    z = enumerated_truth.all_codes(logits)  # [K^N, N, K]
     p = log_prob(logits.unsqueeze(1), z.unsqueeze(0)).exp()  # [B, K^N]
     objective = (p * f(z.expand(len(logits), *z.shape))).sum(1) + analytic_terms(
         task, logits, f

@@ -14,10 +14,10 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
-from gradest.measuring import progress
-from gradest.measuring.monte_carlo_truth import ReferencePrecision
-from gradest.measuring.progress import advance, display, phase
-from gradest.running.measuring_cell import MeasuringCell
+from gradest.measurement import progress
+from gradest.measurement.progress import advance, display, phase
+from gradest.measurement.reference import ReferencePrecision
+from gradest.runs.measurement_cell import MeasuringCell
 
 
 class Stream(io.StringIO):
@@ -229,7 +229,7 @@ def test_a_cell_of_a_suite_is_silent(looks):
         task_version=1,
         estimator_version=1,
     )
-    cell.outcome(gradest.registry.Registry.load(), None, None)
+    cell.outcome(gradest.plugins.registry.Registry.load(), None, None)
     assert looks.opened == 0
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import gradest
 from gradest import Cost, Problem, Task
-from gradest.measuring.memory import peak_bytes
+from gradest.measurement.memory import peak_bytes
 
 N = 10_000
 BYTES = 8 * N  # of one vector in float64

@@ -19,8 +19,8 @@ from gradest.checks import check_task, passed
 from gradest.contracts import Model, inapplicable
 from gradest.errors import DataError, KnobError
 from gradest.knobs import grid
-from gradest.measuring import enumeration
-from gradest.objectives import analytic_terms, nested_cost, problem_for
+from gradest.measurement import enumerated_truth
+from gradest.measurement.objectives import analytic_terms, nested_cost, problem_for
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
@@ -263,7 +263,7 @@ def joint(task: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log q(z | x) and log p(x, z) of all codes, [B, K^N] each, and the codes [K^N, N, K]."""
     networks = task._networks
     logits = task.problem_at(networks, x).logits.detach()
-    z = enumeration.all_codes(logits)
+    z = enumerated_truth.all_codes(logits)
     prior = networks["prior"]().detach() if task.prior == "learned" else torch.zeros(2, 3).double()
     pixels = networks["decoder"](z.flatten(-2)).detach()
     likelihood = torch.distributions.Bernoulli(logits=pixels).log_prob(x.unsqueeze(1)).sum(-1)
@@ -271,7 +271,7 @@ def joint(task: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def total(problem: Problem, task: Model) -> Tensor:
-    value = enumeration.exact_gradient(problem).value + analytic_terms(
+    value = enumerated_truth.exact_gradient(problem).value + analytic_terms(
         task, problem.logits, problem.f
     )
     return value.detach()
@@ -312,7 +312,7 @@ def test_the_bound_of_a_prediction_is_the_mean_likelihood_of_its_samples():
     task = make("structured_prediction", categories=3, samples=2)
     x = digits(task)
     logits, f = task.problem(x)
-    z = enumeration.all_codes(logits)
+    z = enumerated_truth.all_codes(logits)
     pixels = task._networks["decoder"](z.flatten(-2))
     lower = torch.distributions.Bernoulli(logits=pixels).log_prob(x[:, None, 32:]).sum(-1)
     assert torch.allclose(f(z.expand(3, -1, -1, -1)), -lower, rtol=1e-12, atol=0)
@@ -320,7 +320,7 @@ def test_the_bound_of_a_prediction_is_the_mean_likelihood_of_its_samples():
     pair = torch.logaddexp(lower.unsqueeze(1), lower.unsqueeze(2)) - math.log(2)
     expected = -((log_q.unsqueeze(1) + log_q.unsqueeze(2)).exp() * pair).sum((1, 2))
     assert torch.allclose(
-        enumeration.exact_gradient(Problem(logits, f)).value, expected, rtol=0, atol=EXACT
+        enumerated_truth.exact_gradient(Problem(logits, f)).value, expected, rtol=0, atol=EXACT
     )
 
 
@@ -419,7 +419,7 @@ def test_enumeration_inside_enumeration_is_the_joint_sum():
 def test_the_truth_of_several_layers_is_the_joint_sum():
     task, networks, x = stacked()
     logits, f = task.problem_at(networks, x)
-    truth = enumeration.exact_gradient(Problem(logits, f))
+    truth = enumerated_truth.exact_gradient(Problem(logits, f))
     own = logits.detach().requires_grad_()
     phi = own[..., 1] - own[..., 0]
     value = by_joint_sum(networks, x, phi)
@@ -434,10 +434,10 @@ def test_three_layers_nest_too():
     estimator = gradest.make_estimator("exact")
     value = estimator(*problem_for(estimator, logits, f))
     assert torch.allclose(
-        value, enumeration.exact_gradient(Problem(logits, f)).value, rtol=0, atol=EXACT
+        value, enumerated_truth.exact_gradient(Problem(logits, f)).value, rtol=0, atol=EXACT
     )
     assert f.evaluations == 64
-    assert enumeration.enumerable(Problem(logits, f))
+    assert enumerated_truth.enumerable(Problem(logits, f))
 
 
 class AllBits(Draws):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from gradest.moments import Moments, decode, encode
+from gradest.statistics.moments import Moments, decode, encode
 
 # Rounding of a few dozen float64 operations on numbers of the size of `scale`.
 ROUNDING = 1e-13

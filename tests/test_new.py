@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gradest import Task, files
+from gradest import Task
 from gradest.checks import check_estimator, check_task, passed
 from gradest.cli import main
 from gradest.commands.new import Scaffold, write_plugin
 from gradest.errors import UsageError
-from gradest.registry import Registry, load_plugin
-from gradest.running.suite import load_suite
+from gradest.plugins.registry import Registry, load_plugin
+from gradest.runs.suite import load_suite
+from gradest.support import files
 
 ROOT = Path(__file__).parent.parent
 LONGEST = "a_name_of_forty_letters_is_hardly_needed"  # and must break no line

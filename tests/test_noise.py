@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gradest import Cost, Estimator, Problem, Task, compare, make_estimator, make_task, measure
 from gradest.categorical import log_prob, nabla, one_hot, sample
 from gradest.errors import ContractError, CostError, NonFiniteGradient, UsageError
-from gradest.measuring.precision import Precision
+from gradest.measurement.precision import Precision
 from gradest.randomness import draws
 from tools.fuzz import costs
 

@@ -17,14 +17,14 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task, plots
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
-from gradest.files import write_frame, write_json
-from gradest.markup import html_table
-from gradest.quantities import interval
 from gradest.report.figures import canvas
 from gradest.report.frames import curves, multiplicity, tables
 from gradest.report.studies import STUDIES
-from gradest.running.results import COLUMNS, measurements_frame
-from gradest.training.tables import COLUMNS as TRAINING
+from gradest.runs.tables import COLUMNS, measurements_frame
+from gradest.runs.training.results import COLUMNS as TRAINING
+from gradest.support.files import write_frame, write_json
+from gradest.support.markup import html_table
+from gradest.support.numbers import interval
 from tests.support import MEASUREMENTS
 
 HOSTILE = "<script>alert('x')</script> & \"co\""

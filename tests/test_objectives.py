@@ -21,17 +21,17 @@ from gradest.checks.problems import Bounded
 from gradest.contracts import inapplicable
 from gradest.costs import KL
 from gradest.errors import Inapplicable
-from gradest.measuring.enumeration import all_codes, exact_gradient
-from gradest.measuring.outcomes import exact_moments
-from gradest.measuring.replicator import Replicator
-from gradest.objectives import analytic_terms, problem_for
+from gradest.measurement.enumerated_moments import exact_moments
+from gradest.measurement.enumerated_truth import all_codes, exact_gradient
+from gradest.measurement.objectives import analytic_terms, problem_for
+from gradest.measurement.replicator import Replicator
+from gradest.plugins.registry import PluginBundle, Registry, load_plugin
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import PluginBundle, Registry, load_plugin
-from gradest.running.provenance import describe_run
-from gradest.running.results import write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.workers import Workers
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 DOUBLE = torch.float64

@@ -10,10 +10,10 @@ from matplotlib.markers import CARETRIGHT
 from test_report import FIGURES, row
 from test_report import rows as usual
 
-from gradest.files import write_frame, write_json
 from gradest.report import write_report
 from gradest.report.figures import selection
-from gradest.running.results import COLUMNS, TEXT, measurements_frame
+from gradest.runs.tables import COLUMNS, TEXT, measurements_frame
+from gradest.support.files import write_frame, write_json
 from tests.support import only_figures
 
 NAN, INF = math.nan, math.inf

@@ -9,10 +9,10 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
-from gradest.measuring import outcomes
-from gradest.measuring.enumeration import exact_gradient
-from gradest.measuring.outcomes import NotEnumerable, exact_moments, visit_outcomes
-from gradest.measuring.replicator import Replicator
+from gradest.measurement import enumerated_moments
+from gradest.measurement.enumerated_moments import NotEnumerable, exact_moments, visit_outcomes
+from gradest.measurement.enumerated_truth import exact_gradient
+from gradest.measurement.replicator import Replicator
 from gradest.randomness import draws
 
 EXACT = 1e-10
@@ -66,7 +66,7 @@ def by_hand(estimator: Estimator, task: Task, samples: int) -> tuple[Tensor, Ten
 )
 @pytest.mark.parametrize("rows", [7, 10_000])
 def test_agrees_with_a_loop_over_all_outcomes(name, samples, rows, monkeypatch):
-    monkeypatch.setattr(outcomes, "_ROWS", rows)
+    monkeypatch.setattr(enumerated_moments, "_ROWS", rows)
     task, estimator = Coupled(), gradest.make_estimator(name)
     found = exact_moments(Replicator(estimator, task))
     mean, variance = by_hand(estimator, task, samples)
@@ -214,7 +214,7 @@ class Watched(Estimator):
         lambda: gradest.make_estimator("rloo", samples=9),  # 3^18 outcomes
     ],
 )
-@pytest.mark.parametrize("limit", [1, outcomes.LIMIT])
+@pytest.mark.parametrize("limit", [1, enumerated_moments.LIMIT])
 def test_nothing_is_raised_through_the_estimator(kind, limit):
     watched = Watched(kind())
     assert exact_moments(Replicator(watched, Coupled()), limit) is None
@@ -369,7 +369,7 @@ def test_outcomes_are_bounded_by_their_work_and_the_measurement_says_so():
 
 def test_work_counts_data_points_and_evaluations(monkeypatch):
     def refused(numbers: int, name: str, points: int, **knobs: int) -> bool:
-        monkeypatch.setattr(outcomes, "NUMBERS", numbers)
+        monkeypatch.setattr(enumerated_moments, "NUMBERS", numbers)
         task = Table(3, 2, points)
         return exact_moments(Replicator(gradest.make_estimator(name, **knobs), task)) is None
 

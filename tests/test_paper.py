@@ -10,9 +10,9 @@ import pytest
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
 from pylatexenc.latexwalker import LatexWalker
 
-from gradest import tex
-from gradest.quantities import count, interval, number, plus_minus, share
 from gradest.report.documents import latex
+from gradest.support import tex
+from gradest.support.numbers import count, interval, number, plus_minus, share
 from tests.test_report import CONTROLS, hostile_rows, row, rows
 from tests.test_report import write as write  # the fixture
 

@@ -10,11 +10,11 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob
 from gradest.errors import UsageError
-from gradest.inference import squared_bias, total_variance
-from gradest.measuring import parameters
-from gradest.measuring.parameters import LOG_ALPHA, SCALES, parameter_gradients, projections
-from gradest.moments import Moments
-from gradest.objectives import analytic_terms
+from gradest.measurement import parameters
+from gradest.measurement.objectives import analytic_terms
+from gradest.measurement.parameters import LOG_ALPHA, SCALES, parameter_gradients, projections
+from gradest.statistics import squared_bias, total_variance
+from gradest.statistics.moments import Moments
 
 EXACT = 1e-10
 SMALL = {"latents": 2, "categories": 3, "steps": 5, "points": 3}

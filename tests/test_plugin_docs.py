@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gradest import Estimator, claims
+from gradest import Estimator
 from gradest.checks import ESTIMATOR_LAWS, check_estimator, check_task, passed
 from gradest.checks.task_laws import TASK_LAWS
-from gradest.registry import load_plugin
+from gradest.plugins import claims
+from gradest.plugins.registry import load_plugin
 
 PAGE = Path(__file__).parent.parent / "docs" / "plugins.md"
 TEXT = PAGE.read_text(encoding="utf-8")

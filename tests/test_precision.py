@@ -13,13 +13,13 @@ from gradest import Cost, Estimator, Precision
 from gradest.categorical import gumbel_max
 from gradest.cli import main
 from gradest.errors import SuiteError
-from gradest.measuring import measurement, precision
-from gradest.measuring.precision import plan_replicates, shortfall
-from gradest.measuring.replicator import Replicator
-from gradest.measuring.truth import exact_truth
+from gradest.measurement import measurement, precision
+from gradest.measurement.precision import plan_replicates, shortfall
+from gradest.measurement.replicator import Replicator
+from gradest.measurement.truth import exact_truth
+from gradest.plugins.registry import Registry
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry
-from gradest.running.suite import load_suite
+from gradest.runs.suite import load_suite
 
 PILOT = 4096
 

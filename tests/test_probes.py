@@ -18,9 +18,9 @@ from gradest.categorical import log_prob, nabla, one_hot, sample
 from gradest.concrete import concrete_log_prob, exp_concrete_log_prob
 from gradest.contracts import inapplicable
 from gradest.errors import CostError, NonFiniteGradient, UsageError
-from gradest.measuring.company import check_row_independence
-from gradest.measuring.probes import probe_cost
-from gradest.measuring.replicator import Replicator
+from gradest.measurement.cost_checks import probe_cost
+from gradest.measurement.replicator import Replicator
+from gradest.measurement.row_independence import check_row_independence
 from gradest.plots import simplex, simplex_panels
 from gradest.randomness import draws
 

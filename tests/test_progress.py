@@ -9,9 +9,9 @@ import time
 import pytest
 from rich.console import Console
 
-from gradest.running import progress
-from gradest.running.progress import _Lines, _Live, display
-from gradest.training.headway import ProgressFile, training_progress
+from gradest.runs import progress
+from gradest.runs.progress import _Lines, _Live, display
+from gradest.runs.training.state import ProgressFile, training_progress
 
 
 def test_how_far_a_training_is_is_told_at_most_once_a_second(tmp_path, monkeypatch):

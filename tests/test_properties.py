@@ -13,13 +13,13 @@ from torch import Tensor
 
 from gradest import properties
 from gradest.categorical import gumbel, nabla
+from gradest.checks.properties import LEVEL, PROPERTIES, ROWS, Row, find_property, run_property
+from gradest.checks.properties.densities import same_temperature_kl
+from gradest.checks.properties.quadrature import rule
+from gradest.checks.properties.rows import Estimate, log_alpha, log_beta
 from gradest.concrete import concrete_log_prob, exp_concrete, exp_concrete_log_prob
 from gradest.errors import KnobError
 from gradest.knobs import examine, grid
-from gradest.properties import LEVEL, PROPERTIES, ROWS, Row, find_property, run_property
-from gradest.properties.densities import same_temperature_kl
-from gradest.properties.quadrature import rule
-from gradest.properties.rows import Estimate, log_alpha, log_beta
 from gradest.report.documents.document import render_markdown
 from gradest.report.studies.concrete import section
 
@@ -89,8 +89,8 @@ def _nudge(logits: Tensor) -> Tensor:
     return 0.02 * torch.eye(logits.shape[-1], dtype=logits.dtype)[0]
 
 
-DENSITIES = "gradest.properties.densities.concrete_log_prob"
-SAMPLES = "gradest.properties.rows.exp_concrete"
+DENSITIES = "gradest.checks.properties.densities.concrete_log_prob"
+SAMPLES = "gradest.checks.properties.rows.exp_concrete"
 BROKEN: list[tuple[str, dict[str, Any], str, Callable[..., Tensor]]] = [
     ("integrates", {"categories": 2, "temperature": 0.5}, DENSITIES, without_temperature),
     ("integrates", {"categories": 3}, DENSITIES, without_factorial),
@@ -106,17 +106,17 @@ BROKEN: list[tuple[str, dict[str, Any], str, Callable[..., Tensor]]] = [
     ("hot_limit", {}, SAMPLES, slow),
     ("hot_limit", {"temperature": 1000.0}, SAMPLES, warm),
     ("hot_limit", {}, SAMPLES, cold_logits),
-    ("convexity", {}, "gradest.properties.convexity.concrete_log_prob", hotter),
+    ("convexity", {}, "gradest.checks.properties.convexity.concrete_log_prob", hotter),
     (
         "convexity",
         {"relative": 1.1},
-        "gradest.properties.convexity.concrete_log_prob",
+        "gradest.checks.properties.convexity.concrete_log_prob",
         colder,
     ),
-    ("pathwise", {}, "gradest.properties.pathwise.exp_concrete", steep),
-    ("pathwise", {}, "gradest.properties.pathwise.exp_concrete", warm),
-    ("pathwise", {}, "gradest.properties.pathwise.concrete_log_prob", colder),
-    ("divergence", {}, "gradest.properties.densities.exp_concrete_log_prob", scaled),
+    ("pathwise", {}, "gradest.checks.properties.pathwise.exp_concrete", steep),
+    ("pathwise", {}, "gradest.checks.properties.pathwise.exp_concrete", warm),
+    ("pathwise", {}, "gradest.checks.properties.pathwise.concrete_log_prob", colder),
+    ("divergence", {}, "gradest.checks.properties.densities.exp_concrete_log_prob", scaled),
     ("divergence", {}, DENSITIES, without_factorial),
     ("divergence", {}, SAMPLES, nudged),
 ]

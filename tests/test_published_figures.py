@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 import gradest
-from gradest.inference import total_variance
+from gradest.statistics import total_variance
 
 # Two tables of about 70 and 130 figures; intervals by t over 64 batches.
 FIGURES = 200

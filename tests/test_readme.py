@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gradest.checks import check_estimator, passed
-from gradest.registry import load_plugin
+from gradest.plugins.registry import load_plugin
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from gradest import files
 from gradest.cli import main
-from gradest.files import replacing, settle, write_atomically
-from gradest.measuring.result import Measurement
+from gradest.measurement.result import Measurement
+from gradest.support import files
+from gradest.support.files import replacing, settle, write_atomically
 from tests.support import only_figures
 
 ROOT = Path(__file__).parent.parent
@@ -197,7 +197,7 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_report(run, capsys, monke
             raise files.Unwritable(path, OSError(errno.ENOSPC, "No space left on device"))
         write_atomically(path, write)
 
-    for module in ("gradest.files", "gradest.report.figures.saving"):
+    for module in ("gradest.support.files", "gradest.report.figures.saving"):
         monkeypatch.setattr(f"{module}.write_atomically", full)
     status, out, err = report(run, capsys)
     assert (status, out) == (1, "")
@@ -321,7 +321,7 @@ def test_moments_from_which_nothing_can_be_derived_cost_their_row_alone(run, cap
 
 
 def test_a_payload_that_cannot_be_decoded_is_named(run, capsys):
-    from gradest.running.journal import append_record, read_records
+    from gradest.runs.journal import append_record, read_records
 
     journal = run / "journal.jsonl"
     records = list(read_records(journal))

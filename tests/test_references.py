@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 import gradest
-from gradest.citations import Reference, bibtex, citation, headline, markdown, parse
 from gradest.errors import PluginError
+from gradest.plugins.citations import Reference, bibtex, citation, headline, markdown, parse
 
 CONCRETE = (
     'Maddison, Mnih & Teh, "The Concrete distribution: a continuous relaxation", 2017, '

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import gradest
-from gradest import Estimator, Task, registry
+from gradest import Estimator, Task
 from gradest.errors import KnobError, PluginError, UsageError
-from gradest.registry import PluginBundle, Registry, load_plugin
+from gradest.plugins import registry
+from gradest.plugins.registry import PluginBundle, Registry, load_plugin
 
 ESTIMATOR = '''
 from dataclasses import dataclass

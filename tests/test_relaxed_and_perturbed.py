@@ -22,9 +22,9 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, log_prob, nabla, sample, softmax
 from gradest.errors import KnobError
-from gradest.measuring.enumeration import all_codes, exact_gradient
-from gradest.measuring.outcomes import exact_moments
-from gradest.measuring.replicator import Replicator
+from gradest.measurement.enumerated_moments import exact_moments
+from gradest.measurement.enumerated_truth import all_codes, exact_gradient
+from gradest.measurement.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one

@@ -15,15 +15,15 @@ from matplotlib.figure import Figure
 
 from gradest import plots
 from gradest.errors import UsageError
-from gradest.files import write_frame, write_json
-from gradest.markup import escape
-from gradest.quantities import interval, number, plus_minus
 from gradest.report import write_report
 from gradest.report.documents.controls import control_failures
 from gradest.report.figures import canvas, style
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
-from gradest.running.results import COLUMNS, measurements_frame
+from gradest.runs.tables import COLUMNS, measurements_frame
+from gradest.support.files import write_frame, write_json
+from gradest.support.markup import escape
+from gradest.support.numbers import interval, number, plus_minus
 from tests.support import MEASUREMENTS, only_figures
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradest.checks.rigged import SharedNoise, TiltedDraws, UnevenNoise, UniformCounter
+from gradest.checks.controlled_noise import SharedNoise, TiltedDraws, UnevenNoise, UniformCounter
 from gradest.randomness import Draws
 
 ROWS = 200_000

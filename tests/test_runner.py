@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from gradest.errors import PluginError, UsageError
-from gradest.registry import PluginBundle, Registry
-from gradest.running.journal import read_records
-from gradest.running.provenance import describe_run
-from gradest.running.results import finished, write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
+from gradest.plugins.registry import PluginBundle, Registry
+from gradest.runs.journal import read_records
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import finished, write_results
+from gradest.runs.workers import Workers
 
 ROOT = Path(__file__).parent.parent
 ALONE = Workers(jobs=1)

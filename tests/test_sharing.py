@@ -10,10 +10,10 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator
 from gradest.categorical import gumbel, leave_one_out_mean, log_prob, nabla, one_hot, sample
+from gradest.checks.battery import Subject
+from gradest.checks.controlled_noise import UnevenNoise
 from gradest.checks.problems import rare
-from gradest.checks.rigged import UnevenNoise
 from gradest.checks.sharing import agreement, excess, excessive
-from gradest.checks.subject import Subject
 from gradest.randomness import draws
 from tools.mutants import verdict
 

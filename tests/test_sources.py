@@ -12,15 +12,15 @@ from scipy import stats
 from torch import Tensor
 
 from gradest.errors import SuiteError
-from gradest.inference.sources import DRAWS, estimate_components
-from gradest.measuring.result import Measurement
-from gradest.registry import PluginBundle, Registry
-from gradest.running.journal import read_records
-from gradest.running.provenance import describe_run
-from gradest.running.results import SOURCES, read_run, write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
+from gradest.measurement.result import Measurement
+from gradest.plugins.registry import PluginBundle, Registry
+from gradest.runs.journal import read_records
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import SOURCES, read_run, write_results
+from gradest.runs.workers import Workers
+from gradest.statistics.variance_components import DRAWS, estimate_components
 
 K = stats.norm.isf(LEVEL / 2)
 LEVELS = ("seed", "steps", "batch")
@@ -336,8 +336,8 @@ def test_a_group_that_has_no_rows_has_no_sources(ran, monkeypatch):
         for job in jobs:
             yield job, job.call(*job.arguments)
 
-    monkeypatch.setattr("gradest.running.runner.answers", here)
-    monkeypatch.setattr("gradest.measuring.parameters.LARGEST", 5)
+    monkeypatch.setattr("gradest.runs.runner.answers", here)
+    monkeypatch.setattr("gradest.measurement.parameters.LARGEST", 5)
     sources, rows, _ = ran()
     assert set(rows.parameter) == {"log_alpha"}
     assert len(sources) == 0

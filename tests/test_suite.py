@@ -6,11 +6,11 @@ import json
 import pytest
 
 from gradest.errors import SuiteError, UsageError
-from gradest.registry import Registry
-from gradest.running.cells import labels
-from gradest.running.measuring_cell import MeasuringCell
-from gradest.running.suite import load_suite
-from gradest.running.suites import suite_names
+from gradest.plugins.registry import Registry
+from gradest.runs.cells import labels
+from gradest.runs.measurement_cell import MeasuringCell
+from gradest.runs.suite import load_suite
+from gradest.runs.suites import suite_names
 
 BASE = """\
 replicates: 100

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from gradest.errors import SuiteError
-from gradest.registry import Registry
-from gradest.running import plain_yaml, size
-from gradest.running.plain_yaml import read_document
-from gradest.running.suite import load_suite
+from gradest.plugins.registry import Registry
+from gradest.runs import plain_yaml, size
+from gradest.runs.plain_yaml import read_document
+from gradest.runs.suite import load_suite
 
 BASE = """\
 replicates: 100

@@ -10,15 +10,15 @@ from test_curves import training
 from test_report import row
 
 from gradest.cli import main
-from gradest.files import write_frame, write_json
-from gradest.quantities import between
 from gradest.report.documents import terminal
 from gradest.report.documents.document import Strong, Table
 from gradest.report.frames.loading import load_run
 from gradest.report.terminal_summary import failed_controls, summarize_run
-from gradest.running.progress import display, quietly
-from gradest.running.results import measurements_frame
-from gradest.training.tables import COLUMNS as TRAINING
+from gradest.runs.progress import display, quietly
+from gradest.runs.tables import measurements_frame
+from gradest.runs.training.results import COLUMNS as TRAINING
+from gradest.support.files import write_frame, write_json
+from gradest.support.numbers import between
 
 LONG = "decoupled_straight_through (backward_temperature=0.25, forward_temperature=0.5)"
 

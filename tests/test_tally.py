@@ -8,13 +8,12 @@ from torch import Tensor
 
 import gradest
 from gradest import Cost, Problem, Task
-from gradest.inference import squared_bias, total_variance
-from gradest.measuring.enumeration import exact_gradient
-from gradest.measuring.parameters import LOG_ALPHA
-from gradest.measuring.schedule import BATCHES, FEWER, schedule
-from gradest.measuring.tally import COSINES, Accumulator
-from gradest.measuring.truth import Truth
-from gradest.moments import Moments
+from gradest.measurement.accumulator import COSINES, Accumulator
+from gradest.measurement.enumerated_truth import exact_gradient
+from gradest.measurement.parameters import LOG_ALPHA
+from gradest.measurement.truth import Truth
+from gradest.statistics import squared_bias, total_variance
+from gradest.statistics.moments import BATCHES, FEWER, Moments, schedule
 
 SAME = 1e-12  # relative: a few thousand additions in float64
 ROOT = 1e-9  # the ends of an interval for a bias are roots, found to 10⁻¹⁰

@@ -9,7 +9,7 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Precision
 from gradest.categorical import log_prob, nabla, sample
-from gradest.running.suites import SUITES
+from gradest.runs.suites import SUITES
 
 DEFAULT = Precision(**yaml.safe_load((Path(SUITES) / "variance.yaml").read_text())["precision"])
 SOUND = [

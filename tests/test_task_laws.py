@@ -13,7 +13,7 @@ from torch.nn.utils import skip_init
 import gradest
 from gradest import Cost, Problem, Task
 from gradest.checks import Finding, check_task, passed
-from gradest.measuring import enumeration
+from gradest.measurement import enumerated_truth
 
 
 class Good(Task):
@@ -102,7 +102,7 @@ def test_a_wrong_closed_form_is_rejected(cls):
 
 
 def test_a_closed_form_beyond_enumeration_is_tested_by_draws(monkeypatch):
-    monkeypatch.setattr("gradest.measuring.enumeration.LIMIT", 8)
+    monkeypatch.setattr("gradest.measurement.enumerated_truth.LIMIT", 8)
     found = statuses(WithoutTheVariance)
     assert found["expectation"].status == "failed"
     assert "standard errors from draws" in found["expectation"].detail
@@ -193,7 +193,7 @@ def test_tasks_that_ship_and_name_parameters_depend_on_them(name):
     size = task.problem().logits.shape
     if closed is None:
         assert found["expectation"].status == "skipped"
-    elif size[2] ** size[1] <= enumeration.LIMIT:
+    elif size[2] ** size[1] <= enumerated_truth.LIMIT:
         assert found["expectation"].status == "passed"
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 import gradest
 from gradest import Task
 from gradest.errors import KnobError
-from gradest.measuring import enumeration
-from gradest.objectives import analytic_terms
+from gradest.measurement import enumerated_truth
+from gradest.measurement.objectives import analytic_terms
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 cache = importlib.import_module("gradest.tasks._cache")
@@ -51,7 +51,7 @@ def test_a_task_is_the_same_each_time_and_leaves_the_global_random_state_alone(n
     first, again = gradest.make_task(name).problem(), gradest.make_task(name).problem()
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.logits, again.logits)
-    z = enumeration.all_codes(first.logits)[:50].expand(len(first.logits), -1, -1, -1)
+    z = enumerated_truth.all_codes(first.logits)[:50].expand(len(first.logits), -1, -1, -1)
     assert torch.equal(first.f(z), again.f(z))
 
 
@@ -73,9 +73,9 @@ def test_the_default_problem_is_asymmetric_and_curved(name):
     logits, f = task.problem()
     pi = logits.detach().softmax(-1)
     assert (pi - 1 / logits.shape[-1]).abs().max() > 0.05
-    assert enumeration.exact_gradient(task.problem()).gradient.abs().max() > 1e-3
+    assert enumerated_truth.exact_gradient(task.problem()).gradient.abs().max() > 1e-3
     if task.relaxable:
-        codes = enumeration.all_codes(logits)[:1000].expand(len(logits), -1, -1, -1)
+        codes = enumerated_truth.all_codes(logits)[:1000].expand(len(logits), -1, -1, -1)
         middle = f(codes[:, :-1] / 2 + codes[:, 1:] / 2)
         assert (middle - f(codes[:, :-1]) / 2 - f(codes[:, 1:]) / 2).abs().max() > 1e-3
 
@@ -98,7 +98,7 @@ def test_bernoulli_has_its_probabilities_and_its_cost():
     assert torch.allclose(pi[0, :, 1], theta, rtol=0, atol=EXACT)
     # log α is normalised, so that α is (1 − θ, θ).
     assert torch.allclose(logits.exp(), pi, rtol=0, atol=EXACT)
-    codes = enumeration.all_codes(logits).unsqueeze(0)
+    codes = enumerated_truth.all_codes(logits).unsqueeze(0)
     costs = f(codes)[0].tolist()  # of 00, 01, 10, 11
     assert costs == pytest.approx([0.08, 0.68, 0.68, 1.28], rel=1e-12)
     half = torch.full((1, 2, 2), 0.5, dtype=torch.float64)
@@ -109,7 +109,7 @@ def test_categorical_has_its_weights_and_its_cost():
     task = gradest.make_task("categorical", alpha=(2, 0.5, 1), values=(0, 1, 2), target=0.45)
     logits, f = task.problem()
     assert torch.allclose(logits.exp(), torch.tensor([2, 0.5, 1]).double(), rtol=0, atol=EXACT)
-    codes = enumeration.all_codes(logits).unsqueeze(0)
+    codes = enumerated_truth.all_codes(logits).unsqueeze(0)
     assert f(codes)[0].tolist() == pytest.approx([0.2025, 0.3025, 2.4025], rel=1e-12)
     middle = torch.tensor([[[0.5, 0.25, 0.25]]], dtype=torch.float64)
     assert f(middle).item() == pytest.approx(0.09, rel=1e-12)  # (¾ − 0.45)²
@@ -306,7 +306,7 @@ def negative_elbo(task: Task, networks: torch.nn.ModuleDict, x: Tensor) -> float
     """Exact, averaged over the data points."""
     problem = task.problem_at(networks, x)
     value = (
-        enumeration.exact_gradient(problem).value
+        enumerated_truth.exact_gradient(problem).value
         + analytic_terms(task, problem.logits, problem.f).detach()
     )
     return float(value.mean())
@@ -330,7 +330,7 @@ def test_training_lowers_the_negative_elbo_of_held_out_digits():
 def test_the_default_state_uses_its_code():
     task = gradest.make_task("categorical_vae", latents=2)  # otherwise the default
     problem = task.problem(digits("test")[:100])
-    value = enumeration.exact_gradient(problem).value + analytic_terms(
+    value = enumerated_truth.exact_gradient(problem).value + analytic_terms(
         task, problem.logits, problem.f
     )
     mean = digits("train", "valid").mean(0).clamp(0.001, 0.999)
@@ -346,7 +346,7 @@ def test_the_cost_of_the_vae_is_the_bernoulli_log_likelihood():
     task = vae(points=3)
     logits, f = task.problem()
     x = digits("test")[:3]
-    z = enumeration.all_codes(logits).expand(3, -1, -1, -1)  # [B, K^N, N, K]
+    z = enumerated_truth.all_codes(logits).expand(3, -1, -1, -1)  # [B, K^N, N, K]
     pixels = task._networks["decoder"](z.flatten(-2))
     likelihood = torch.distributions.Bernoulli(logits=pixels)
     expected = -likelihood.log_prob(x.unsqueeze(1)).sum(-1)

@@ -17,23 +17,23 @@ import torch
 from gradest import cli, load_networks, make_estimator, make_task, measure
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import Inapplicable, KnobError, UsageError
-from gradest.measuring.rounding import resolution
-from gradest.objectives import analytic_terms
+from gradest.measurement.objectives import analytic_terms
+from gradest.plugins.registry import PluginBundle, Registry
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import PluginBundle, Registry
-from gradest.running import training_cell
-from gradest.running.provenance import describe_run
-from gradest.running.results import write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
-from gradest.training import course, evaluation
-from gradest.training.course import train
-from gradest.training.networks import keep_networks
-from gradest.training.pictures import Pictures, generate_pictures
-from gradest.training.settings import Annealing, TrainingSettings
-from gradest.training.snapshot import Snapshot, measure_gradient
-from gradest.training.trainer import Trainer
+from gradest.runs import training_cell
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.training import evaluation, loop
+from gradest.runs.training.loop import train
+from gradest.runs.training.results import Pictures, generate_pictures
+from gradest.runs.training.settings import Annealing, TrainingSettings
+from gradest.runs.training.snapshot import Snapshot, measure_gradient
+from gradest.runs.training.state import keep_networks
+from gradest.runs.training.trainer import Trainer
+from gradest.runs.workers import Workers
+from gradest.statistics.rounding import resolution
 
 ROOT = Path(__file__).parent.parent
 TINY = {"latents": 2, "categories": 3, "hidden": 5}
@@ -108,7 +108,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(case, stop, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "advance", interrupted)
         if stop == STEPS:  # after the last step, before anything is said about the end
-            patch.setattr(course, "negative_bound", raises_at_last(course.negative_bound))
+            patch.setattr(loop, "negative_bound", raises_at_last(loop.negative_bound))
         with pytest.raises(Interrupted):
             train(trainer(**options), settings(), 7, tmp_path / "parts")
     taken = []
@@ -165,11 +165,11 @@ def test_the_running_objective_is_the_mean_since_the_last_look(tmp_path, monkeyp
 
 def test_what_is_never_looked_at_is_not_held_beside_the_training_data(tmp_path):
     asked = settings(gradient={"steps": [3], "points": 30, "replicates": 64})
-    items = course._Evaluator(trainer(), asked, 7)._items
+    items = loop._Evaluator(trainer(), asked, 7)._items
     assert [len(items[split]) for split in ("train", "valid", "test")] == [30, 20, 30]
     for each in items.values():  # no view of all of them
         assert each.untyped_storage().nbytes() == each.nbytes
-    few = course._Evaluator(trainer(), settings(evaluation={"test_points": 3}), 7)
+    few = loop._Evaluator(trainer(), settings(evaluation={"test_points": 3}), 7)
     assert few.pictures().samples.shape == (10, 8, 8)
 
 

@@ -15,24 +15,24 @@ import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
-from gradest.measuring import enumeration
-from gradest.measuring import monte_carlo_truth as reference_module
-from gradest.measuring.monte_carlo_truth import (
+from gradest.measurement import enumerated_truth
+from gradest.measurement import reference as reference_module
+from gradest.measurement.parameters import LOG_ALPHA, projections
+from gradest.measurement.reference import (
     ReferencePrecision,
     measure_reference,
     needs_reference,
 )
-from gradest.measuring.parameters import LOG_ALPHA, projections
-from gradest.measuring.replicator import Replicator
-from gradest.measuring.truth import Reference, Truth, exact_truth, truth_from_reference
-from gradest.registry import PluginBundle, Registry, catalogue_estimators
-from gradest.running import truths
-from gradest.running.journal import read_records
-from gradest.running.provenance import describe_run
-from gradest.running.results import write_results
-from gradest.running.runner import run
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
+from gradest.measurement.replicator import Replicator
+from gradest.measurement.truth import Reference, Truth, exact_truth, truth_from_reference
+from gradest.plugins.registry import PluginBundle, Registry, catalogue_estimators
+from gradest.runs import references
+from gradest.runs.journal import read_records
+from gradest.runs.provenance import describe_run
+from gradest.runs.runner import run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.workers import Workers
 
 EXACT = 1e-10
 K = stats.norm.isf(LEVEL / 2)
@@ -74,7 +74,7 @@ class Unknown(Closed):
 @pytest.fixture
 def blind(monkeypatch):
     """No truth is enumerated, nor does the estimator apply that is one enumeration."""
-    monkeypatch.setattr(enumeration, "LIMIT", 1)
+    monkeypatch.setattr(enumerated_truth, "LIMIT", 1)
     monkeypatch.setattr(catalogue_estimators()["exact"], "outcomes", 1)
 
 
@@ -106,7 +106,7 @@ def test_a_closed_form_is_the_sum_over_all_outcomes_and_so_is_its_gradient(name)
         closed = task.expectation(logits)
         assert closed.shape == logits.shape[:1]
         (gradient,) = torch.autograd.grad(closed.sum(), logits)
-        truth = enumeration.exact_gradient(Problem(logits, problem.f))
+        truth = enumerated_truth.exact_gradient(Problem(logits, problem.f))
         scale = float(truth.gradient.abs().max())
         assert torch.allclose(closed, truth.value, rtol=EXACT, atol=EXACT)
         assert torch.allclose(gradient, truth.gradient, rtol=0, atol=EXACT * max(scale, 1))
@@ -117,7 +117,7 @@ def test_past_the_limit_the_row_is_held_against_the_closed_form(name, monkeypatc
     task, estimator = gradest.make_task(name), gradest.make_estimator("local_expectation")
     with_sum = gradest.measure(estimator, task, replicates=2000)
     size = with_sum.logits.shape
-    monkeypatch.setattr(enumeration, "LIMIT", size[2] ** size[1] - 1)
+    monkeypatch.setattr(enumerated_truth, "LIMIT", size[2] ** size[1] - 1)
     found = gradest.measure(estimator, task, replicates=2000)
     row = found.row()
     assert (row["reference"], row["reference_by"], row["reference_se"]) == ("closed_form", "", 0.0)
@@ -126,7 +126,7 @@ def test_past_the_limit_the_row_is_held_against_the_closed_form(name, monkeypatc
     z = (found.mean - found.exact).abs() - EXACT
     assert (z <= K * 1.5 * found.standard_error).all()
     assert row["gradient_norm"] == pytest.approx(with_sum.row()["gradient_norm"], rel=EXACT)
-    monkeypatch.setattr(enumeration, "LIMIT", size[2] ** size[1])
+    monkeypatch.setattr(enumerated_truth, "LIMIT", size[2] ** size[1])
     assert gradest.measure(estimator, task, replicates=64).row()["reference"] == "exact"
 
 
@@ -178,9 +178,9 @@ def test_a_reference_is_needed_where_nothing_else_gives_the_truth(monkeypatch):
         return needs_reference(problem, task.expectation(problem.logits))
 
     assert not asked(Closed()) and not asked(Unknown())
-    monkeypatch.setattr(enumeration, "LIMIT", 3**2 - 1)
+    monkeypatch.setattr(enumerated_truth, "LIMIT", 3**2 - 1)
     assert not asked(Closed()) and asked(Unknown())
-    monkeypatch.setattr(enumeration, "LIMIT", 3**2)
+    monkeypatch.setattr(enumerated_truth, "LIMIT", 3**2)
     assert not asked(Unknown())
 
 
@@ -505,7 +505,7 @@ def test_another_precision_of_the_reference_measures_its_cells_again(ran):
 
 def test_a_reference_by_an_estimator_that_has_changed_is_measured_again(ran, monkeypatch):
     _, records = ran()
-    monkeypatch.setattr(truths, "digest_of_class", lambda cls: f"another {cls.__name__}")
+    monkeypatch.setattr(references, "digest_of_class", lambda cls: f"another {cls.__name__}")
     _, after = ran()
     assert len({r["key"] for r in after if r["kind"] == "reference"}) == 2
     more = kinds(after)[len(kinds(records)) :]
@@ -551,7 +551,7 @@ def test_what_is_not_the_tasks_own_failure_ends_the_run(ran, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("gradest.running.truths.needs_reference", broken)
+    monkeypatch.setattr("gradest.runs.references.needs_reference", broken)
     with pytest.raises(ZeroDivisionError, match="ours"):
         ran()
 
@@ -561,7 +561,7 @@ def test_a_task_for_which_no_reference_is_to_be_had_ends_no_other(ran, monkeypat
         reason = "UsageError: vast: expected an unbiased estimator of the catalogue"
         yield jobs[0], {"reference": None, "reason": reason}
 
-    monkeypatch.setattr("gradest.running.truths.answers", refused)
+    monkeypatch.setattr("gradest.runs.references.answers", refused)
     rows, _ = ran()
     assert rows.status.eq("ok").all() and len(rows) == 4
     assert set(rows[rows.task == "vast"].reference) != {"monte_carlo"}

@@ -10,7 +10,7 @@ from gradest.report.documents.document import render_markdown
 from gradest.report.frames import curves
 from gradest.report.studies import training_temperature as study
 from gradest.report.studies.training_temperature import section, vae_temperature
-from gradest.training.tables import COLUMNS
+from gradest.runs.training.results import COLUMNS
 
 GRID = (0.25, 0.5, 1.0)
 

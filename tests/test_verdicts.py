@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gradest import Cost, Estimator, Precision, Problem, Task, make_estimator, make_task, measure
 from gradest.categorical import log_prob, nabla, sample
-from gradest.inference import UNBIASED_WITHIN, Arithmetic, Interval, describe, verdict
-from gradest.moments import Moments
+from gradest.statistics import UNBIASED_WITHIN, Arithmetic, Interval, describe, verdict
+from gradest.statistics.moments import Moments
 
 LOGITS = [[[0.3, -0.8, 0.5], [1.0, 0.2, -0.4]]]
 WEIGHTS = [[1.0, -0.5, 0.3], [0.2, 0.9, -1.1]]

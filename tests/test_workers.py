@@ -11,8 +11,8 @@ import pytest
 from joblib.parallel import get_active_backend
 
 from gradest.errors import UsageError
-from gradest.running.processes import Died, Failed, Job, Process, UnderWay, in_processes
-from gradest.running.workers import Workers, answers, running_on
+from gradest.runs.processes import Died, Failed, Job, Process, UnderWay, in_processes
+from gradest.runs.workers import Workers, answers, running_on
 
 
 def active() -> tuple[str, int]:
@@ -44,7 +44,7 @@ def test_an_error_inside_gives_the_old_workers_back():
 
 
 def test_without_dask_there_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr("gradest.running.workers.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("gradest.runs.workers.importlib.util.find_spec", lambda name: None)
     with (
         pytest.raises(UsageError, match="requires Dask; run pip install"),
         running_on(Workers(backend="dask")),

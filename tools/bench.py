@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradest import Estimator, Task, make_estimator, make_task, measure
-from gradest.measuring.memory import peak_bytes
-from gradest.measuring.replicator import Replicator
+from gradest.measurement.memory import peak_bytes
+from gradest.measurement.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
-from gradest.training.evaluation import negative_bound
-from gradest.training.trainer import Trainer
+from gradest.runs.training.evaluation import negative_bound
+from gradest.runs.training.trainer import Trainer
 
 REPLICATES = 200_000
 CATEGORIES = 10

@@ -27,12 +27,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gradest.errors import Inapplicable
-from gradest.markup import table
-from gradest.quantities import count, interval, number
+from gradest.plugins.registry import Registry
 from gradest.randomness import Draws, drawing_from
-from gradest.registry import Registry
-from gradest.running.measuring_cell import MeasuringCell
-from gradest.running.timing import time_cells
+from gradest.runs.measurement_cell import MeasuringCell
+from gradest.runs.timing import time_cells
+from gradest.support.markup import table
+from gradest.support.numbers import count, interval, number
 
 REFERENCE = "rloo"
 LIMIT = 5.0

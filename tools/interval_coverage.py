@@ -30,12 +30,12 @@ from scipy import stats
 from torch import Tensor
 
 import gradest
-from gradest.inference import UNBIASED_WITHIN, Arithmetic, describe
-from gradest.markup import table
-from gradest.measuring import outcomes
-from gradest.measuring.replicator import Replicator
-from gradest.moments import Moments
+from gradest.measurement import enumerated_moments
+from gradest.measurement.replicator import Replicator
 from gradest.randomness import drawing_from
+from gradest.statistics import UNBIASED_WITHIN, Arithmetic, describe
+from gradest.statistics.moments import Moments
+from gradest.support.markup import table
 
 REPETITIONS = 2000
 CHANCE = 1e-3
@@ -199,10 +199,10 @@ def constant(coordinates: int) -> Law:
 def outcomes_of(estimator: str, task: str, **knobs: float) -> tuple[Tensor, Tensor]:
     """Every gradient [M, D] that an estimator can give, and its probability [M]."""
     replicator = Replicator(gradest.make_estimator(estimator, **knobs), gradest.make_task(task))
-    recorded = outcomes._RecordedDraws(1, outcomes.LIMIT, "cpu")
+    recorded = enumerated_moments._RecordedDraws(1, enumerated_moments.LIMIT, "cpu")
     with drawing_from(recorded):
         replicator.each(1)
-    source = outcomes._PrescribedDraws(torch.arange(recorded.outcomes), recorded.radices)
+    source = enumerated_moments._PrescribedDraws(torch.arange(recorded.outcomes), recorded.radices)
     with drawing_from(source):
         gradient, _ = replicator.each(recorded.outcomes)
     return gradient[0].double(), torch.as_tensor(source.log_p).exp()

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gradest import catalogue
-from gradest.registry import Registry, all_estimators
+from gradest.commands import list
+from gradest.plugins.registry import Registry, all_estimators
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN = "<!-- catalogue: `make readme` writes what follows -->\n"
@@ -28,8 +28,8 @@ def updated(text: str) -> str:
 
 def _table() -> str:
     """What is installed beside the catalogue is another's to document."""
-    own = {name: found for name, found in all_estimators().items() if catalogue.built_in(found)}
-    return catalogue.markdown(Registry(estimators=own))
+    own = {name: found for name, found in all_estimators().items() if list.built_in(found)}
+    return list.markdown_table(Registry(estimators=own))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gradest import formula
 from gradest.categorical import one_hot
-from gradest.checks.finding import (
+from gradest.checks.battery import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
+from gradest.checks.controlled_noise import SharedNoise
+from gradest.checks.problems import extreme, span
+from gradest.checks.result import (
     EQUAL,
     QUOTIENT,
     SINGLE,
@@ -22,18 +24,14 @@ from gradest.checks.finding import (
     Outcome,
     relative_gap,
 )
-from gradest.checks.problems import extreme, span
-from gradest.checks.rigged import SharedNoise
 from gradest.checks.settings import alternatives, setting_text, variations
 from gradest.checks.sharing import agreement, excess, excessive
-from gradest.checks.subject import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
 from gradest.contracts import Estimator, Task
-from gradest.inference import largest_z, mean_interval
 from gradest.knobs import knob_defaults
-from gradest.measuring.replicator import Replicator
-from gradest.moments import Moments
-from gradest.objectives import problem_for
+from gradest.measurement import Replicator, problem_for
+from gradest.plugins import formula
 from gradest.randomness import Draws, changed_global_states, drawing_from, global_states
+from gradest.statistics import Moments, largest_z, mean_interval
 
 _CALLS, _SHARING_ROWS = 32, 512  # calls, and rows of each, tested for shared noise
 _STATES = 8  # states, each with draws of its own, tested for shared noise

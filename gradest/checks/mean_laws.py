@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
-from gradest.checks.finding import EQUAL, Outcome, Status, percent
+from gradest.checks.battery import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.checks.problems import of_degree, span, truth
 from gradest.checks.rare_laws import rare_bias
+from gradest.checks.result import EQUAL, Outcome, Status, percent
 from gradest.checks.settings import setting_text, variations
-from gradest.checks.subject import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.contracts import Estimator, Task
-from gradest.inference import UNBIASED_WITHIN, largest_z, mean_interval, total_variance
-from gradest.measuring.outcomes import ExactMoments
+from gradest.measurement import ExactMoments
+from gradest.statistics import UNBIASED_WITHIN, largest_z, mean_interval, total_variance
 
 _FIRST = 10_000  # replicates of a first test for a bias, enough for estimators of many samples
 _ENOUGH = 2  # problems on which adaptation lowers the variance
@@ -253,7 +253,7 @@ def _along(subject: Subject, task: Task, replicates: int, truth: Tensor) -> tupl
     mean = float(batches.mean())
     if len(batches) == 1:
         return mean, mean
-    half = float(stats.t.isf(subject.level(), len(batches) - 1) * batches.std())
+    half = float(scipy.stats.t.isf(subject.level(), len(batches) - 1) * batches.std())
     half /= len(batches) ** 0.5
     return mean - half, mean + half
 

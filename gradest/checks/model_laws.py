@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from gradest.categorical import sample
-from gradest.checks.finding import Outcome, outcome
+from gradest.checks.result import Outcome, outcome
 from gradest.contracts import Model
 from gradest.costs import Problem
 from gradest.randomness import Draws, drawing_from, global_states

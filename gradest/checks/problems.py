@@ -9,8 +9,7 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.costs import KL, Cost, Problem
-from gradest.measuring.enumeration import ExactGradient, all_codes, exact_gradient
-from gradest.objectives import merge_samples
+from gradest.measurement import ExactGradient, all_codes, exact_gradient, merge_samples
 
 Change = Callable[[Tensor], Tensor]
 

@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import torch
 
-from gradest.checks.finding import Outcome, percent
+from gradest.checks.battery import Subject
+from gradest.checks.controlled_noise import UnevenNoise
 from gradest.checks.problems import rare
 from gradest.checks.problems import truth as truth_of
-from gradest.checks.rigged import UnevenNoise
-from gradest.checks.subject import Subject
+from gradest.checks.result import Outcome, percent
 from gradest.contracts import Task
-from gradest.measuring.outcomes import ExactMoments
-from gradest.measuring.schedule import BATCHES
+from gradest.measurement import ExactMoments
+from gradest.statistics import BATCHES
 
 # Logits that make categories rare, and the relative bias that rounding may cause there: 1 − π has a
 # relative error of 10⁻¹⁶/(1 − π), and enters squared.

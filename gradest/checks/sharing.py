@@ -14,11 +14,11 @@ each other's noise.
 import math
 from typing import NamedTuple
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
-from gradest.checks.finding import EQUAL
+from gradest.checks.result import EQUAL
 
 _FALSE_ALARM = 1e-10  # of one test of all columns and all ways to pair the rows
 
@@ -54,7 +54,7 @@ def agreement(x: Tensor) -> Agreement:
         counts.append(torch.stack([(both > 0).sum(0), (both != 0).sum(0)]))
         distance *= 2
     agree, compared = torch.stack(counts, 1).flatten(1).numpy()
-    p_values = 2 * stats.binom.sf(agree.clip(compared - agree) - 1, compared, 0.5)
+    p_values = 2 * scipy.stats.binom.sf(agree.clip(compared - agree) - 1, compared, 0.5)
     i = int(p_values.argmin())
     share = float(agree[i] / max(compared[i], 1))
     return Agreement(share, int(compared[i]), min(1.0, float(p_values[i]) * len(p_values)))

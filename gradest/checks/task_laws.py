@@ -4,12 +4,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gradest.categorical import leave_one_out_mean, log_prob, one_hot, sample
-from gradest.checks.finding import (
+from gradest.checks.result import (
     EQUAL,
     SINGLE,
     Outcome,
@@ -20,8 +20,7 @@ from gradest.checks.finding import (
 from gradest.contracts import Task
 from gradest.costs import Problem
 from gradest.knobs import build
-from gradest.measuring.enumeration import codes, enumerable, exact_gradient
-from gradest.objectives import analytic_terms
+from gradest.measurement import analytic_terms, codes, enumerable, exact_gradient
 from gradest.randomness import Draws, drawing_from, global_states
 
 _AT_ONCE = 4096  # codes
@@ -272,7 +271,7 @@ def _compare_with_draws(problem: Problem, value: Tensor, gradient: Tensor) -> Ou
         f"the closed form of E f or its gradient is {z_score:.3g} standard errors from draws"
     )
     return outcome(
-        violation if z_score > stats.norm.isf(level / 2) else "",
+        violation if z_score > scipy.stats.norm.isf(level / 2) else "",
         f"{_DRAWS:,} draws agree with the closed form, E f to ± {float(error[:, 0].max()):.2g}",
     )
 

@@ -13,14 +13,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from gradest import checks
-from gradest.checks.definitions import OF_ESTIMATORS, OF_TASKS
+from gradest.checks import OF_ESTIMATORS, OF_TASKS
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
-from gradest.registry import Registry, load_plugin
-from gradest.running.processes import ending
-from gradest.running.template import end_with_parent
-from gradest.running.termination import INTERRUPTED
-from gradest.threads import one_thread
+from gradest.plugins import Registry, load_plugin
+from gradest.runs import end_with_parent, ending
+from gradest.support import INTERRUPTED, one_thread
 
 _ERASE = "\r\x1b[2K"  # erases the last line of a terminal
 

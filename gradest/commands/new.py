@@ -17,8 +17,8 @@ from string import Template
 from typing import Literal, NamedTuple
 
 from gradest.errors import UsageError
-from gradest.files import write_atomically
-from gradest.registry import Registry, is_test
+from gradest.plugins import Registry, is_test
+from gradest.support import write_atomically
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 # At most 40 characters, or lines of the templates get too long.

@@ -20,10 +20,8 @@ from gradest.report import (
     report_path,
     write_comparison,
 )
-from gradest.running.folder import alone_in
-from gradest.running.journal import Contents, read_journal
-from gradest.running.results import latest, read_run
-from gradest.text import counted
+from gradest.runs import Contents, alone_in, latest, read_journal, read_run
+from gradest.support import counted
 
 _COMPARISONS = Path("results/comparison")
 _CELLS_PER_DAMAGE = (

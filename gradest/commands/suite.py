@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from gradest.errors import Inapplicable, UsageError
-from gradest.measuring.schedule import FEWEST
-from gradest.registry import PluginBundle, Registry
+from gradest.plugins import PluginBundle, Registry
 from gradest.report import (
     failed_controls,
     load_run,
@@ -20,17 +19,24 @@ from gradest.report import (
     show,
     summarize_run,
 )
-from gradest.running.cells import Cell, labels
-from gradest.running.folder import alone_in
-from gradest.running.processes import Failed
-from gradest.running.progress import quietly
-from gradest.running.provenance import describe_run
-from gradest.running.results import carried, finished
-from gradest.running.runner import prepare, refuse_foreign, seconds_expected
-from gradest.running.runner import run as run_cells
-from gradest.running.suite import load_suite
-from gradest.running.workers import Workers
-from gradest.text import counted, described, in_a_line, message_of
+from gradest.runs import (
+    Cell,
+    Failed,
+    Workers,
+    alone_in,
+    carried,
+    describe_run,
+    finished,
+    labels,
+    load_suite,
+    prepare,
+    quietly,
+    refuse_foreign,
+    seconds_expected,
+)
+from gradest.runs import run as run_cells
+from gradest.statistics import FEWEST
+from gradest.support import counted, described, in_a_line, message_of
 
 
 def run_suite(options: argparse.Namespace) -> int:

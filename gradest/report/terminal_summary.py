@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradest.quantities import between, count
 from gradest.report.documents import controls
 from gradest.report.documents.document import Alert, Strong, Table
 from gradest.report.frames import tables
@@ -17,6 +16,7 @@ from gradest.report.frames.intervals import Interval
 from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import Section
 from gradest.report.studies import concrete, training
+from gradest.support import between, count
 
 Shown = str | Table
 

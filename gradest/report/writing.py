@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradest import citations
-from gradest.files import replacing, write_text
-from gradest.markup import escape
+from gradest.plugins import citations
 from gradest.report.documents import controls, html, methods, prose
 from gradest.report.documents.document import Alert, Part, Picture, render_markdown
 from gradest.report.documents.latex import Environment
@@ -19,8 +17,8 @@ from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
 from gradest.report.studies import STUDIES
 from gradest.report.studies.study import Illustration, Pieces, T
-from gradest.running.folder import alone_in
-from gradest.running.results import derive
+from gradest.runs import alone_in, derive
+from gradest.support import markup, replacing, write_text
 
 _BIBTEX, _PAGE = "references.bib", "report.html"
 _OURS = {
@@ -122,14 +120,14 @@ def _alerts(run: LoadedRun) -> Iterator[Part]:
         more = f" and {len(damage) - 1:,} more" if len(damage) > 1 else ""
         yield Alert(
             f"**NUMBERS ARE MISSING because the journal of this run is damaged:** "
-            f"{escape(damage[0])}{more}. Run the suite again to measure the lost cells; all others "
+            f"{markup.escape(damage[0])}{more}. Run the suite again to measure the lost cells; all others "
             "are kept."
         )
     yield from map(_missing, list(run.problems.lines))
 
 
 def _missing(line: str) -> Alert:
-    return Alert(f"**Missing from this report:** {escape(line)}.")
+    return Alert(f"**Missing from this report:** {markup.escape(line)}.")
 
 
 def _parts(run: LoadedRun, drawn: list[Illustration], cited: Mapping[str, str]) -> Iterator[Part]:

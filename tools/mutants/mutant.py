@@ -12,10 +12,10 @@ from typing import Any
 
 from gradest import Estimator
 from gradest.checks import ESTIMATOR_LAWS, Finding, check_estimator
-from gradest.checks.finding import foundations, run_laws
-from gradest.checks.subject import Subject
+from gradest.checks.battery import Subject
+from gradest.checks.result import foundations, run_laws
 from gradest.knobs import knob_types
-from gradest.registry import load_plugin
+from gradest.plugins.registry import load_plugin
 
 ESTIMATORS = Path(__file__).resolve().parents[2] / "estimators"
 

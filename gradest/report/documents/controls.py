@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from gradest.markup import escape
 from gradest.report.documents.document import Alert, Part
 from gradest.report.frames import tables
+from gradest.support import markup
 
 
 def section(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[Part]:
@@ -15,7 +15,7 @@ def section(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[Part]:
     controls, left_out = _expected(frame, run)
     yield _line(failures(frame, run), controls)
     if left_out:
-        yield f"Controls left out of this run: {', '.join(map(escape, left_out))}."
+        yield f"Controls left out of this run: {', '.join(map(markup.escape, left_out))}."
 
 
 def failures(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
@@ -72,8 +72,8 @@ def _expected(
 
 def _line(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> str:
     if failures:
-        text = escape(" ".join(failures))
+        text = markup.escape(" ".join(failures))
         return Alert(f"**CONTROLS FAILED, do not trust this run until the cause is known:** {text}")
     kinds = sorted(expected.items(), reverse=True)
-    named = [f"{', '.join(map(escape, names))} {kind}" for kind, names in kinds if names]
+    named = [f"{', '.join(map(markup.escape, names))} {kind}" for kind, names in kinds if names]
     return f"All controls passed: {' and '.join(named)}." if named else ""

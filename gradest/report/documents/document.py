@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradest.markup import escape, table
-from gradest.quantities import Quantity
+from gradest.support import Quantity, markup
 
 
 class Strong(str):
@@ -74,12 +73,12 @@ def _markdown(part: Part) -> str:
     match part:
         case Table(headers, rows, left):
             lines = [[_cell(text) for text in row] for row in rows]
-            return table([escape(text) for text in headers], lines, left)
+            return markup.table([markup.escape(text) for text in headers], lines, left)
         case Picture(name, title, caption):
             file = f"figures/{name}"
             return f"![{title}]({file}.png)\n\n{title}. {caption} ([SVG]({file}.svg))"
         case Folded(title, inside, level):
-            return f"{'#' * level} {escape(title)}\n\n{render_markdown(inside).rstrip()}"
+            return f"{'#' * level} {markup.escape(title)}\n\n{render_markdown(inside).rstrip()}"
         case _:
             return part
 
@@ -87,5 +86,5 @@ def _markdown(part: Part) -> str:
 def _cell(text: str) -> str:
     if isinstance(text, Quantity):
         return text  # ours, and brackets around an interval are literal where no link follows
-    escaped = escape(text)
+    escaped = markup.escape(text)
     return f"**{escaped}**" if isinstance(text, Strong) else escaped

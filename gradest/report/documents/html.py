@@ -22,8 +22,8 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from PIL import Image
 
-from gradest.quantities import Quantity
 from gradest.report.documents.document import Alert, Folded, Part, Picture, Strong, Table, Tagged
+from gradest.support import Quantity
 
 _TEMPLATES = Environment(
     loader=PackageLoader("gradest.report.documents", "assets"),

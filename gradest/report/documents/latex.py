@@ -7,9 +7,8 @@ from decimal import Decimal
 from string import Template
 from typing import NamedTuple
 
-from gradest import tex
-from gradest.quantities import Parts, Quantity
 from gradest.report.documents.document import Strong, Table
+from gradest.support import Parts, Quantity, tex
 
 _LONG = 30  # rows that only a smaller size brings onto a page, with caption and notes
 _SIZES = {

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradest import citations
-from gradest.markup import code_block, escape
+from gradest.plugins import citations
 from gradest.report.documents.document import Folded, Part
+from gradest.support import markup
 
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -30,9 +30,13 @@ def section(docstrings: Any, cited: Mapping[str, str], file: str) -> Iterator[Pa
 
 def _method(docstring: str, citation: str | None) -> Iterator[Part]:
     for paragraph in filter(None, docstring.split("\n\n")):
-        yield code_block(_unindented(paragraph)) if paragraph[0].isspace() else _text(paragraph)
+        yield (
+            markup.code_block(_unindented(paragraph))
+            if paragraph[0].isspace()
+            else _text(paragraph)
+        )
     if citation:
-        yield citations.markdown(citation)
+        yield citations.in_markdown(citation)
 
 
 def _text(paragraph: str) -> str:
@@ -45,7 +49,7 @@ def _inside(text: str) -> str:
     """Escaped text with the spaces at its ends, which separate it from adjacent code."""
     line = re.sub(r"\s+", " ", text)
     before, after = " " * line.startswith(" "), " " * line.endswith(" ")
-    return before + escape(line) + after if line.strip() else line
+    return before + markup.escape(line) + after if line.strip() else line
 
 
 def _unindented(paragraph: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.markup import code_block, escape
 from gradest.report.documents.document import Folded, Part, Table
 from gradest.report.frames import tables
 from gradest.report.frames.ranking import LEVEL, POWER
+from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN
+from gradest.support import markup
 
 _READING = f"""\
 Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed parameters: not over \
@@ -46,8 +46,8 @@ _FILES = (
 
 def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> Iterator[Part]:
     """Title, summary of the run and instructions for reading; `points` are those of trainings."""
-    yield f"# {escape(run.get('suite') or 'A run')}"
-    yield escape(run.get("description") or "")
+    yield f"# {markup.escape(run.get('suite') or 'A run')}"
+    yield markup.escape(run.get("description") or "")
     yield "\n".join(
         [
             *([] if frame.empty else [f"- cells: {_cells(frame)}"]),
@@ -63,7 +63,7 @@ def _reproduction(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
     """The facts needed to run it again: the command, and the versions and settings."""
     if command := run.get("command"):
         words = ["python", *command] if str(command[0]).endswith(".py") else command
-        yield code_block(shlex.join(map(str, words)))
+        yield markup.code_block(shlex.join(map(str, words)))
     facts = {
         "training": in_a_line(run.get("training")),
         "seeds": in_a_line(run.get("seeds")),
@@ -76,7 +76,7 @@ def _reproduction(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
         "time": _time(run.get("started"), run.get("finished")),
         "knobs with a single value": _constant(frame),
     }
-    yield "\n".join(f"- {name}: {escape(text)}" for name, text in facts.items() if text)
+    yield "\n".join(f"- {name}: {markup.escape(text)}" for name, text in facts.items() if text)
 
 
 def files(frame: pd.DataFrame) -> str:

@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradest.inference import UNBIASED_WITHIN
-from gradest.quantities import number
 from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.canvas import Part
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
 from gradest.report.frames.intervals import ENDS
+from gradest.statistics import UNBIASED_WITHIN
+from gradest.support import number
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _CROWDED = 20  # points in a panel that need a larger one

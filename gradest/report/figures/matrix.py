@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import LogLocator
 
-from gradest.quantities import number
 from gradest.report.figures import canvas, selection, style
+from gradest.support import number
 
 _CELL = (0.64, 0.2)  # inches
 _CHARACTER = 0.065

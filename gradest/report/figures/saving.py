@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from gradest.files import write_atomically
+from gradest.support import write_atomically
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _UNDATED = {  # so that the same figure gives the same bytes

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
 
-from gradest.inference import UNBIASED_WITHIN
+from gradest.statistics import UNBIASED_WITHIN
 
 Colour = tuple[float, float, float]
 

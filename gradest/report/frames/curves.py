@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
-from gradest.inference import CONFIDENCE
 from gradest.report.frames import ranking, tables
+from gradest.statistics import CONFIDENCE
 
 CHOSEN_BY = ("valid", "negative_elbo")  # the metric that chooses the learning rate
 _FINAL = ("negative_elbo", "negative_bound")
@@ -89,5 +89,5 @@ def _mean(part: pd.DataFrame) -> dict[str, float]:
         return {"value": value, "low": low, "high": high, "seeds": 1}
     with np.errstate(invalid="ignore"):  # infinities have no spread
         mean, error = values.mean(), values.std(ddof=1) / seeds**0.5
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
+    reach = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
     return {"value": mean, "low": mean - reach, "high": mean + reach, "seeds": seeds}

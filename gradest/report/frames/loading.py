@@ -14,8 +14,8 @@ from gradest.report.frames.nested_factors import Family, find_families
 from gradest.report.frames.problems import Problems, readable
 from gradest.report.frames.rankings import Rankings, rank_run
 from gradest.report.frames.sweeps import Sweep, find_sweeps
-from gradest.running.results import ADAPTATION, COLUMNS, SOURCES, read_run
-from gradest.training.tables import COLUMNS as TRAINING
+from gradest.runs import ADAPTATION, COLUMNS, SOURCES, read_run
+from gradest.runs.training import COLUMNS as TRAINING
 
 Images = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
 

@@ -6,7 +6,7 @@ Holm, "A simple sequentially rejective multiple test procedure", 1979.
 import numpy as np
 import pandas as pd
 
-from gradest.measuring.parameters import SCALES
+from gradest.measurement import SCALES
 
 _CELL = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from gradest.errors import UsageError
-from gradest.text import described
+from gradest.support import described
 
 T = TypeVar("T")
 

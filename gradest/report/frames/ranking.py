@@ -19,10 +19,10 @@ involved", 1947.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
-from gradest.inference import CONFIDENCE
 from gradest.report.frames.multiplicity import holm
+from gradest.statistics import CONFIDENCE
 
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
@@ -72,7 +72,7 @@ def ranks(
 
 def quantile(freedom: np.ndarray) -> np.ndarray:
     """How many standard errors the end of an interval is away."""
-    return stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    return scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
 
 
 def log_errors(
@@ -100,12 +100,12 @@ def p_value(difference: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> n
     """Two-sided p-values of differences with such standard errors; 1 where the error is unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(np.divide(difference, error))
-    return np.nan_to_num(2 * stats.t.sf(z, freedom), nan=1.0)
+    return np.nan_to_num(2 * scipy.stats.t.sf(z, freedom), nan=1.0)
 
 
 def detectable_difference(error: float, freedom: float, level: float) -> float:
     """The difference from zero that a test at this level detects with 80 % power."""
-    steps = stats.t.isf(level / 2, freedom) + stats.t.ppf(POWER, freedom)
+    steps = scipy.stats.t.isf(level / 2, freedom) + scipy.stats.t.ppf(POWER, freedom)
     return float(steps * error) if error > 0 else 0.0
 
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from gradest.files import write_frame
 from gradest.report.frames import budget, tables
 from gradest.report.frames.nested_factors import Family
 from gradest.report.frames.problems import Problems
 from gradest.report.frames.sweeps import Sweep, outside_sweeps
+from gradest.support import write_frame
 
 _SUMMARY, CROSSOVERS = "summary.csv", "crossovers.csv"
 RESERVED = ("summary", "crossovers")  # names in tables/ that no task can take

@@ -8,7 +8,7 @@ import pandas as pd
 from gradest.report.frames import multiplicity, tables
 from gradest.report.frames.loading import load_measurements, load_training
 from gradest.report.frames.problems import readable
-from gradest.running.results import read_run
+from gradest.runs import read_run
 
 Folder = str | os.PathLike[str]
 

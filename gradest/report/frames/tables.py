@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gradest.inference import reach_of_sum
-from gradest.inference.rounding import SINGLE
-from gradest.measuring.parameters import SYMBOLS as SYMBOLS  # re-exported for all tables
-from gradest.measuring.rounding import resolution as resolution_of
-from gradest.measuring.schedule import BATCHES
+from gradest.measurement import SYMBOLS as SYMBOLS  # re-exported for all tables
 from gradest.report.frames import multiplicity, ranking
 from gradest.report.frames.intervals import columns_of
+from gradest.statistics import BATCHES, SINGLE, reach_of_sum
+from gradest.statistics import resolution as resolution_of
 
 _BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
 _VARIANCES = tuple(columns_of("variance"))

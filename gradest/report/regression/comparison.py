@@ -7,9 +7,6 @@ from typing import Any
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.files import write_frame, write_text
-from gradest.markup import escape
-from gradest.quantities import count, number
 from gradest.report.documents import document, html
 from gradest.report.documents.document import Alert, Folded, Part, Picture, Strong, Table
 from gradest.report.documents.prose import in_a_line
@@ -28,6 +25,7 @@ from gradest.report.regression.differences import (
 )
 from gradest.report.regression.figure import NAMED, draw_comparison
 from gradest.report.regression.runs import Overlap, Run, load_runs, overlap
+from gradest.support import count, markup, number, write_frame, write_text
 
 MAJORITY = 0.5  # of all cells; a comparison of fewer is pointed out
 _FIGURE = "comparison"
@@ -135,7 +133,7 @@ def _parts(
     shared: Mapping[str, Overlap],
 ) -> Iterator[Part]:
     """The document, in the order in which it is read."""
-    yield f"# {escape(_title(runs))}"
+    yield f"# {markup.escape(_title(runs))}"
     yield from _overlaps(shared)
     yield _summary(frame)
     yield _counts(frame)
@@ -178,7 +176,7 @@ def _summary(frame: pd.DataFrame) -> str:
 def _overlaps(shared: Mapping[str, Overlap]) -> Iterator[Part]:
     """How many cells are compared, as an alert where that is the smaller part."""
     for name, each in shared.items():
-        line = escape(f"{f'{name}: ' if len(shared) > 1 else ''}{each}.")
+        line = markup.escape(f"{f'{name}: ' if len(shared) > 1 else ''}{each}.")
         yield line if each.share >= MAJORITY else Alert(f"**{line}**")
 
 
@@ -225,7 +223,7 @@ def _picture(frame: pd.DataFrame) -> Picture:
     variances = frame[frame["quantity"].eq("variance") & frame["parameter"].eq(first)]
     beyond = len(variances) - NAMED
     rest = f" The {beyond:,} lines without a name have the weakest evidence." if beyond > 0 else ""
-    symbol = escape(tables.SYMBOLS.get(first, first))
+    symbol = markup.escape(tables.SYMBOLS.get(first, first))
     return Picture(
         _FIGURE,
         "Variance and bias of every cell against the baseline",

@@ -12,9 +12,7 @@ import numpy as np
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.inference import Interval
-from gradest.measuring.parameters import LOG_ALPHA
-from gradest.measuring.result import Measurement
+from gradest.measurement import LOG_ALPHA, Measurement
 from gradest.report.frames import curves, ranking, tables
 from gradest.report.frames.intervals import ENDS
 from gradest.report.frames.multiplicity import holm
@@ -29,8 +27,9 @@ from gradest.report.regression.pairs import (
     undetectable,
 )
 from gradest.report.regression.runs import Key, Records, Run
-from gradest.running.journal import Record
-from gradest.text import described
+from gradest.runs import Record
+from gradest.statistics import Interval
+from gradest.support import described
 
 # The rate at which a report of runs without any change finds one.  Less than the
 # usual 5 %: where every commit is compared that would be a false alarm a month, which is ignored

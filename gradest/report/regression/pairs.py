@@ -24,15 +24,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradest.inference import UNBIASED_WITHIN, Arithmetic, Interval, squared_bias
-from gradest.inference.joint import Joint, joint_test
-from gradest.inference.noise import Noise
-from gradest.measuring.pairing import length_of
-from gradest.measuring.parameters import LOG_ALPHA, SCALES
-from gradest.measuring.result import ENUMERATED, Measurement
-from gradest.moments import Moments
+from gradest.measurement import ENUMERATED, LOG_ALPHA, SCALES, Measurement, length_of
 from gradest.report.frames import ranking
 from gradest.report.frames.intervals import columns_of
+from gradest.statistics import (
+    UNBIASED_WITHIN,
+    Arithmetic,
+    Interval,
+    Joint,
+    Moments,
+    Noise,
+    joint_test,
+    squared_bias,
+)
 
 RATIO, DIFFERENCE = "ratio", "difference"
 

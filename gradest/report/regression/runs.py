@@ -11,8 +11,7 @@ import pandas as pd
 from gradest.errors import UsageError
 from gradest.report.frames.loading import load_properties, load_training
 from gradest.report.frames.problems import readable
-from gradest.running.journal import Record, read_journal
-from gradest.running.results import latest, read_run
+from gradest.runs import Record, latest, read_journal, read_run
 
 Records = Mapping[int, Record]  # by seed
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradest.markup import escape
-from gradest.quantities import Parts, Quantity, interval, number
 from gradest.report.documents.document import Folded, Part, Table, Tagged
 from gradest.report.frames import tables
 from gradest.report.frames.intervals import Interval
@@ -25,6 +23,7 @@ from gradest.report.regression.differences import (
     parameters,
 )
 from gradest.report.regression.pairs import RATIO
+from gradest.support import Parts, Quantity, interval, markup, number
 
 JUDGEMENTS = (WORSE, BETTER, CHANGED, UNDECIDED, SAME)
 NAMES = {
@@ -84,7 +83,7 @@ def undecided(frame: pd.DataFrame) -> Iterator[Part]:
             _reason(pair),
         ]
 
-    symbol = escape(tables.SYMBOLS.get(first, first))
+    symbol = markup.escape(tables.SYMBOLS.get(first, first))
     parts: list[Part] = [
         f"Variances are with respect to {symbol}, means to log α. A dash marks significant "
         "differences and identical quantities. Each number is followed by the smallest change "

@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gradest.quantities import count, interval
 from gradest.report.documents.document import Part, Table
 from gradest.report.figures import canvas, style
 from gradest.report.frames import tables
 from gradest.report.frames.intervals import ENDS, Interval
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
+from gradest.support import count, interval
 
 _CLOSEST = 1.6  # between two ticks
 _COLUMNS = ["variance", "variance_low", "variance_high"]

@@ -18,15 +18,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 
+from gradest.checks.properties import LEVEL, PROPERTIES, ROWS
 from gradest.concrete import concrete_log_prob
 from gradest.errors import UsageError
-from gradest.markup import escape
-from gradest.properties import LEVEL, PROPERTIES, ROWS
-from gradest.quantities import interval
 from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.figures import canvas, style
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.studies.study import Illustration, Pieces, Study
+from gradest.support import interval, markup
 
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, math.sqrt(0.75)]])
 _PIXELS = 400  # to a side of a triangle
@@ -249,12 +248,12 @@ def section(rows: pd.DataFrame) -> Iterator[Part]:
         return
     yield "## Properties"
     result, details = verdict(rows)
-    yield f"**{result}**: {escape(details)}."
+    yield f"**{result}**: {markup.escape(details)}."
     yield _READING.format(missed=100 * LEVEL * max(1.0, len(rows) / ROWS))
     for name, part in rows.groupby("property", sort=False):
-        yield f"### {escape(name)}"
+        yield f"### {markup.escape(name)}"
         if name in PROPERTIES:
-            yield escape(_claim(PROPERTIES[str(name)]))
+            yield markup.escape(_claim(PROPERTIES[str(name)]))
         yield Table(_HEADERS, [_property_line(row) for row in part.itertuples(index=False)], left=2)
     yield "Unrounded: `properties.parquet`"
 

@@ -26,8 +26,6 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.ticker import LogLocator
 from scipy.spatial.distance import pdist
 
-from gradest.markup import escape
-from gradest.quantities import count, interval, number
 from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.figures import canvas, selection, style
@@ -38,6 +36,7 @@ from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.frames.sweeps import Sweep, find_sweeps
 from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
+from gradest.support import count, interval, markup, number
 
 _QUANTITIES = {"bias": "norm of the bias, ‖E ĝ − g‖", "variance": "variance tr Cov(ĝ)"}
 _POWER = {"bias": 1, "variance": 2}  # of ‖g‖, for the same units
@@ -328,15 +327,15 @@ def _cell_keys() -> dict[str, Artist]:
 def _section(section: Section) -> Iterator[Part]:
     """A table for each parameter, with a row for each estimator."""
     norms = tables.measured_rows(section.rows).groupby("parameter")["gradient_norm"]
-    yield f"## {escape(section.label)}"
+    yield f"## {markup.escape(section.label)}"
     yield _READING
     for parameter, rows, file in section.rankings:
         symbol = tables.SYMBOLS.get(parameter, parameter)
         low, high = (number(end) for end in (norms.min()[parameter], norms.max()[parameter]))
-        yield f"### Gradient in {escape(symbol)}"
+        yield f"### Gradient in {markup.escape(symbol)}"
         yield f"‖g‖ is between {low} and {high}."
         yield _table(rows)
-        yield f"Unrounded, with a row for each setting: [{escape(file)}](tables/{file})"
+        yield f"Unrounded, with a row for each setting: [{markup.escape(file)}](tables/{file})"
 
 
 def _table(rows: pd.DataFrame) -> Table:

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from gradest.inference import UNBIASED_WITHIN
-from gradest.markup import escape
-from gradest.quantities import number, plus_minus
 from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.studies.study import Pieces, Study
+from gradest.statistics import UNBIASED_WITHIN
+from gradest.support import markup, number, plus_minus
 
 _ANOMALIES = {"zero": "zero", "nonfinite": "non-finite", "overflow": "infinite"}
 _SMALL = 1e-4  # relative to a number: an error that its three digits do not show
@@ -84,7 +83,7 @@ def section(frame: pd.DataFrame) -> Iterator[Part]:
     if every > len(lines):
         yield f"{every - len(lines):,} rows without anomalies are left out."
     if rest := [d for d in dtypes if d not in shown]:
-        yield f"There are no anomalies in {escape(', '.join(rest))}."
+        yield f"There are no anomalies in {markup.escape(', '.join(rest))}."
 
 
 def _without_dtype(cells: pd.DataFrame) -> list[str]:

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradest.inference import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.markup import escape
-from gradest.quantities import Parts, Quantity, count, interval, number, plus_minus, share
 from gradest.report.documents.document import Strong, Table, Tagged
 from gradest.report.documents.latex import Environment
 from gradest.report.frames import tables
@@ -22,6 +19,8 @@ from gradest.report.frames.ranking import LEVEL
 from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.studies.numerics import ranked_dtypes
 from gradest.report.studies.study import BEST
+from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN
+from gradest.support import Parts, Quantity, count, interval, markup, number, plus_minus, share
 
 _HEADERS = (
     *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
@@ -72,22 +71,22 @@ def ranking_notes(rows: pd.DataFrame) -> Iterator[str]:
         )
     for note, part in rows[rows["note"].map(bool) & rows["note"].notna()].groupby("note"):
         labels = "All rows" if len(part) == len(rows) else ", ".join(part["label"])
-        yield f"{escape(labels)}: {escape(str(note))}."
+        yield f"{markup.escape(labels)}: {markup.escape(str(note))}."
     short = rows[rows["precision"].map(_is_missed)]
     if not short.empty:
         named = [f"{label}: {text}" for label, text in short[["label", "precision"]].to_numpy()]
-        yield f"{_MISSED} The requested precision was not reached: {escape('; '.join(named))}."
+        yield f"{_MISSED} The requested precision was not reached: {markup.escape('; '.join(named))}."
     estimated = rows[rows["reference"].eq("monte_carlo")]
     if not estimated.empty:
         by = estimated["reference_by"].fillna("an unbiased estimator").iloc[0]
         yield (
             "The exact gradient is unknown; it is replaced by the mean of many estimates of "
-            f"{escape(by)}, whose noise is part of every interval."
+            f"{markup.escape(by)}, whose noise is part of every interval."
         )
     nonfinite = rows[rows["nonfinite"] > 0]
     if not nonfinite.empty:
         named = ", ".join(nonfinite["label"])
-        yield f"Some estimates are not finite: {escape(named)}. See [Numerics](#numerics)."
+        yield f"Some estimates are not finite: {markup.escape(named)}. See [Numerics](#numerics)."
 
 
 def ranking_environment(section: Section, ranking: Ranking) -> Environment:

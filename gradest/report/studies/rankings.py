@@ -6,9 +6,6 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradest.inference import BIASED_BELOW
-from gradest.markup import escape
-from gradest.quantities import count, interval, number
 from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.documents.prose import in_a_line
@@ -26,6 +23,8 @@ from gradest.report.studies.ranking_table import (
     ranking_table,
 )
 from gradest.report.studies.study import LIMITS, POINTS, ZEROS, Illustration, Pieces, Study
+from gradest.statistics import BIASED_BELOW
+from gradest.support import count, interval, markup, number
 
 _LONGEST = 40  # rows of the table of crossovers
 
@@ -120,19 +119,19 @@ def _multiplicity(frame: pd.DataFrame) -> str:
 
 def _section(section: Section) -> Iterator[Part]:
     """A description of the task, then a ranking for each parameter."""
-    yield f"## {escape(section.label)}"
+    yield f"## {markup.escape(section.label)}"
     yield _task(section.rows)
     if not section.rankings:
         yield "Nothing was measured here."
     for parameter, ranked, file in section.rankings:
-        yield f"### Gradient in {escape(tables.SYMBOLS.get(parameter, parameter))}"
+        yield f"### Gradient in {markup.escape(tables.SYMBOLS.get(parameter, parameter))}"
         if tables.ranking_column(ranked) == "variance":
             yield (
                 "The exact gradient is unknown, and so are bias and mse: every verdict is "
                 "inconclusive, and the ranking is by variance."
             )
         yield from _tables(ranked)
-        yield f"Unrounded: [{escape(file)}](tables/{file})"
+        yield f"Unrounded: [{markup.escape(file)}](tables/{file})"
 
 
 def _tables(rows: pd.DataFrame) -> Iterator[Part]:
@@ -141,12 +140,12 @@ def _tables(rows: pd.DataFrame) -> Iterator[Part]:
     ranked = ranked_dtypes(rows)
     for dtype in ranked:
         if len(dtypes) > 1:
-            yield f"In {escape(dtype)}:"
+            yield f"In {markup.escape(dtype)}:"
         part = rows[rows["dtype"] == dtype]
         yield ranking_table(part)
         yield from ranking_notes(part)
     if coarse := [d for d in dtypes if d not in ranked]:
-        named = " and ".join(map(escape, coarse))
+        named = " and ".join(map(markup.escape, coarse))
         yield f"Rankings in {named} would only rank rounding errors; they are in the file alone."
 
 
@@ -161,7 +160,7 @@ def _task(rows: pd.DataFrame) -> str:
         if not norms.empty:
             symbol = tables.SYMBOLS.get(parameter, parameter)
             facts.append(f"‖g‖ = {number(norms.iloc[0])} in {symbol}")
-    return escape("; ".join(filter(None, facts)))
+    return markup.escape("; ".join(filter(None, facts)))
 
 
 def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
@@ -177,7 +176,7 @@ def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
         "B* = (v_u c_u − v_b c_b)/bias², counted in passes through f, forward and backward. The "
         "table names the estimator called unbiased that is the first to do so. *always*: it is "
         "better as soon as the budget pays for one of its estimates, which is B*; *never*: it is "
-        f"better at no budget. Gradient in {escape(symbol)}."
+        f"better at no budget. Gradient in {markup.escape(symbol)}."
     )
     rows = [
         [

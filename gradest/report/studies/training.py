@@ -11,9 +11,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradest.inference import UNBIASED_WITHIN
-from gradest.markup import escape
-from gradest.quantities import Quantity, count, interval, number
 from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.documents.prose import in_a_line
@@ -25,6 +22,8 @@ from gradest.report.frames.curves import average_over_seeds, rank_final
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
 from gradest.report.studies.study import BEST, LIMITS, Illustration, Pieces, Study
+from gradest.statistics import UNBIASED_WITHIN
+from gradest.support import Quantity, count, interval, markup, number
 
 _PANEL = (5.2, 3.8)
 _NAMES = 0.18  # of an axis of steps that is left for names behind the last
@@ -318,12 +317,12 @@ def section(points: pd.DataFrame, settings: Mapping[str, Any]) -> Iterator[Part]
     yield _READING.format(samples=samples) + (_CHOSEN if points["rates"].gt(1).any() else "")
     annealed = settings.get("anneal") or {}
     if annealed:
-        knobs = ", ".join(map(escape, annealed))
+        knobs = ", ".join(map(markup.escape, annealed))
         yield f"Labels show the initial value of annealed knobs: {knobs}."
     for task, rows in rank_final(points[points["status"] == "ok"]):
-        yield f"### {escape(str(task))}"
+        yield f"### {markup.escape(str(task))}"
         params = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
-        yield escape(in_a_line(tables.parse_knobs(params)))
+        yield markup.escape(in_a_line(tables.parse_knobs(params)))
         yield ranking(rows)
     failed = points[points["status"] != "ok"]
     if not failed.empty:
@@ -341,8 +340,8 @@ def _failure(row: Mapping[str, Any]) -> str:
     which = f"seed {row['seed']}"
     if row["rates"] > 1:
         which += f", learning rate {number(row['learning_rate'])}"
-    training = f"{escape(row['label'])} on {escape(row['task_label'])}"
-    return f"- {training}, {which}: {row['status']}: {escape(row['reason'])}"
+    training = f"{markup.escape(row['label'])} on {markup.escape(row['task_label'])}"
+    return f"- {training}, {which}: {row['status']}: {markup.escape(row['reason'])}"
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradest.quantities import interval, number
 from gradest.report.documents.document import Part, Table
 from gradest.report.figures import canvas, style
 from gradest.report.frames import tables
@@ -18,6 +17,7 @@ from gradest.report.frames.curves import average_over_seeds, rank_final
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.studies.concrete import log_convex_limit
 from gradest.report.studies.study import Illustration, Pieces, Study
+from gradest.support import interval, number
 
 # The knobs that this study is about: of an estimator, and of a task.
 _KNOB, _CATEGORIES = "temperature", "categories"

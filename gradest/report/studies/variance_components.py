@@ -12,9 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradest.inference.sources import DRAWS
-from gradest.markup import escape
-from gradest.quantities import Parts, Quantity, count, interval, number
 from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.figures import canvas, style
@@ -24,6 +21,8 @@ from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.nested_factors import Family
 from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
+from gradest.statistics import DRAWS
+from gradest.support import Parts, Quantity, count, interval, markup, number
 
 _WIDTH = 0.7  # of the points of one source, where sources are 1 apart
 _HEADERS = (
@@ -160,9 +159,9 @@ def section_of_components(rows: pd.DataFrame, nested: Sequence[str]) -> Iterator
     over = rows[["over", "values"]].drop_duplicates().to_numpy()
     counted = " or ".join(f"{int(values):,} values of {level}" for level, values in over)
     level = " or ".join(dict.fromkeys(str(level) for level, _ in over))
-    yield _READING.format(over=escape(counted), level=escape(level))
+    yield _READING.format(over=markup.escape(counted), level=markup.escape(level))
     for (label, parameter), part in rows.groupby(["task_label", "parameter"], sort=False):
-        yield f"### {escape(label)}: gradient in {escape(_symbol(parameter))}"
+        yield f"### {markup.escape(label)}: gradient in {markup.escape(_symbol(parameter))}"
         sources = _ordered(part, nested)
         headers = ["estimator", *(header for source in sources for header in (source, "share"))]
         lines = [_components(each, sources) for _, each in part.groupby("label", sort=False)]
@@ -201,15 +200,15 @@ def _settings_section(family: Family, section: Section) -> Iterator[Part]:
         f"{level} = {', '.join(map(tables.plain_text, each))}"
         for level, each in family.values.items()
     )
-    yield f"## {escape(section.label)}"
-    yield f"One section for all {family.settings} settings of the nested levels: {escape(values)}."
+    yield f"## {markup.escape(section.label)}"
+    yield f"One section for all {family.settings} settings of the nested levels: {markup.escape(values)}."
     if not section.rankings:
         yield "Nothing was measured here."
     for parameter, rows, file in section.rankings:
-        yield f"### Gradient in {escape(_symbol(parameter))}"
+        yield f"### Gradient in {markup.escape(_symbol(parameter))}"
         yield _SETTINGS.format(by=tables.ranking_column(rows))
         yield _settings_table(rows)
-        yield f"Unrounded, with a row for each setting: [{escape(file)}](tables/{file})"
+        yield f"Unrounded, with a row for each setting: [{markup.escape(file)}](tables/{file})"
 
 
 def _settings_table(rows: pd.DataFrame) -> Table:

@@ -1,0 +1,5 @@
+from . import list
+from .check import check
+from .new import Scaffold, write_plugin
+from .report import report_on
+from .suite import run_suite

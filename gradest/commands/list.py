@@ -1,0 +1,134 @@
+"""The catalogue as text, Markdown and BibTeX, from the classes and their module docstrings."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from gradest.contracts import Estimator, built_in
+from gradest.errors import PluginError
+from gradest.knobs import knob_defaults, knob_types
+from gradest.plugins import Registry, citations, formula
+from gradest.runs import suite_names
+from gradest.support import markup
+
+_WIDTH = 100
+# degree -> the functions for which a biased method is unbiased, in each latent given the others.
+_DEGREES = {1: "affine f", 2: "quadratic f", math.inf: "every f"}
+_COLUMNS = ("name", "description", "unbiased", "needs", "binary only", "evaluations of f", "source")
+
+
+def list_plugins(plugins: Sequence[str], as_markdown: bool, as_bibtex: bool) -> str:
+    """The text of `--list`.  Raises UsageError for a plugin that cannot be loaded."""
+    registry = Registry.load(plugins)
+    if as_bibtex:
+        return bibtex(registry).rstrip("\n")
+    return markdown_table(registry) if as_markdown else listing(registry)
+
+
+def listing(registry: Registry) -> str:
+    """Every estimator and task with its description, traits, knobs and reference; every suite."""
+    return "\n".join(
+        [
+            "Estimators",
+            *(_entry(cls, _traits(cls)) for cls in _sorted(registry.estimators)),
+            "\nTasks",
+            *(_entry(cls, []) for cls in _sorted(registry.tasks)),
+            "\nSuites",
+            *(f"  {name}" for name in suite_names()),
+        ]
+    )
+
+
+def markdown_table(registry: Registry) -> str:
+    """A Markdown table of the estimators with links to arXiv."""
+    rows = [_row(cls) for cls in _sorted(registry.estimators)]
+    return markup.table(_COLUMNS, rows, left=len(_COLUMNS))
+
+
+def bibtex(registry: Registry) -> str:
+    """The references of the estimators as BibTeX."""
+    cited = {cls.name: _citation(cls) for cls in _sorted(registry.estimators)}
+    return citations.bibtex({name: text for name, text in cited.items() if text})
+
+
+def _sorted(members: dict[str, type]) -> list[type]:
+    return [members[name] for name in sorted(members)]
+
+
+def _entry(cls: type, traits: list[str]) -> str:
+    lines = [f"  {cls.name}: {citations.headline(cls)}"]
+    knobs = knob_types(cls)
+    if traits:
+        lines.append(_indented("; ".join(traits)))
+    if knobs:
+        defaults = knob_defaults(cls)
+        listed = ", ".join(f"{k}={defaults[k]!r}" if k in defaults else k for k in knobs)
+        lines.append(f"      knobs: {listed}")
+    if reference := _citation(cls):
+        lines.append(_indented(reference))
+    return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(textwrap.fill(text, _WIDTH - 6), "      ")
+
+
+def _traits(cls: type[Estimator]) -> list[str]:
+    evaluations = _evaluations(cls)
+    return [
+        "unbiased" if cls.unbiased else f"biased{_exception(cls)}",
+        _needs(cls),
+        *([f"{_only(cls)} only"] if cls.categories else []),
+        *([f"K^N ≤ {cls.outcomes:,}"] if cls.outcomes else []),
+        *([f"evaluations of f: {evaluations}"] if evaluations else []),
+        *([f"adapts ({cls.adapt_steps} steps)"] if cls.adapt_steps else []),
+        *([f"laws: {', '.join(sorted(cls.laws))}"] if cls.laws else []),
+    ]
+
+
+def _row(cls: type[Estimator]) -> list[str]:
+    return [
+        f"`{cls.name}`",
+        markup.escape(citations.headline(cls)),
+        "yes" if cls.unbiased else "no" if cls.limit else _DEGREES.get(cls.degree, "no"),
+        markup.escape(_needs(cls)),
+        "yes" if cls.categories == 2 else markup.escape(_only(cls)),
+        markup.escape(_evaluations(cls)),
+        citations.in_markdown(_citation(cls), short=True),
+    ]
+
+
+def _exception(cls: type[Estimator]) -> str:
+    """The functions for which a biased method is unbiased, exactly or in a limit."""
+    functions = _DEGREES.get(cls.degree)
+    if not functions or not cls.limit:
+        return f", except for {functions}" if functions else ""
+    limit = ", ".join(f"{knob} = {value!r}" for knob, value in cls.limit.items())
+    return f"; for {functions} the bias vanishes towards {limit}"
+
+
+def _needs(cls: type[Estimator]) -> str:
+    return "relaxes f" if cls.relaxes else "uses f'" if cls.differentiates else "black box"
+
+
+def _only(cls: type[Estimator]) -> str:
+    return f"K = {cls.categories}" if cls.categories else ""
+
+
+def _evaluations(cls: type[Estimator]) -> str:
+    return formula.notation(cls.evaluations, cls.__name__) if cls.evaluations else ""
+
+
+def _citation(cls: type) -> str:
+    """The reference in the module docstring.
+
+    Raises PluginError if a built-in estimator cites a reference that cannot be parsed.  Tasks are
+    exempt, since they describe in prose which part of a paper they use.
+    """
+    text = citations.citation(cls)
+    if text and built_in(cls) and issubclass(cls, Estimator):
+        try:
+            citations.parse(text)
+        except PluginError as error:
+            raise PluginError(f"{cls.name}: {error}") from None
+    return text

@@ -1,0 +1,19 @@
+from .comparison import Comparison, compare
+from .enumerated_moments import ExactMoments, exact_moments, outcome_count
+from .enumerated_truth import LIMIT, ExactGradient, all_codes, codes, enumerable, exact_gradient
+from .measurement import measure
+from .objectives import (
+    analytic_terms,
+    closed_form,
+    merge_samples,
+    nested_cost,
+    owns_kl,
+    problem_for,
+)
+from .pairing import length_of
+from .parameters import LOG_ALPHA, SCALES, SYMBOLS
+from .precision import Precision, plan_replicates
+from .reference import DEFAULT, ReferencePrecision, measure_reference, needs_reference
+from .replicator import Replicator
+from .result import ENUMERATED, Measurement
+from .truth import Reference, exact_truth

@@ -1,1 +1,0 @@
-"""Measurement of one estimator on one task: draws or enumeration, true gradient, moments."""

@@ -1,0 +1,20 @@
+from .documents.terminal import show
+from .figures.general import (
+    bias_against_variance,
+    cost_growth,
+    mse_against_budget,
+    temperature_tradeoff,
+    variance_against_evaluations,
+)
+from .figures.matrix import matrix
+from .frames.loading import load_run
+from .frames.reading import rank, read_results, read_training
+from .regression.comparison import MAJORITY, describe_regressions, write_comparison
+from .regression.differences import PROPERTY, regressions
+from .regression.runs import Overlap
+from .studies.concrete import simplex, simplex_panels
+from .studies.landscape import landscape_binary, landscape_simplex
+from .studies.training import training_gap, training_gradient, training_objectives
+from .studies.training_temperature import vae_temperature
+from .terminal_summary import failed_controls, summarize_run
+from .writing import rebuild_report, report_path, write_report

@@ -1,0 +1,12 @@
+from .cells import Cell, labels
+from .folder import alone_in
+from .journal import Contents, Record, read_journal
+from .process_template import end_with_parent
+from .processes import Failed, ending
+from .progress import quietly
+from .provenance import describe_run
+from .runner import prepare, refuse_foreign, run, seconds_expected
+from .suite import load_suite
+from .suites import find_suite, suite_names
+from .tables import ADAPTATION, COLUMNS, SOURCES, carried, derive, finished, latest, read_run
+from .workers import Workers

@@ -1,0 +1,146 @@
+"""Cells, the units of work of a run, as plain data that can be sent to any worker."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gradest.contracts import built_in
+from gradest.measurement import Reference
+from gradest.plugins import Registry
+from gradest.support import in_a_line
+
+Payload = dict[str, Any]
+
+
+# Fields that describe how a number is computed, not what is computed; no draw depends on them.
+_IMPLEMENTATION = ("code", "device", "task_version", "estimator_version")
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """Plain data with a key and a seed.
+
+    The key decides whether a recorded row is still valid: it covers everything that determines the
+    numbers, including the code that computes them.  The seed depends only on what is measured, so
+    that another version of the code that computes the same quantity gives the same numbers.
+    """
+
+    code: Mapping[
+        str, str
+    ]  # digests of the code that computes the numbers, and the version of torch
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of all fields."""
+        return _hash(canonical(self._fields))
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed of the draws, independent of other cells, of the suite and of the code."""
+        measured = {k: v for k, v in self._fields.items() if k not in _IMPLEMENTATION}
+        return int(_hash(f"draws {canonical(measured)}")[:15], 16)
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        """The fields that a number may depend on."""
+        return asdict(self)
+
+
+class Cell(Keyed, ABC):
+    """A unit of work of a suite."""
+
+    kind: ClassVar[str]  # the kind of its record
+    settings: ClassVar[tuple[str, ...]] = ("seed",)  # other fields in which cells may differ
+
+    @property
+    @abstractmethod
+    def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """The names and knobs of the tasks, estimators or properties in the cell."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the members."""
+        return frozenset(name for name, _ in self.members)
+
+    @abstractmethod
+    def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
+        """The payload of the record.  Raises Inapplicable if there is nothing to measure."""
+
+    @abstractmethod
+    def expected_seconds(self, registry: Registry) -> float:
+        """An estimate of the run time from a short trial.  Raises Inapplicable."""
+
+
+@dataclass(frozen=True)
+class EstimatorCell(Cell):
+    """A cell with an estimator and a task."""
+
+    task: str
+    task_knobs: Mapping[str, Any]
+    task_version: int
+    estimator: str
+    estimator_knobs: Mapping[str, Any]
+    estimator_version: int
+    seed: int
+
+    @property
+    def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        return (self.task, self.task_knobs), (self.estimator, self.estimator_knobs)
+
+
+def foreign(cell: Cell, registry: Registry) -> bool:
+    """Whether the cell executes code from outside the catalogue."""
+    if not isinstance(cell, EstimatorCell):
+        return False
+    classes = registry.task(cell.task), registry.estimator(cell.estimator)
+    return not all(map(built_in, classes))
+
+
+def labels(cells: Sequence[Cell]) -> dict[str, str]:
+    """key -> a short label for each cell, with the knobs in which these cells differ."""
+    varying = _varying_knobs([member for cell in cells for member in cell.members])
+    return {
+        cell.key: in_a_line(
+            " ".join(
+                [
+                    " × ".join(_call(name, knobs, varying[name]) for name, knobs in cell.members),
+                    *(f"{k}={getattr(cell, k)}" for k in _differing_settings(cells, type(cell))),
+                ]
+            )
+        )
+        for cell in cells
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _differing_settings(cells: Sequence[Cell], kind: type[Cell]) -> list[str]:
+    """The settings in which cells of that kind differ."""
+    own = [cell for cell in cells if type(cell) is kind]
+    return [k for k in kind.settings if len({getattr(cell, k) for cell in own}) > 1]
+
+
+def _varying_knobs(members: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, set[str]]:
+    """name -> the knobs in which the members of that name differ."""
+    first: dict[str, Mapping[str, Any]] = {}
+    varying: dict[str, set[str]] = {}
+    for name, knobs in members:
+        reference = first.setdefault(name, knobs)
+        varying.setdefault(name, set()).update(k for k in knobs if knobs[k] != reference[k])
+    return varying
+
+
+def _call(name: str, knobs: Mapping[str, Any], visible: set[str]) -> str:
+    inner = ", ".join(f"{k}={v}" for k, v in knobs.items() if k in visible)
+    return f"{name}({inner})" if inner else name

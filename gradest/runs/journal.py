@@ -1,0 +1,282 @@
+"""The journal of a run: an append-only file with one record per line.
+
+The process that measures a cell writes its record under a lock, in one piece and to the disk, so
+that neither Ctrl-C nor kill -9 loses a finished cell.  All tables are derived from the journal.
+
+Every line ends with a CRC-32 of its preceding bytes, inside the JSON: a flipped bit, or any burst
+of up to 32, is always detected, other damage with a probability of 1 − 2⁻³².  A cryptographic hash
+would be slower and no better, since a journal is damaged only by accident.  The first line is a
+header with the version of this format.  Version 1 had no checksums: such a journal is read, with a
+warning, and the next run into its folder rewrites it.
+"""
+
+import json
+import os
+import re
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from filelock import FileLock
+
+from gradest.errors import UsageError
+from gradest.runs.records import problem
+from gradest.support import Unwritable, write_atomically
+
+Record = dict[str, Any]
+
+VERSION = 2
+DAMAGED = "journal.damaged.jsonl"  # a copy of the journal with its damaged lines
+
+_SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')
+_SEAL_LENGTH = len(', "crc32": "01234567"}')
+_BLOCK = 1 << 20
+
+
+class Damage(NamedTuple):
+    """A line that is not a valid record of this journal."""
+
+    line: int
+    reason: str
+
+
+@dataclass
+class Contents:
+    """The contents of a journal: its header, its valid records and its damaged lines."""
+
+    path: Path
+    header: Record | None = None  # None if it is damaged
+    records: list[Record] = field(default_factory=list)  # in order, without the header
+    damage: list[Damage] = field(default_factory=list)
+    sealed: bool = True  # whether the lines have checksums
+
+    @property
+    def suite(self) -> str | None:
+        """The suite in the header; if that is damaged, the suite in the records."""
+        names = (record.get("suite") for record in (self.header or {}, *self.records))
+        return next((name for name in names if name), None)
+
+    @property
+    def told(self) -> list[str]:
+        """A message for each damaged line, with the name of the file and the line."""
+        return [f"{self.path.name}:{line}: damaged: {reason}" for line, reason in self.damage]
+
+
+class Journal:
+    """The journal in one run folder, repaired when it is opened.
+
+    Damaged lines are removed: `damage` has a message for each, and the original file is kept next
+    to the journal as journal.damaged.jsonl.  `fresh` starts an empty journal.
+
+    Raises UsageError if the journal belongs to another suite, contains no valid record or cannot be
+    read.
+    """
+
+    def __init__(self, folder: Path, suite: str, fresh: bool = False) -> None:
+        self.path = folder / "journal.jsonl"
+        self.suite = suite
+        self.damage: list[str] = []
+        contents = self._contents(fresh)
+        if contents.suite not in (None, suite):
+            raise UsageError(
+                f"{folder}: expected results of the suite {suite!r}, got results of "
+                f"{contents.suite!r}; choose another folder with --out"
+            )
+        if fresh:
+            _remove_journal(self.path)
+            contents = Contents(self.path)
+        elif contents.damage and not contents.header and not contents.records:
+            raise UsageError(
+                f"{self.path}: contains no record of gradest ({contents.damage[0].reason}); "
+                "use --fresh to measure every cell again"
+            )
+        header = contents.header or {"kind": "journal", "id": uuid.uuid4().hex}
+        header |= {"suite": suite, "version": VERSION}
+        self.id = header["id"]
+        if contents.damage or not contents.sealed or (contents.records and not contents.header):
+            self.damage = contents.told
+            self._rewrite(header, contents)
+        elif not contents.header:
+            append_record(self.path, header)
+
+    def append(self, record: Record) -> None:
+        append_record(self.path, {"suite": self.suite, **record})
+
+    def records(self) -> Iterator[Record]:
+        return read_records(self.path)
+
+    def _contents(self, fresh: bool) -> Contents:
+        try:
+            return read_journal(self.path)
+        except UsageError:
+            if fresh:  # an unreadable journal is replaced
+                return Contents(self.path)
+            raise
+
+    def _rewrite(self, header: Record, contents: Contents) -> None:
+        """Replace the file by its valid records, each with its checksum."""
+        if contents.damage:
+            shutil.copyfile(self.path, self.path.with_name(DAMAGED))
+
+        def write(partial: Path) -> None:
+            with partial.open("wb") as file:
+                for record in (header, *contents.records):
+                    file.write(_sealed(record))
+                file.flush()
+                os.fsync(file.fileno())
+
+        with FileLock(_lock(self.path)):
+            write_atomically(self.path, write)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Every valid record, the header first."""
+    contents = read_journal(path)
+    if contents.header:
+        yield contents.header
+    yield from contents.records
+
+
+def read_journal(path: Path) -> Contents:
+    """The contents of the file; they are empty if it does not exist.
+
+    A last line that a kill has cut short counts as not written.  Raises UsageError for a file that
+    cannot be read or that a later version has written.
+    """
+    contents = Contents(path)
+    try:
+        with path.open("rb", buffering=_BLOCK) as file:
+            entries = [_entry(number, line) for number, line in enumerate(file, 1)]
+    except FileNotFoundError:
+        return contents
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    contents.sealed = not entries or any(entry.sealed for entry in entries)
+    for number, record, reason, sealed in entries:
+        if record is not None and contents.sealed and not sealed:
+            reason = "checksum is missing"  # unlike the others
+        if record is None and not reason:
+            continue
+        if reason or (reason := problem(record)):
+            contents.damage.append(Damage(number, reason))
+        elif record["kind"] != "journal":
+            contents.records.append(record)
+        elif contents.header is None:
+            contents.header = record
+            if record.get("version", 1) > VERSION:
+                raise UsageError(
+                    f"{path}: written by a later version of gradest (expected format {VERSION} or "
+                    f"earlier, got {record['version']}); upgrade gradest to read it"
+                )
+        elif record["id"] != contents.header["id"]:
+            contents.damage.append(Damage(number, "header of another journal"))
+    return contents
+
+
+def append_record(path: Path, record: Record) -> None:
+    """Write one complete line to the disk before returning.
+
+    Raises OSError that names the file if that fails.
+    """
+    line = _sealed(record)
+    try:
+        with FileLock(_lock(path)), path.open("ab+") as file:
+            _repair_last_line(file)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise Unwritable(path, error) from error
+
+
+def append_if_shared(path: Path, journal_id: str, record: Record) -> bool:
+    """Write the record if this machine has access to that journal; returns whether it has.
+
+    A worker on another machine may have no such file, or the journal of another run at that path.
+    """
+    header = _header(path)
+    if header.get("id") != journal_id:
+        return False
+    append_record(path, {"suite": header["suite"], **record})
+    return True
+
+
+def _header(path: Path) -> Record:
+    """The header in the first line: a run repairs its journal before it appends to it."""
+    try:
+        with path.open("rb") as file:
+            return _entry(1, file.readline()).record or {}
+    except OSError:  # for example if the file does not exist
+        return {}
+
+
+class _Entry(NamedTuple):
+    number: int
+    record: Record | None
+    reason: str  # what is wrong with the line; empty for a line that was cut short
+    sealed: bool  # whether the line has a checksum, right or wrong
+
+
+def _entry(number: int, line: bytes) -> _Entry:
+    complete = line.endswith(b"\n")
+    line = line.removesuffix(b"\n").removesuffix(b"\r")  # an editor may have converted the file
+    if number == 1:
+        line = line.removeprefix(b"\xef\xbb\xbf")
+    seal = _SEAL.fullmatch(line[-_SEAL_LENGTH:])
+    if seal and zlib.crc32(memoryview(line)[:-_SEAL_LENGTH]) != int(seal[1], 16):
+        return _Entry(number, None, "checksum does not match", True)
+    if not complete and not seal:
+        return _Entry(number, None, "", False)
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return _Entry(number, None, "not valid UTF-8", bool(seal))
+    except (ValueError, RecursionError):
+        return _Entry(number, None, "not valid JSON", bool(seal))
+    if not isinstance(record, dict):
+        return _Entry(number, None, "not a record", bool(seal))
+    record.pop("crc32", None)
+    return _Entry(number, record, "", bool(seal))
+
+
+def _sealed(record: Record) -> bytes:
+    """The line of a record, in ASCII, so that names that are not valid Unicode can be written."""
+    body = json.dumps(record)[:-1].encode()
+    return b'%s, "crc32": "%08x"}\n' % (body, zlib.crc32(body))
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(".journal.lock")
+
+
+def _repair_last_line(file: BinaryIO) -> None:
+    """Remove the incomplete line of a killed writer, which would merge with the next record.
+
+    A line that lacks only its line break is completed.
+    """
+    end = file.seek(0, os.SEEK_END)
+    start, last = end, b""
+    while start and b"\n" not in last:
+        size = min(_BLOCK, start)
+        start -= size
+        file.seek(start)
+        last = file.read(size) + last
+    line = last[last.rfind(b"\n") + 1 :]
+    if not line:
+        return
+    if _entry(2, line).record is not None:
+        file.write(b"\n")  # this file mode always appends
+    else:
+        file.truncate(end - len(line))
+
+
+def _remove_journal(path: Path) -> None:
+    """Delete the journal; a folder in its place is renamed."""
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}"))
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,122 @@
+"""The provenance of a run: everything a reader needs to reproduce it."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradest import __version__
+from gradest.contracts import built_in
+from gradest.plugins import Registry, citations, digest_of_class
+from gradest.runs.cells import Cell, EstimatorCell
+from gradest.runs.suite import Suite
+from gradest.support import in_a_line
+
+_PACKAGES = ("torch", "numpy", "scipy", "pandas", "joblib")
+
+
+def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[str, Any]:
+    """The content of run.json: the resolved suite, versions, commit and machine.
+
+    It includes the docstrings and references of the estimators, so that a report can be rebuilt
+    without the plugins.
+    """
+    settings = suite.settings
+    names = sorted({c.estimator for c in suite.cells if isinstance(c, EstimatorCell)})
+    classes = {name: registry.estimator(name) for name in names}
+    cited = {name: citations.citation(cls) for name, cls in classes.items()}
+    return {
+        "suite": suite.name,
+        "description": settings.description,
+        "command": [*_program(), *map(in_a_line, sys.argv[1:])],
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            "gradest": __version__,
+            **_versions(),
+        },
+        "commit": _commit(),
+        "plugins": _plugins(suite, registry),
+        "implementations": _implementations(suite.cells),
+        "machine": {
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            **_accelerator(suite),
+        },
+        "seeds": settings.seeds,
+        "replicates": None if settings.precision else settings.replicates,
+        "precision": settings.precision and settings.precision.model_dump(),
+        "nested": settings.nested,
+        "dtype": settings.dtype,
+        "parameters": settings.parameters,
+        "controls": settings.controls,
+        "references": {name: text for name, text in cited.items() if text},
+        "methods": {name: citations.body(cls) for name, cls in classes.items()},
+        "training": settings.training and settings.training.model_dump(),
+        "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
+    }
+
+
+def _plugins(suite: Suite, registry: Registry) -> dict[str, str]:
+    """name -> the first digits of the code digest, for code that is not part of the commit."""
+    cells = [cell for cell in suite.cells if isinstance(cell, EstimatorCell)]
+    tasks = {registry.task(cell.task) for cell in cells}
+    estimators = {registry.estimator(cell.estimator) for cell in cells}
+    foreign = (cls for cls in tasks | estimators if not built_in(cls))
+    return {cls.name: digest_of_class(cls)[:12] for cls in foreign}
+
+
+def _implementations(cells: Sequence[Cell]) -> dict[str, int]:
+    """name -> the version of each task and estimator."""
+    return {
+        name: version
+        for cell in cells
+        if isinstance(cell, EstimatorCell)
+        for name, version in (
+            (cell.task, cell.task_version),
+            (cell.estimator, cell.estimator_version),
+        )
+    }
+
+
+def _accelerator(suite: Suite) -> dict[str, str]:
+    """The name of the GPU, for a suite that ran on one."""
+    devices = {getattr(cell, "device", "cpu") for cell in suite.cells} - {"cpu"}
+    return {"accelerator": torch.cuda.get_device_name(next(iter(devices)))} if devices else {}
+
+
+def _program() -> list[str]:
+    name = Path(sys.argv[0]).name
+    return ["python", name] if name.endswith(".py") else [name]
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _commit() -> str | None:
+    """The commit of the git clone that this code runs from; None outside of a clone."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,216 @@
+"""Suites and the cells they define."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradest.checks.properties import Property, find_property, run_property
+from gradest.contracts import Estimator, Task
+from gradest.errors import UsageError
+from gradest.knobs import Knobs
+from gradest.measurement import Precision, measure
+from gradest.plugins import Registry, digest_of_class, digest_of_code, preserving
+from gradest.runs.cells import Cell, EstimatorCell
+from gradest.runs.measurement_cell import MeasuringCell
+from gradest.runs.plain_yaml import Place
+from gradest.runs.property_cell import PropertyCell
+from gradest.runs.size import refuse_too_large
+from gradest.runs.suite_file import Member, SuiteFile, SuiteSource
+from gradest.runs.suites import find_suite
+from gradest.runs.training import train
+from gradest.runs.training_cell import TrainingCell
+from gradest.support import suggestion
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A resolved suite: its settings and all its cells, in the order of the file."""
+
+    name: str
+    settings: SuiteFile
+    cells: tuple[Cell, ...]
+
+    def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[Cell]:
+        """The cells whose task and estimator match one of the globs; without globs all match.
+
+        Cells without a task and an estimator are included.  Raises UsageError for a glob without
+        matches.
+        """
+        for kind, globs in (("task", tasks), ("estimator", estimators)):
+            names = {getattr(cell, kind) for cell in self._estimator_cells}
+            for glob in globs:
+                if not any(fnmatchcase(name, glob) for name in names):
+                    raise UsageError(
+                        f"no {kind} of the suite {self.name} matches {glob!r}"
+                        f"{suggestion(glob, names)}"
+                    )
+        return [
+            cell
+            for cell in self.cells
+            if not isinstance(cell, EstimatorCell)
+            or (_matches(cell.task, tasks) and _matches(cell.estimator, estimators))
+        ]
+
+    @property
+    def _estimator_cells(self) -> list[EstimatorCell]:
+        return [cell for cell in self.cells if isinstance(cell, EstimatorCell)]
+
+
+def load_suite(
+    name: str,
+    registry: Registry,
+    *,
+    replicates: int | None = None,
+    precision: Precision | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    device: str = "cpu",
+) -> Suite:
+    """The built-in suite of that name, or the suite in that file, with overrides.
+
+    Raises SuiteError, with file and line, and UsageError for a suite that cannot be run.
+    """
+    path = find_suite(name)
+    source = SuiteSource(path)
+    settings = source.validated()
+    if settings.training:
+        for option, override in (("--replicates", replicates), ("--precision", precision)):
+            if override is not None:
+                raise UsageError(
+                    f"{option} does not apply to {path.stem}, which trains models; use --steps"
+                )
+    if replicates is not None:
+        settings = settings.model_copy(update={"replicates": [replicates], "precision": None})
+    if precision is not None:
+        settings = settings.model_copy(update={"precision": precision})
+    if seed is not None:
+        settings = settings.model_copy(update={"seeds": [seed]})
+    source.check_looks(settings)  # before --steps, which may leave some of them out
+    if steps is not None:
+        settings = _training_for(steps, settings, path)
+    with preserving("a plugin of this suite, when it is created,"):
+        members = {
+            "tasks": source.members("tasks", settings.tasks, registry.task),
+            "estimators": source.members("estimators", settings.estimators, registry.estimator),
+        }
+        tasks, estimators = ([m.built for m in section] for section in members.values())
+        properties = source.members("properties", settings.properties, find_property)
+        source.check_size(_factors(settings, members))
+        source.check_size({("properties",): len(properties), ("seeds",): len(settings.seeds)})
+    source.check_controls(settings, {e.name for e in estimators})
+    source.check_parameters(settings, tasks)
+    source.check_nested(settings, tasks)
+    source.check_training(settings, tasks, estimators, registry.models())
+    refuse_too_large(source, settings, members["tasks"], members["estimators"], device)
+    make = _training_cells if settings.training else _measuring_cells
+    built = [member.built for member in properties]
+    cells = (*_property_cells(settings, built), *make(settings, tasks, estimators, device))
+    return Suite(path.stem, settings, cells)
+
+
+def _factors(settings: SuiteFile, members: Mapping[str, Sequence[Member]]) -> dict[Place, int]:
+    """place in the file -> factor of the number of cells with a task and an estimator."""
+    factors = {(name,): len(section) for name, section in members.items()}
+    factors["seeds",] = len(settings.seeds)
+    if settings.training:
+        return {**factors, ("training", "learning_rate"): len(settings.training.learning_rate)}
+    counts = 1 if settings.precision else len(settings.replicates)
+    return {**factors, ("dtype",): len(settings.dtype), ("replicates",): counts}
+
+
+def _training_for(steps: int, settings: SuiteFile, path: Path) -> SuiteFile:
+    if settings.training is None:
+        raise UsageError(f"--steps does not apply to {path.stem}, which trains no models")
+    return settings.model_copy(update={"training": settings.training.lasting(steps)})
+
+
+def _property_cells(settings: SuiteFile, properties: Iterable[Property]) -> Iterator[PropertyCell]:
+    code = {"core": _digest(run_property), "torch": torch.__version__}
+    for each, seed in itertools.product(properties, settings.seeds):
+        yield PropertyCell(name=each.name, knobs=each.knobs, seed=seed, code=code)
+
+
+def _measuring_cells(
+    settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
+) -> Iterator[MeasuringCell]:
+    code = _code([*tasks, *estimators], _digest(measure))
+    for task, estimator, dtype, seed, count in itertools.product(
+        tasks,
+        estimators,
+        settings.dtype,
+        settings.seeds,
+        [None] if settings.precision else settings.replicates,
+    ):
+        yield MeasuringCell(
+            **_pair(task, estimator, code),
+            seed=seed,
+            replicates=count,
+            precision=settings.precision and settings.precision.model_dump(),
+            enumerate_draws=settings.enumerate_draws,
+            adapt_steps=_adapt_steps(estimator, settings),
+            dtype=dtype,
+            tolerant=settings.nonfinite == "count",
+            device=device,
+        )
+
+
+def _training_cells(
+    settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
+) -> Iterator[TrainingCell]:
+    code = _code([*tasks, *estimators], _digest(train))
+    for task, estimator, rate, seed in itertools.product(
+        tasks, estimators, settings.training.learning_rate, settings.seeds
+    ):
+        yield TrainingCell(
+            **_pair(task, estimator, code),
+            seed=seed,
+            learning_rate=rate,
+            training=settings.training.model_dump(exclude={"learning_rate"}),
+            device=device,
+        )
+
+
+def _code(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], dict[str, str]]:
+    """A function from a pair to the digests of its code; each class is digested once."""
+    digests = {cls: digest_of_class(cls) for cls in {type(member) for member in members}}
+    return lambda task, estimator: {
+        "task": digests[type(task)],
+        "estimator": digests[type(estimator)],
+        "core": core,
+        "torch": torch.__version__,
+    }
+
+
+def _pair(
+    task: Task, estimator: Estimator, code: Callable[[Task, Estimator], dict[str, str]]
+) -> dict[str, Any]:
+    """The fields of a cell that describe its task and estimator."""
+    return {
+        "task": task.name,
+        "task_knobs": task.knobs,
+        "task_version": task.version,
+        "estimator": estimator.name,
+        "estimator_knobs": estimator.knobs,
+        "estimator_version": estimator.version,
+        "code": code(task, estimator),
+    }
+
+
+def _digest(function: Callable[..., Any]) -> str:
+    """The digest of the code that the function runs."""
+    return digest_of_code(function.__module__)
+
+
+def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:
+    if settings.adapt_steps is None or estimator.adapt_steps == 0:
+        return estimator.adapt_steps
+    return settings.adapt_steps
+
+
+def _matches(name: str, globs: Sequence[str]) -> bool:
+    return not globs or any(fnmatchcase(name, glob) for glob in globs)

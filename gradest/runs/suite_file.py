@@ -1,0 +1,342 @@
+"""Reading and validation of suite files, with the line of every entry.
+
+All mistakes that a user can make in a suite are reported here, before anything runs, with the file
+and the line.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, MinLen
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from gradest.contracts import Estimator, Model, Task
+from gradest.errors import KnobError, SuiteError, UsageError
+from gradest.knobs import Positive, build, grid
+from gradest.measurement import SCALES, Precision, ReferencePrecision
+from gradest.runs.plain_yaml import Place, read_document
+from gradest.runs.training import Annealing, Evaluation, GradientMeasurements, TrainingSettings
+from gradest.statistics import FEWEST
+from gradest.support import MOST_REPLICATES, MOST_STEPS, described, shortened, suggestion
+
+Entries = list[Any]
+
+MOST_CELLS = 10_000
+
+_VALUES, _OUTERMOST = 2, 3  # least values of a nested factor for an interval of its variance
+
+# One value, or a grid of them.
+_Grid = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+Counts = Annotated[list[Annotated[int, Ge(FEWEST), Le(MOST_REPLICATES)]], MinLen(1), _Grid]
+Dtypes = Annotated[list[Literal["float64", "float32", "float16", "bfloat16"]], MinLen(1), _Grid]
+
+
+class SuiteFile(BaseModel):
+    """The keys of a suite file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    description: str = ""
+    replicates: Counts = [10_000]
+    precision: Precision | None = None  # replaces a number of replicates
+    enumerate_draws: bool | None = None
+    reference: ReferencePrecision = ReferencePrecision()
+    seeds: Annotated[list[int], MinLen(1)] = [0]
+    parameters: Annotated[list[str], MinLen(1)] = ["alpha", "log_alpha"]
+    dtype: Dtypes = ["float64"]
+    nested: Annotated[list[str], MinLen(2)] | None = (
+        None  # task knobs that vary within each other, outermost first
+    )
+    nonfinite: Literal["fail", "count"] = "fail"
+    timed: bool = True
+    cell_timeout: Positive | None = None  # seconds; a cell that takes longer fails
+    adapt_steps: Annotated[int, Ge(0), Le(MOST_STEPS)] | None = None
+    properties: Entries = []  # of distributions, tested in addition
+    training: TrainingSettings | None = None  # train models instead of measuring gradients
+    controls: dict[Literal["unbiased", "biased"], list[str]] = {}
+    tasks: Annotated[Entries, MinLen(1)]
+    estimators: Annotated[Entries, MinLen(1)]
+
+
+_WITHIN: dict[Place, type[BaseModel]] = {
+    ("precision",): Precision,
+    ("reference",): ReferencePrecision,
+    ("training",): TrainingSettings,
+    ("training", "evaluation"): Evaluation,
+    ("training", "gradient"): GradientMeasurements,
+}
+
+
+def _keys(place: Place) -> Iterable[str]:
+    """The valid keys of a mapping in the file."""
+    annealing = place[:2] == ("training", "anneal")
+    return (Annealing if annealing else _WITHIN.get(place, SuiteFile)).model_fields
+
+
+# Lists without repeated entries: these would add equal cells or rows.
+_WITHOUT_REPEATS: tuple[Place, ...] = (
+    ("replicates",),
+    ("seeds",),
+    ("dtype",),
+    ("parameters",),
+    ("training", "learning_rate"),
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A task, an estimator or a property of a suite with its place in the file."""
+
+    built: Any
+    place: Place  # the place of its entry
+    values: Mapping[str, Place]  # knob -> the place of its value
+
+
+class SuiteSource:
+    """A suite file with the line of every entry."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        document = read_document(path)
+        self.data, self._lines = document.data, document.lines
+        if not isinstance(self.data, dict):
+            message = "expected a mapping with the keys tasks and estimators, got "
+            raise self.error((), message + shortened(self.data))
+
+    def error(self, place: Place, message: str) -> SuiteError:
+        return SuiteError(f"{self.path}:{self._line(place)}: {message}")
+
+    def _line(self, place: Place) -> int:
+        """The line of the innermost entry of the file that contains the place."""
+        while place not in self._lines:
+            place = place[:-1]
+        return self._lines[place]
+
+    def validated(self) -> SuiteFile:
+        try:
+            settings = SuiteFile.model_validate(self.data)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place = tuple(problem["loc"])
+            keys = [place[: i + 1] for i, part in enumerate(place) if isinstance(part, str)]
+            name = ".".join(path[-1] for path in keys if path in self._lines or len(path) == 1)
+            if problem["type"] == "extra_forbidden":
+                message = (
+                    f"unknown key {shortened(place[-1])}{suggestion(place[-1], _keys(place[:-1]))}"
+                )
+            elif problem["type"] == "missing":
+                message = f"the key {name!r} is missing"
+            else:
+                message = f"{name} = {shortened(problem['input'])}: {problem['msg'].lower()}"
+            raise self.error(place, message) from None
+        if settings.precision and "replicates" in settings.model_fields_set:
+            raise self.error(("replicates",), "expected either replicates or precision, got both")
+        for place in _WITHOUT_REPEATS:
+            self._refuse_repeats(place)
+        return settings
+
+    def _refuse_repeats(self, place: Place) -> None:
+        """Raises SuiteError, at the second one, for equal entries of a list.
+
+        Numbers with the same value, such as 1 and 1.0, are equal.
+        """
+        entries: Any = self.data
+        for key in place:
+            entries = entries.get(key, {}) if isinstance(entries, dict) else {}
+        first: dict[Any, int] = {}
+        for number, value in enumerate(entries if isinstance(entries, list) else ()):
+            if value in first:
+                before = self._line((*place, first[value]))
+                raise self.error(
+                    (*place, number),
+                    f"{'.'.join(map(str, place))}: {shortened(value)} is listed twice, first in "
+                    f"line {before}",
+                )
+            first[value] = number
+
+    def members(self, section: str, entries: Entries, lookup: Any) -> list[Member]:
+        """All members that the entries of a section define.
+
+        Raises SuiteError for invalid names, knobs and values, for equal members, and for more
+        members than a suite may have cells.
+        """
+        members: dict[tuple[str, str], Member] = {}
+        for number, entry in enumerate(entries):
+            for member in self._members_of((section, number), entry, lookup):
+                identity = member.built.name, json.dumps(member.built.knobs, sort_keys=True)
+                if identity in members:
+                    raise self._repeated(members[identity], member)
+                members[identity] = member
+                if len(members) > MOST_CELLS:
+                    raise self.error(member.place, self._too_many(section, len(members)))
+        return list(members.values())
+
+    def _members_of(self, place: Place, entry: Any, lookup: Any) -> Iterable[Member]:
+        name, knobs = self._name_and_knobs(place, entry)
+        try:
+            cls = lookup(name)
+        except UsageError as error:
+            raise self.error(place, str(error)) from None
+        own = (*place, name)
+        choices = [self._choices(own, cls, knob, value) for knob, value in knobs.items()]
+        count = math.prod(map(len, choices))
+        if count > MOST_CELLS:
+            raise self.error(own, self._too_many(name, count))
+        for choice in itertools.product(*choices):
+            values = {knob: value for knob, (_, value) in zip(knobs, choice, strict=True)}
+            places = {knob: at for knob, (at, _) in zip(knobs, choice, strict=True)}
+            try:
+                built = build(cls, values)
+            except KnobError as error:
+                at = next((at for knob, at in places.items() if knob in str(error)), own)
+                raise self.error(at, str(error)) from None
+            except (Exception, SystemExit, GeneratorExit) as error:
+                # The plugin's own validation of its knobs may raise any error.
+                message = f"{name} cannot be created: {described(error)}"
+                raise self.error(own, message) from None
+            yield Member(built, place, places)
+
+    def _repeated(self, first: Member, second: Member) -> SuiteError:
+        """The error for equal members, at the entry or the value that repeats the first one."""
+        place = second.place
+        if first.place == second.place:  # a grid that contains a value twice
+            knobs = [k for k, at in second.values.items() if at != first.values[k]]
+            place = second.values[knobs[-1]]
+            before = self._line(first.values[knobs[-1]])
+        else:
+            before = self._line(first.place)
+        return self.error(
+            place,
+            f"{second.built.name} is listed twice with the same knobs, first in line {before}",
+        )
+
+    def check_size(self, factors: Mapping[Place, int]) -> None:
+        """Raises SuiteError, at the largest factor, if the factors give too many cells."""
+        count = math.prod(factors.values())
+        if count > MOST_CELLS:
+            raise self.error(
+                max(factors, key=factors.__getitem__), self._too_many("the suite", count)
+            )
+
+    @staticmethod
+    def _too_many(subject: str, count: int) -> str:
+        return f"{subject}: expected at most {MOST_CELLS:,} cells, got {shortened(count)} or more"
+
+    def check_controls(self, settings: SuiteFile, estimators: set[str]) -> None:
+        """Raises SuiteError for a control that is not an estimator of the suite."""
+        for claim, names in settings.controls.items():
+            for name in names:
+                if name not in estimators:
+                    raise self.error(
+                        ("controls", claim),
+                        f"the control {name!r} is not an estimator of this suite"
+                        f"{suggestion(name, estimators)}",
+                    )
+
+    def check_parameters(self, settings: SuiteFile, tasks: Sequence[Task]) -> None:
+        """Raises SuiteError for a parameter that no task has."""
+        available = {*SCALES, *(name for task in tasks for name in task.parameters)}
+        for number, name in enumerate(settings.parameters):
+            if name not in available:
+                raise self.error(
+                    ("parameters", number),
+                    f"no task of this suite has the parameter {name!r}; available: "
+                    f"{', '.join(sorted(available))}",
+                )
+
+    def check_nested(self, settings: SuiteFile, tasks: Sequence[Task]) -> None:
+        """Raises SuiteError for nested factors that no task has or that take too few values."""
+        factors = settings.nested or []
+        knobs = {knob for task in tasks for knob in task.knobs}
+        for number, name in enumerate(factors):
+            if name not in knobs:
+                raise self.error(
+                    ("nested", number),
+                    f"no task of this suite has the knob {name!r}{suggestion(name, knobs)}",
+                )
+            if name in factors[:number]:
+                raise self.error(("nested", number), f"the knob {name!r} is listed twice")
+        complete = [task for task in tasks if all(name in task.knobs for name in factors)]
+        if factors and not complete:
+            raise self.error(("nested",), f"no task of this suite has all of {', '.join(factors)}")
+        for number, name in enumerate(factors):
+            values: dict[str, set[str]] = {}  # task -> values of the knob
+            for task in complete:
+                values.setdefault(task.name, set()).add(json.dumps(task.knobs[name]))
+            task, most = max(values.items(), key=lambda item: len(item[1]))
+            fewest = _VALUES if number else _OUTERMOST
+            if len(most) < fewest:
+                raise self.error(
+                    ("nested", number),
+                    f"expected at least {fewest} values of {'the' if number else 'the outermost'} "
+                    f"knob {name!r} in {task}, got {len(most)}",
+                )
+
+    def check_training(
+        self,
+        settings: SuiteFile,
+        tasks: Sequence[Task],
+        estimators: Sequence[Estimator],
+        models: Iterable[str],
+    ) -> None:
+        """Raises SuiteError for tasks that cannot be trained and unknown annealed knobs."""
+        if settings.training is None:
+            return
+        for task in tasks:
+            if not isinstance(task, Model):
+                raise self.error(
+                    ("training",),
+                    f"{task.name} is not a model that can be trained; available: "
+                    f"{', '.join(models)}",
+                )
+        knobs = {estimator.name: estimator.knobs for estimator in estimators}
+        for name, schedules in settings.training.anneal.items():
+            if name not in knobs:
+                raise self.error(
+                    ("training", "anneal", name),
+                    f"{name!r} is not an estimator of this suite{suggestion(name, knobs)}",
+                )
+            for knob in schedules:
+                if knob not in knobs[name]:
+                    raise self.error(
+                        ("training", "anneal", name, knob),
+                        f"{name} has no knob {knob!r}{suggestion(knob, knobs[name])}",
+                    )
+
+    def check_looks(self, settings: SuiteFile) -> None:
+        """Raises SuiteError for gradient measurements at steps after the end of the training."""
+        training = settings.training
+        gradient = training.gradient if training else None
+        for number, step in enumerate(gradient.steps if gradient else ()):
+            if step > training.steps:
+                raise self.error(
+                    ("training", "gradient", "steps", number),
+                    f"training.gradient.steps: step {step} is beyond the end of a training of "
+                    f"{training.steps} steps",
+                )
+
+    def _name_and_knobs(self, place: Place, entry: Any) -> tuple[str, dict[str, Any]]:
+        if isinstance(entry, str):
+            return entry, {}
+        if isinstance(entry, dict) and len(entry) == 1:
+            ((name, knobs),) = entry.items()
+            if isinstance(name, str) and (knobs is None or isinstance(knobs, dict)):
+                return name, knobs or {}
+        raise self.error(
+            place, f"expected a name or `name: {{knob: value}}`, got {shortened(entry)}"
+        )
+
+    def _choices(self, place: Place, cls: type, knob: str, value: Any) -> list[tuple[Place, Any]]:
+        """The values in the grid of a knob, each with its place."""
+        try:
+            values = grid(cls, knob, value)
+        except KnobError as error:
+            raise self.error((*place, knob), str(error)) from None
+        if values is not value:
+            return [((*place, knob), values[0])]
+        return [((*place, knob, number), each) for number, each in enumerate(values)]

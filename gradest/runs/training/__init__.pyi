@@ -1,0 +1,7 @@
+from .evaluation import negative_bound
+from .loop import train
+from .results import COLUMNS, Pictures, rows, write_pictures
+from .settings import Annealing, Evaluation, GradientMeasurements, TrainingSettings
+from .snapshot import Snapshot, fresh_estimator
+from .state import keep_networks, load_networks, training_progress
+from .trainer import Trainer

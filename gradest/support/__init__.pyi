@@ -1,0 +1,35 @@
+from . import markup, tex
+from .files import (
+    Unwritable,
+    checksum,
+    clear_temporary,
+    replacing,
+    settle,
+    write_atomically,
+    write_frame,
+    write_json,
+    write_text,
+)
+from .limits import (
+    BACKENDS,
+    DEVICES,
+    INTEGERS,
+    MOST_JOBS,
+    MOST_REPLICATES,
+    MOST_STEPS,
+    PRECISION_KEYS,
+)
+from .numbers import Parts, Quantity, between, count, interval, number, plus_minus, share
+from .states import load_state, one_thread, read_state, write_state
+from .termination import INTERRUPTED, TERMINATED, Terminated, exit_with, terminable
+from .text import (
+    counted,
+    described,
+    in_a_line,
+    message_of,
+    printable,
+    reason_of,
+    shortened,
+    suggestion,
+    traceback_of,
+)
