@@ -37,13 +37,15 @@ class Cost:
                         own samples, and no KL is added for it
 
     `samples` = m > 1 makes a multi-sample bound: f(zᵢ) is −log wᵢ, with log q − log p where
-    there is a prior, and the objective is E −log 1/m Σᵢ wᵢ over m codes (`gradest.measurement.objectives`).
+    there is a prior, and the objective is E −log 1/m Σᵢ wᵢ over m codes
+    (`gradest.measurement`).
 
     A `deep` cost is a mean over further latents, whose distribution depends on z: fn(z) is the
     `Problem` of that next layer, with logits [B, ..., N', K'] and a cost of its own, and f(z) the
-    mean of that cost.  Estimators need no change for it: in `gradest.measurement.objectives` they estimate this
-    mean as well.  Called directly, f(z) is the cost of one draw of the next layer, without the
-    gradient with respect to that layer's logits.  Its evaluations are those of the last layer.
+    mean of that cost.  Estimators need no change for it: a measurement poses the problem so that
+    they estimate this mean as well.  Called directly, f(z) is the cost of one draw of the next
+    layer, without the gradient with respect to that layer's logits.  Its evaluations are those of
+    the last layer.
 
     A cost that computes in one `dtype`, such as a network of float32 weights, gets z in that dtype,
     and its values are converted to that of z.  By default it follows z.

@@ -1,4 +1,8 @@
-"""Errors that users can cause, and errors of measurements."""
+"""Errors that users can cause, and errors of measurements.
+
+Every UsageError is one line that names the file, key, knob or object, says what was wrong and what
+is possible.  It is a ValueError, so that code which does not know gradest can catch it.
+"""
 
 
 class UsageError(ValueError):

@@ -8,7 +8,7 @@ from gradest.contracts import Estimator, built_in
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.plugins import Registry, citations, formula
-from gradest.runs import suite_names
+from gradest.runs import suite_descriptions
 from gradest.support import markup
 
 _WIDTH = 100
@@ -34,7 +34,7 @@ def listing(registry: Registry) -> str:
             "\nTasks",
             *(_entry(cls, []) for cls in _sorted(registry.tasks)),
             "\nSuites",
-            *(f"  {name}" for name in suite_names()),
+            *(f"  {name}\n{_indented(text)}" for name, text in suite_descriptions().items()),
         ]
     )
 

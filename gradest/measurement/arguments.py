@@ -9,10 +9,9 @@ from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.knobs import check_knobs
 from gradest.statistics import FEWEST
-from gradest.support import DEVICES, MOST_REPLICATES, MOST_STEPS, shortened
+from gradest.support import DEVICES, DTYPES, MOST_REPLICATES, MOST_STEPS, SEEDS, shortened
 
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-SEEDS = 2**63  # seeds are below this, which tables, generators and YAML all hold
+_DTYPES = tuple(getattr(torch, name) for name in DTYPES)
 
 
 def check_arguments(

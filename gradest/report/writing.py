@@ -120,8 +120,8 @@ def _alerts(run: LoadedRun) -> Iterator[Part]:
         more = f" and {len(damage) - 1:,} more" if len(damage) > 1 else ""
         yield Alert(
             f"**NUMBERS ARE MISSING because the journal of this run is damaged:** "
-            f"{markup.escape(damage[0])}{more}. Run the suite again to measure the lost cells; all others "
-            "are kept."
+            f"{markup.escape(damage[0])}{more}. Run the suite again to measure the lost cells; all "
+            "others are kept."
         )
     yield from map(_missing, list(run.problems.lines))
 

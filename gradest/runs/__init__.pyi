@@ -7,6 +7,6 @@ from .progress import quietly
 from .provenance import describe_run
 from .runner import prepare, refuse_foreign, run, seconds_expected
 from .suite import load_suite
-from .suites import find_suite, suite_names
+from .suites import find_suite, suite_descriptions, suite_names
 from .tables import ADAPTATION, COLUMNS, SOURCES, carried, derive, finished, latest, read_run
 from .workers import Workers

@@ -15,14 +15,18 @@ from typing import Any
 import yaml
 
 from gradest.errors import SuiteError
-from gradest.support import INTEGERS, in_a_line, shortened
+from gradest.support import (
+    DEEPEST,
+    INTEGERS,
+    LONGEST_NUMBER,
+    MOST_BYTES,
+    MOST_ENTRIES,
+    in_a_line,
+    shortened,
+)
 
 Place = tuple[str | int, ...]  # the keys and indices of an entry in the file
 
-MOST_BYTES = 2**20
-MOST_ENTRIES = 50_000  # including repetitions by aliases
-DEEPEST = 32
-_LONGEST_NUMBER = 400  # characters; parsing sexagesimal YAML numbers takes quadratic time
 
 # Line breaks of Windows, old Macs and other systems.  YAML also breaks lines at characters where no
 # editor does; _FORBIDDEN excludes these, or the line numbers in messages would be wrong.
@@ -253,7 +257,7 @@ class _Composer:
             raise self._error(line, f"the tag {_short_tag(tag)} is not supported here")
         if kind not in ("int", "float", "bool", "null"):  # dates are text like any other word
             return text
-        if kind in ("int", "float") and len(text) > _LONGEST_NUMBER:
+        if kind in ("int", "float") and len(text) > LONGEST_NUMBER:
             raise self._too_large(text, line)
         try:
             value = _CONSTRUCT[kind](loader, yaml.ScalarNode(tag, text))

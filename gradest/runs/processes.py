@@ -24,7 +24,10 @@ from typing import Any, NamedTuple
 from gradest.errors import Inapplicable, UsageError
 from gradest.runs.process_template import NUMBER, Surroundings
 
-_START = "import sys; sys.path[:] = {path!r}; from gradest.runs.process_template import serve; serve({fd})"
+_START = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from gradest.runs.process_template import serve; serve({fd})"
+)
 # Keeps libraries from starting threads when they are loaded: threads do not survive a fork.
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _DYING = 5.0  # seconds that a process may take to end once it has closed its connection

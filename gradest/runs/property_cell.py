@@ -1,14 +1,16 @@
 """Cells that test a property of a distribution."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gradest.checks.properties import run_property
+from gradest.checks.properties import Row, run_property
 from gradest.measurement import Reference
 from gradest.plugins import Registry
 from gradest.runs.cells import Cell, Payload
+from gradest.runs.journal import Record
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,13 @@ class PropertyCell(Cell):
 
     def expected_seconds(self, registry: Registry) -> float:
         return 0.0  # a second or two; a trial would take as long
+
+    @staticmethod
+    def rows(record: Record) -> Iterator[dict[str, Any]]:
+        """The rows of a recorded cell; a failed cell becomes a row that does not hold."""
+        if record["status"] == "ok":
+            yield from record["rows"]
+            return
+        name, knobs = record["cell"]["name"], record["cell"]["knobs"]
+        nan, reason = math.nan, record["reason"]
+        yield Row(name, knobs, "failed", nan, nan, nan, "=", nan, False, reason).record()

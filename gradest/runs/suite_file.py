@@ -22,18 +22,25 @@ from gradest.measurement import SCALES, Precision, ReferencePrecision
 from gradest.runs.plain_yaml import Place, read_document
 from gradest.runs.training import Annealing, Evaluation, GradientMeasurements, TrainingSettings
 from gradest.statistics import FEWEST
-from gradest.support import MOST_REPLICATES, MOST_STEPS, described, shortened, suggestion
+from gradest.support import (
+    DTYPES,
+    MOST_CELLS,
+    MOST_REPLICATES,
+    MOST_STEPS,
+    described,
+    shortened,
+    suggestion,
+)
 
 Entries = list[Any]
 
-MOST_CELLS = 10_000
 
 _VALUES, _OUTERMOST = 2, 3  # least values of a nested factor for an interval of its variance
 
 # One value, or a grid of them.
 _Grid = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 Counts = Annotated[list[Annotated[int, Ge(FEWEST), Le(MOST_REPLICATES)]], MinLen(1), _Grid]
-Dtypes = Annotated[list[Literal["float64", "float32", "float16", "bfloat16"]], MinLen(1), _Grid]
+Dtypes = Annotated[list[Literal[DTYPES]], MinLen(1), _Grid]
 
 
 class SuiteFile(BaseModel):

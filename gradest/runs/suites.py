@@ -6,6 +6,7 @@ Neither torch nor pydantic is loaded here: a mistyped name is answered immediate
 from pathlib import Path
 
 from gradest.errors import UsageError
+from gradest.runs.plain_yaml import read_document
 from gradest.support import shortened, suggestion
 
 SUITES = Path(__file__).parents[1] / "suites"
@@ -14,6 +15,12 @@ SUITES = Path(__file__).parents[1] / "suites"
 def suite_names() -> list[str]:
     """The names of the suites that come with gradest."""
     return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def suite_descriptions() -> dict[str, str]:
+    """Name -> the description in the file, of the suites that come with gradest."""
+    files = {name: SUITES / f"{name}.yaml" for name in suite_names()}
+    return {name: read_document(file).data["description"] for name, file in files.items()}
 
 
 def find_suite(name: str) -> Path:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from gradest.checks.properties import Row
 from gradest.errors import UsageError
 from gradest.measurement import SCALES, Measurement
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Contents, Record, read_journal
 from gradest.runs.nested import Nested
+from gradest.runs.property_cell import PropertyCell
 from gradest.runs.records import problem
 from gradest.runs.training import COLUMNS as TRAINING
 from gradest.runs.training import Pictures, write_pictures
@@ -166,7 +166,7 @@ class _Tables:
         self._curves.extend(list(training_rows(self._suite, record)))
 
     def _property(self, record: Record) -> None:
-        self._properties.extend(list(_property_rows(record)))
+        self._properties.extend(list(PropertyCell.rows(record)))
 
     def _measurement(self, record: Record) -> None:
         measurement = None
@@ -271,17 +271,6 @@ def carried(folder: Path) -> dict[str, Any]:
         return {}
     header = read_journal(folder / "journal.jsonl").header or {}
     return {"recorded": run.get("recorded")} if run.get("journal") == header.get("id") else {}
-
-
-def _property_rows(record: Record) -> Iterator[dict[str, Any]]:
-    """The rows of a property; a failed cell becomes a row that does not hold."""
-    if record["status"] == "ok":
-        yield from record["rows"]
-        return
-    cell = record["cell"]
-    nan = float("nan")
-    note = record["reason"]
-    yield Row(cell["name"], cell["knobs"], "failed", nan, nan, nan, "=", nan, False, note).record()
 
 
 def read_run(folder: Path) -> dict[str, Any]:

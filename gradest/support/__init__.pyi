@@ -12,12 +12,19 @@ from .files import (
 )
 from .limits import (
     BACKENDS,
+    DEEPEST,
     DEVICES,
+    DTYPES,
     INTEGERS,
+    LONGEST_NUMBER,
+    MOST_BYTES,
+    MOST_CELLS,
+    MOST_ENTRIES,
     MOST_JOBS,
     MOST_REPLICATES,
     MOST_STEPS,
     PRECISION_KEYS,
+    SEEDS,
 )
 from .numbers import Parts, Quantity, between, count, interval, number, plus_minus, share
 from .states import load_state, one_thread, read_state, write_state

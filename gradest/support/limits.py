@@ -1,19 +1,36 @@
 """The limits and the choices of suites and of the command line, in a module that loads at once.
 
 The command line is parsed before torch is loaded, so that `--help` and mistakes are answered
-immediately.
+immediately.  Each limit is far above what a run can use: it turns a typing error into a message,
+where the run would exhaust the memory or never end.
 """
 
-# Integers of a suite: what tables, random generators and JSON all represent exactly.
+# Integers that tables, random generators and JSON all represent exactly.
 INTEGERS = range(-(2**63), 2**63)
+SEEDS = 2**63  # the seeds of `measure` are below
 
+# A suite file, which may come from anybody.  Entries that aliases repeat count as often as they are repeated.
+MOST_BYTES = 2**20
+MOST_ENTRIES = 50_000
+DEEPEST = 32  # levels of lists and mappings
+LONGEST_NUMBER = 400  # characters; parsing sexagesimal YAML numbers takes quadratic time
+
+# A run.  The report of more cells would not fit into memory, and the product of a few lists in a
+# suite exceeds this number before one notices.
+MOST_CELLS = 10_000
 MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
-MOST_STEPS = 10**9
-MOST_JOBS = 1024
+MOST_STEPS = 10**9  # of a training, or of an estimator that adapts
+MOST_JOBS = 1024  # processes at once
 
-# "loky" stands for gradest's own processes on this machine, the others for joblib's.
+# Where cells are measured: "loky" stands for gradest's own processes on this machine, the others
+# for joblib's backends.
 BACKENDS = ("loky", "threading", "dask")
-DEVICES = ("cpu", "cuda")
 
-# The keys of a precision, in the order of its fields; `gradest.Precision` explains them.
+# The devices and dtypes, by their names in torch, with which measurements are tested.  Torch has more,
+# whose arithmetic or whose random numbers nobody has compared with float64 on the CPU.
+DEVICES = ("cpu", "cuda")
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+# The keys of a precision, in the order of its fields; `gradest.Precision` explains them, and cannot
+# be imported without torch.
 PRECISION_KEYS = ("variance", "bias", "max_replicates", "max_seconds")

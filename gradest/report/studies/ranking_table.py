@@ -75,7 +75,8 @@ def ranking_notes(rows: pd.DataFrame) -> Iterator[str]:
     short = rows[rows["precision"].map(_is_missed)]
     if not short.empty:
         named = [f"{label}: {text}" for label, text in short[["label", "precision"]].to_numpy()]
-        yield f"{_MISSED} The requested precision was not reached: {markup.escape('; '.join(named))}."
+        listed = markup.escape("; ".join(named))
+        yield f"{_MISSED} The requested precision was not reached: {listed}."
     estimated = rows[rows["reference"].eq("monte_carlo")]
     if not estimated.empty:
         by = estimated["reference_by"].fillna("an unbiased estimator").iloc[0]

@@ -201,7 +201,8 @@ def _settings_section(family: Family, section: Section) -> Iterator[Part]:
         for level, each in family.values.items()
     )
     yield f"## {markup.escape(section.label)}"
-    yield f"One section for all {family.settings} settings of the nested levels: {markup.escape(values)}."
+    settings = f"all {family.settings} settings of the nested levels"
+    yield f"One section for {settings}: {markup.escape(values)}."
     if not section.rankings:
         yield "Nothing was measured here."
     for parameter, rows, file in section.rankings:
