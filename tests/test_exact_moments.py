@@ -19,8 +19,8 @@ from gradest.measuring.outcomes import enumerated, outcomes
 from gradest.measuring.parameters import SCALES
 from gradest.measuring.replicator import Replicator
 from gradest.measuring.result import ENUMERATED
+from tests.support import EXACT
 
-EXACT = 1e-10
 TASKS = {"bernoulli": {"theta": (0.3, 0.8)}, "categorical": {}}
 
 

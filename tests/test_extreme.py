@@ -16,8 +16,7 @@ from gradest.running.results import write_results
 from gradest.running.runner import run
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
-
-EXACT = 1e-10
+from tests.support import EXACT
 
 
 def extreme(**knobs) -> gradest.Task:

@@ -24,8 +24,7 @@ from gradest.measuring.replicator import Replicator
 from gradest.measuring.schedule import BATCHES, FEWEST, schedule
 from gradest.objectives import beside
 from gradest.randomness import draws
-
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
+from tests.support import EXACT
 
 
 def estimator_of(call: Callable[[Tensor, Cost], Tensor], **traits) -> Estimator:

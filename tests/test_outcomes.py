@@ -14,8 +14,7 @@ from gradest.measuring.enumeration import exact
 from gradest.measuring.outcomes import Unlisted, enumerated, visit_outcomes
 from gradest.measuring.replicator import Replicator
 from gradest.randomness import draws
-
-EXACT = 1e-10
+from tests.support import EXACT
 
 
 class Coupled(Task):

@@ -15,8 +15,8 @@ from gradest.measuring import parameters
 from gradest.measuring.parameters import LOG_ALPHA, SCALES, projections, pulled_back
 from gradest.moments import Moments
 from gradest.objectives import beside
+from tests.support import EXACT
 
-EXACT = 1e-10
 SMALL = {"latents": 2, "categories": 3, "steps": 5, "points": 3}
 
 

@@ -28,8 +28,8 @@ from gradest.running.results import write_results
 from gradest.running.runner import run
 from gradest.running.suite import load_suite
 from gradest.running.workers import Workers
+from tests.support import EXACT
 
-EXACT = 1e-10
 K = stats.norm.isf(LEVEL / 2)
 
 

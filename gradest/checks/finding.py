@@ -61,13 +61,15 @@ def findings_of(
 ) -> Iterator[Finding]:
     """Asks one law after the other, calls `begin` with its name first, and gives its finding."""
     findings: dict[str, Finding] = {}
+    code = Code.take()
     for law, check in laws.items():
         broken = [on for on in _rests_on(law) if _failed(findings.get(on))]
         if broken:
             findings[law] = Finding(law, "skipped", f"says nothing while {broken[0]!r} is broken")
         else:
             begin(law)
-            findings[law] = _found(law, check, *subject)
+            code = code.retaken()
+            findings[law] = _found(law, check, code, *subject)
         yield findings[law]
 
 
@@ -85,8 +87,8 @@ def _rests_on(law: str) -> tuple[str, ...]:
     return (*_ALWAYS, *_RESTS_ON.get(law, ()))
 
 
-def _found(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
-    settings, code = Settings.take(), Code.take()
+def _found(law: str, check: Callable[..., Outcome], code: Code, *subject: Any) -> Finding:
+    settings = Settings.take()
     try:
         with torch.enable_grad():  # also where the plugin, or the caller, has turned it off
             status, detail = check(*subject)
