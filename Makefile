@@ -1,5 +1,7 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
+# A file stays on one worker, which makes the runs that its tests share once.
+PYTEST := $(PYTHON) -m pytest -n auto --dist loadfile
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
@@ -34,19 +36,19 @@ benchmark: install
 	$(PYTHON) benchmark.py --suite variance
 
 test: install
-	$(PYTHON) -m pytest -n auto -m "not slow and not weekly"
+	$(PYTEST) -m "not slow and not weekly"
 
 certify: install
-	$(PYTHON) -m pytest -n auto -m slow
+	$(PYTEST) -m slow
 
 weekly: install
-	$(PYTHON) -m pytest -n auto -m weekly
+	$(PYTEST) -m weekly
 
 test-all: install
-	$(PYTHON) -m pytest -n auto
+	$(PYTEST)
 
 test-coverage: install
-	$(PYTHON) -m pytest -n auto -m "not weekly" --cov=gradest --cov-branch --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "not weekly" --cov=gradest --cov-branch --cov-report=term-missing:skip-covered
 
 lint: install
 	$(PYTHON) -m ruff format --check .

@@ -1,16 +1,51 @@
 """Helpers that the tests of several modules share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
+from torch import Tensor
 
+from gradest.randomness import Draws
 from gradest.report import writing
 from gradest.report.studies import STUDIES, landscape, rankings
+
+EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 
 # The figures that need rows of measurements alone.
 MEASUREMENTS = tuple(
     each.name for study in (rankings.STUDY, landscape.STUDY) for each in study.illustrations
 )
+
+
+class Prescribed(Draws):
+    """Prescribed draws, one request of each kind; the logits of the categories are kept.
+
+    The kinds are index [R, S, N], exponentials, uniforms and normals.
+    """
+
+    def __init__(self, **answers: Tensor) -> None:
+        super().__init__()
+        self.answers = answers
+        self.logits: Tensor | None = None
+
+    def categories(self, logits: Tensor, samples: int) -> Tensor:
+        self.logits = logits.detach()
+        return self._serve("index", (len(logits), samples, logits.shape[1]))
+
+    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return self._serve("exponentials", shape)
+
+    def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return self._serve("uniforms", shape)
+
+    def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return self._serve("normals", shape)
+
+    def _serve(self, kind: str, shape: Sequence[int]) -> Tensor:
+        self.count += 1
+        answer = self.answers.pop(kind)
+        assert answer.shape == tuple(shape)
+        return answer
 
 
 def only_figures(patch: pytest.MonkeyPatch, *names: str, **draws: Callable) -> None:

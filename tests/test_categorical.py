@@ -27,10 +27,10 @@ from gradest.categorical import (
     without_each,
 )
 from gradest.randomness import Draws, drawing_from, draws
+from tests.support import EXACT
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 INF = math.inf
 EULER = 0.57721566490153286
 PHI = torch.tensor([0.7, -0.9, 0.2, -2.0], dtype=torch.float64)  # skewed and unnormalised

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import gradest
+from tests.support import EXACT
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 TARGETS = (0.45, 1.2)
 BITS = (0.3, 0.8, 0.1)
 

@@ -26,9 +26,9 @@ from gradest.concrete import (
 )
 from gradest.randomness import Draws, drawing_from
 from gradest.report.studies import concrete as figures
+from tests.support import EXACT
 
 LEVEL = 1e-4  # of a single statistical assertion
-EXACT = 1e-10  # float64 laws of numbers up to 10³
 EPS = 2.0**-24  # a rounding in float32
 TEMPERATURES = (0.01, 0.1, 0.5, 1.0, 10.0, 100.0)
 

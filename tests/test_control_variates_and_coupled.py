@@ -21,8 +21,8 @@ from gradest.categorical import conditional_gumbel, nabla
 from gradest.checks.problems import Polynomial
 from gradest.measurement import enumerated_truth
 from gradest.randomness import Draws, drawing_from
+from tests.support import EXACT
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 QUADRATURE = 1e-8  # what the rules below reach, as their convergence shows
 
 

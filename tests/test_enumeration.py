@@ -11,8 +11,7 @@ from gradest import Cost, Problem
 from gradest.errors import Inapplicable
 from gradest.measurement import enumerated_truth
 from gradest.measurement.enumerated_truth import all_codes, codes, enumerable, exact_gradient
-
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
+from tests.support import EXACT
 
 
 def by_autograd(problem: Problem) -> tuple[Tensor, Tensor]:

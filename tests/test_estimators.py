@@ -20,26 +20,7 @@ from gradest.categorical import log_prob, nabla, sample
 from gradest.measurement.enumerated_truth import all_codes, exact_gradient
 from gradest.randomness import Draws, drawing_from
 from gradest.statistics import squared_bias, total_variance
-
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
-
-
-class Prescribed(Draws):
-    """Prescribed categories [R, S, N] and exponentials [R, N, K], for one request of each."""
-
-    def __init__(self, index: Tensor | None = None, noise: Tensor | None = None) -> None:
-        super().__init__()
-        self.index, self.noise = index, noise
-
-    def categories(self, logits: Tensor, samples: int) -> Tensor:
-        self.count += 1
-        assert self.count == 1 and self.index.shape == (len(logits), samples, logits.shape[1])
-        return self.index
-
-    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        self.count += 1
-        assert self.count == 1 and self.noise.shape == tuple(shape)
-        return self.noise
+from tests.support import EXACT, Prescribed
 
 
 def estimates(estimator: Estimator, task: Task, rows: int, source: Draws) -> Tensor:
@@ -61,7 +42,7 @@ def every_draw(estimator: Estimator, task: Task, samples: int = 1) -> tuple[Tens
     index = (number // categories ** torch.arange(places) % categories).unflatten(1, (samples, -1))
     log_p = logits.log_softmax(-1)  # [N, K]
     probability = log_p[torch.arange(latents), index].sum((1, 2)).exp()  # [R]
-    return probability, estimates(estimator, task, len(index), Prescribed(index))
+    return probability, estimates(estimator, task, len(index), Prescribed(index=index))
 
 
 def mean_and_variance(probability: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,7 +199,7 @@ def test_half_the_variance_of_log_weights_differentiates_to_leave_one_out(sample
 
     rows, index = 20, torch.randint(3, (20, samples, 2), generator=draws)
     estimator = gradest.make_estimator("rloo", samples=samples)
-    found = estimates(estimator, LogRatio(), rows, Prescribed(index))
+    found = estimates(estimator, LogRatio(), rows, Prescribed(index=index))
     leaf = logits.expand(rows, -1, -1).clone().requires_grad_()
     z = torch.eye(3, dtype=torch.float64)[index]
     log_weight = log_prob(leaf.unsqueeze(1), z) - log_prob(prior, z)
@@ -299,7 +280,7 @@ def test_the_three_forms_of_rloo_are_the_same_sample_by_sample():
     problem, samples, rows = task.problem(), 4, 20
     index = torch.randint(3, (rows, samples, 2), generator=torch.Generator().manual_seed(0))
     estimator = gradest.make_estimator("rloo", samples=samples)
-    found = estimates(estimator, task, rows, Prescribed(index))
+    found = estimates(estimator, task, rows, Prescribed(index=index))
     z = torch.eye(3, dtype=torch.float64)[index]  # [R, S, N, K]
     f = problem.f(z.unsqueeze(0)).squeeze(0)[..., None, None]  # [R, S, 1, 1]
     centred = ((f - f.mean(1, keepdim=True)) * z).sum(1) / (samples - 1)
@@ -320,7 +301,7 @@ def test_the_value_of_an_objective_is_the_cost_of_its_draws():
     for name, samples in (("rloo", 3), ("reinforce", 1), ("straight_through", 1)):
         knobs = {"samples": 3} if name == "rloo" else {}
         estimator = gradest.make_estimator(name, **knobs)
-        with drawing_from(Prescribed(index[:, :samples])):
+        with drawing_from(Prescribed(index=index[:, :samples])):
             value = estimator(logits, problem.f.replicated(1))
         assert torch.allclose(value, cost[:, :samples].mean(1), rtol=0, atol=EXACT)
 
@@ -343,12 +324,14 @@ def test_the_moving_average_follows_its_recursion():
     estimator.reset(problem.logits)
     expected = None
     for category in (2, 0, 1, 1):
-        with drawing_from(Prescribed(torch.full((8, 1, 1), category))):
+        with drawing_from(Prescribed(index=torch.full((8, 1, 1), category))):
             estimator.adapt(problem.logits.expand(8, -1, -1), problem.f.replicated(1))
         cost = (category - 0.45) ** 2
         expected = cost if expected is None else 0.7 * expected + 0.3 * cost
         # ĝ = (f − m) s is zero where m is the cost, so the estimate at category 0 shows m.
-        shown = estimates(estimator, task, 1, Prescribed(torch.zeros(1, 1, 1, dtype=torch.long)))
+        shown = estimates(
+            estimator, task, 1, Prescribed(index=torch.zeros(1, 1, 1, dtype=torch.long))
+        )
         assert_exactly(shown, (0.45**2 - expected) * (torch.eye(3)[0] - PI))
 
 
@@ -462,7 +445,7 @@ def logistic_mean(name: str, temperature: float, theta: float, t: float) -> Tens
         noise = (high - low) / 2 * node + (high + low) / 2  # [R]
         density = torch.from_numpy(stats.logistic.pdf(noise.numpy())) * weight * (high - low) / 2
         exponentials = torch.stack([torch.ones_like(noise), (-noise).exp()], -1).unsqueeze(1)
-        found = estimates(estimator, task, len(noise), Prescribed(noise=exponentials))
+        found = estimates(estimator, task, len(noise), Prescribed(exponentials=exponentials))
         parts.append(torch.einsum("r,rk->k", density, found[:, 0]))
     return sum(parts)
 
@@ -542,7 +525,7 @@ def concrete_mean(temperature: float) -> Tensor:
     shares = torch.stack([a, (1 - a) * b, (1 - a) * (1 - b)], -1).unsqueeze(1)  # [R, 1, 3]
     measure = (weight.unsqueeze(1) * weight).flatten() * 2 * (1 - a)
     estimator = gradest.make_estimator("concrete", temperature=temperature)
-    found = estimates(estimator, Linear(), len(a), Prescribed(noise=shares))
+    found = estimates(estimator, Linear(), len(a), Prescribed(exponentials=shares))
     return torch.einsum("r,rk->k", measure, found[:, 0])
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.randomness import Draws, drawing_from
-
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
+from tests.support import EXACT
 
 
 class Asked(Draws):

@@ -19,8 +19,8 @@ from gradest.measurement.enumerated_truth import all_codes
 from gradest.measurement.parameters import SCALES
 from gradest.measurement.replicator import Replicator
 from gradest.measurement.result import ENUMERATED
+from tests.support import EXACT
 
-EXACT = 1e-10
 TASKS = {"bernoulli": {"theta": (0.3, 0.8)}, "categorical": {}}
 
 

@@ -16,8 +16,7 @@ from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
 from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
-
-EXACT = 1e-10
+from tests.support import EXACT
 
 
 def extreme(**knobs) -> gradest.Task:

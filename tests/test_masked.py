@@ -10,8 +10,8 @@ from gradest.categorical import conditional_gumbel, nabla, softmax, tempered
 from gradest.measurement.enumerated_truth import exact_gradient
 from gradest.measurement.objectives import problem_for
 from gradest.randomness import Draws, drawing_from
+from tests.support import EXACT
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 MASKED = 1
 ROWS = 50
 

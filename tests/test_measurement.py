@@ -23,8 +23,7 @@ from gradest.measurement.replicator import Replicator
 from gradest.randomness import draws
 from gradest.statistics import total_variance
 from gradest.statistics.moments import BATCHES, FEWEST, schedule
-
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
+from tests.support import EXACT
 
 
 def estimator_of(call: Callable[[Tensor, Cost], Tensor], **traits) -> Estimator:

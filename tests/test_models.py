@@ -22,8 +22,8 @@ from gradest.knobs import grid
 from gradest.measurement import enumerated_truth
 from gradest.measurement.objectives import analytic_terms, nested_cost, problem_for
 from gradest.randomness import Draws, drawing_from
+from tests.support import EXACT
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 models = importlib.import_module("gradest.tasks._models")
 sets = importlib.import_module("gradest.tasks._images")
 

@@ -32,8 +32,8 @@ from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
 from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
+from tests.support import EXACT
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 DOUBLE = torch.float64
 LOGITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2], [0.1, -0.6]]] * 2
 LOGITS[1] = [[-1.1, 0.5], [0.3, 0.0], [0.7, -0.2], [-0.9, 0.4]]

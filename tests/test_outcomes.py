@@ -14,8 +14,7 @@ from gradest.measurement.enumerated_moments import NotEnumerable, exact_moments,
 from gradest.measurement.enumerated_truth import exact_gradient
 from gradest.measurement.replicator import Replicator
 from gradest.randomness import draws
-
-EXACT = 1e-10
+from tests.support import EXACT
 
 
 class Coupled(Task):

@@ -15,8 +15,8 @@ from gradest.measurement.objectives import analytic_terms
 from gradest.measurement.parameters import LOG_ALPHA, SCALES, parameter_gradients, projections
 from gradest.statistics import squared_bias, total_variance
 from gradest.statistics.moments import Moments
+from tests.support import EXACT
 
-EXACT = 1e-10
 SMALL = {"latents": 2, "categories": 3, "steps": 5, "points": 3}
 
 

@@ -26,42 +26,14 @@ from gradest.measurement.enumerated_moments import exact_moments
 from gradest.measurement.enumerated_truth import all_codes, exact_gradient
 from gradest.measurement.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
+from tests.support import EXACT, Prescribed
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 BITS = [(0.3, 0.45), (0.8, 0.45), (0.5, 0.499), (0.1, 0.1)]  # θ and t of the published figures
 
 bits = pytest.mark.parametrize(("theta", "t"), BITS)
 thirds = pytest.mark.parametrize("t", [0.45, 1.2])
 PI = torch.tensor([4, 1, 2], dtype=torch.float64) / 7  # α = (2, ½, 1)
 VALUES = torch.arange(3, dtype=torch.float64)
-
-
-class Prescribed(Draws):
-    """Prescribed draws, one request of each kind; the logits of the categories are kept."""
-
-    def __init__(self, **given: Tensor) -> None:
-        super().__init__()
-        self.given = given
-        self.logits: Tensor | None = None
-
-    def categories(self, logits: Tensor, samples: int) -> Tensor:
-        self.logits = logits.detach()
-        return self._serve("index", (len(logits), samples, logits.shape[1]))
-
-    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        return self._serve("exponentials", shape)
-
-    def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        return self._serve("uniforms", shape)
-
-    def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        return self._serve("normals", shape)
-
-    def _serve(self, kind: str, shape: Sequence[int]) -> Tensor:
-        self.count += 1
-        noise = self.given.pop(kind)
-        assert noise.shape == tuple(shape)
-        return noise
 
 
 class Given(Task):

@@ -14,8 +14,8 @@ from gradest import Task
 from gradest.errors import KnobError
 from gradest.measurement import enumerated_truth
 from gradest.measurement.objectives import analytic_terms
+from tests.support import EXACT
 
-EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 cache = importlib.import_module("gradest.tasks._cache")
 images = importlib.import_module("gradest.tasks._images")
 TASKS = sorted(gradest.all_tasks())

@@ -34,6 +34,7 @@ from gradest.runs.training.state import keep_networks
 from gradest.runs.training.trainer import Trainer
 from gradest.runs.workers import Workers
 from gradest.statistics.rounding import resolution
+from tests.support import every_figure
 
 ROOT = Path(__file__).parent.parent
 TINY = {"latents": 2, "categories": 3, "hidden": 5}
@@ -522,7 +523,8 @@ def test_the_expected_time_of_a_training_includes_its_looks_at_the_gradient(tmp_
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_amid_its_trainings_ends_as_one_that_is_not(tmp_path):
+def test_a_run_that_is_killed_amid_its_trainings_ends_as_one_that_is_not(tmp_path, monkeypatch):
+    every_figure(monkeypatch)
     path = tmp_path / "small.yaml"
     path.write_text(SUITE)
     out = tmp_path / "killed"

@@ -33,8 +33,8 @@ from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
 from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
+from tests.support import EXACT
 
-EXACT = 1e-10
 K = stats.norm.isf(LEVEL / 2)
 
 

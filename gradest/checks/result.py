@@ -61,6 +61,7 @@ def run_laws(
 ) -> Iterator[Finding]:
     """Test the laws in order; `begin` is called with the name of each before its finding."""
     findings: dict[str, Finding] = {}
+    code = Code.take()
     for law, check in laws.items():
         broken = [name for name in _required(law) if _failed(findings.get(name))]
         if broken:
@@ -69,7 +70,8 @@ def run_laws(
             )
         else:
             begin(law)
-            findings[law] = _run_law(law, check, *subject)
+            code = code.retaken()
+            findings[law] = _run_law(law, check, code, *subject)
         yield findings[law]
 
 
@@ -87,8 +89,8 @@ def _required(law: str) -> tuple[str, ...]:
     return (*_ALWAYS, *_REQUIRES.get(law, ()))
 
 
-def _run_law(law: str, check: Callable[..., Outcome], *subject: Any) -> Finding:
-    settings, code = Settings.take(), Code.take()
+def _run_law(law: str, check: Callable[..., Outcome], code: Code, *subject: Any) -> Finding:
+    settings = Settings.take()
     try:
         with torch.enable_grad():  # also where the plugin, or the caller, has turned it off
             status, detail = check(*subject)

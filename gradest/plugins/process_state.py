@@ -117,10 +117,16 @@ class Code(NamedTuple):
     """A snapshot of the attributes of gradest and torch."""
 
     owners: dict[Any, _Attributes]
+    modules: int  # how many were imported then
 
     @classmethod
     def take(cls) -> "Code":
-        return cls({owner: _Attributes.of(owner) for owner in _owners()})
+        return cls({owner: _Attributes.of(owner) for owner in _owners()}, len(sys.modules))
+
+    def retaken(self) -> "Code":
+        """A snapshot of this moment: the same where nothing is new, which is faster to see."""
+        same = len(sys.modules) == self.modules and not self._touched()
+        return self if same else Code.take()
 
     def changed(self) -> list[str]:
         """The full names of attributes replaced, deleted or overridden since the snapshot."""

@@ -9,7 +9,8 @@ where the run would exhaust the memory or never end.
 INTEGERS = range(-(2**63), 2**63)
 SEEDS = 2**63  # the seeds of `measure` are below
 
-# A suite file, which may come from anybody.  Entries that aliases repeat count as often as they are repeated.
+# A suite file, which may come from anybody.  Entries that aliases repeat count as often as they are
+# repeated.
 MOST_BYTES = 2**20
 MOST_ENTRIES = 50_000
 DEEPEST = 32  # levels of lists and mappings
@@ -26,8 +27,8 @@ MOST_JOBS = 1024  # processes at once
 # for joblib's backends.
 BACKENDS = ("loky", "threading", "dask")
 
-# The devices and dtypes, by their names in torch, with which measurements are tested.  Torch has more,
-# whose arithmetic or whose random numbers nobody has compared with float64 on the CPU.
+# The devices and dtypes, by their names in torch, with which measurements are tested.  Torch has
+# more, whose arithmetic or whose random numbers nobody has compared with float64 on the CPU.
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
