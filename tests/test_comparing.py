@@ -22,6 +22,7 @@ from gradest.runs.suite import load_suite
 from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
 from gradest.support.files import write_json
+from gradest.support.text import counted
 
 pytestmark = pytest.mark.slow  # whole runs, compared
 
@@ -135,7 +136,7 @@ def test_a_regression_fails_and_its_reverse_does_not(runs, compare):
     assert status == 1
     shared, _, *lines, total = out.splitlines()
     assert shared == "worse: 3 of 3 cells are compared"
-    assert total == f"{len(lines)} worse"
+    assert total == counted(len(lines), "regression")
     assert lines and all(line.startswith("worse: ") and " of mine on " in line for line in lines)
     text = (folder / "comparison.md").read_text()
     assert "## Worse" in text and "## Better" not in text

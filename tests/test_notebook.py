@@ -231,7 +231,7 @@ def test_a_folder_without_a_run_is_named(tmp_path, read, damage):
         with pytest.raises(UsageError, match=r"mine: holds no readable run: there is no run\.json"):
             read(folder)
         (folder / "journal.jsonl").touch()
-        with pytest.raises(UsageError, match=r"mine: .* run it again to go on"):
+        with pytest.raises(UsageError, match=r"mine: .* run the suite again to resume"):
             read(folder)
         return
     write(folder, [row()])

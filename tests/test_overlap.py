@@ -71,4 +71,4 @@ def test_where_no_common_cell_has_numbers_nothing_passes(compare, runs, tmp_path
 
     monkeypatch.setattr(of_runs, "_has_numbers", lambda records: False)
     status, out, _ = compare("base", "most", fail=("--fail-on-regression",))
-    assert status == 1 and out.endswith("nothing is compared: no cell has numbers in both runs\n")
+    assert status == 1 and out.endswith("nothing was compared: no cell has results in both runs\n")

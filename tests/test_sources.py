@@ -295,11 +295,11 @@ def test_grids_that_are_not_complete_say_nothing(ran, tmp_path):
     [
         (
             "[{layered: {seed: [0, 1], steps: [1, 2], batch: [0, 1]}}]",
-            "'seed' takes 2 values in layered; the outermost level needs at least 3",
+            "expected at least 3 values of the outermost knob 'seed' in layered, got 2",
         ),
         (
             "[{layered: {seed: [0, 1, 2], steps: 1, batch: [0, 1]}}]",
-            "'steps' takes 1 value in layered; a level needs at least 2",
+            "expected at least 2 values of the knob 'steps' in layered, got 1",
         ),
     ],
 )
