@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradest import claims
 from gradest.categorical import one_hot
-from gradest.checks.problems import Changed, battery, bounded
+from gradest.checks.problems import Changed, battery, bound_of
 from gradest.checks.rigged import TiltedDraws, UnevenNoise, UniformCounter
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
@@ -57,7 +57,7 @@ class Subject:
     def applicable(self, tasks: Iterable[Task]) -> list[Task]:
         """The tasks to which the class applies, as bounds if it takes only these."""
         if self.cls.bounds:
-            tasks = [task if _bound(task) else bounded(task) for task in tasks]
+            tasks = [task if _bound(task) else bound_of(task) for task in tasks]
         return [task for task in tasks if not self._inapplicable(task)]
 
     def _own_kl(self, task: Task) -> bool:
