@@ -254,7 +254,7 @@ def test_knobs_are_validated_as_those_of_plugins():
         examine(found)
     assert grid(find_property("rounding"), "temperature", [0.1, 1.0]) == [0.1, 1.0]
     wrong = [
-        ("roundin", {}, "no property 'roundin'; did you mean 'rounding'?"),
+        ("roundin", {}, "unknown property 'roundin'; did you mean 'rounding'?"),
         (
             "rounding",
             {"temperatur": 1.0},

@@ -51,7 +51,7 @@ def test_every_row_takes_as_many_uniforms():
     counted.exponential((10, 2, 2), like())
     assert counted.each == 7 and not counted.uneven
     assert counted.uniform((5, 2), like()).shape == (5, 2)
-    assert counted.uneven == "uniforms of [5, 2] for 10 rows" and counted.each == 7
+    assert counted.uneven == "uniforms of shape [5, 2] for 10 rows" and counted.each == 7
 
 
 def test_other_noise_is_left_alone():
@@ -99,5 +99,5 @@ def test_uniforms_that_do_not_come_row_by_row_have_no_weights():
 def test_noise_that_does_not_come_row_by_row_is_served_and_told_of(shape):
     source = SharedNoise(2, 3)
     noise = source.uniform(shape, like())
-    assert noise.shape == shape and source.uneven == f"noise of {list(shape)} for 6 rows"
+    assert noise.shape == shape and source.uneven == f"noise of shape {list(shape)} for 6 rows"
     assert noise.numel() == 1 or len(noise.unique()) == noise.numel()

@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import one_hot
+<<<<<<< HEAD:gradest/checks/battery.py
 from gradest.checks.controlled_noise import TiltedDraws, UnevenNoise, UniformCounter
 from gradest.checks.problems import Changed, battery, bounded
+=======
+from gradest.checks.problems import Changed, battery, bound_of
+from gradest.checks.rigged import TiltedDraws, UnevenNoise, UniformCounter
+>>>>>>> h-wscience:gradest/checks/subject.py
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measurement import (
@@ -60,7 +65,7 @@ class Subject:
     def applicable(self, tasks: Iterable[Task]) -> list[Task]:
         """The tasks to which the class applies, as bounds if it takes only these."""
         if self.cls.bounds:
-            tasks = [task if _bound(task) else bounded(task) for task in tasks]
+            tasks = [task if _bound(task) else bound_of(task) for task in tasks]
         return [task for task in tasks if not self._inapplicable(task)]
 
     def _own_kl(self, task: Task) -> bool:

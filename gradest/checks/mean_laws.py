@@ -268,10 +268,10 @@ def _adapting(subject: Subject) -> Outcome:
     least, most = [], []
     # The problem with the largest offset first, where a state has the largest effect.
     for task in subject.with_truth[-1:] + subject.with_truth[:-1]:
-        measured = [subject.measure(task, LOOKS[0], steps=s) for s in (0, steps)]
-        if measured[1].row()["p_value"] < subject.level() / 2:
+        results = [subject.measure(task, LOOKS[0], steps=s) for s in (0, steps)]
+        if results[1].row()["p_value"] < subject.level() / 2:
             return "failed", f"{steps} steps cause a bias ({task.name})"
-        before, after = (total_variance(each.gradient) for each in measured)
+        before, after = (total_variance(each.gradient) for each in results)
         if before.low > 0:
             least.append(after.low / before.high)
             most.append(after.high / before.low)

@@ -96,7 +96,7 @@ def with_prior(kl: KL) -> Task:
 
 
 @cache
-def bounded(task: Task, samples: int = 2) -> Task:
+def bound_of(task: Task, samples: int = 2) -> Task:
     return Bounded(task, samples)
 
 
@@ -104,7 +104,7 @@ def battery(cls: type[Estimator] = Estimator) -> list[Task]:
     """The problems for a class: bounds if it takes only these, a prior if it owns a divergence."""
     prior = with_prior("relaxed")
     if cls.bounds:
-        return [bounded(task, samples) for task, samples in [*_BOUNDS, (prior, 2)]]
+        return [bound_of(task, samples) for task, samples in [*_BOUNDS, (prior, 2)]]
     tasks: list[Task] = [_ALONE, _PAIR, _FOUR, _OFFSET]
     return [*tasks, prior] if cls.owns_kl else tasks
 

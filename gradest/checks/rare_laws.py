@@ -36,7 +36,7 @@ def rare_bias(subject: Subject) -> Outcome:
             if moments := subject.exact_moments(task):
                 outcome = _exactly(moments, task, tolerance)
             elif size == _TILTED:
-                outcome = _tilted(subject, task)
+                outcome = _with_tilted_draws(subject, task)
             else:
                 continue
             status, detail = outcome
@@ -52,7 +52,7 @@ def _exactly(moments: ExactMoments, task: Task, tolerance: float) -> Outcome:
     return ("passed" if gap <= tolerance else "failed"), detail
 
 
-def _tilted(subject: Subject, task: Task) -> Outcome:
+def _with_tilted_draws(subject: Subject, task: Task) -> Outcome:
     try:
         gradient, code = _deviations(subject, task, _FEW)
         if not _clear(gradient, code):
@@ -65,7 +65,7 @@ def _tilted(subject: Subject, task: Task) -> Outcome:
         return "skipped", "its rare events depend on several draws at once"
     if code.often > _MISSED or code.never:
         ordinary = [_deviations(subject, task)[1] for task in subject.with_truth]
-        if any(max(seen.often, seen.seldom) > _MISSED for seen in ordinary):
+        if any(max(each.often, each.seldom) > _MISSED for each in ordinary):
             return "skipped", "the first code at which f is evaluated is not a sample"
         frequency = f"too often, z = {code.often:.1f}" if code.often > _MISSED else "never"
         return "failed", f"f is evaluated at a rare category {frequency}"

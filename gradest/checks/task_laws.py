@@ -58,7 +58,7 @@ def _logits(task: Task, problem: Problem) -> Outcome:
     return "passed", f"finite or masked, {list(logits.shape)}"
 
 
-def _unchecked(problem: Problem, z: Tensor) -> Any:
+def _raw_cost(problem: Problem, z: Tensor) -> Any:
     """The value of the task's function, without the checks of `Cost` where that is possible."""
     whole = problem.f.module is not None or problem.f.deep
     return problem.f(z) if whole else problem.f.fn(z)
@@ -68,7 +68,7 @@ def _in_place(task: Task, problem: Problem) -> Outcome:
     z = _vertices_of(problem)
     original = z.clone()
     with suppress(Exception, SystemExit):  # the next law reports errors
-        _unchecked(problem, z)
+        _raw_cost(problem, z)
     if torch.equal(z, original):
         return "passed", "f does not change z"
     return "failed", "f changes its argument z; compute z * w instead of z *= w, or copy z first"
@@ -77,7 +77,7 @@ def _in_place(task: Task, problem: Problem) -> Outcome:
 def _shape(task: Task, problem: Problem) -> Outcome:
     z = _vertices_of(problem)
     try:
-        cost = _unchecked(problem, z)
+        cost = _raw_cost(problem, z)
     except (Exception, SystemExit) as error:
         return "failed", describe_error(error) + _works_in_float32(problem, z)
     expected = f"expected a tensor {list(z.shape[:-2])} for codes {list(z.shape)}"
@@ -94,7 +94,7 @@ def _type_name(cost: Any) -> str:
 
 def _works_in_float32(problem: Problem, z: Tensor) -> str:
     try:
-        _unchecked(problem, z.float())
+        _raw_cost(problem, z.float())
     except Exception:
         return ""
     return (
@@ -105,7 +105,7 @@ def _works_in_float32(problem: Problem, z: Tensor) -> str:
 
 def _dtype(task: Task, problem: Problem) -> Outcome:
     z = _vertices_of(problem)
-    single, double = _unchecked(problem, z.float()), _unchecked(problem, z)
+    single, double = _raw_cost(problem, z.float()), _raw_cost(problem, z)
     if single.dtype != torch.float32 or double.dtype != torch.float64:
         got = f"{single.dtype} for float32 and {double.dtype} for float64"
         return "failed", f"expected costs in the dtype of z, got {got}; use constant.to(z)"

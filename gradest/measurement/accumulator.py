@@ -56,7 +56,7 @@ class Accumulator:
         part = Moments.of(gradient.unflatten(0, (batches, -1)))
         if not part.mean.isfinite().all() or not value.isfinite().all():
             self._count_nonfinite(gradient, value)
-        projected = self._projected(gradient)
+        projected = self._projections(gradient)
         self._append(LOG_ALPHA, gradient, part, continued)
         for name, each in projected.items():
             self._append(name, each, Moments.of(each.unflatten(0, (batches, -1))), continued)
@@ -66,7 +66,7 @@ class Accumulator:
 
     def add_cosines(self, gradient: Tensor) -> None:
         """Add only the cosines of [R, D] gradients with the truth."""
-        self._count_cosines(gradient, self._projected(gradient))
+        self._count_cosines(gradient, self._projections(gradient))
 
     def columns(self, gradient: Tensor) -> Tensor:
         """The statistics that an enumeration sums besides the gradient: [B, R, N · K] -> [B, R, C].
@@ -134,7 +134,7 @@ class Accumulator:
         self.peaks[name] = max(self.peaks[name], *(abs(float(end)) for end in block.aminmax()))
         _append(self.gradients[name], part, continued)
 
-    def _projected(self, gradient: Tensor) -> dict[str, Tensor]:
+    def _projections(self, gradient: Tensor) -> dict[str, Tensor]:
         """The projections on each group, in float64: [R, D] -> [R, r]."""
         return {name: gradient.double() @ map_ for name, map_ in self._maps.items()}
 

@@ -116,7 +116,7 @@ class _FiniteDraws(Draws):
         self._refuse(f"{distribution.strip('_')} noise has no finite number of outcomes")
         return super()._fill(shape, like, distribution)
 
-    def unlisted(self) -> NotEnumerable | None:
+    def reason_against(self) -> NotEnumerable | None:
         """The reason why the draws so far cannot be enumerated, if they cannot."""
         if self.reason != _TOO_MANY:
             return NotEnumerable(self.reason) if self.reason else None
@@ -215,8 +215,8 @@ def _record_draws(replicator: Replicator, limit: int) -> _RecordedDraws | NotEnu
     state = torch.get_rng_state()
     with drawing_from(recorded):
         gradient, _ = replicator.each(_SAME_ROWS)  # [B, R, N · K]
-    if unlisted := recorded.unlisted():
-        return unlisted
+    if reason := recorded.reason_against():
+        return reason
     calls = [gradient]
     # Noise from elsewhere may be equal by chance, so that an estimator without draws is called more
     # often.

@@ -96,7 +96,7 @@ def display(title: str, progress: bool | None) -> Iterator[None]:
     work = _silent if view is None else _Work(title)
     token = _current.set(work)
     try:
-        with _watched(work, view, 0.0 if progress else _PATIENCE):
+        with _draw_in_background(work, view, 0.0 if progress else _PATIENCE):
             yield
     finally:
         _current.reset(token)
@@ -125,7 +125,7 @@ def advance(steps: int = 1) -> None:
 
 
 @contextmanager
-def _watched(work: _Work, view: _View | None, patience: float) -> Iterator[None]:
+def _draw_in_background(work: _Work, view: _View | None, patience: float) -> Iterator[None]:
     """Draw in a thread within the block, after `patience` seconds."""
     if view is None:
         yield

@@ -187,6 +187,6 @@ def _check_objective(estimator: Estimator, objective: Tensor, logits: Tensor) ->
         )
     if not objective.requires_grad:
         raise ValueError(
-            f"{estimator.name}: expected a value with a gradient to the logits, got one without; "
-            "keep the logits in its graph"
+            f"{estimator.name}: expected a value with a gradient to the logits, got one without a "
+            "gradient; keep the logits in its graph"
         )

@@ -87,7 +87,7 @@ class Measurement:
 
     @property
     def gradient(self) -> Moments:
-        """With respect to log α: [J, B·N·K]."""
+        """The moments of the gradient with respect to log α: [J, B·N·K]."""
         return self.gradients[LOG_ALPHA]
 
     @property

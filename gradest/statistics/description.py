@@ -47,7 +47,7 @@ def describe(
     """
     if not weight.isfinite().all():
         zeros = int((~weight.isfinite()).sum())
-        return _undefined(
+        return _undefined_columns(
             f"∂/∂α = (1/α) ∂/∂log α does not exist where α = 0, as it is in {zeros} of "
             f"{len(weight)} coordinates"
         )
@@ -55,7 +55,7 @@ def describe(
     # of two are exact.
     largest = _largest(moments.scaled(weight), exact, weight)
     if not math.isfinite(largest):
-        return _undefined(_OVERFLOW)
+        return _undefined_columns(_OVERFLOW)
     unit = 2.0 ** math.frexp(largest)[1]
     arithmetic = arithmetic._replace(negligible=arithmetic.negligible / unit)
     columns = _columns(moments, exact, weight / unit, peak, arithmetic, reference)
@@ -64,7 +64,7 @@ def describe(
     columns["mse"] = max(columns["bias_sq"], 0.0) + columns["variance"]
     numbers = [columns[name] for name in (*_LENGTHS, *_SQUARES)]
     if any(math.isinf(x) for x in numbers) or math.isnan(columns["variance"]):
-        return _undefined(_OVERFLOW)
+        return _undefined_columns(_OVERFLOW)
     return columns
 
 
@@ -76,7 +76,7 @@ def _largest(scaled: Moments, exact: Tensor | None, weight: Tensor) -> float:
     return float(max(sizes)) or float(weight.max())
 
 
-def _undefined(note: str) -> dict[str, Any]:
+def _undefined_columns(note: str) -> dict[str, Any]:
     empty = dict.fromkeys((*_AGAINST_EXACT, *_SPREAD), math.nan)
     return empty | {"verdict": "inconclusive", "note": note}
 

@@ -83,7 +83,7 @@ def replicates_needed(
             return True
         if _bias_precision(scaled, expected, exact * weight, reference) > bias:
             return False
-        return not certain or _rejected(scaled, expected, exact * weight, largest, reference)
+        return not certain or _test_rejects(scaled, expected, exact * weight, largest, reference)
 
     most = int(replicates)
     while not reached(most):
@@ -127,7 +127,7 @@ def _beyond_margin(pilot: Moments, exact: Tensor, reference: Moments | None) -> 
     return max(low, 0.0) ** 0.5 > UNBIASED_WITHIN * float(exact.norm())
 
 
-def _rejected(
+def _test_rejects(
     pilot: Moments, expected: Moments, exact: Tensor, peak: float, reference: Moments | None
 ) -> bool:
     """Whether the joint test rejects at the lower end of the bias, for an unlucky deviation."""

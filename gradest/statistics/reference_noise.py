@@ -48,9 +48,9 @@ class Noise:
     @cached_property
     def t2(self) -> float:
         """tr Σ²."""
-        return self._squared(torch.ones_like(self.variance))
+        return self._trace_of_square(torch.ones_like(self.variance))
 
-    def _squared(self, weight: Tensor) -> float:
+    def _trace_of_square(self, weight: Tensor) -> float:
         """tr (W Σ W)², which is at least what the diagonal alone gives.
 
         From f + 1 batches the square of a correlation ρ has the mean ρ² + (1 − ρ²)/f, but for
@@ -72,7 +72,7 @@ class Noise:
         It is 0 for one coordinate, and for several that are equal up to a factor.
         """
         total = float((self.variance * direction.square()).sum())
-        return max(1 - self._squared(direction) / total**2, 0.0) if total > 0 else 0.0
+        return max(1 - self._trace_of_square(direction) / total**2, 0.0) if total > 0 else 0.0
 
     @cached_property
     def scatters(self) -> list[Tensor]:

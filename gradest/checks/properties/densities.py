@@ -90,7 +90,7 @@ class Rounding(Property):
 
     def rows(self, seed: int) -> list[Row]:
         logits = log_alpha(self.categories)
-        largest = self.sampled(logits, self.temperature, self.draws, seed).argmax(-1)
+        largest = self.draw_samples(logits, self.temperature, self.draws, seed).argmax(-1)
         rows = []
         for k, p in enumerate(logits.softmax(-1).tolist()):
             quantity = f"P(x{subscript(k)} largest)"
@@ -123,7 +123,7 @@ class Divergence(Property):
     def rows(self, seed: int) -> list[Row]:
         q, p = log_alpha(self.categories), log_beta(self.categories)
         points = rule(self.categories, self.temperature)
-        y = self.sampled(q, self.temperature, self.draws, seed)
+        y = self.draw_samples(q, self.temperature, self.draws, seed)
         exact = same_temperature_kl(q, p)
         simplex = self._on_simplex(points, q, p, self.temperature)
         ratio = exp_concrete_log_prob(y, q, self.temperature) - exp_concrete_log_prob(

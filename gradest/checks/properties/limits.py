@@ -1,4 +1,4 @@
-"""What the temperature does: one-hot samples as it falls, the uniform vector as it rises.
+"""The limits of the temperature: one-hot samples as it falls, the uniform vector as it rises.
 
 Maddison, Mnih & Teh, 2017, arXiv 1611.00712, Proposition 1; with rates of our own.
 """
@@ -37,7 +37,7 @@ class ColdLimit(Property):
     def rows(self, seed: int) -> list[Row]:
         logits = log_alpha(self.categories)
         pi = logits.softmax(-1)
-        y = self.sampled(logits, self.temperature, self.draws, seed)
+        y = self.draw_samples(logits, self.temperature, self.draws, seed)
         near = y > math.log1p(-self.epsilon)  # [R, K]
         odds = (1 - self.epsilon) / self.epsilon
         least = self._leads(pi, (self.categories - 1) * odds).tolist()
@@ -81,7 +81,7 @@ class HotLimit(Property):
         limit = (centred**2 + (categories - 1) * sigma**2) ** 0.5 / categories
         fourth = (centred + sigma * (categories**2 + 4.4 * categories) ** 0.25) ** 2
         off = fourth / (2 * self.temperature)
-        x = self.sampled(logits, self.temperature, self.draws, seed).exp()
+        x = self.draw_samples(logits, self.temperature, self.draws, seed).exp()
         estimate = (
             Estimate.mean((x - 1 / categories).square().sum(-1)).root().over(1 / self.temperature)
         )

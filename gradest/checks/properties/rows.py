@@ -94,7 +94,7 @@ class Property(Knobs, ABC):
         stream = hashlib.sha256(json.dumps([self.name, self.knobs, seed]).encode())
         return Draws.seeded(int(stream.hexdigest()[:15], 16))
 
-    def sampled(self, logits: Tensor, temperature: float, draws: int, seed: int) -> Tensor:
+    def draw_samples(self, logits: Tensor, temperature: float, draws: int, seed: int) -> Tensor:
         """Samples y = log x: [K] -> [R, K]."""
         with drawing_from(self.source(seed)):
             return exp_concrete(logits.expand(draws, -1), temperature)

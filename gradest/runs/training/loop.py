@@ -187,7 +187,7 @@ class _Evaluator:
 
 
 def _random_items(items: Tensor, count: int) -> Tensor:
-    """At most `count` random items, the same for every training, as a copy.
+    """A copy of at most `count` random items, the same for every training.
 
     Random, since published data sets are sorted and their first items are not a sample.
     """
