@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from gradest.categorical import one_hot
-<<<<<<< HEAD:gradest/checks/battery.py
 from gradest.checks.controlled_noise import TiltedDraws, UnevenNoise, UniformCounter
-from gradest.checks.problems import Changed, battery, bounded
-=======
 from gradest.checks.problems import Changed, battery, bound_of
-from gradest.checks.rigged import TiltedDraws, UnevenNoise, UniformCounter
->>>>>>> h-wscience:gradest/checks/subject.py
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measurement import (
