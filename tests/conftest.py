@@ -11,11 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from gradest.randomness import Draws, drawing_from
-from tests.support import only_figures
-
-# Chance that a statistical assertion of correct code fails, for each assertion.  Seeds are fixed,
-# so this is the chance of choosing an unlucky one, not of a flaky run.
-LEVEL = 1e-4
+from tests.support import LEVEL, only_figures
 
 torch.set_num_threads(1)  # the tests run side by side, one a core
 

@@ -1,6 +1,7 @@
 """Helpers that the tests of several modules share."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from torch import Tensor
@@ -8,6 +9,12 @@ from torch import Tensor
 from gradest.randomness import Draws
 from gradest.report import writing
 from gradest.report.studies import STUDIES, landscape, rankings
+
+ROOT = Path(__file__).parents[1]  # of the clone
+
+# Chance that a statistical assertion of correct code fails, for each assertion.  Seeds are fixed,
+# so this is the chance of choosing an unlucky one, not of a flaky run.
+LEVEL = 1e-4
 
 EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 

@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import textwrap
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,8 +14,8 @@ from gradest.plugins.registry import Registry
 from gradest.report.documents.html import anchored
 from gradest.runs.suite import load_suite
 from gradest.support.states import write_state
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for folder in ("", "docs", "examples", "results")

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from gradest.checks import check_estimator, check_task, passed
 from gradest.plugins.registry import load_plugin
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 PACKAGE = EXAMPLES / "package"
 FILES = sorted(EXAMPLES.glob("*.py"))

@@ -1,14 +1,14 @@
 """The README's code does what the README says of it."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from gradest.checks import check_estimator, passed
 from gradest.plugins.registry import load_plugin
+from tests.support import ROOT
 
-TEXT = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
 PLUGINS = [block for block in BLOCKS if "(Estimator)" in block]
 

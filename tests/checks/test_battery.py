@@ -5,7 +5,6 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -45,6 +44,7 @@ from gradest.measurement.enumerated_truth import all_codes
 from gradest.plugins.registry import Registry
 from gradest.randomness import draws
 from gradest.statistics.moments import Moments
+from tests.support import ROOT
 from tools.mutants import verdict, with_defaults
 
 WRONG: list[Any] = []
@@ -879,7 +879,7 @@ def test_rejects_what_cannot_be_tested(cls: type[Estimator], law: str) -> None:
 def test_every_law_is_defined_in_a_sentence() -> None:
     assert set(OF_ESTIMATORS) == {"builds", "applies", *ESTIMATOR_LAWS}
     assert set(OF_TASKS) == {"builds", *TASK_LAWS, *MODEL_LAWS}
-    docs = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     for law, definition in (*OF_ESTIMATORS.items(), *OF_TASKS.items()):
         assert f"| `{law}` | {definition.removesuffix('.')} |" in docs
 

@@ -34,9 +34,8 @@ from gradest.runs.training.state import keep_networks
 from gradest.runs.training.trainer import Trainer
 from gradest.runs.workers import Workers
 from gradest.statistics.rounding import resolution
-from tests.support import every_figure
+from tests.support import ROOT, every_figure
 
-ROOT = Path(__file__).parent.parent
 TINY = {"latents": 2, "categories": 3, "hidden": 5}
 STEPS = 12
 ALONE = Workers(jobs=1, backend="threading")

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import pandas as pd
 import pytest
 import torch
-from conftest import LEVEL
 from scipy import stats
 from torch import Tensor
 
@@ -33,7 +32,7 @@ from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
 from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
-from tests.support import EXACT
+from tests.support import EXACT, LEVEL
 
 K = stats.norm.isf(LEVEL / 2)
 

@@ -1,7 +1,6 @@
 """docs/plugins.md: its plugins are certified, and it leaves out no claim and no law."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,9 @@ from gradest.checks import ESTIMATOR_LAWS, check_estimator, check_task, passed
 from gradest.checks.task_laws import TASK_LAWS
 from gradest.plugins import claims
 from gradest.plugins.registry import load_plugin
+from tests.support import ROOT
 
-PAGE = Path(__file__).parent.parent / "docs" / "plugins.md"
+PAGE = ROOT / "docs" / "plugins.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 PLUGINS = {
     found[1]: block

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from conftest import LEVEL
 from scipy import stats
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from gradest.measurement.enumerated_truth import all_codes
 from gradest.measurement.parameters import SCALES
 from gradest.measurement.replicator import Replicator
 from gradest.measurement.result import ENUMERATED
-from tests.support import EXACT
+from tests.support import EXACT, LEVEL
 
 TASKS = {"bernoulli": {"theta": (0.3, 0.8)}, "categorical": {}}
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,8 +19,8 @@ from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
 from gradest.runs.tables import finished, write_results
 from gradest.runs.workers import Workers
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 ALONE = Workers(jobs=1)
 TIMES = ["seconds", "seconds_low", "seconds_high"]
 

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.markers import CARETRIGHT
-from test_report import FIGURES, row
-from test_report import rows as usual
 
 from gradest.report import write_report
 from gradest.report.figures import selection
 from gradest.runs.tables import COLUMNS, TEXT, measurements_frame
 from gradest.support.files import write_frame, write_json
+from tests.report.test_report import FIGURES, row
+from tests.report.test_report import rows as usual
 from tests.support import only_figures
 
 NAN, INF = math.nan, math.inf

@@ -15,8 +15,8 @@ from gradest.errors import UsageError
 from gradest.plugins.registry import Registry, load_plugin
 from gradest.runs.suite import load_suite
 from gradest.support import files
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 LONGEST = "a_name_of_forty_letters_is_hardly_needed"  # and must break no line
 KINDS = ["estimator", "task"]
 

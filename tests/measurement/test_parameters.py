@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import LEVEL
 from scipy import stats
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from gradest.measurement.objectives import analytic_terms
 from gradest.measurement.parameters import LOG_ALPHA, SCALES, parameter_gradients, projections
 from gradest.statistics import squared_bias, total_variance
 from gradest.statistics.moments import Moments
-from tests.support import EXACT
+from tests.support import EXACT, LEVEL
 
 SMALL = {"latents": 2, "categories": 3, "steps": 5, "points": 3}
 

@@ -8,7 +8,7 @@ import pytest
 
 import gradest
 from gradest.errors import PluginError
-from gradest.plugins.citations import Reference, bibtex, citation, headline, markdown, parse
+from gradest.plugins.citations import Reference, bibtex, citation, headline, in_markdown, parse
 
 CONCRETE = (
     'Maddison, Mnih & Teh, "The Concrete distribution: a continuous relaxation", 2017, '
@@ -67,8 +67,8 @@ def test_what_does_not_fit_is_refused_with_its_text(text):
 
 
 def test_free_text_is_shown_as_it_is():
-    assert markdown(FREE) == FREE.replace("&", "&amp;")
-    assert markdown("a <b> | *c*", short=True) == r"a &lt;b&gt; \| \*c\*"
+    assert in_markdown(FREE) == FREE.replace("&", "&amp;")
+    assert in_markdown("a <b> | *c*", short=True) == r"a &lt;b&gt; \| \*c\*"
     found = entries(bibtex({"my method": FREE, "concrete": CONCRETE}))
     assert set(found) == {"my-method", "maddison2017concrete"}
     assert found["my-method"]["note"] == (
@@ -77,13 +77,13 @@ def test_free_text_is_shown_as_it_is():
 
 
 def test_markdown_links_to_arxiv_and_escapes_the_rest():
-    full = markdown(f'{CONCRETE[:-1]}; Me, "A <b> * of |", Some_ Press, 2024.')
+    full = in_markdown(f'{CONCRETE[:-1]}; Me, "A <b> * of |", Some_ Press, 2024.')
     assert "[arXiv 1611.00712](https://arxiv.org/abs/1611.00712)" in full
     assert r'Me, "A &lt;b&gt; \* of \|", Some\_ Press, 2024' in full
-    assert markdown(CONCRETE, short=True) == (
+    assert in_markdown(CONCRETE, short=True) == (
         "[Maddison et al. 2017](https://arxiv.org/abs/1611.00712)"
     )
-    assert markdown(SPALL, short=True) == "Spall 1992"
+    assert in_markdown(SPALL, short=True) == "Spall 1992"
 
 
 def test_bibtex_holds_each_publication_once_and_tells_like_keys_apart():

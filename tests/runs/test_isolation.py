@@ -26,6 +26,7 @@ from gradest.runs.suite import load_suite
 from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
 from gradest.support.text import in_a_line, printable, reason_of, traceback_of
+from tests.support import ROOT
 
 TIMES = ["seconds", "seconds_low", "seconds_high"]
 
@@ -357,7 +358,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number, status, backend)
     command = [sys.executable, "-m", "gradest.cli", "--suite", str(suite), "--jobs", "4"]
     command += ["--plugin", str(tmp_path / "slow.py"), "--out", str(tmp_path / "out")]
     command += ["--backend", backend]
-    root = Path(__file__).parent.parent
+    root = ROOT
     with (tmp_path / "err").open("w") as err:
         child = subprocess.Popen(command, cwd=root, stderr=err, start_new_session=True)
     fewest = {"loky": 5, "threading": 3}[backend]  # the template and what it has forked

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 
-import hostile
 import pandas as pd
 import pytest
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
@@ -13,8 +12,9 @@ from pylatexenc.latexwalker import LatexWalker
 from gradest.report.documents import latex
 from gradest.support import tex
 from gradest.support.numbers import count, interval, number, plus_minus, share
-from tests.test_report import CONTROLS, hostile_rows, row, rows
-from tests.test_report import write as write  # the fixture
+from tests import hostile
+from tests.report.test_report import CONTROLS, hostile_rows, row, rows
+from tests.report.test_report import write as write  # the fixture
 
 ENUMERATED = {"method": "enumerated", "outcomes": 9, "replicates": 0}
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from gradest.cli import main
-from tests.test_html import EVIL
-from tests.test_report import lacking, row, rows
-from tests.test_report import write as write  # the fixture
+from tests.report.test_html import EVIL
+from tests.report.test_report import lacking, row, rows
+from tests.report.test_report import write as write  # the fixture
 
 pytestmark = pytest.mark.slow  # a browser takes its time
 

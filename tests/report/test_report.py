@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from functools import partial
 
-import hostile
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +23,7 @@ from gradest.runs.tables import COLUMNS, measurements_frame
 from gradest.support.files import write_frame, write_json
 from gradest.support.markup import escape
 from gradest.support.numbers import interval, number, plus_minus
+from tests import hostile
 from tests.support import MEASUREMENTS, only_figures
 
 

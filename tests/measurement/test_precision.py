@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 import torch
-from conftest import LEVEL
 from pydantic import ValidationError
 from scipy import stats
 from torch import Tensor
@@ -20,6 +19,7 @@ from gradest.measurement.truth import exact_truth
 from gradest.plugins.registry import Registry
 from gradest.randomness import Draws, drawing_from
 from gradest.runs.suite import load_suite
+from tests.support import LEVEL
 
 PILOT = 4096
 

@@ -19,10 +19,8 @@ import gradest
 from gradest import all_estimators, all_tasks, cli
 from gradest.cli import main
 from gradest.runs.suites import suite_names
-from tests.support import only_figures
+from tests.support import ROOT, only_figures
 from tools import readme
-
-ROOT = Path(__file__).parent.parent
 
 SUITE = """\
 replicates: 500

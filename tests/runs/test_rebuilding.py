@@ -17,9 +17,8 @@ from gradest.cli import main
 from gradest.measurement.result import Measurement
 from gradest.support import files
 from gradest.support.files import replacing, settle, write_atomically
-from tests.support import only_figures
+from tests.support import ROOT, only_figures
 
-ROOT = Path(__file__).parent.parent
 FIGURE = "bias_against_variance"
 SUITE = """\
 replicates: 200

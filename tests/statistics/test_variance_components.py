@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import LEVEL
 from scipy import stats
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from gradest.runs.suite import load_suite
 from gradest.runs.tables import SOURCES, read_run, write_results
 from gradest.runs.workers import Workers
 from gradest.statistics.variance_components import DRAWS, estimate_components
+from tests.support import LEVEL
 
 K = stats.norm.isf(LEVEL / 2)
 LEVELS = ("seed", "steps", "batch")
