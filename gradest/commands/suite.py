@@ -121,9 +121,7 @@ def _dry_run(
                 status, state = "failed", f"would fail: {in_a_line(str(error))}"
             except KeyboardInterrupt:
                 raise
-            except (
-                BaseException
-            ) as error:  # a plugin may raise anything; a run records it as failed
+            except BaseException as error:  # a plugin may raise anything; a run records it
                 status, state = "failed", f"would fail: {described(error)}"
         count[status] += 1
         print(f"{state:>8}  {names[cell.key]}", flush=True)

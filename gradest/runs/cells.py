@@ -30,9 +30,7 @@ class Keyed:
     that another version of the code that computes the same quantity gives the same numbers.
     """
 
-    code: Mapping[
-        str, str
-    ]  # digests of the code that computes the numbers, and the version of torch
+    code: Mapping[str, str]  # digests of the code, and the version of torch
 
     @cached_property
     def key(self) -> str:

@@ -152,9 +152,7 @@ def measure_foreign_cell(
         if record["status"] == "failed":  # with an error that the change may have caused
             reason = f"{record['reason']}; {reason}"
         record = _without_result(cell, truth, reason)
-    json.dumps(
-        record, ensure_ascii=False
-    ).encode()  # raises here if the record cannot be written as JSON
+    json.dumps(record, ensure_ascii=False).encode()  # raises if the record cannot be written
     return {**record, "written": False}
 
 

@@ -121,7 +121,7 @@ def estimator_bytes(estimator: Estimator, rows: int, limit: int, itemsize: int =
     sizes = {"N": 1, "K": 2, "m": 1, **estimator.knobs}
     try:
         evaluations = formula.value(estimator.evaluations, sizes, estimator.name)
-    except PluginError:  # without a formula, or with knobs that are not numbers, there is no bound
+    except PluginError:  # no bound without a formula or with knobs that are not numbers
         return None
     needed = rows * evaluations * 2 * itemsize
     return needed if needed > limit else None

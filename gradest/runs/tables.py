@@ -331,10 +331,10 @@ _CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
 def _why_missing(folder: Path) -> str:
     """The reason why run.json is missing, and what to do."""
     if not folder.is_dir():
-        return "there is no such folder"
+        return "the folder does not exist"
     if (folder / "journal.jsonl").exists():
         return "the run has not ended, so that run.json is missing; run the suite again to resume"
-    return "there is no run.json in the folder"
+    return "the folder contains no run.json"
 
 
 def finished(journal: Path) -> dict[str, Record]:

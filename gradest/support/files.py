@@ -131,12 +131,7 @@ def settle(folder: Path) -> None:
         manifest = json.loads((complete / _MANIFEST).read_text(encoding="utf-8"))
         moves = manifest["moves"] if manifest["checksum"] == checksum(manifest["moves"]) else {}
         new, gone = (list(map(Path, moves[key])) for key in ("new", "gone"))
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ):  # a damaged manifest: keep the files in place
+    except (OSError, ValueError, LookupError, TypeError):  # damaged: keep the files in place
         _discard(complete)
         return
     for name in new:

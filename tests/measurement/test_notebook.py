@@ -225,10 +225,12 @@ def test_trainings_are_read_at_their_best_rate(folder, tmp_path):
 def test_a_folder_without_a_run_is_named(tmp_path, read, damage):
     folder = tmp_path / "mine"
     if damage == "none":
-        with pytest.raises(UsageError, match="no readable run: there is no such folder"):
+        with pytest.raises(UsageError, match="no readable run: the folder does not exist"):
             read(folder)
         folder.mkdir()
-        with pytest.raises(UsageError, match=r"mine: holds no readable run: there is no run\.json"):
+        with pytest.raises(
+            UsageError, match=r"mine: holds no readable run: the folder contains no run\.json"
+        ):
             read(folder)
         (folder / "journal.jsonl").touch()
         with pytest.raises(UsageError, match=r"mine: .* run the suite again to resume"):
