@@ -319,7 +319,7 @@ def _check_value(value: Any, z: Tensor) -> None:
     if z.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
         raise CostError(
             "expected a cost with a gradient with respect to z, which the estimator uses, got one "
-            "without; argmax, comparisons, detach, item and no_grad cut it. Set relaxable = False "
+            "without; argmax, comparisons, detach, item and no_grad cut it; set relaxable = False "
             "for a task whose cost has none"
         )
 

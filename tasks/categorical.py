@@ -28,8 +28,8 @@ class Categorical(Task):
         super().__post_init__()
         if len(self.alpha) < 2 or len(self.alpha) != len(self.values):
             raise KnobError(
-                f"{self.name}: expected alpha and values for each of at least two categories, got "
-                f"{len(self.alpha)} and {len(self.values)}"
+                f"{self.name}: expected an alpha and a value for each of at least two categories, "
+                f"got {len(self.alpha)} entries of alpha and {len(self.values)} of values"
             )
 
     def problem(self, batch: Any = None) -> Problem:

@@ -592,7 +592,7 @@ def test_networks_that_do_not_fit_are_refused_in_one_line(tmp_path):
             "expected networks of categorical_vae with the knobs of the training",
         ),
         ("bernoulli_vae", {}, "expected networks of bernoulli_vae with the knobs of the training"),
-        ("bernoulli", {}, "is no model"),
+        ("bernoulli", {}, "expected a Model, got"),
     ):
         with pytest.raises(UsageError, match=said) as raised:
             load_networks(make_task(name, **knobs), path)

@@ -116,7 +116,7 @@ def test_what_is_not_compressed_images_of_that_size_is_refused():
             gzip.compress(idx(grey, magic=0x801)),
             "expected the magic number 0x00000803, got 0x00000801",
         ),
-        (gzip.compress(idx(np.zeros((3, 4, 5), np.uint8))), "images of 4 × 5, not 4 × 4"),
+        (gzip.compress(idx(np.zeros((3, 4, 5), np.uint8))), "expected images of 4 × 4, got 4 × 5"),
         (gzip.compress(idx(grey)[:-1]), "expected 3 images, got 63 bytes"),
     ):
         message = refusal(lambda data=data: formats.read_idx(content(data), 4))
@@ -412,7 +412,7 @@ def test_another_file_than_published_is_not_kept(folder, server, monkeypatch):
     made(monkeypatch, url, DATA)
     assert refusal(lambda: sets.prepare("made")) == (
         f"{url} is no longer made.amat: expected md5 {md5(DATA)[4:]}, got {md5(server.data)[4:]}; "
-        f"nothing is kept, find the file elsewhere and save it as {folder / 'made' / 'made.amat'}"
+        f"nothing is saved, find the file elsewhere and save it as {folder / 'made' / 'made.amat'}"
     )
     assert files_in(folder) == []
 

@@ -150,8 +150,16 @@ def test_activations_are_between_the_layers_alone():
         ("categorical_vae", {"encoder": []}, r"categorical_vae: encoder = \(\)"),
         ("categorical_vae", {"dataset": "cifar"}, "categorical_vae: dataset = 'cifar'"),
         ("categorical_vae", {"samples": 2}, "expected kl = 'sampled' for samples = 2, got 'exact'"),
-        ("bernoulli_vae", {"samples": 2, "kl": "relaxed"}, "bernoulli_vae: samples = 2 needs"),
-        ("bernoulli_vae", {"dataset": "mnist", "points": 10_001}, "10,000 images of mnist"),
+        (
+            "bernoulli_vae",
+            {"samples": 2, "kl": "relaxed"},
+            "bernoulli_vae: expected kl = 'sampled' for samples = 2",
+        ),
+        (
+            "bernoulli_vae",
+            {"dataset": "mnist", "points": 10_001},
+            "10,000, the test images of mnist",
+        ),
         ("structured_prediction", {"layers": 2, "samples": 2}, "layers = 2 and samples = 2"),
     ],
 )
