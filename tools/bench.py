@@ -8,9 +8,12 @@ thread, trainings and evaluations in one and in all.
 import importlib
 import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -23,6 +26,8 @@ from gradest.measurement.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 from gradest.runs.training.evaluation import negative_bound
 from gradest.runs.training.trainer import Trainer
+
+BENCHMARK = Path(__file__).parents[1] / "benchmark.py"
 
 REPLICATES = 200_000
 CATEGORIES = 10
@@ -44,12 +49,37 @@ CODES, EVALUATED = 1000, 20
 
 def main() -> None:
     every = torch.get_num_threads()
+    _start_up()
     torch.set_num_threads(1)
     _estimates()
     for threads in sorted({1, every}):
         torch.set_num_threads(threads)
         _training(threads)
         _evaluation(threads)
+
+
+def _start_up() -> None:
+    """Seconds from the start of Python to an answer, which importing torch dominates."""
+    programs = {
+        "import torch": ["-c", "import torch"],
+        "import gradest": ["-c", "import gradest"],
+        "measure": ["-c", "from gradest import make_estimator, make_task, measure"],
+        "--help": [str(BENCHMARK), "--help"],
+        "mistyped suite": [str(BENCHMARK), "--suite", "varianc"],
+        "--list": [str(BENCHMARK), "--list"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(ROUNDS):
+        for name, arguments in programs.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], capture_output=True)
+            seconds[name].append(time.perf_counter() - start)
+    median = {name: statistics.median(each) for name, each in seconds.items()}
+    unit = median["import torch"]
+    for name, aim in (("import gradest", 1.2), ("measure", 1.5), ("--list", 1.3)):
+        print(f"{name} against importing torch: {median[name] / unit:.2f} (aim: {aim})")
+    for name in ("--help", "mistyped suite"):
+        print(f"{name}: {median[name]:.2f} s (aim: 0.4 s)")
 
 
 def _estimates() -> None:
