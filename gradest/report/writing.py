@@ -51,10 +51,10 @@ def rebuild_report(folder: Path, run: Mapping[str, Any]) -> list[str]:
     Raises UsageError when `run` lacks facts that tables are derived from.
     """
 
-    def stale(new: set[Path]) -> list[Path]:
+    def obsolete(new: set[Path]) -> list[Path]:
         return [*stale(new), *_stale(folder, new)]
 
-    with alone_in(folder), replacing(folder, stale) as staged:
+    with alone_in(folder), replacing(folder, obsolete) as staged:
         damage = derive(folder, run, staged)
         return [*damage, *_build(load_run(staged), staged)]
 

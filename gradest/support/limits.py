@@ -7,7 +7,9 @@ where the run would exhaust the memory or never end.
 
 # Integers that tables, random generators and JSON all represent exactly.
 INTEGERS = range(-(2**63), 2**63)
-SEEDS = 2**63  # the seeds of `measure` are below
+# The seeds of `measure` are below; a suite may have negative seeds too, from which the seed of each
+# cell is derived.
+SEEDS = 2**63
 
 # A suite file, which may come from anybody.  Entries that aliases repeat count as often as they are
 # repeated.
@@ -20,7 +22,8 @@ LONGEST_NUMBER = 400  # characters; parsing sexagesimal YAML numbers takes quadr
 # suite exceeds this number before one notices.
 MOST_CELLS = 10_000
 MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
-MOST_STEPS = 10**9  # of a training, or of an estimator that adapts
+# Of a training, or of an estimator that adapts.
+MOST_STEPS = 10**9
 MOST_JOBS = 1024  # processes at once
 
 # Where cells are measured: "loky" stands for gradest's own processes on this machine, the others
