@@ -17,7 +17,7 @@ from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
 from gradest.report.studies import STUDIES
 from gradest.report.studies.study import Illustration, Pieces, T
-from gradest.runs import alone_in, derive
+from gradest.runs import alone_in, derive, stale
 from gradest.support import markup, replacing, write_text
 
 _BIBTEX, _PAGE = "references.bib", "report.html"

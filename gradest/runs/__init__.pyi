@@ -8,5 +8,5 @@ from .provenance import describe_run
 from .runner import prepare, refuse_foreign, run, seconds_expected
 from .suite import load_suite
 from .suites import find_suite, suite_descriptions, suite_names
-from .tables import ADAPTATION, COLUMNS, SOURCES, carried, derive, finished, latest, read_run
+from .tables import ADAPTATION, COLUMNS, SOURCES, carried, derive, finished, latest, read_run, stale
 from .workers import Workers
