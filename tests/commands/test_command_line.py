@@ -333,7 +333,8 @@ def test_an_own_docstring_that_does_not_cite_in_the_form_is_one_line(call, monke
     for form in ([], ["--markdown"], ["--bibtex"]):
         status, out, err = call("--list", *form)
         assert (status, out) == (2, "")
-        assert err.startswith("error: rloo: 'Kool et al., 2019' is no reference")
+        assert err.startswith("error: rloo: expected a citation of the form Authors, ")
+        assert err.endswith("; got 'Kool et al., 2019'\n")
         assert err.count("\n") == 1
 
 

@@ -128,7 +128,7 @@ def test_a_loaded_plugin_is_known_by_its_name(plugin, monkeypatch):
     with pytest.raises(UsageError) as caught:
         gradest.make_estimator("my_method")
     assert "unknown estimator 'my_method'" in str(caught.value)
-    how = 'load it with --plugin my_method.py or gradest.load_plugin("my_method.py")'
+    how = 'load a plugin with --plugin my_method.py or gradest.load_plugin("my_method.py")'
     assert how in str(caught.value)
     (mine,) = gradest.load_plugin(str(path))
     assert type(gradest.make_estimator("my_method", factor=3.0)) is mine

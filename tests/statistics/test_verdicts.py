@@ -207,7 +207,7 @@ def test_verdicts_by_hand():
     assert verdict(1.0, exact, 100.0) == ("unbiased", _told(0.5), False)
     assert verdict(1.0, exact, 100.0, 1.0, 1.0) == ("unbiased", "", False)
     assert verdict(1.0, exact, 1.0, 2.0).word == "inconclusive"
-    assert "may be 2e+02 %" in verdict(1.0, exact, 1.0, 2.0).note
+    assert "may be up to 2e+02 %" in verdict(1.0, exact, 1.0, 2.0).note
     assert verdict(1.0, Interval(0.2, 0.1, 0.3, 0.1), 1.0).undecided
     assert not verdict(1.0, Interval(0.2, 0.0, 0.3, 0.1), 1.0).undecided
     assert verdict(0.005, Interval(0.2, 0.1, 0.3, 0.1), 1.0) == ("biased", "", False)
