@@ -14,5 +14,5 @@ def test_every_folder_of_the_core_is_a_package_and_no_other():
     assert folders | set(SETUP["package-dir"]) == set(SETUP["packages"])
     for file in files:
         package = ".".join(file.parent.relative_to(ROOT).parts)
-        patterns = SETUP["package-data"].get(package, [])
+        patterns = [*SETUP["package-data"]["*"], *SETUP["package-data"].get(package, [])]
         assert file.suffix == ".py" or any(fnmatch(file.name, p) for p in patterns), file

@@ -12,6 +12,7 @@ from gradest.cli import main
 from tests.report.test_html import EVIL
 from tests.report.test_report import lacking, row, rows
 from tests.report.test_report import write as write  # the fixture
+from tests.support import every_figure
 
 pytestmark = pytest.mark.slow  # a browser takes its time
 
@@ -194,8 +195,9 @@ def test_tables_are_there_without_scripts(write, tmp_path, browser):
     context.close()
 
 
-def test_the_report_of_a_whole_suite(tmp_path, visit):
+def test_the_report_of_a_whole_suite(tmp_path, visit, monkeypatch):
     """With $GRADEST_TEST_RUN, of that run; screenshots are left in $GRADEST_TEST_SCREENSHOTS."""
+    every_figure(monkeypatch)
     folder = os.environ.get("GRADEST_TEST_RUN")
     if folder is None:
         folder = str(tmp_path / "variance")

@@ -10,6 +10,7 @@ from matplotlib.markers import CARETRIGHT
 
 from gradest.report import write_report
 from gradest.report.figures import selection
+from gradest.report.frames import tables
 from gradest.runs.tables import COLUMNS, TEXT, measurements_frame
 from gradest.support.files import write_frame, write_json
 from tests.report.test_report import FIGURES, row
@@ -144,7 +145,7 @@ def test_a_bias_that_is_rounding_is_in_the_band_about_zero():
     tiny = {"relative_bias": 3e-13, "bias_sq": 1e-26, "bias_sq_low": 1e-26, "bias_sq_high": 1e-26}
     rounding = odd_row(tiny | {"verdict": "unbiased", "dtype": "float64"})
     frame = measurements_frame([*usual(), rounding])
-    drawn = selection.with_bias(selection.select_rows(frame)[0])
+    drawn = selection.with_bias(selection.select_rows(tables.annotate(frame))[0])
     assert drawn.loc[drawn["estimator_params"].eq('{"temperature": 0.25}'), "bias"].item() == 0
     low, _ = FIGURES["bias_against_variance"](frame).axes[0].get_ylim()
     assert low < 0  # the band, and a scale that begins where the other biases are

@@ -226,7 +226,11 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         ),
         (BASE + "  - 3\n", 6, "expected a name or"),
         (BASE.replace("- categorical", "- categorical: {alpha: [1, -1, 1]}"), 3, "alpha.1. = -1"),
-        (BASE.replace("- categorical", "- categorical: {alpha: [1, 1]}"), 3, "got 2 entries of alpha and 3 of values"),
+        (
+            BASE.replace("- categorical", "- categorical: {alpha: [1, 1]}"),
+            3,
+            "got 2 entries of alpha and 3 of values",
+        ),
         (
             BASE.replace("- categorical", "- categorical: {alpha: []}"),
             3,
