@@ -119,6 +119,18 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+# The fields that rows are named after.
+_NAMING = (
+    *("task", "task_knobs", "estimator", "estimator_knobs", "name", "knobs"),
+    *("seed", "dtype", "replicates", "learning_rate"),
+)
+
+
+def same_cell(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two cells, as plain data, give rows of the same names."""
+    return all(canonical(a.get(name)) == canonical(b.get(name)) for name in _NAMING)
+
+
 def canonical(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 

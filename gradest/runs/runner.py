@@ -18,7 +18,7 @@ from gradest.errors import Inapplicable, UsageError
 from gradest.knobs import build
 from gradest.measurement import DEFAULT, Reference, ReferencePrecision
 from gradest.plugins import Code, PluginBundle, Registry, Settings, changes
-from gradest.runs.cells import Cell, EstimatorCell, canonical, foreign, labels
+from gradest.runs.cells import Cell, EstimatorCell, canonical, foreign, labels, same_cell
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Journal, Record, append_if_shared
 from gradest.runs.measurement_cell import MeasuringCell
@@ -62,7 +62,7 @@ def run(
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
         truths = references(measuring, precision, journal, registry, bundle, workers)
         recorded = finished(journal.path)
-        missing = [c for c in cells if _is_missing(recorded.get(c.key), truths.get(c.key))]
+        missing = [c for c in cells if _is_missing(c, recorded.get(c.key), truths.get(c.key))]
         if missing:
             trainings = {c.key for c in missing if isinstance(c, TrainingCell)}
             done = partial(_progress, folder, trainings)
@@ -239,9 +239,11 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _is_missing(record: Record | None, truth: Record | None) -> bool:
+def _is_missing(cell: Cell, record: Record | None, truth: Record | None) -> bool:
     """Whether a cell must be measured, for the first time or against another reference."""
     if record is None or record["status"] == "failed":
+        return True
+    if not same_cell(record["cell"], asdict(cell)):  # a damaged record
         return True
     return record["status"] == "ok" and record["reference"] != (truth and truth["key"])
 

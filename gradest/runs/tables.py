@@ -10,6 +10,7 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.measurement import SCALES, Measurement
+from gradest.runs.cells import same_cell
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Contents, Record, read_journal
 from gradest.runs.nested import Nested
@@ -120,7 +121,11 @@ def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
         if record is None:
             continue
         recorded.append(record["key"])
-        if reason := tables.add(record):
+        if not same_cell(record["cell"], cell):
+            reason = "its record describes another cell"
+            tables.add(_failed(record | {"cell": cell}, reason))
+            unreadable.append(f"{journal.path.name}: {_label(record)}: {reason}")
+        elif reason := tables.add(record):
             unreadable.append(f"{journal.path.name}: {_label(record)}: {reason}")
     damage = [*journal.told, *unreadable]
     if lost and not journal.damage:

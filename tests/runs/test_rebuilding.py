@@ -336,6 +336,26 @@ def test_a_payload_that_cannot_be_decoded_is_named(run, capsys):
     assert frame(run)["status"].value_counts().to_dict() == {"ok": 8, "failed": 4}
 
 
+def test_a_record_of_another_cell_is_named_and_measured_again(run, capsys):
+    from gradest.runs.journal import append_record, read_records
+
+    before = frame(run)
+    journal = run / "journal.jsonl"
+    records = list(read_records(journal))
+    del records[2]["cell"]["task_knobs"]["theta"]
+    journal.unlink()
+    for record in records:
+        append_record(journal, record)
+    status, _, err = report(run, capsys)
+    assert status == 1
+    assert "journal.jsonl: bernoulli × rloo: its record describes another cell\n" in err
+    changed = frame(run)
+    assert list(changed["task_params"]) == list(before["task_params"])
+    assert changed["status"].value_counts().to_dict() == {"ok": 10, "failed": 2}
+    assert main(_suite(run.parent, run)) == 0
+    pd.testing.assert_frame_equal(frame(run), before)
+
+
 def test_a_run_that_has_lost_cells_is_not_compared(run, finished_run, tmp_path, capsys):
     journal = run / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
