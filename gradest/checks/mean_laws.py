@@ -142,7 +142,7 @@ def _bias(subject: Subject) -> Outcome:
         return "passed", size
     if result.deviation.most > SHARP:
         return "inconclusive", f"too noisy: {size}"
-    return ("passed", size) if claim else ("failed", f"{size}: there is no bias")
+    return ("passed", size) if claim else ("failed", f"{size}: the bias is zero")
 
 
 def _settings(subject: Subject) -> Outcome:
@@ -264,7 +264,7 @@ def _adapting(subject: Subject) -> Outcome:
     if not steps and subject.cls.adapt is not Estimator.adapt:
         return "failed", "adapt is defined, but adapt_steps = 0, so that it is never called"
     if not steps or not subject.cls.unbiased:
-        return "skipped", "there is no state to adapt, or unbiased = False"
+        return "skipped", "the estimator has no state to adapt, or unbiased = False"
     least, most = [], []
     # The problem with the largest offset first, where a state has the largest effect.
     for task in subject.with_truth[-1:] + subject.with_truth[:-1]:

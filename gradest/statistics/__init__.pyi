@@ -1,10 +1,10 @@
 from .bias import detectable_length, squared_bias
-from .bias_test import Joint, joint_test, largest_z
 from .description import describe
 from .intervals import CONFIDENCE, Interval, mean_interval, reach_of_sum, total_variance
 from .moments import BATCHES, FEWEST, PER_BATCH, Moments, decode, encode, schedule
 from .planning import replicates_needed
 from .reference_noise import Noise
 from .rounding import SINGLE, Arithmetic, resolution
+from .unbiasedness import Joint, joint_test, largest_z
 from .variance_components import DRAWS, Component, estimate_components
 from .verdicts import BIASED_BELOW, UNBIASED_WITHIN, verdict

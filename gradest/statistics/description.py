@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from gradest.statistics.bias import squared_bias
-from gradest.statistics.bias_test import joint_test
 from gradest.statistics.intervals import total_variance
 from gradest.statistics.moments import Moments
 from gradest.statistics.planning import bias_precision, replicates_to_decide, variance_precision
 from gradest.statistics.rounding import Arithmetic
+from gradest.statistics.unbiasedness import joint_test
 from gradest.statistics.verdicts import BIASED_BELOW, verdict
 
 _SPREAD = ("variance", "variance_low", "variance_high", "variance_precision")
@@ -21,6 +21,7 @@ _AGAINST_EXACT = (
     *("mse", "snr"),
 )
 _OVERFLOW = "the squares of these gradients are too large for float64"
+_UNDERFLOW = "the squares of these gradients are too small for float64"
 # The allowance is for sums of very many terms in the dtype.  A bias above this, relative to the
 # size of the terms, gets a note.
 _REMARKABLE = 16 * torch.finfo(torch.float64).eps
@@ -64,7 +65,7 @@ def describe(
     columns["mse"] = max(columns["bias_sq"], 0.0) + columns["variance"]
     numbers = [columns[name] for name in (*_LENGTHS, *_SQUARES)]
     if any(math.isinf(x) for x in numbers) or math.isnan(columns["variance"]):
-        return _undefined_columns(_OVERFLOW)
+        return _undefined_columns(_OVERFLOW if unit > 1 else _UNDERFLOW)
     return columns
 
 

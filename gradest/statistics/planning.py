@@ -14,10 +14,10 @@ import scipy
 from torch import Tensor
 
 from gradest.statistics.bias import squared_bias
-from gradest.statistics.bias_test import joint_test
 from gradest.statistics.intervals import MISSED, Interval, total_variance
 from gradest.statistics.moments import Moments
 from gradest.statistics.reference_noise import Noise
+from gradest.statistics.unbiasedness import joint_test
 from gradest.statistics.verdicts import BIASED_BELOW, UNBIASED_WITHIN
 
 _BATCHES = 64  # of the measurement that is planned

@@ -72,7 +72,7 @@ def interval(value: float, low: float, high: float, ends: bool = True) -> Quanti
     """`0.324 [0.314, 0.334]`: to two significant digits of the interval's width.
 
     Without `ends` the value alone, as precise as it would be with them.
-    Three significant digits and no brackets where there is no interval or no uncertainty.
+    Three significant digits and no brackets without an interval or without uncertainty.
     """
     if not math.isfinite(value):
         return number(value)

@@ -148,6 +148,14 @@ def curved(z: Tensor) -> Tensor:
     return (z[..., 0, 0] + 2 * z[..., 0, 1] - 0.3).square()
 
 
+@pytest.mark.parametrize(("scale", "note"), [(1e200, "too large"), (1e-200, "too small")])
+def test_gradients_whose_squares_float64_cannot_hold_are_inconclusive(scale, note):
+    values = [scale * value for value in (1.0, 2.0, 4.0)]
+    task = make_task("categorical", alpha=[1.0, 2.0, 3.0], values=values)
+    row = measure(make_estimator("exact"), task).row()
+    assert row["verdict"] == "inconclusive" and f"are {note} for float64" in row["note"]
+
+
 def test_large_weights_overflow_nothing_that_can_be_told():
     measured = measure(make_estimator("concrete"), Asked(curved, [[[-300.0, 0.0, 1.0]]]))
     alpha, log_alpha = measured.row("alpha"), measured.row("log_alpha")

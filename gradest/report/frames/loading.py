@@ -169,7 +169,7 @@ def _grouped(frame: pd.DataFrame, groups: Sequence[Sweep | Family]) -> pd.DataFr
 
 
 def _load(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows of a table; none where there is no file, as in runs of earlier versions."""
+    """The rows of a table; none without the file, as in runs of earlier versions."""
     if not path.exists():
         return pd.DataFrame(columns=list(columns))
     return _checked(pd.read_parquet(path), columns, path.stem)

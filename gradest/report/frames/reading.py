@@ -33,7 +33,7 @@ def read_results(folder: Folder, *more: Folder) -> pd.DataFrame:
     With several runs, the column `run` holds the folder of each row, and labels distinguish the
     rows of all of them.  The functions of `gradest.plots` take the frame, or a part of its rows.
 
-    Raises UsageError, naming the folder, where there is no run or it cannot be read.
+    Raises UsageError, naming the folder, if the run is missing or cannot be read.
     """
     folders = [Path(each) for each in (folder, *more)]
     parts = []
@@ -59,7 +59,7 @@ def read_training(folder: Folder) -> pd.DataFrame:
     `read_results`, and `rates`, how many learning rates were tried, of which the best alone is
     here.  No rows where nothing was trained.
 
-    Raises UsageError, naming the folder, where there is no run or it cannot be read.
+    Raises UsageError, naming the folder, if the run is missing or cannot be read.
     """
     folder = Path(folder)
     read_run(folder)

@@ -133,7 +133,7 @@ def plain_text(value: Any) -> str:
 
 
 def parse_knobs(text: Any) -> dict[str, Any]:
-    """Params from their JSON; none where there is no text.  Raises ValueError."""
+    """Params from their JSON; none without text.  Raises ValueError."""
     params = json.loads(text) if isinstance(text, str) else {}
     if not isinstance(params, dict):
         raise ValueError(f"expected params as a JSON object, got {text}")

@@ -42,7 +42,7 @@ one report in {1 / LEVEL:g} would find a difference. Variances are compared by t
 means of estimates by one test of all coordinates of log α. The norm of the bias is called \
 better or worse only where the mean has changed. A mean that has changed while its distance to \
 the truth may be the same is called *changed*. *Same* means equal up to rounding; enumerated \
-numbers and evaluations of f are compared exactly. *No significant difference* is no proof of \
+numbers and evaluations of f are compared exactly. *No significant difference* does not prove \
 equality: the smallest detectable change is the one that the test would detect with \
 {100 * POWER:g} % power."""
 _SHARED = (

@@ -128,7 +128,7 @@ def _records(folder: Path) -> dict[str, Record]:
     journal = folder / "journal.jsonl"
     if not journal.exists():
         raise UsageError(
-            f"{folder}: there is no journal.jsonl, which is needed to compare means; put it back"
+            f"{folder}: journal.jsonl is missing, which is needed to compare means; put it back"
         )
     contents = read_journal(journal)
     if contents.damage:

@@ -98,7 +98,7 @@ STUDY = Study(
             lambda run: pictures(run.images),
             "Test data, their reconstructions and generated samples, one line per estimator",
             "A reconstruction is decoded from one discrete sample of its data point. Generated "
-            "samples are means of p(x | z) with z drawn from the prior; where there is no prior, "
+            "samples are means of p(x | z) with z drawn from the prior; without a prior, "
             "from other discrete samples of the same data.",
         ),
     ),
