@@ -126,9 +126,10 @@ _NAMING = (
 )
 
 
-def same_cell(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two cells, as plain data, give rows of the same names."""
-    return all(canonical(a.get(name)) == canonical(b.get(name)) for name in _NAMING)
+def same_cell(recorded: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
+    """Whether a recorded cell, as plain data, gives rows of the names that a cell gives."""
+    names = [name for name in _NAMING if name in cell]
+    return all(canonical(recorded.get(name)) == canonical(cell[name]) for name in names)
 
 
 def canonical(data: Any) -> str:

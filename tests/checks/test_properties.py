@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradest import properties
 from gradest.categorical import gumbel, nabla
+from gradest.checks import properties
 from gradest.checks.properties import LEVEL, PROPERTIES, ROWS, Row, find_property, run_property
 from gradest.checks.properties.densities import same_temperature_kl
 from gradest.checks.properties.quadrature import rule
