@@ -6,7 +6,6 @@ Neither torch nor pydantic is loaded here: a mistyped name is answered immediate
 from pathlib import Path
 
 from gradest.errors import UsageError
-from gradest.runs.plain_yaml import read_document
 from gradest.support import shortened, suggestion
 
 SUITES = Path(__file__).parents[1] / "suites"
@@ -19,6 +18,8 @@ def suite_names() -> list[str]:
 
 def suite_descriptions() -> dict[str, str]:
     """Name -> the description in the file, of the suites that come with gradest."""
+    from gradest.runs.plain_yaml import read_document  # no other function here reads a file
+
     files = {name: SUITES / f"{name}.yaml" for name in suite_names()}
     return {name: read_document(file).data["description"] for name, file in files.items()}
 
