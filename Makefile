@@ -1,7 +1,8 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
-# A file stays on one worker, which makes the runs that its tests share once.
-PYTEST := $(PYTHON) -m pytest -n auto --dist loadfile
+# Each worker begins with files of its own, which makes the runs that their tests share once; one
+# that has finished takes over tests of the others.
+PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
