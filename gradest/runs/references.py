@@ -47,12 +47,15 @@ class ReferenceCell(Keyed):
         return {"reference": asdict(self)}  # cells of other kinds do not have this key
 
 
-def _reference_cell(cell: MeasuringCell, precision: ReferencePrecision) -> ReferenceCell:
-    """The reference that replaces the truth of a cell's task if that is unknown."""
+def _reference_cell(cell: MeasuringCell, precision: ReferencePrecision, core: str) -> ReferenceCell:
+    """The reference that replaces the truth of a cell's task if that is unknown.
+
+    `core` is the digest of the code that measures references.
+    """
     return ReferenceCell(
         code={
             "task": cell.code["task"],
-            "core": digest_of_code(measure_reference.__module__),
+            "core": core,
             "torch": cell.code["torch"],
         },
         task=cell.task,
@@ -93,7 +96,8 @@ def references(
 
     A reference whose measurement fails is reported and not recorded; its cells have no truth.
     """
-    wanted = {c.key: _reference_cell(c, precision) for c in cells}
+    core = digest_of_code(measure_reference.__module__)  # once: it reads every file
+    wanted = {c.key: _reference_cell(c, precision, core) for c in cells}
     unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, bundle, workers)
     needed_for = {key: r for key, r in wanted.items() if unknown[r.key]}
     records = _recorded(journal)
