@@ -13,11 +13,12 @@ from gradest.checks.contract_laws import CONTRACT_LAWS
 from gradest.checks.divergence_law import DIVERGENCE_LAWS
 from gradest.checks.mean_laws import MEAN_LAWS
 from gradest.checks.model_laws import MODEL_LAWS
-from gradest.checks.result import Begin, Finding, describe_error, ignore_start, passed, run_laws
+from gradest.checks.result import Begin, Finding, ignore_start, passed, run_laws
 from gradest.checks.symmetry_laws import SYMMETRY_LAWS
 from gradest.checks.task_laws import TASK_LAWS
 from gradest.contracts import Estimator, Model, Task
 from gradest.knobs import build
+from gradest.support import described
 
 ESTIMATOR_LAWS = {**CONTRACT_LAWS, **SYMMETRY_LAWS, **DIVERGENCE_LAWS, **MEAN_LAWS}
 
@@ -49,7 +50,7 @@ def estimator_findings(cls: type[Estimator], begin: Begin = ignore_start) -> Ite
     try:
         subject = Subject(cls)
     except (Exception, SystemExit) as error:
-        yield Finding("builds", "failed", describe_error(error))
+        yield Finding("builds", "failed", described(error))
         return
     yield from (Finding("applies", "skipped", reason) for reason in subject.skipped)
     if not subject.tasks:
@@ -64,7 +65,7 @@ def task_findings(cls: type[Task], begin: Begin = ignore_start) -> Iterator[Find
         task = build(cls, {})
         problem = task.problem()
     except (Exception, SystemExit) as error:
-        yield Finding("builds", "failed", describe_error(error))
+        yield Finding("builds", "failed", described(error))
         return
     laws = TASK_LAWS | MODEL_LAWS if isinstance(task, Model) else TASK_LAWS
     yield from run_laws(laws, task, problem, begin=begin)

@@ -100,7 +100,7 @@ def _run_law(law: str, check: Callable[..., Outcome], code: Code, *subject: Any)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin that calls sys.exit() is rejected, not obeyed
-        return Finding(law, "failed", describe_error(error))
+        return Finding(law, "failed", described(error))
     finally:
         settings.restore()
         code.restore()
@@ -108,11 +108,6 @@ def _run_law(law: str, check: Callable[..., Outcome], code: Code, *subject: Any)
 
 def _failed(finding: Finding | None) -> bool:
     return finding is not None and finding.status == "failed"
-
-
-def describe_error(error: BaseException) -> str:
-    """The type of the error and its message."""
-    return described(error)
 
 
 def outcome(violation: str, success: str) -> Outcome:

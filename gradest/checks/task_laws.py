@@ -13,7 +13,6 @@ from gradest.checks.result import (
     EQUAL,
     SINGLE,
     Outcome,
-    describe_error,
     outcome,
     relative_gap,
 )
@@ -22,6 +21,7 @@ from gradest.costs import Problem
 from gradest.knobs import build
 from gradest.measurement import analytic_terms, codes, enumerable, exact_gradient
 from gradest.randomness import Draws, drawing_from, global_states
+from gradest.support import described
 
 _AT_ONCE = 4096  # codes
 _REPEATED = 64  # calls between two that have to agree
@@ -79,7 +79,7 @@ def _shape(task: Task, problem: Problem) -> Outcome:
     try:
         cost = _raw_cost(problem, z)
     except (Exception, SystemExit) as error:
-        return "failed", describe_error(error) + _works_in_float32(problem, z)
+        return "failed", described(error) + _works_in_float32(problem, z)
     expected = f"expected a tensor {list(z.shape[:-2])} for codes {list(z.shape)}"
     if not isinstance(cost, Tensor):
         return "failed", f"{expected}, got {_type_name(cost)}"

@@ -22,8 +22,8 @@ from gradest.support import INTERRUPTED, one_thread
 
 _ERASE = "\r\x1b[2K"  # erases the last line of a terminal
 
-# Sends a kind and a text: ("testing", law) and ("line", text) while a check runs, and at its end
-# ("status", "0" or "1") or ("refused", reason).
+# Takes a kind and a text, ("testing", law) or ("line", text), while a check runs.  A process of its
+# own ends with ("status", "0" or "1") or ("refused", reason).
 _Send = Callable[[str, str], None]
 
 
@@ -33,14 +33,7 @@ def check(name: str, plugins: Sequence[str]) -> int:
     Raises UsageError if the plugin does not exist.
     """
     if "fork" not in get_all_start_methods():
-        messages = dict[str, str]()
-
-        def send(kind: str, text: str) -> None:
-            messages[kind] = text
-            _show(kind, text)
-
-        _check_here(name, plugins, send)
-        return int(messages["status"])
+        return _check_here(name, plugins, _show)
     context = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_check_and_send, args=(sender, name, plugins))
@@ -75,14 +68,14 @@ def _check_and_send(connection: Connection, name: str, plugins: Sequence[str]) -
             connection.send((kind, text))
 
     try:
-        _check_here(name, plugins, send)
+        send("status", str(_check_here(name, plugins, send)))
     except UsageError as error:
         send("refused", str(error))
     except KeyboardInterrupt:  # raised by the plugin itself
         os._exit(INTERRUPTED)
 
 
-def _check_here(name: str, plugins: Sequence[str], send: _Send) -> None:
+def _check_here(name: str, plugins: Sequence[str], send: _Send) -> int:
     registry = Registry.load(plugins)
     is_path = Path(name).suffix or Path(name).is_dir()
     classes = load_plugin(Path(name)) if is_path else [registry.find(name)]
@@ -97,7 +90,7 @@ def _check_here(name: str, plugins: Sequence[str], send: _Send) -> None:
         certified = checks.passed(findings)
         send("line", f"{cls.name}: {_verdict(cls) if certified else 'rejected'}")
         rejected = rejected or not certified
-    send("status", str(int(rejected)))
+    return int(rejected)
 
 
 def _findings(cls: type[Estimator] | type[Task], send: _Send) -> Iterator[checks.Finding]:

@@ -37,9 +37,7 @@ class Setup(NamedTuple):
     replicator: Replicator
     chunk: int  # replicates that fit the memory budget at once
     adaptation: tuple[AdaptationStep, ...]
-    probe: (
-        CostProbe | None
-    )  # the costs of some codes before the measurement, where they were probed
+    probe: CostProbe | None  # the costs of some codes before the measurement, of a foreign task
     draws: bool  # whether a call requests noise, judged by one call
     by_reset: bool  # whether reset drew, and no step of adapt has changed the state since
 
