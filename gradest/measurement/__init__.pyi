@@ -10,7 +10,6 @@ from .objectives import (
     owns_kl,
     problem_for,
 )
-from .pairing import length_of
 from .parameters import LOG_ALPHA, SCALES, SYMBOLS
 from .precision import Precision, plan_replicates
 from .reference import DEFAULT, ReferencePrecision, measure_reference, needs_reference

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gradest.contracts import Estimator, Task
 from gradest.measurement.arguments import check_arguments
-from gradest.measurement.pairing import Side, draw, length_of
+from gradest.measurement.pairing import Side, draw
 from gradest.measurement.parameters import LOG_ALPHA
 from gradest.measurement.progress import display
 from gradest.measurement.setup import isolated_randomness, title_of
@@ -86,8 +86,7 @@ class Comparison:
         columns: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, Interval):
-                ends = zip(("", "_low", "_high"), value[:3], strict=True)
-                columns |= {f"{name}{end}": part for end, part in ends}
+                columns |= value.columns(name)
             else:
                 columns[name] = value
         return columns
@@ -111,17 +110,17 @@ class Comparison:
     @property
     def _lines(self) -> dict[str, str]:
         lines = {
-            "variance ratio": interval(*self.variance_ratio[:3])
+            "variance ratio": interval(*self.variance_ratio.ends)
             + _detectable_note(
                 self.variances_differ, self.variance_ratio, number(self.detectable_ratio)
             ),
-            "at equal work": f"{interval(*self.work_ratio[:3])} "
+            "at equal work": f"{interval(*self.work_ratio.ends)} "
             f"({self.evaluations_a} against {self.evaluations_b} evaluations of f)",
-            "difference of means": self._length(*self.apart[:3])
+            "difference of means": self._length(*self.apart.ends)
             + _detectable_note(
                 self.means_differ, self.apart, self._length(*[self.detectable_distance] * 3)
             ),
-            "difference of bias": self._length(*self.bias_difference[:3]),
+            "difference of bias": self._length(*self.bias_difference.ends),
         }
         if self.method == "paired":
             lines["gain by pairing"] = (
@@ -198,13 +197,13 @@ def compare(
         evaluations_a=cost[0],
         evaluations_b=cost[1],
         variance_ratio=ratio,
-        work_ratio=Interval(*(work * end for end in ratio[:3]), ratio.standard_error),
+        work_ratio=(ratio * work)._replace(standard_error=ratio.standard_error),
         detectable_ratio=detectable,
         variance_gain=math.nan if exact else gain,
         apart=distance,
         detectable_distance=detectable_distance,
         mean_gain=math.nan if exact else _mean_gain(variances, difference),
-        bias_difference=Interval(*[math.nan] * 4) if g is None else _bias_difference(sides, g),
+        bias_difference=Interval.unknown() if g is None else _bias_difference(sides, g),
     )
 
 
@@ -245,7 +244,7 @@ def _mean_difference(sides: Sequence[Side], difference: Moments | None) -> tuple
     if total_variance(difference).estimate <= rounding**2:
         return Interval.exactly(gap if gap > rounding else 0.0), 0.0
     square = squared_bias(difference, torch.zeros_like(difference.mean[0]))
-    return length_of(square), detectable_length(difference, POWER)
+    return square.root(), detectable_length(difference, POWER)
 
 
 def _mean_gain(variances: Sequence[Interval], difference: Moments) -> float:
@@ -268,7 +267,7 @@ def _bias_difference(sides: Sequence[Side], g: Tensor) -> Interval:
     value = a.estimate - b.estimate
     below = distance(a.estimate - a.low, b.high - b.estimate)
     above = distance(a.high - a.estimate, b.estimate - b.low)
-    return Interval(value, value - below, value + above, math.nan)
+    return Interval(value, value - below, value + above)
 
 
 def _detectable_note(significant: bool, interval_: Interval, detectable: str) -> str:

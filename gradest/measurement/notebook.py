@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradest.measurement.parameters import SYMBOLS
-from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN, reach_of_sum
+from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN, Interval
 from gradest.support import count, interval, markup, plus_minus, share
 
 _HEADERS = ("gradient in", "verdict", "relative bias, %", "variance", "mse", "cosine with g")
@@ -42,19 +42,18 @@ def _protocol(row: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     scale = row["scale"]
     least = row["rounding"] ** 2
-    bias = [
-        _zero_if_rounding(max(row[f"bias_sq{end}"], 0.0), least) for end in ("", "_low", "_high")
-    ]
-    variance = [_zero_if_rounding(row[f"variance{end}"], least) for end in ("", "_low", "_high")]
-    below, above = map(float, reach_of_sum(bias, variance))
-    mse = bias[0] + variance[0]
-    relative = [100 * b**0.5 / scale if scale else math.nan for b in bias]
+    bias, variance = (
+        Interval.of(row, name).map(lambda end: _zero_if_rounding(end, least))
+        for name in ("bias_sq", "variance")
+    )
+    bias = bias.clipped(0.0)
+    relative = bias.map(lambda end: 100 * end**0.5 / scale if scale else math.nan)
     return [
         SYMBOLS.get(row["parameter"], row["parameter"]),
         _verdict(row),
-        interval(*relative),
-        interval(*variance),
-        interval(mse, max(mse - below, 0.0), mse + above),
+        interval(*relative.ends),
+        interval(*variance.ends),
+        interval(*(bias + variance).clipped(0.0).ends),
         plus_minus(row["cosine"], row["cosine_se"]),
     ]
 

@@ -94,7 +94,7 @@ class Side:
         if self.exact:
             length = float(deviation.norm())
             return Interval.exactly(length if length > self.rounding() else 0.0), np.zeros(1)
-        return length_of(squared_bias(self.moments, truth)), (self.moments.mean @ deviation).numpy()
+        return squared_bias(self.moments, truth).root(), (self.moments.mean @ deviation).numpy()
 
 
 def draw(sides: Sequence[Side], replicates: int, seed: int) -> Moments | None:
@@ -117,11 +117,6 @@ def draw(sides: Sequence[Side], replicates: int, seed: int) -> Moments | None:
     for side, moments in zip(sides, parts, strict=False):
         side.moments = Moments.stacked(moments)
     return Moments.stacked(parts[-1])
-
-
-def length_of(square: Interval) -> Interval:
-    """‖x‖ from ‖x‖², which was debiased and may be negative."""
-    return Interval(*(max(end, 0.0) ** 0.5 for end in square[:3]), float("nan"))
 
 
 def _stream_seeds(seed: int) -> Iterator[int]:

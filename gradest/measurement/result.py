@@ -16,6 +16,7 @@ from gradest.measurement.precision import Precision, shortfall
 from gradest.measurement.truth import Truth
 from gradest.statistics import (
     Arithmetic,
+    Interval,
     Moments,
     decode,
     describe,
@@ -72,12 +73,12 @@ class Measurement:
             return (
                 f"<Measurement: {100 * self.nonfinite:.3g} % of the estimates are NaN or infinite>"
             )
-        bias = [max(row[f"bias_sq{end}"], 0.0) ** 0.5 for end in ("", "_low", "_high")]
-        variance = [row[f"variance{end}"] for end in ("", "_low", "_high")]
+        bias = Interval.of(row, "bias_sq").root()
+        variance = Interval.of(row, "variance")
         protocol = f"{self.outcomes} outcomes" if self.outcomes else f"{self.replicates} replicates"
         return (
-            f"<Measurement in log α: {row['verdict']}, bias {interval(*bias)} for a gradient of "
-            f"{row['gradient_norm']:.4g}, variance {interval(*variance)}, {protocol}>"
+            f"<Measurement in log α: {row['verdict']}, bias {interval(*bias.ends)} for a gradient "
+            f"of {row['gradient_norm']:.4g}, variance {interval(*variance.ends)}, {protocol}>"
         )
 
     def _repr_html_(self) -> str:

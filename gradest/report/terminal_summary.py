@@ -12,10 +12,10 @@ from gradest.report.documents import controls
 from gradest.report.documents.document import Alert, Strong, Table
 from gradest.report.frames import tables
 from gradest.report.frames.curves import rank_final
-from gradest.report.frames.intervals import Interval
 from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import Section
 from gradest.report.studies import concrete, training
+from gradest.statistics import Interval
 from gradest.support import between, count
 
 Shown = str | Table
@@ -74,7 +74,7 @@ def _ranking(section: Section) -> Iterator[Shown]:
 
 
 def _line(row: pd.Series) -> list[str]:
-    bias = Interval.of(row, "relative_bias").times(100)
+    bias = Interval.of(row, "relative_bias") * 100
     variance = Interval.of(row, "variance")
     rank = "" if pd.isna(row["rank"]) else count(row["rank"])
     ends = [between(each.low, each.high) for each in (bias, variance)]

@@ -1,6 +1,6 @@
 from .bias import detectable_length, squared_bias
 from .description import describe
-from .intervals import CONFIDENCE, Interval, mean_interval, reach_of_sum, total_variance
+from .intervals import CONFIDENCE, Interval, columns_of, mean_interval, total_variance
 from .moments import BATCHES, FEWEST, PER_BATCH, Moments, decode, encode, schedule
 from .planning import replicates_needed
 from .reference_noise import Noise

@@ -92,7 +92,8 @@ def _columns(
 ) -> dict[str, Any]:
     scaled = moments.scaled(weight)
     variance = total_variance(scaled)
-    spread = dict(zip(_SPREAD, (*variance[:3], variance_precision(variance)), strict=True))
+    precision = {"variance_precision": variance_precision(variance)}
+    spread = variance.columns("variance") | precision
     if exact is None:
         unknown = dict.fromkeys(_AGAINST_EXACT, math.nan)
         note = "the true gradient is unknown"
@@ -116,9 +117,7 @@ def _columns(
     return {
         "gradient_norm": norm,
         "scale": scale,
-        "bias_sq": bias.estimate,
-        "bias_sq_low": bias.low,
-        "bias_sq_high": bias.high,
+        **bias.columns("bias_sq"),
         "bias_norm": bias_norm,
         "relative_bias": _ratio(bias_norm, scale),
         "rounding": rounding,

@@ -1,7 +1,12 @@
-"""Estimates with their intervals: of a mean, and of the variance of one estimate."""
+"""Estimates with their intervals: of a mean, of the variance of one estimate, and of sums of them.
+
+A number `x` of a table has its 95 % interval in the columns `x_low` and `x_high`.
+
+Zou & Donner, "Construction of confidence limits about effect measures: a general approach", 2008.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,27 +18,87 @@ CONFIDENCE = 0.95
 MISSED = 1 - CONFIDENCE
 
 
-class Interval(NamedTuple):
-    """An estimate, its 95 % interval and its standard error."""
+def columns_of(name: str) -> list[str]:
+    """The columns of a number and of the ends of its interval."""
+    return [name, f"{name}_low", f"{name}_high"]
 
-    estimate: float
-    low: float
-    high: float
-    standard_error: float
+
+class Interval(NamedTuple):
+    """An estimate, its 95 % interval and its standard error, which is NaN where it is not known.
+
+    The parts are numbers, or columns of a frame.  Estimates that are added, subtracted or divided
+    are taken to be independent: their distances to the ends that matter add in quadrature (MOVER),
+    where adding the ends themselves would give an interval that is too wide.
+    """
+
+    estimate: Any
+    low: Any
+    high: Any
+    standard_error: float = math.nan
 
     @classmethod
     def exactly(cls, value: float) -> "Interval":
         return cls(value, value, value, 0.0)
 
+    @classmethod
+    def unknown(cls) -> "Interval":
+        return cls(math.nan, math.nan, math.nan)
 
-def reach_of_sum(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, Any]:
-    """The distances from a sum to the ends of its interval, for numbers or columns of a frame.
+    @classmethod
+    def of(cls, row: Mapping[str, Any], name: str) -> "Interval":
+        """The interval in the columns of a row, or of a frame."""
+        return cls(*(row[column] for column in columns_of(name)))
 
-    For two nearly independent estimates, each with the ends of its interval, the distances to the
-    ends add in quadrature (MOVER); the sums of the ends themselves would be too far apart.
-    """
-    (a, a_low, a_high), (b, b_low, b_high) = first, second
-    return np.hypot(a - a_low, b - b_low), np.hypot(a_high - a, b_high - b)
+    @property
+    def ends(self) -> tuple[Any, Any, Any]:
+        """The estimate and both ends, as columns hold them."""
+        return self[:3]
+
+    def columns(self, name: str) -> dict[str, Any]:
+        """The columns that `of` reads."""
+        return dict(zip(columns_of(name), self.ends, strict=True))
+
+    def map(self, increasing: Callable[[Any], Any]) -> "Interval":
+        """The interval of an increasing function of the quantity."""
+        return Interval(*map(increasing, self.ends))
+
+    def root(self) -> "Interval":
+        """The square root of a quantity that is not negative, though its estimate may be."""
+        return self.map(lambda end: np.maximum(end, 0.0) ** 0.5)
+
+    def clipped(self, least: float) -> "Interval":
+        """With `least` in place of everything below it."""
+        return self.map(lambda end: np.maximum(end, least))
+
+    def __add__(self, other: "Interval") -> "Interval":
+        total = self.estimate + other.estimate
+        below, above = self._distances(other.estimate - other.low, other.high - other.estimate)
+        return Interval(total, total - below, total + above)
+
+    def __sub__(self, other: "Interval") -> "Interval":
+        difference = self.estimate - other.estimate
+        below, above = self._distances(other.high - other.estimate, other.estimate - other.low)
+        return Interval(difference, difference - below, difference + above)
+
+    def _distances(self, below: Any, above: Any) -> tuple[Any, Any]:
+        """To the ends of a sum, where those of the other term are `below` and `above`."""
+        return np.hypot(self.estimate - self.low, below), np.hypot(self.high - self.estimate, above)
+
+    def __mul__(self, factor: Any) -> "Interval":
+        """Multiplied by an exact number that is not negative."""
+        return self.map(lambda end: end * factor)
+
+    def __truediv__(self, other: "Interval") -> "Interval":
+        """The ratio of two numbers that are not negative, by the logarithms; NaN over zero."""
+        if not (other.estimate > 0 and self.estimate >= 0):
+            return Interval.unknown()
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            log, divisor = self.map(np.log), other.map(np.log)
+            below, above = log._distances(
+                divisor.high - divisor.estimate, divisor.estimate - divisor.low
+            )
+            ratio = self.estimate / other.estimate
+            return Interval(ratio, float(ratio * np.exp(-below)), float(ratio * np.exp(above)))
 
 
 def mean_interval(moments: Moments) -> Interval:

@@ -68,7 +68,7 @@ class Quantity(str):
         return Quantity(str(self), self.parts, self.order, True)
 
 
-def interval(value: float, low: float, high: float, ends: bool = True) -> Quantity:
+def interval(value: float, low: float, high: float, *, ends: bool = True) -> Quantity:
     """`0.324 [0.314, 0.334]`: to two significant digits of the interval's width.
 
     Without `ends` the value alone, as precise as it would be with them.

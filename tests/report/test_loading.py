@@ -13,11 +13,11 @@ from gradest.errors import UsageError
 from gradest.report import write_report
 from gradest.report.figures import canvas, selection
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import Interval
 from gradest.report.frames.nested_factors import find_families
 from gradest.report.studies.adaptation import adaptation
 from gradest.report.studies.variance_components import variance_by_source
 from gradest.runs.tables import ADAPTATION, SOURCES, measurements_frame
+from gradest.statistics import Interval
 from gradest.support.files import write_frame, write_json
 from tests.support import only_figures
 
@@ -170,11 +170,11 @@ def test_a_run_of_adaptive_estimators_in_two_dtypes_has_a_line_each(tmp_path):
 
 def test_the_ratio_of_two_variances_has_an_interval_by_its_facing_ends():
     after, before = Interval(1.0, 0.5, 4.0), Interval(4.0, 2.0, 5.0)
-    value, low, high = after / before
+    value, low, high = (after / before).ends
     assert value == 0.25
     assert math.log(value / low) == pytest.approx(math.hypot(math.log(2), math.log(5 / 4)))
     assert math.log(high / value) == pytest.approx(math.hypot(math.log(4), math.log(2)))
-    assert (Interval(0.0, 0.0, 0.0) / Interval(1.0, 0.5, 2.0)).value == 0
+    assert (Interval(0.0, 0.0, 0.0) / Interval(1.0, 0.5, 2.0)).estimate == 0
     for nothing in (0.0, math.nan):
         assert all(map(math.isnan, Interval(1.0, 1.0, 1.0) / Interval(*[nothing] * 3)))
 

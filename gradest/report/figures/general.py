@@ -13,8 +13,7 @@ from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.canvas import Part
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import ENDS
-from gradest.statistics import UNBIASED_WITHIN
+from gradest.statistics import UNBIASED_WITHIN, Interval
 from gradest.support import number
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
@@ -122,7 +121,7 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
     """Time and evaluations per estimate against each size that varies, a row of panels each."""
     rows, _ = selection.select_rows(frame)
     rows = rows[rows["seconds"].gt(0) & rows["evaluations"].gt(0)]
-    rows = rows.assign(**{f"µs{e}": 1e6 * rows[f"seconds{e}"] for e in ENDS})
+    rows = rows.assign(**(Interval.of(rows, "seconds") * 1e6).columns("µs"))
     slices = list(selection.slices(rows.assign(paleness=style.FILLED)))
     if not slices:
         return None

@@ -11,15 +11,19 @@ import pandas as pd
 from gradest.errors import UsageError
 from gradest.report.figures import style
 from gradest.report.frames import budget, tables
-from gradest.report.frames.intervals import ENDS
 from gradest.report.frames.sweeps import outside_sweeps
+from gradest.statistics import Interval, columns_of
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
 _CURVE = 3  # values that make a curve
 _STEPS = 160  # of a budget's axis
 _LONGEST = 1e4  # times what an axis has anyway, so that a late crossover does not squeeze all else
 _NUMBERS = (
-    *(f"{c}{e}" for c in ("bias_sq", "relative_bias", "variance", "mse", "seconds") for e in ENDS),
+    *(
+        c
+        for name in ("bias_sq", "relative_bias", "variance", "mse", "seconds")
+        for c in columns_of(name)
+    ),
     *("gradient_norm", "work_variance", "evaluations", "gradient_evaluations"),
 )
 # A bias that is called unbiased, and of which no more can be left than this, relative, is zero: it
@@ -77,8 +81,8 @@ def most_replicates(rows: pd.DataFrame) -> pd.DataFrame:
 def with_bias(rows: pd.DataFrame) -> pd.DataFrame:
     """Adds bias in percent, and `limit`: where it may be zero its upper end stands for it."""
     zero = rows["verdict"].eq("unbiased") & rows["relative_bias_high"].le(_ZERO)
-    ends = {f"bias{end}": (100 * rows[f"relative_bias{end}"]).mask(zero, 0.0) for end in ENDS}
-    rows = rows.assign(**ends, limit=ends["bias_low"].eq(0) & ends["bias_high"].gt(0))
+    bias = Interval.of(rows, "relative_bias").map(lambda end: (100 * end).mask(zero, 0.0))
+    rows = rows.assign(**bias.columns("bias"), limit=bias.low.eq(0) & bias.high.gt(0))
     upper = {c: rows[c].mask(rows["limit"], rows["bias_high"]) for c in ("bias", "bias_low")}
     return rows.assign(**upper)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import ENDS, Interval, columns_of
+from gradest.statistics import Interval, columns_of
 
 COLUMNS = (
     *("label", "overtaken_by", "passes", "passes_of_competitor"),
@@ -37,14 +37,10 @@ def mean_of(rows: pd.DataFrame, estimates: pd.Series) -> pd.DataFrame:
     """
     taken = rows["verdict"].ne("unbiased") | rows["bias_sq_low"].eq(rows["bias_sq_high"])
     square = rows["bias_sq"].where(taken, 0.0).clip(lower=0)
-    variance = {end: rows[f"variance{end}"] / estimates for end in ENDS}
-    below = np.hypot(
-        square - rows["bias_sq_low"].clip(lower=0, upper=square), variance[""] - variance["_low"]
-    )
-    upwards = (rows["bias_sq_high"] - square).clip(lower=0)
-    above = np.hypot(upwards, variance["_high"] - variance[""])
-    mse = square + variance[""]
-    return pd.DataFrame({"mse": mse, "mse_low": mse - below, "mse_high": mse + above})
+    low = rows["bias_sq_low"].clip(lower=0, upper=square)
+    bias = Interval(square, low, rows["bias_sq_high"].clip(lower=square))
+    variance = Interval.of(rows, "variance").map(lambda end: end / estimates)
+    return pd.DataFrame((bias + variance).columns("mse"))
 
 
 def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -79,13 +75,13 @@ def _pair(biased: dict, unbiased: dict) -> dict[str, object]:
         "overtaken_by": unbiased["label"],
         "passes": biased["passes"],
         "passes_of_competitor": least,
-        **dict(zip(columns_of("budget"), budget, strict=True)),
+        **budget.columns("budget"),
         "when": when,
     }
 
 
 def _work(row: dict) -> Interval:
-    return Interval.of(row, "variance").times(row["passes"])
+    return Interval.of(row, "variance") * row["passes"]
 
 
 def _ratio(n: Interval, d: Interval) -> Interval:
@@ -94,10 +90,10 @@ def _ratio(n: Interval, d: Interval) -> Interval:
     Donner & Zou, "Closed-form confidence intervals for functions of the normal mean and standard
     deviation", 2012.
     """
-    value = n.value / d.value if d.value > 0 else np.inf
-    low = _root(n, d, -1, n.value - n.low, d.high - d.value)
-    high = _root(n, d, 1, n.high - n.value, d.value - d.low)
-    return Interval(max(value, 0.0) if n.value > 0 else 0.0, low, high)
+    value = n.estimate / d.estimate if d.estimate > 0 else np.inf
+    low = _root(n, d, -1, n.estimate - n.low, d.high - d.estimate)
+    high = _root(n, d, 1, n.high - n.estimate, d.estimate - d.low)
+    return Interval(max(value, 0.0) if n.estimate > 0 else 0.0, low, high)
 
 
 def _root(n: Interval, d: Interval, sign: int, across: float, along: float) -> float:
@@ -105,11 +101,11 @@ def _root(n: Interval, d: Interval, sign: int, across: float, along: float) -> f
 
     It falls with B; 0 where it is not positive at 0, infinite where it stays positive.
     """
-    if n.value + sign * across <= 0:
+    if n.estimate + sign * across <= 0:
         return 0.0
     # (d² − along²) B² − 2 n d B + (n² − across²) = 0
-    square, constant = d.value**2 - along**2, n.value**2 - across**2
-    root = max((n.value * d.value) ** 2 - square * constant, 0.0) ** 0.5
-    half = n.value * d.value + root
+    square, constant = d.estimate**2 - along**2, n.estimate**2 - across**2
+    root = max((n.estimate * d.estimate) ** 2 - square * constant, 0.0) ** 0.5
+    half = n.estimate * d.estimate + root
     top, bottom = (half, square) if sign > 0 else (constant, half)  # the other root cancels
     return top / bottom if bottom > 0 else np.inf

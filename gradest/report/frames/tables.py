@@ -11,8 +11,7 @@ import torch
 
 from gradest.measurement import SYMBOLS as SYMBOLS  # re-exported for all tables
 from gradest.report.frames import multiplicity, ranking
-from gradest.report.frames.intervals import columns_of
-from gradest.statistics import BATCHES, SINGLE, reach_of_sum
+from gradest.statistics import BATCHES, SINGLE, Interval, columns_of
 from gradest.statistics import resolution as resolution_of
 
 _BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
@@ -208,13 +207,13 @@ def _resolution(frame: pd.DataFrame) -> pd.Series:
 
 def _with_intervals(frame: pd.DataFrame) -> pd.DataFrame:
     """Ends of relative bias and mse, the sum of two estimates with an interval each."""
-    bias = [frame["bias_sq"].clip(lower=0), frame["bias_sq_low"], frame["bias_sq_high"]]
-    below, above = reach_of_sum(bias, [frame[column] for column in columns_of("variance")])
+    bias = Interval.of(frame, "bias_sq")
+    mse = bias._replace(estimate=bias.estimate.clip(lower=0)) + Interval.of(frame, "variance")
     scale = frame["scale"].fillna(frame["gradient_norm"])
     norm = scale.mask(scale == 0)
     return frame.assign(
-        relative_bias_low=frame["bias_sq_low"].clip(lower=0) ** 0.5 / norm,
-        relative_bias_high=frame["bias_sq_high"].clip(lower=0) ** 0.5 / norm,
-        mse_low=(frame["mse"] - below).clip(lower=0),
-        mse_high=frame["mse"] + above,
+        relative_bias_low=bias.root().low / norm,
+        relative_bias_high=bias.root().high / norm,
+        mse_low=mse.low.clip(lower=0),
+        mse_high=mse.high,
     )

@@ -14,14 +14,12 @@ import pandas as pd
 from gradest.errors import UsageError
 from gradest.measurement import LOG_ALPHA, Measurement
 from gradest.report.frames import curves, ranking, tables
-from gradest.report.frames.intervals import ENDS
 from gradest.report.frames.multiplicity import holm
 from gradest.report.regression.pairs import (
     DIFFERENCE,
     RATIO,
     Change,
     Pair,
-    difference_of,
     pooled,
     sign,
     undetectable,
@@ -56,7 +54,7 @@ _JUDGED = ("variance", "bias")  # of which worse is a regression
 _OK, _ABSENT, _ODD = "ok", "absent", "not finite"
 _LOST = ("failed", _ODD)
 _NAMED = ["task", "task_params", "estimator", "estimator_params"]
-_UNKNOWN = Interval(*[math.nan] * 4)
+_UNKNOWN = Interval.unknown()
 
 
 class _Row(NamedTuple):
@@ -189,9 +187,8 @@ def _compared(
         yield _Row(run, key, seeds, change, pair.norm(change.parameter))
     clocks = [_seconds(records) for records in (base, other)]
     if all(clocks):
-        ends = [Interval(statistics.median(c), min(c), max(c), math.nan) for c in clocks]
-        a, b = ends
-        ratio = Interval(b.estimate / a.estimate, b.low / a.high, b.high / a.low, math.nan)
+        a, b = (Interval(statistics.median(c), min(c), max(c)) for c in clocks)
+        ratio = Interval(b.estimate / a.estimate, b.low / a.high, b.high / a.low)
         change = Change("seconds", "", a, b, RATIO, ratio, False)
         yield _Row(run, key, seeds, change, judgement=UNJUDGED)
 
@@ -288,7 +285,7 @@ def _final(run: Run) -> pd.DataFrame:
 def _over_seeds(part: pd.DataFrame) -> tuple[Interval, int]:
     last = curves.average_over_seeds(part, "test", "negative_bound").iloc[0]
     ends = (float(last[end]) for end in ("value", "low", "high"))
-    return Interval(*ends, math.nan), int(last["seeds"])
+    return Interval(*ends), int(last["seeds"])
 
 
 def _trained(
@@ -300,7 +297,7 @@ def _trained(
 ) -> _Row:
     """The interval of a single seed is over data points, and does not cover other trainings."""
     (a, m), (b, n) = base, other
-    change = difference_of(a, b)
+    change = b - a
     difference = change.estimate
     change = Change(
         "negative_bound", "", a, b, DIFFERENCE, change, difference == 0, direction=sign(difference)
@@ -330,8 +327,7 @@ def _properties(base: Run, other: Run) -> Iterator[_Row]:
     both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
     for (name, settings, quantity), row in both.iterrows():
         a, b = (
-            Interval(*(row[f"{end}_{side}"] for end in ("value", "low", "high")), math.nan)
-            for side in "ab"
+            Interval(*(row[f"{end}_{side}"] for end in ("value", "low", "high"))) for side in "ab"
         )
         held, holds = bool(row["holds_a"]), bool(row["holds_b"])
         judgement = SAME if held == holds else BETTER if holds else WORSE
@@ -351,20 +347,16 @@ def _properties_of(run: Run) -> pd.DataFrame:
 
 def _columns(row: _Row) -> dict[str, Any]:
     change, key = row.change, row.key
-    ends = {
-        f"{name}{end}": getattr(change, name)[n]
-        for name in ("base", "other")
-        for n, end in enumerate(ENDS)
-    }
     return {
         "run": row.run,
         **key._asdict(),
         "parameter": change.parameter,
         **dict(zip(("base_seeds", "other_seeds"), row.seeds, strict=True)),
         "quantity": change.quantity,
-        **ends,
+        **change.base.columns("base"),
+        **change.other.columns("other"),
         "scale": change.scale,
-        **dict(zip(("change", "low", "high"), change.change[:3], strict=True)),
+        **dict(zip(("change", "low", "high"), change.change.ends, strict=True)),
         "gradient_norm": row.gradient_norm,
         "p_value": math.nan if change.same else change.p_value,  # equal numbers need no test
         **dict(zip(("base_status", "other_status"), row.status, strict=True)),

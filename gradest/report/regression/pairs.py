@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradest.measurement import ENUMERATED, LOG_ALPHA, SCALES, Measurement, length_of
+from gradest.measurement import ENUMERATED, LOG_ALPHA, SCALES, Measurement
 from gradest.report.frames import ranking
-from gradest.report.frames.intervals import columns_of
 from gradest.statistics import (
     UNBIASED_WITHIN,
     Arithmetic,
@@ -40,7 +39,7 @@ from gradest.statistics import (
 
 RATIO, DIFFERENCE = "ratio", "difference"
 
-_UNKNOWN = Interval(*[math.nan] * 4)
+_UNKNOWN = Interval.unknown()
 
 
 def undetectable(level: float) -> float:
@@ -179,7 +178,7 @@ class Pair:
             *_MEAN,
             *lengths,
             DIFFERENCE,
-            length_of(squared_bias(b, means[0], a)),
+            squared_bias(b, means[0], a).root(),
             self._alike(torch.equal(*means), test.max_z == 0),
             p_value=math.nan if self._enumerated else test.p_value,
             detectable=lambda level: self._joint(level).detectable,
@@ -208,7 +207,7 @@ class Pair:
         return joint_test(moved, towards, weight, peak, rounding, level, a)
 
     def _variance(self, parameter: str) -> Change:
-        a, b = (_of(row, "variance") for row in self._rows(parameter))
+        a, b = (Interval.of(row, "variance") for row in self._rows(parameter))
         moved = abs(b.estimate**0.5 - a.estimate**0.5)
         untested = Change(
             *("variance", parameter, a, b, RATIO, _ratio(a, b, self._enumerated)),
@@ -220,7 +219,7 @@ class Pair:
         if a.estimate == 0 or b.estimate == 0:
             return untested._replace(p_value=self._rare(), detectable=lambda level: math.inf)
         difference = math.log(b.estimate) - math.log(a.estimate)
-        each = [ranking.log_errors(*x[:3], f) for x, f in zip((a, b), self._freedom, strict=True)]
+        each = [ranking.log_errors(*x.ends, f) for x, f in zip((a, b), self._freedom, strict=True)]
         error, freedom = self._facing(each, difference > 0)
         return untested._replace(
             p_value=float(ranking.p_value(difference, error, freedom)),
@@ -236,8 +235,8 @@ class Pair:
         """
         if any(side.truth is None for side in self._sides):
             return
-        a, b = (length_of(_of(row, "bias_sq")) for row in self._rows(parameter))
-        change = difference_of(a, b)
+        a, b = (Interval.of(row, "bias_sq").root() for row in self._rows(parameter))
+        change = b - a
         untested = Change(
             *("bias", parameter, a, b, DIFFERENCE, change),
             self._mean.same and not self._gradient,
@@ -300,34 +299,20 @@ _MEAN = ("mean", LOG_ALPHA)
 _ANY = 0.5  # a level, where only the p-value is used
 
 
-def difference_of(a: Interval, b: Interval) -> Interval:
-    """b − a, with an interval from the ends of both that face each other."""
-    difference = b.estimate - a.estimate
-    below = math.hypot(b.estimate - b.low, a.high - a.estimate)
-    above = math.hypot(b.high - b.estimate, a.estimate - a.low)
-    return Interval(difference, difference - below, difference + above, math.nan)
-
-
 def sign(x: float) -> int:
     return (x > 0) - (x < 0)
 
 
-def _of(row: dict[str, float], name: str) -> Interval:
-    return Interval(*(row[column] for column in columns_of(name)), math.nan)
-
-
 def _ratio(a: Interval, b: Interval, exact: bool) -> Interval:
-    """b/a, with an interval from the ends of both that face each other, on the logarithm."""
+    """b/a; one where both are zero."""
     if a.estimate == b.estimate == 0:
         return Interval.exactly(1.0)
     ratio = b.estimate / a.estimate if a.estimate > 0 else math.inf
     if exact:
         return Interval.exactly(ratio)
     if a.estimate == 0 or b.estimate == 0:  # the estimate never varied in one run
-        return Interval(ratio, 0.0, math.inf, math.nan)
-    below = math.hypot(math.log(b.estimate / b.low), math.log(a.high / a.estimate))
-    above = math.hypot(math.log(b.high / b.estimate), math.log(a.estimate / a.low))
-    return Interval(ratio, ratio * math.exp(-below), ratio * ranking.as_ratio(above), math.nan)
+        return Interval(ratio, 0.0, math.inf)
+    return b / a
 
 
 def _noise(moments: Moments) -> float:
@@ -338,7 +323,7 @@ def _noise(moments: Moments) -> float:
 
 def _length(moments: Moments) -> Interval:
     """‖E ĝ‖."""
-    return length_of(squared_bias(moments, torch.zeros_like(moments.mean[0])))
+    return squared_bias(moments, torch.zeros_like(moments.mean[0])).root()
 
 
 def _mean_of(side: Measurement, parameter: str) -> Tensor:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from gradest.report.documents.document import Folded, Part, Table, Tagged
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import Interval
 from gradest.report.frames.ranking import POWER
 from gradest.report.regression.differences import (
     BETTER,
@@ -23,6 +22,7 @@ from gradest.report.regression.differences import (
     parameters,
 )
 from gradest.report.regression.pairs import RATIO
+from gradest.statistics import Interval
 from gradest.support import Parts, Quantity, interval, markup, number
 
 JUDGEMENTS = (WORSE, BETTER, CHANGED, UNDECIDED, SAME)
@@ -186,11 +186,12 @@ def change(row: Mapping[str, Any]) -> str:
     """`×1.10 [1.08, 1.12]`, or a difference, in percent of ‖g‖ where that is known."""
     if math.isnan(row["change"]):
         return Quantity("", Parts(math.nan))
-    ends = np.array([row["change"], row["low"], row["high"]])
+    ends = row["change"], row["low"], row["high"]
     if row["scale"] == RATIO:
         return interval(*ends).surrounded("×")
     if row["gradient_norm"] > 0:
-        return interval(*(100 * ends / row["gradient_norm"])).surrounded(after=" % of ‖g‖")
+        percent = (100 * end / row["gradient_norm"] for end in ends)
+        return interval(*percent).surrounded(after=" % of ‖g‖")
     return interval(*ends)
 
 
@@ -212,7 +213,7 @@ def _table(
 def _sides(row: Mapping[str, Any], unit: float = 1.0) -> list[str]:
     if row["quantity"] == "status":
         return _statuses(row)
-    return [interval(*Interval.of(row, side).times(unit)) for side in ("base", "other")]
+    return [interval(*(Interval.of(row, side) * unit).ends) for side in ("base", "other")]
 
 
 def _statuses(row: Mapping[str, Any]) -> list[str]:

@@ -12,9 +12,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from gradest.report.documents.document import Part, Table
 from gradest.report.figures import canvas, style
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import ENDS, Interval
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
+from gradest.statistics import Interval
 from gradest.support import count, interval
 
 _CLOSEST = 1.6  # between two ticks
@@ -123,7 +123,7 @@ def section(rows: pd.DataFrame) -> Iterator[Part]:
     for (task, label), part in rows.groupby(["task_label", "label"], sort=False):
         changes = [_change(cell) for _, cell in part.groupby("task_params", sort=False)]
         median = pd.DataFrame(changes).median()
-        numbers = (interval(*Interval.of(median, n)) for n in ("before", "after", "ratio"))
+        numbers = (interval(*Interval.of(median, n).ends) for n in ("before", "after", "ratio"))
         lines.append([str(task), str(label), count(median["steps"]), *numbers])
     yield Table(_HEADERS, lines, left=2)
     yield "Unrounded, with all steps: `adaptation.parquet`"
@@ -133,10 +133,9 @@ def _change(rows: pd.DataFrame) -> dict[str, float]:
     """The first and the last variance of one cell, and their ratio."""
     rows = rows.sort_values("step")
     before, after = (Interval.of(rows.iloc[n], "variance") for n in (0, -1))
-    named = {"before": before, "after": after, "ratio": after / before}
-    columns = {
-        f"{name}{end}": number
-        for name, numbers in named.items()
-        for end, number in zip(ENDS, numbers, strict=True)
+    return {
+        "steps": float(rows["step"].iloc[-1]),
+        **before.columns("before"),
+        **after.columns("after"),
+        **(after / before).columns("ratio"),
     }
-    return {"steps": float(rows["step"].iloc[-1]), **columns}

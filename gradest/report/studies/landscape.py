@@ -31,11 +31,11 @@ from gradest.report.documents.latex import Environment
 from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import ENDS
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.frames.sweeps import Sweep, find_sweeps
 from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
+from gradest.statistics import Interval
 from gradest.support import count, interval, markup, number
 
 _QUANTITIES = {"bias": "norm of the bias, ‖E ĝ − g‖", "variance": "variance tr Cov(ĝ)"}
@@ -201,11 +201,12 @@ def _shown(rows: pd.DataFrame) -> pd.DataFrame:
 
     What is rounding becomes zero.
     """
-    rows = rows.assign(**{f"bias{end}": rows[f"bias_sq{end}"].clip(lower=0) ** 0.5 for end in ENDS})
+    rows = rows.assign(**Interval.of(rows, "bias_sq").root().columns("bias"))
     largest = rows[["bias", "gradient_norm"]].max().max()
     floors = {column: (_ROUNDING * largest) ** power for column, power in _POWER.items()}
-    columns = {f"{column}{end}": floor for column, floor in floors.items() for end in ENDS}
-    rows = rows.assign(**{c: rows[c].mask(rows[c] <= floor, 0.0) for c, floor in columns.items()})
+    for column, floor in floors.items():
+        ends = Interval.of(rows, column).map(lambda end, floor=floor: end.mask(end <= floor, 0.0))
+        rows = rows.assign(**ends.columns(column))
     limit = rows["bias_low"].eq(0) & rows["bias_high"].gt(0)
     return rows.assign(limit=limit, bias=rows["bias"].mask(limit, rows["bias_high"]))
 

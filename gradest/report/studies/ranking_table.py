@@ -14,12 +14,11 @@ import pandas as pd
 from gradest.report.documents.document import Strong, Table, Tagged
 from gradest.report.documents.latex import Environment
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import Interval
 from gradest.report.frames.ranking import LEVEL
 from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.studies.numerics import ranked_dtypes
 from gradest.report.studies.study import BEST
-from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN
+from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN, Interval
 from gradest.support import Parts, Quantity, count, interval, markup, number, plus_minus, share
 
 _HEADERS = (
@@ -128,13 +127,13 @@ def _line(row: pd.Series) -> list[str]:
         row["label"],
         _verdict(row),
         _replicates(row),
-        interval(*Interval.of(row, "relative_bias").times(100)),
-        interval(*Interval.of(row, "variance")),
-        interval(*Interval.of(row, "mse")),
+        interval(*(Interval.of(row, "relative_bias") * 100).ends),
+        interval(*Interval.of(row, "variance").ends),
+        interval(*Interval.of(row, "mse").ends),
         plus_minus(row["cosine"], row["cosine_se"]),
         _evaluations(row),
         count(np.round(row["memory"])),
-        interval(*Interval.of(row, "seconds").times(1e6)),
+        interval(*(Interval.of(row, "seconds") * 1e6).ends),
         _work(row),
     ]
 
@@ -181,7 +180,7 @@ def _evaluations(row: pd.Series) -> Quantity:
 
 
 def _work(row: pd.Series) -> Quantity:
-    return interval(*Interval.of(row, "variance").times(row["evaluations"]), ends=False)
+    return interval(*(Interval.of(row, "variance") * row["evaluations"]).ends, ends=False)
 
 
 def _short_labels(rows: pd.DataFrame) -> list[str]:
@@ -214,8 +213,8 @@ def _paper_line(row: pd.Series, columns: Sequence[str], best: str) -> list[str]:
     marks += _MISSED if _is_missed(row["precision"]) else ""
     numbers = {
         "bias": _bias(row),
-        "variance": interval(*Interval.of(row, "variance")),
-        "mse": interval(*Interval.of(row, "mse")),
+        "variance": interval(*Interval.of(row, "variance").ends),
+        "mse": interval(*Interval.of(row, "mse").ends),
         "evaluations": _evaluations(row),
         "work": _work(row),
     }
@@ -227,7 +226,7 @@ def _paper_line(row: pd.Series, columns: Sequence[str], best: str) -> list[str]:
 
 def _bias(row: pd.Series) -> Quantity:
     """In percent; an upper limit where it may be zero."""
-    bias, low, high = Interval.of(row, "relative_bias").times(100)
+    bias, low, high = (Interval.of(row, "relative_bias") * 100).ends
     if low == 0 < high:
         return number(high).surrounded("< ").sorted_by(bias)
     return interval(bias, low, high)

@@ -12,7 +12,6 @@ from gradest.report.documents.prose import in_a_line
 from gradest.report.figures import general
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import Interval
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.multiplicity import bias_tests
 from gradest.report.frames.rankings import CROSSOVERS, Section
@@ -23,7 +22,7 @@ from gradest.report.studies.ranking_table import (
     ranking_table,
 )
 from gradest.report.studies.study import LIMITS, POINTS, ZEROS, Illustration, Pieces, Study
-from gradest.statistics import BIASED_BELOW
+from gradest.statistics import BIASED_BELOW, Interval
 from gradest.support import count, interval, markup, number
 
 _LONGEST = 40  # rows of the table of crossovers
@@ -181,7 +180,7 @@ def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
     rows = [
         [
             *(str(row[c]) for c in ("task_label", "label", "overtaken_by")),
-            interval(*Interval.of(row, "budget")),
+            interval(*Interval.of(row, "budget").ends),
             row["when"],
         ]
         for _, row in first.head(_LONGEST).iterrows()

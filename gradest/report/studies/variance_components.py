@@ -16,12 +16,11 @@ from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.figures import canvas, style
 from gradest.report.frames import tables
-from gradest.report.frames.intervals import Interval, columns_of
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.nested_factors import Family
 from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
-from gradest.statistics import DRAWS
+from gradest.statistics import DRAWS, Interval, columns_of
 from gradest.support import Parts, Quantity, count, interval, markup, number
 
 _WIDTH = 0.7  # of the points of one source, where sources are 1 apart
@@ -137,7 +136,7 @@ def _placed(rows: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
     part whose interval contains zero is pale.
     """
     labels = list(rows["label"].unique())
-    value, low, high = (rows[column].astype(float) for column in columns_of("variance"))
+    value, low, high = (end.astype(float) for end in Interval.of(rows, "variance").ends)
     limit = value.le(0) & high.gt(0)
     part = value.mask(limit, high).clip(lower=0)
     across = rows["label"].map(labels.index).astype(float) + 0.5 - len(labels) / 2
@@ -178,7 +177,7 @@ def _components(rows: pd.DataFrame, sources: Sequence[str]) -> list[str]:
             line += ["n/a", ""]
         else:
             row = by_source.loc[source]
-            line.append(interval(*Interval.of(row, "variance")))
+            line.append(interval(*Interval.of(row, "variance").ends))
             line.append(_share(max(row["variance"], 0.0), total))
     return line
 
@@ -223,14 +222,13 @@ def _settings_line(rows: pd.DataFrame) -> list[str]:
     """One estimator at all settings."""
     verdicts = rows["verdict"].value_counts()
     bias, variance = (
-        Interval(*(rows[column].median() for column in columns_of(name)))
-        for name in ("relative_bias", "variance")
+        Interval.of(rows[columns_of(name)].median(), name) for name in ("relative_bias", "variance")
     )
     return [
         str(rows["label"].iloc[0]),
         ", ".join(f"{verdict} {n}" for verdict, n in verdicts.items()),
-        interval(*bias.times(100)),
-        interval(*variance),
+        interval(*(bias * 100).ends),
+        interval(*variance.ends),
         number(rows["variance"].min()),
         number(rows["variance"].max()),
         count(rows["evaluations"].median()),
