@@ -1,6 +1,7 @@
 from .cells import Cell, labels
 from .folder import alone_in
 from .journal import Contents, Record, read_journal
+from .measurement_tables import ADAPTATION, COLUMNS, SOURCES
 from .process_template import end_with_parent
 from .processes import Failed, ending
 from .progress import quietly
@@ -8,5 +9,5 @@ from .provenance import describe_run
 from .runner import prepare, refuse_foreign, run, seconds_expected
 from .suite import load_suite
 from .suites import find_suite, suite_descriptions, suite_names
-from .tables import ADAPTATION, COLUMNS, SOURCES, carried, derive, finished, latest, read_run, stale
+from .tables import carried, derive, finished, latest, read_run, stale
 from .workers import Workers

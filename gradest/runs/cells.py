@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from gradest.contracts import built_in
 from gradest.measurement import Reference
 from gradest.plugins import Registry
+from gradest.runs.journal import Record
 from gradest.support import in_a_line
 
 Payload = dict[str, Any]
@@ -49,10 +50,30 @@ class Keyed:
         return asdict(self)
 
 
+class CellTables(ABC):
+    """The tables that the cells of one kind fill."""
+
+    optional: ClassVar[tuple[str, ...]] = ()  # files that a run without such cells does not have
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        """`run` is the content of run.json."""
+        self.suite: str = run["suite"]
+        self.warnings: list[str] = []  # a message for each row that could not be computed
+
+    @abstractmethod
+    def add(self, record: Record) -> None:
+        """Add the rows of a recorded cell, all or none; an invalid payload may raise any error."""
+
+    @abstractmethod
+    def write(self, out: Path) -> None:
+        """Write the tables into a folder."""
+
+
 class Cell(Keyed, ABC):
     """A unit of work of a suite."""
 
     kind: ClassVar[str]  # the kind of its record
+    tables: ClassVar[type[CellTables]]  # where its rows go
     settings: ClassVar[tuple[str, ...]] = ("seed",)  # other fields in which cells may differ
 
     @property
@@ -113,6 +134,12 @@ def labels(cells: Sequence[Cell]) -> dict[str, str]:
         )
         for cell in cells
     }
+
+
+def label_of(record: Record) -> str:
+    """A short label for a recorded cell."""
+    cell = record["cell"]
+    return " × ".join(str(cell[name]) for name in ("task", "estimator", "name") if name in cell)
 
 
 def _hash(text: str) -> str:

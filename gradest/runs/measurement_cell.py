@@ -17,8 +17,9 @@ from gradest.measurement import (
     plan_replicates,
 )
 from gradest.plugins import Registry
-from gradest.runs.cells import EstimatorCell, Payload
+from gradest.runs.cells import CellTables, EstimatorCell, Payload
 from gradest.runs.estimate_runtime import expected_seconds
+from gradest.runs.measurement_tables import MeasurementTables
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class MeasuringCell(EstimatorCell):
     """A measurement of an estimator on a task."""
 
     kind: ClassVar[str] = "measurement"
+    tables: ClassVar[type[CellTables]] = MeasurementTables
     settings: ClassVar[tuple[str, ...]] = ("seed", "replicates", "dtype")
 
     replicates: int | None  # None if `precision` determines the number

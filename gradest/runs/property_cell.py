@@ -1,16 +1,43 @@
 """Cells that test a property of a distribution."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pandas as pd
+
 from gradest.checks.properties import Row, run_property
 from gradest.measurement import Reference
 from gradest.plugins import Registry
-from gradest.runs.cells import Cell, Payload
+from gradest.runs.cells import Cell, CellTables, Payload
 from gradest.runs.journal import Record
+from gradest.support import write_frame
+
+
+class PropertyTables(CellTables):
+    """The table of properties."""
+
+    optional = ("properties.parquet",)
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        super().__init__(run)
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, record: Record) -> None:
+        """A failed cell becomes a row that does not hold."""
+        if record["status"] == "ok":
+            self._rows.extend(record["rows"])
+            return
+        name, knobs = record["cell"]["name"], record["cell"]["knobs"]
+        nan, reason = math.nan, record["reason"]
+        row = Row(name, knobs, "failed", nan, nan, nan, "=", nan, False, reason)
+        self._rows.append(row.record())
+
+    def write(self, out: Path) -> None:
+        if self._rows:
+            write_frame(out / "properties.parquet", pd.DataFrame(self._rows))
 
 
 @dataclass(frozen=True)
@@ -18,6 +45,7 @@ class PropertyCell(Cell):
     """A property with values of its knobs."""
 
     kind: ClassVar[str] = "property"
+    tables: ClassVar[type[CellTables]] = PropertyTables
 
     name: str
     knobs: Mapping[str, Any]
@@ -33,13 +61,3 @@ class PropertyCell(Cell):
 
     def expected_seconds(self, registry: Registry) -> float:
         return 0.0  # a second or two; a trial would take as long
-
-    @staticmethod
-    def rows(record: Record) -> Iterator[dict[str, Any]]:
-        """The rows of a recorded cell; a failed cell becomes a row that does not hold."""
-        if record["status"] == "ok":
-            yield from record["rows"]
-            return
-        name, knobs = record["cell"]["name"], record["cell"]["knobs"]
-        nan, reason = math.nan, record["reason"]
-        yield Row(name, knobs, "failed", nan, nan, nan, "=", nan, False, reason).record()

@@ -31,6 +31,11 @@ def problem(record: Mapping[str, Any]) -> str:
     return _mismatch(record, _PAYLOADS[kind]) if status == "ok" else ""
 
 
+def kind_of(cell: Mapping[str, Any]) -> str | None:
+    """The kind of a cell, from its fields; None if it is of no kind."""
+    return next((kind for kind, checks in _CELLS.items() if not _mismatch(cell, checks)), None)
+
+
 def _mismatch(data: Mapping[str, Any], checks: Mapping[str, _Check]) -> str:
     """A message about the first missing key or invalid value, or an empty string."""
     for key, is_valid in checks.items():

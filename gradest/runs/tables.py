@@ -1,24 +1,18 @@
 """The tables of a run, derived from its journal and written atomically."""
 
 import json
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from gradest.errors import UsageError
-from gradest.measurement import SCALES, Measurement
-from gradest.runs.cells import same_cell
+from gradest.runs.cells import label_of, same_cell
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Contents, Record, read_journal
-from gradest.runs.nested import Nested
+from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.property_cell import PropertyCell
-from gradest.runs.records import problem
-from gradest.runs.training import COLUMNS as TRAINING
-from gradest.runs.training import Pictures, write_pictures
-from gradest.runs.training import rows as training_rows
+from gradest.runs.records import kind_of
+from gradest.runs.training_cell import TrainingCell
 from gradest.support import (
     checksum,
     counted,
@@ -27,68 +21,12 @@ from gradest.support import (
     printable,
     replacing,
     shortened,
-    write_frame,
     write_json,
-)
-
-# The columns that identify a row; the params are JSON with sorted keys.
-IDENTITY = (
-    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
-    *("parameter", "status", "reason"),
-)
-VERSIONS = ("task_version", "estimator_version")
-SIZE = ("batch", "latents", "categories", "coordinates")
-PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "precision")
-REFERENCE = ("reference", "reference_by", "reference_se")
-BIAS = (
-    *("gradient_norm", "scale", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm"),
-    *("relative_bias", "rounding", "bias_precision", "max_z", "p_value", "detectable_bias"),
-    *("verdict", "note"),
-)
-VARIANCE = (
-    *("variance", "variance_low", "variance_high", "variance_precision", "mse", "snr", "cosine"),
-    "cosine_se",
-)
-VALUE = ("value", "value_se", "exact_value")
-ODD = ("zero", "nonfinite", "overflow", "drift", "drift_se")
-COST = (
-    *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
-    "work_variance",
-)
-COLUMNS = (
-    *IDENTITY,
-    *SIZE,
-    *PROTOCOL,
-    *REFERENCE,
-    *BIAS,
-    *VARIANCE,
-    *VALUE,
-    *ODD,
-    *COST,
-    *VERSIONS,
-)
-TEXT = (
-    *("suite", "task", "task_params", "estimator", "estimator_params", "dtype", "parameter"),
-    *("status", "reason", "method", "reference", "reference_by", "precision", "verdict", "note"),
 )
 
 _RUN = ("suite", "parameters", "cells")  # keys of run.json from which the tables are derived
 _DERIVED = ("journal", "recorded", "damage", "checksum")  # keys that are derived with the tables
-_OPTIONAL = ("training.parquet", "training.csv", "pictures.npz", "properties.parquet")
-
-COORDINATES = (
-    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
-    *("parameter", "point", "latent", "category", "mean", "exact", "standard_error", "variance"),
-)
-
-
-ADAPTATION = (*IDENTITY[:7], "step", "variance", "variance_low", "variance_high")
-
-
-SOURCES = (
-    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
-    *("parameter", "source", "variance", "variance_low", "variance_high", "over", "values"),
-)
+_CELLS = (MeasuringCell, TrainingCell, PropertyCell)
 
 
 def write_results(folder: Path, run: Mapping[str, Any]) -> list[str]:
@@ -104,7 +42,8 @@ def write_results(folder: Path, run: Mapping[str, Any]) -> list[str]:
 
 def stale(new: Set[Path]) -> list[Path]:
     """The optional tables that this run does not have."""
-    return [Path(name) for name in _OPTIONAL if Path(name) not in new]
+    names = (Path(name) for cls in _CELLS for name in cls.tables.optional)
+    return [name for name in names if name not in new]
 
 
 def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
@@ -124,9 +63,9 @@ def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
         if not same_cell(record["cell"], cell):
             reason = "its record describes another cell"
             tables.add(_failed(record | {"cell": cell}, reason))
-            unreadable.append(f"{journal.path.name}: {_label(record)}: {reason}")
+            unreadable.append(f"{journal.path.name}: {label_of(record)}: {reason}")
         elif reason := tables.add(record):
-            unreadable.append(f"{journal.path.name}: {_label(record)}: {reason}")
+            unreadable.append(f"{journal.path.name}: {label_of(record)}: {reason}")
     damage = [*journal.told, *unreadable]
     if lost and not journal.damage:
         damage.append(f"{journal.path.name} lacks {counted(len(lost), 'cell')} of this run")
@@ -139,97 +78,31 @@ def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
 
 
 class _Tables:
-    """The rows of all tables; a cell that cannot be decoded does not affect the others."""
+    """The tables of every kind of cell; a cell that cannot be decoded affects no other."""
 
     def __init__(self, run: Mapping[str, Any]) -> None:
-        self._suite, self._parameters = run["suite"], run["parameters"]
-        self._rows: list[dict[str, Any]] = []
-        self._coordinates: list[tuple[Any, ...]] = []
-        self._adaptation: list[tuple[Any, ...]] = []
-        self._curves: list[tuple[Any, ...]] = []
-        self._properties: list[dict[str, Any]] = []
-        self._images: dict[str, Pictures] = {}
-        self._nested = Nested(run.get("nested") or ())
-        self.warnings: list[str] = []  # a message for each row that could not be computed
+        self._tables = {cls.kind: cls.tables(run) for cls in _CELLS}
 
     def add(self, record: Record) -> str:
         """Add a cell; if its payload cannot be read, add a failed cell and return the reason."""
         record = record | {"reason": record["reason"] and printable(record["reason"])}
-        kinds = {"training": self._training, "property": self._property}
-        add = kinds.get(record["of"], self._measurement)
+        tables = self._tables[record["of"]]
         try:
-            add(record)
+            tables.add(record)
         except Exception as error:  # an invalid payload may cause any error
             reason = f"its record cannot be read ({described(error)})"
-            add(_failed(record, reason))
+            tables.add(_failed(record, reason))
             return reason
         return ""
 
-    def _training(self, record: Record) -> None:
-        if record["status"] == "ok":
-            self._images[record["key"]] = Pictures.from_json(record["training"]["pictures"])
-        self._curves.extend(list(training_rows(self._suite, record)))
-
-    def _property(self, record: Record) -> None:
-        self._properties.extend(list(PropertyCell.rows(record)))
-
-    def _measurement(self, record: Record) -> None:
-        measurement = None
-        if record["status"] == "ok":
-            measurement = _validated(Measurement.from_json(record["measurement"]))
-            identity = _identity_values(_identity(self._suite, record, ""), ADAPTATION)
-            adaptation = [(*identity, *values) for values in measurement.adaptation]
-            self._adaptation.extend(adaptation)
-        before = len(self.warnings)
-        for parameter in self._parameters:
-            if measurement is None or parameter in measurement.parameters:
-                self._parameter(record, measurement, parameter)
-        if measurement is not None and before == len(self.warnings):
-            self._nested.add(record["cell"], measurement)
-
-    def _parameter(self, record: Record, measurement: Measurement | None, parameter: str) -> None:
-        """Add a row; if it cannot be computed, a failed row with the reason."""
-        identity = _identity(self._suite, record, parameter)
-        try:
-            row = _quantities(measurement, parameter, record.get("samples"))
-            coordinates = list(_coordinates(identity, measurement, parameter))
-        except Exception as error:  # arithmetic with unusual numbers may raise any error
-            reason = f"its moments cannot be evaluated: {described(error)}"
-            self._rows.append(identity | {"status": "failed", "reason": reason})
-            self.warnings.append(f"{_label(record)} in {parameter}: {reason}")
-            return
-        self._rows.append(identity | row)
-        self._coordinates.extend(coordinates)
-
     def write(self, out: Path) -> None:
-        frame = measurements_frame(self._rows)
-        write_frame(out / "measurements.parquet", frame)
-        write_frame(out / "measurements.csv", frame)
-        sources = list(self._nested.rows(self._suite))
-        for name, rows, columns in (
-            ("coordinates", self._coordinates, COORDINATES),
-            ("adaptation", self._adaptation, ADAPTATION),
-            ("sources", sources, SOURCES),
-        ):
-            write_frame(out / f"{name}.parquet", pd.DataFrame(rows, columns=list(columns)))
-        if self._curves:
-            frame = pd.DataFrame(self._curves, columns=list(TRAINING))
-            write_frame(out / "training.parquet", frame)
-            write_frame(out / "training.csv", frame)
-            write_pictures(out / "pictures.npz", self._images)
-        if self._properties:
-            write_frame(out / "properties.parquet", pd.DataFrame(self._properties))
+        for tables in self._tables.values():
+            tables.write(out)
 
-
-def _validated(measurement: Measurement) -> Measurement:
-    """The measurement.  Raises ValueError if the shapes of its tensors contradict each other."""
-    size = measurement.logits.numel()
-    if measurement.logits.ndim != 3 or measurement.gradient.mean.shape[1:] != (size,):
-        raise ValueError("expected a gradient coordinate for each logit")
-    for moments in (*measurement.gradients.values(), measurement.objective, measurement.cosines):
-        if moments.mean.shape != moments.m2.shape or moments.mean.shape[:1] != moments.count.shape:
-            raise ValueError("expected moments of equal shapes")
-    return measurement
+    @property
+    def warnings(self) -> list[str]:
+        """A message for each row that could not be computed."""
+        return [message for tables in self._tables.values() for message in tables.warnings]
 
 
 def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[dict[str, Any]]:
@@ -240,18 +113,12 @@ def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[dict[st
 
 def _missing(cell: Mapping[str, Any], journal: Contents) -> Record | None:
     """A substitute for the record of a cell that the journal has lost; None if it is unknown."""
-    record = {"kind": "cell", "of": _kind(cell), "key": cell["key"], "cell": cell}
-    record |= {"status": "failed", "reason": ""}
-    if problem(record):  # run.json does not describe it well enough for a row
+    kind = kind_of(cell)
+    if kind is None:  # run.json does not describe it well enough for a row
         return None
+    record = {"kind": "cell", "of": kind, "key": cell["key"], "cell": cell}
     line = next((f" (line {each.line}: {each.reason})" for each in journal.damage), "")
     return _failed(record, f"its record is lost since {journal.path.name} is damaged{line}")
-
-
-def _kind(cell: Mapping[str, Any]) -> str:
-    if "estimator" not in cell:
-        return "property"
-    return "training" if "learning_rate" in cell else "measurement"
 
 
 def _failed(record: Record, reason: str) -> Record:
@@ -261,11 +128,6 @@ def _failed(record: Record, reason: str) -> Record:
         "status": "failed",
         "reason": f"{reason}; run the suite again to measure it",
     }
-
-
-def _label(record: Record) -> str:
-    cell = record["cell"]
-    return " × ".join(str(cell[name]) for name in ("task", "estimator", "name") if name in cell)
 
 
 def carried(folder: Path) -> dict[str, Any]:
@@ -357,73 +219,3 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
         elif record["kind"] == "seconds":
             samples[record["key"]] = record["samples"]
     return {k: r | {"samples": samples[k]} if k in samples else r for k, r in cells.items()}
-
-
-def _identity(suite: str, record: Record, parameter: str) -> dict[str, Any]:
-    cell = record["cell"]
-    return {
-        "suite": suite,
-        "task": cell["task"],
-        "task_params": json.dumps(cell["task_knobs"], sort_keys=True),
-        "estimator": cell["estimator"],
-        "estimator_params": json.dumps(cell["estimator_knobs"], sort_keys=True),
-        "seed": cell["seed"],
-        "dtype": cell["dtype"],
-        "parameter": parameter,
-        "status": record["status"],
-        "reason": record["reason"],
-        "replicates": cell.get("replicates"),
-        # Records without versions were written for version 1.
-        **{name: cell.get(name, 1) for name in VERSIONS},
-    }
-
-
-def _quantities(
-    measurement: Measurement | None, parameter: str, samples: Sequence[float] | None
-) -> dict[str, Any]:
-    if measurement is None:
-        return {}
-    row = measurement.row(parameter)
-    if "variance" in row:
-        row["work_variance"] = row["variance"] * row["evaluations"]
-    if samples:
-        row |= {
-            "seconds": statistics.median(samples),
-            "seconds_low": min(samples),
-            "seconds_high": max(samples),
-        }
-    return row
-
-
-def _coordinates(
-    identity: dict[str, Any], measurement: Measurement | None, parameter: str
-) -> Iterator[tuple[Any, ...]]:
-    if measurement is None:
-        return
-    if parameter not in SCALES:  # the coordinates of other parameters have no latent and category
-        return
-    values = _identity_values(identity, COORDINATES)
-    weight = measurement.weight(parameter)
-    exact = measurement.exact
-    columns = (
-        measurement.mean * weight,
-        weight * float("nan") if exact is None else exact * weight,
-        measurement.standard_error * weight,
-        measurement.variance * weight.square(),
-    )
-    places = (weight == weight).nonzero().tolist()
-    for place, *numbers in zip(places, *(c.flatten().tolist() for c in columns), strict=True):
-        yield (*values, *place, *numbers)
-
-
-def _identity_values(identity: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
-    """The first values of a row in a table with these columns."""
-    return tuple(identity[c] for c in columns if c in identity)
-
-
-def measurements_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A frame with all COLUMNS, in order, and text or numeric types."""
-    frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
-    numbers = [c for c in COLUMNS if c not in TEXT]
-    frame[numbers] = frame[numbers].apply(pd.to_numeric)
-    return frame.astype({c: "str" for c in TEXT}).where(frame.notna())

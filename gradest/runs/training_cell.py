@@ -6,24 +6,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pandas as pd
 import torch
 
 from gradest.knobs import build
 from gradest.measurement import Reference, Replicator
 from gradest.plugins import Registry
-from gradest.runs.cells import EstimatorCell, Payload
+from gradest.runs.cells import CellTables, EstimatorCell, Payload
 from gradest.runs.estimate_runtime import expected_seconds, seconds_of
+from gradest.runs.journal import Record
 from gradest.runs.training import (
+    COLUMNS,
     GradientMeasurements,
+    Pictures,
     Snapshot,
     Trainer,
     TrainingSettings,
     fresh_estimator,
     keep_networks,
     negative_bound,
+    rows,
     train,
+    write_pictures,
 )
-from gradest.support import one_thread
+from gradest.support import one_thread, write_frame
 
 UNFINISHED = "unfinished"  # subfolder of a run with the checkpoints of unfinished trainings
 NETWORKS = "networks"  # subfolder of a run with the networks of finished trainings
@@ -37,11 +43,36 @@ def own_folder(folder: Path, key: str) -> Path:
     return folder / UNFINISHED / key
 
 
+class TrainingTables(CellTables):
+    """The curves of trainings and the images that their models generate."""
+
+    optional = ("training.parquet", "training.csv", "pictures.npz")
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        super().__init__(run)
+        self._curves: list[tuple[Any, ...]] = []
+        self._images: dict[str, Pictures] = {}
+
+    def add(self, record: Record) -> None:
+        if record["status"] == "ok":
+            self._images[record["key"]] = Pictures.from_json(record["training"]["pictures"])
+        self._curves.extend(list(rows(self.suite, record)))
+
+    def write(self, out: Path) -> None:
+        if not self._curves:
+            return
+        frame = pd.DataFrame(self._curves, columns=list(COLUMNS))
+        write_frame(out / "training.parquet", frame)
+        write_frame(out / "training.csv", frame)
+        write_pictures(out / "pictures.npz", self._images)
+
+
 @dataclass(frozen=True)
 class TrainingCell(EstimatorCell):
     """A training of a model with an estimator."""
 
     kind: ClassVar[str] = "training"
+    tables: ClassVar[type[CellTables]] = TrainingTables
     settings: ClassVar[tuple[str, ...]] = ("learning_rate", "seed")
 
     learning_rate: float

@@ -16,10 +16,11 @@ from gradest.measurement.adaptation import AdaptationStep, adapt_and_measure
 from gradest.measurement.replicator import Replicator
 from gradest.plugins.registry import PluginBundle, Registry
 from gradest.randomness import Draws, drawing_from
+from gradest.runs.measurement_tables import ADAPTATION
 from gradest.runs.provenance import describe_run
 from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
-from gradest.runs.tables import ADAPTATION, write_results
+from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
 
 

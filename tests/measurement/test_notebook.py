@@ -18,7 +18,7 @@ from gradest.errors import UsageError
 from gradest.report.figures import canvas
 from gradest.report.frames import curves, multiplicity, tables
 from gradest.report.studies import STUDIES
-from gradest.runs.tables import COLUMNS, measurements_frame
+from gradest.runs.measurement_tables import COLUMNS, measurements_frame
 from gradest.runs.training.results import COLUMNS as TRAINING
 from gradest.support.files import write_frame, write_json
 from gradest.support.markup import html_table

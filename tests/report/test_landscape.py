@@ -15,7 +15,7 @@ from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.sweeps import find_sweeps, outside_sweeps
 from gradest.report.studies.landscape import landscape_binary, landscape_simplex
-from gradest.runs.tables import measurements_frame
+from gradest.runs.measurement_tables import measurements_frame
 from tests.support import only_figures
 
 TARGET = 0.45

@@ -16,7 +16,7 @@ from gradest.report.frames import tables
 from gradest.report.frames.nested_factors import find_families
 from gradest.report.studies.adaptation import adaptation
 from gradest.report.studies.variance_components import variance_by_source
-from gradest.runs.tables import ADAPTATION, SOURCES, measurements_frame
+from gradest.runs.measurement_tables import ADAPTATION, SOURCES, measurements_frame
 from gradest.statistics import Interval
 from gradest.support.files import write_frame, write_json
 from tests.support import only_figures

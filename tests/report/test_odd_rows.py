@@ -11,7 +11,7 @@ from matplotlib.markers import CARETRIGHT
 from gradest.report import write_report
 from gradest.report.figures import selection
 from gradest.report.frames import tables
-from gradest.runs.tables import COLUMNS, TEXT, measurements_frame
+from gradest.runs.measurement_tables import COLUMNS, TEXT, measurements_frame
 from gradest.support.files import write_frame, write_json
 from tests.report.test_report import FIGURES, row
 from tests.report.test_report import rows as usual

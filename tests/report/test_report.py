@@ -19,7 +19,7 @@ from gradest.report.documents.controls import control_failures
 from gradest.report.figures import canvas, style
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
-from gradest.runs.tables import COLUMNS, measurements_frame
+from gradest.runs.measurement_tables import COLUMNS, measurements_frame
 from gradest.support.files import write_frame, write_json
 from gradest.support.markup import escape
 from gradest.support.numbers import interval, number, plus_minus

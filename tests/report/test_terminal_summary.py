@@ -12,8 +12,8 @@ from gradest.report.documents import terminal
 from gradest.report.documents.document import Strong, Table
 from gradest.report.frames.loading import load_run
 from gradest.report.terminal_summary import failed_controls, summarize_run
+from gradest.runs.measurement_tables import measurements_frame
 from gradest.runs.progress import display, quietly
-from gradest.runs.tables import measurements_frame
 from gradest.runs.training.results import COLUMNS as TRAINING
 from gradest.support.files import write_frame, write_json
 from gradest.support.numbers import between

@@ -14,10 +14,11 @@ from gradest.errors import SuiteError
 from gradest.measurement.result import Measurement
 from gradest.plugins.registry import PluginBundle, Registry
 from gradest.runs.journal import read_records
+from gradest.runs.measurement_tables import SOURCES
 from gradest.runs.provenance import describe_run
 from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
-from gradest.runs.tables import SOURCES, read_run, write_results
+from gradest.runs.tables import read_run, write_results
 from gradest.runs.workers import Workers
 from gradest.statistics.variance_components import DRAWS, estimate_components
 from tests.support import LEVEL

@@ -1,0 +1,201 @@
+"""The tables of measurements: a row for each gradient, its coordinates, and how it adapted."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradest.measurement import SCALES, Measurement
+from gradest.runs.cells import CellTables, label_of
+from gradest.runs.journal import Record
+from gradest.runs.nested import Nested
+from gradest.support import described, write_frame
+
+# The columns that identify a row; the params are JSON with sorted keys.
+IDENTITY = (
+    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
+    *("parameter", "status", "reason"),
+)
+VERSIONS = ("task_version", "estimator_version")
+SIZE = ("batch", "latents", "categories", "coordinates")
+PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "precision")
+REFERENCE = ("reference", "reference_by", "reference_se")
+BIAS = (
+    *("gradient_norm", "scale", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm"),
+    *("relative_bias", "rounding", "bias_precision", "max_z", "p_value", "detectable_bias"),
+    *("verdict", "note"),
+)
+VARIANCE = (
+    *("variance", "variance_low", "variance_high", "variance_precision", "mse", "snr", "cosine"),
+    "cosine_se",
+)
+VALUE = ("value", "value_se", "exact_value")
+ODD = ("zero", "nonfinite", "overflow", "drift", "drift_se")
+COST = (
+    *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
+    "work_variance",
+)
+COLUMNS = (
+    *IDENTITY,
+    *SIZE,
+    *PROTOCOL,
+    *REFERENCE,
+    *BIAS,
+    *VARIANCE,
+    *VALUE,
+    *ODD,
+    *COST,
+    *VERSIONS,
+)
+TEXT = (
+    *("suite", "task", "task_params", "estimator", "estimator_params", "dtype", "parameter"),
+    *("status", "reason", "method", "reference", "reference_by", "precision", "verdict", "note"),
+)
+COORDINATES = (
+    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
+    *("parameter", "point", "latent", "category", "mean", "exact", "standard_error", "variance"),
+)
+
+ADAPTATION = (*IDENTITY[:7], "step", "variance", "variance_low", "variance_high")
+
+SOURCES = (
+    *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
+    *("parameter", "source", "variance", "variance_low", "variance_high", "over", "values"),
+)
+
+
+class MeasurementTables(CellTables):
+    """The tables of measurements, which every run has."""
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        super().__init__(run)
+        self._parameters = run["parameters"]
+        self._rows: list[dict[str, Any]] = []
+        self._coordinates: list[tuple[Any, ...]] = []
+        self._adaptation: list[tuple[Any, ...]] = []
+        self._nested = Nested(run.get("nested") or ())
+
+    def add(self, record: Record) -> None:
+        measurement = None
+        if record["status"] == "ok":
+            measurement = _validated(Measurement.from_json(record["measurement"]))
+            identity = _identity_values(_identity(self.suite, record, ""), ADAPTATION)
+            adaptation = [(*identity, *values) for values in measurement.adaptation]
+            self._adaptation.extend(adaptation)
+        before = len(self.warnings)
+        for parameter in self._parameters:
+            if measurement is None or parameter in measurement.parameters:
+                self._parameter(record, measurement, parameter)
+        if measurement is not None and before == len(self.warnings):
+            self._nested.add(record["cell"], measurement)
+
+    def _parameter(self, record: Record, measurement: Measurement | None, parameter: str) -> None:
+        """Add a row; if it cannot be computed, a failed row with the reason."""
+        identity = _identity(self.suite, record, parameter)
+        try:
+            row = _quantities(measurement, parameter, record.get("samples"))
+            coordinates = list(_coordinates(identity, measurement, parameter))
+        except Exception as error:  # arithmetic with unusual numbers may raise any error
+            reason = f"its moments cannot be evaluated: {described(error)}"
+            self._rows.append(identity | {"status": "failed", "reason": reason})
+            self.warnings.append(f"{label_of(record)} in {parameter}: {reason}")
+            return
+        self._rows.append(identity | row)
+        self._coordinates.extend(coordinates)
+
+    def write(self, out: Path) -> None:
+        frame = measurements_frame(self._rows)
+        write_frame(out / "measurements.parquet", frame)
+        write_frame(out / "measurements.csv", frame)
+        sources = list(self._nested.rows(self.suite))
+        for name, rows, columns in (
+            ("coordinates", self._coordinates, COORDINATES),
+            ("adaptation", self._adaptation, ADAPTATION),
+            ("sources", sources, SOURCES),
+        ):
+            write_frame(out / f"{name}.parquet", pd.DataFrame(rows, columns=list(columns)))
+
+
+def _validated(measurement: Measurement) -> Measurement:
+    """The measurement.  Raises ValueError if the shapes of its tensors contradict each other."""
+    size = measurement.logits.numel()
+    if measurement.logits.ndim != 3 or measurement.gradient.mean.shape[1:] != (size,):
+        raise ValueError("expected a gradient coordinate for each logit")
+    for moments in (*measurement.gradients.values(), measurement.objective, measurement.cosines):
+        if moments.mean.shape != moments.m2.shape or moments.mean.shape[:1] != moments.count.shape:
+            raise ValueError("expected moments of equal shapes")
+    return measurement
+
+
+def _identity(suite: str, record: Record, parameter: str) -> dict[str, Any]:
+    cell = record["cell"]
+    return {
+        "suite": suite,
+        "task": cell["task"],
+        "task_params": json.dumps(cell["task_knobs"], sort_keys=True),
+        "estimator": cell["estimator"],
+        "estimator_params": json.dumps(cell["estimator_knobs"], sort_keys=True),
+        "seed": cell["seed"],
+        "dtype": cell["dtype"],
+        "parameter": parameter,
+        "status": record["status"],
+        "reason": record["reason"],
+        "replicates": cell.get("replicates"),
+        # Records without versions were written for version 1.
+        **{name: cell.get(name, 1) for name in VERSIONS},
+    }
+
+
+def _quantities(
+    measurement: Measurement | None, parameter: str, samples: Sequence[float] | None
+) -> dict[str, Any]:
+    if measurement is None:
+        return {}
+    row = measurement.row(parameter)
+    if "variance" in row:
+        row["work_variance"] = row["variance"] * row["evaluations"]
+    if samples:
+        row |= {
+            "seconds": statistics.median(samples),
+            "seconds_low": min(samples),
+            "seconds_high": max(samples),
+        }
+    return row
+
+
+def _coordinates(
+    identity: dict[str, Any], measurement: Measurement | None, parameter: str
+) -> Iterator[tuple[Any, ...]]:
+    if measurement is None:
+        return
+    if parameter not in SCALES:  # the coordinates of other parameters have no latent and category
+        return
+    values = _identity_values(identity, COORDINATES)
+    weight = measurement.weight(parameter)
+    exact = measurement.exact
+    columns = (
+        measurement.mean * weight,
+        weight * math.nan if exact is None else exact * weight,
+        measurement.standard_error * weight,
+        measurement.variance * weight.square(),
+    )
+    places = (weight == weight).nonzero().tolist()
+    for place, *numbers in zip(places, *(c.flatten().tolist() for c in columns), strict=True):
+        yield (*values, *place, *numbers)
+
+
+def _identity_values(identity: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
+    """The first values of a row in a table with these columns."""
+    return tuple(identity[c] for c in columns if c in identity)
+
+
+def measurements_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A frame with all COLUMNS, in order, and text or numeric types."""
+    frame = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    numbers = [c for c in COLUMNS if c not in TEXT]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric)
+    return frame.astype({c: "str" for c in TEXT}).where(frame.notna())
