@@ -4,8 +4,8 @@ Exit status:
 
 - 0: everything ran
 - 1: a cell or a control failed, no cell gave a finite number, a part of the report or a file could
-  not be written, a plugin was rejected, or --fail-on-regression found a regression or nothing to
-  compare
+  not be written, a plugin was rejected, --fail-on-regression found a regression or nothing to
+  compare, or --fail-on-refuted a claim that is refuted
 - 2: the command line or one of its input files is invalid
 - 130, 143: interrupted by Ctrl-C, terminated by SIGTERM
 """
@@ -65,6 +65,7 @@ _COMMANDS_OF_OPTION = {
     "markdown": ("list",),
     "bibtex": ("list",),
     "fail_on_regression": ("report",),
+    "fail_on_refuted": ("suite", "report"),
 }
 _COMMANDS = {
     "suite": "--suite",
@@ -86,6 +87,7 @@ _DEFAULTS: dict[str, Any] = {
     "dry_run": False,
     "quiet": False,
     "fail_on_regression": False,
+    "fail_on_refuted": False,
 }
 
 
@@ -167,6 +169,12 @@ def _parser() -> argparse.ArgumentParser:
         "--fail-on-regression",
         action="store_true",
         help="exit with status 1 if a run is worse than the first one",
+    )
+    group = parser.add_argument_group("options of --suite and --report")
+    group.add_argument(
+        "--fail-on-refuted",
+        action="store_true",
+        help="exit with status 1 if a claim of the suite is refuted",
     )
     return parser
 
@@ -388,7 +396,9 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.report:
         from gradest.commands import report_on
 
-        return report_on(options.report, options.out, options.fail_on_regression)
+        return report_on(
+            options.report, options.out, options.fail_on_regression, options.fail_on_refuted
+        )
     if options.check:
         from gradest.commands import check
 

@@ -16,6 +16,7 @@ from gradest.report import (
     failed_controls,
     load_run,
     rebuild_report,
+    refuted_claims,
     regressions,
     report_path,
     write_comparison,
@@ -30,11 +31,17 @@ _CELLS_PER_DAMAGE = (
 _UNSEALED = "written by an older version without checksums, so that damage cannot be detected"
 
 
-def report_on(folders: Sequence[Path], out: Path | None, fail_on_regression: bool) -> int:
+def report_on(
+    folders: Sequence[Path],
+    out: Path | None,
+    fail_on_regression: bool,
+    fail_on_refuted: bool = False,
+) -> int:
     """Rebuild the report of one run, or compare several with the first; returns the exit status.
 
     The status is 1 if a part of the report is missing or a control failed and, with
-    `fail_on_regression`, if a run is worse than the first one or nothing could be compared.  Raises
+    `fail_on_regression`, if a run is worse than the first one or nothing could be compared; with
+    `fail_on_refuted`, if a claim is refuted in the run, or in one that is compared.  Raises
     UsageError if a folder contains no run or a comparison cannot be written: status 1 must not
     mean anything else than a regression.
     """
@@ -51,11 +58,11 @@ def report_on(folders: Sequence[Path], out: Path | None, fail_on_regression: boo
             "written into its own folder"
         )
     (folder,) = folders
-    return _rebuild(folder)
+    return _rebuild(folder, fail_on_refuted)
 
 
-def _rebuild(folder: Path) -> int:
-    """Returns 1 if a part of the report is missing or a control failed."""
+def _rebuild(folder: Path, fail_on_refuted: bool) -> int:
+    """Returns 1 if a part of the report is missing or a control failed, or a claim where asked."""
     read_run(folder)  # raises before a lock file is created in a folder that contains no run
     with alone_in(folder):
         run = read_run(folder)
@@ -64,7 +71,10 @@ def _rebuild(folder: Path) -> int:
         if not journal.sealed:
             print(f"warning: {folder}: {journal.path.name}: {_UNSEALED}", file=sys.stderr)
         problems = rebuild_report(folder, run)
-        failed = failed_controls(load_run(folder))
+        loaded = load_run(folder)
+        failed = failed_controls(loaded)
+        if fail_on_refuted:
+            failed += refuted_claims(loaded)
     for line in problems:
         print(f"warning: {folder}: {line}", file=sys.stderr)
     for line in failed:

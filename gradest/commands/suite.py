@@ -15,6 +15,7 @@ from gradest.report import (
     failed_controls,
     load_run,
     rebuild_report,
+    refuted_claims,
     report_path,
     show,
     summarize_run,
@@ -91,7 +92,9 @@ def run_suite(options: argparse.Namespace) -> int:
         problems = rebuild_report(folder, description | carried(folder))
         for line in problems:
             print(f"warning: {folder}: {line}", file=sys.stderr)
-        return max(int(bool(problems)), _conclude(cells, folder, options.quiet))
+        return max(
+            int(bool(problems)), _conclude(cells, folder, options.quiet, options.fail_on_refuted)
+        )
 
 
 def _dry_run(
@@ -132,13 +135,15 @@ def _dry_run(
     return _exit_status(count)
 
 
-def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
+def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted: bool) -> int:
     """Print the summary and the path of the report; returns the exit status."""
-    failed = failed_controls(load_run(folder))
+    loaded = load_run(folder)
+    failed = failed_controls(loaded)
+    refuted = refuted_claims(loaded) if fail_on_refuted else []
     records = finished(folder / "journal.jsonl")
     count = Counter(records[cell.key]["status"] for cell in cells)
     if quiet:
-        for line in failed:
+        for line in (*failed, *refuted):
             print(line, file=sys.stderr)
     else:
         print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
@@ -149,7 +154,7 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool) -> int:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
         reason = f": {in_a_line(min(reasons))}" if reasons else ""
         print(f"error: no cell gave a finite number{reason}", file=sys.stderr)
-    return 1 if failed else _exit_status(count)
+    return 1 if failed or refuted else _exit_status(count)
 
 
 def _exit_status(count: Counter[str]) -> int:

@@ -1,3 +1,4 @@
+from .claims.section import refuted_claims
 from .documents.terminal import show
 from .figures.general import (
     bias_against_variance,

@@ -4,10 +4,13 @@ The parts are those of a document, but their text is plain, for a terminal: no M
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from gradest.report.claims.judgement import judge
+from gradest.report.claims.section import refutations, summary
 from gradest.report.documents import controls
 from gradest.report.documents.document import Alert, Strong, Table
 from gradest.report.frames import tables
@@ -39,6 +42,10 @@ def summarize_run(folder: Path) -> Iterator[Shown]:
     """
     run = load_run(folder)
     yield from map(Alert, failed_controls(run))
+    judgements = run.problems.attempt("the claims", partial(judge, run), [])
+    if judgements:
+        yield Strong(summary(judgements))
+        yield from refutations(judgements)
     yield from _properties(run.properties)
     yield from _trainings(run.points)
     yield from _tasks(run)

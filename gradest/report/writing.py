@@ -2,12 +2,14 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gradest.plugins import citations
+from gradest.report.claims.judgement import Judgement, as_frame, judge
+from gradest.report.claims.section import section as claims_section
 from gradest.report.documents import controls, html, methods, prose
 from gradest.report.documents.document import Alert, Part, Picture, render_markdown
 from gradest.report.documents.latex import Environment
@@ -18,9 +20,9 @@ from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
 from gradest.report.studies import STUDIES
 from gradest.report.studies.study import Illustration, Pieces, T
 from gradest.runs import alone_in, derive, stale
-from gradest.support import markup, replacing, write_text
+from gradest.support import markup, replacing, write_frame, write_text
 
-_BIBTEX, _PAGE = "references.bib", "report.html"
+_BIBTEX, _PAGE, CLAIMS = "references.bib", "report.html", "claims.csv"
 _OURS = {
     "tables": {".csv", ".parquet", ".tex"},
     "figures": set(SUFFIXES),
@@ -68,10 +70,13 @@ def _build(run: LoadedRun, out: Path) -> list[str]:
     write_tables(run.rankings, out / "tables", run.problems)
     _write_latex(run, out / "tables")
     drawn = [each for study in STUDIES for each in study.illustrations if _draw(run, each, out)]
+    judgements = run.problems.attempt("claims.csv", partial(judge, run), [])
+    if judgements:
+        write_frame(out / CLAIMS, as_frame(judgements))
     cited = _citations(run)
     if cited:
         write_text(out / _BIBTEX, citations.bibtex(cited))
-    parts = [*_alerts(run), *_parts(run, drawn, cited)]
+    parts = [*_alerts(run), *_parts(run, drawn, cited, judgements)]
     write_text(out / "report.md", render_markdown(parts))
     pictures = {each.name: out / "figures" / f"{each.name}.png" for each in drawn}
     title = str(run.facts.get("suite") or "A run")
@@ -130,13 +135,19 @@ def _missing(line: str) -> Alert:
     return Alert(f"**Missing from this report:** {markup.escape(line)}.")
 
 
-def _parts(run: LoadedRun, drawn: list[Illustration], cited: Mapping[str, str]) -> Iterator[Part]:
+def _parts(
+    run: LoadedRun,
+    drawn: list[Illustration],
+    cited: Mapping[str, str],
+    judgements: Sequence[Judgement],
+) -> Iterator[Part]:
     """The document, in the order in which it is read."""
     frame, facts = run.frame, run.facts
 
     def sections() -> Pieces[Iterable[Part]]:
         yield "controls", lambda: controls.section(frame, facts)
         yield "summary of the run", lambda: prose.about(frame, facts, run.points)
+        yield "claims", lambda: claims_section(judgements)
         yield "figures", lambda: _pictures(drawn)
         for study in STUDIES:
             what = "a section"
@@ -173,8 +184,9 @@ def _citations(run: LoadedRun) -> dict[str, str]:
 
 def _stale(folder: Path, new: Set[Path]) -> Iterator[Path]:
     """Files that an earlier report left, of the kinds that a report writes."""
-    if Path(_BIBTEX) not in new:
-        yield Path(_BIBTEX)
+    for name in (_BIBTEX, CLAIMS):
+        if Path(name) not in new:
+            yield Path(name)
     for name, suffixes in _OURS.items():
         for path in (folder / name).iterdir() if (folder / name).is_dir() else ():
             place = path.relative_to(folder)

@@ -1,4 +1,13 @@
 from .cells import Cell, labels
+from .claims import (
+    TRAINED,
+    Expression,
+    Number,
+    Operation,
+    Quantity,
+    Relation,
+    parse_claim,
+)
 from .folder import alone_in
 from .journal import Contents, Record, read_journal
 from .measurement_tables import ADAPTATION, COLUMNS, SOURCES

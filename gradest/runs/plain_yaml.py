@@ -35,6 +35,8 @@ _FORBIDDEN = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 
+_SWITCHES = {"on", "off", "yes", "no", "y", "n"}  # truth values in YAML 1.1, words in 1.2
+
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = {"str", "int", "float", "bool", "null", "seq", "map"}
 _Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events, twenty times as fast
@@ -182,8 +184,7 @@ class _Composer:
     def _begin(self, event: yaml.CollectionStartEvent, line: int) -> None:
         is_map = isinstance(event, yaml.MappingStartEvent)
         self._examine_tag(event.tag, "map" if is_map else "seq", line)
-        parent = self._open[-1] if self._open else None
-        if parent and isinstance(parent.node.value, dict) and parent.key is None:
+        if self._expects_key():
             kind = "mapping" if is_map else "list"
             raise self._error(line, f"expected text as a key, got a {kind}")
         if len(self._open) >= DEEPEST:
@@ -245,6 +246,11 @@ class _Composer:
         if tag not in (None, "!", _PREFIX + kind):
             raise self._error(line, f"the tag {_short_tag(tag)} is not supported here")
 
+    def _expects_key(self) -> bool:
+        """Whether the next node is the key of a mapping."""
+        inner = self._open[-1] if self._open else None
+        return inner is not None and isinstance(inner.node.value, dict) and inner.key is None
+
     def _scalar(self, event: yaml.ScalarEvent, loader: Any, line: int) -> Any:
         text, tag = event.value, event.tag
         if tag in (None, "!"):
@@ -256,6 +262,8 @@ class _Composer:
         if explicit and (kind not in _PLAIN or kind in ("seq", "map")):
             raise self._error(line, f"the tag {_short_tag(tag)} is not supported here")
         if kind not in ("int", "float", "bool", "null"):  # dates are text like any other word
+            return text
+        if kind == "bool" and not explicit and self._expects_key() and text.lower() in _SWITCHES:
             return text
         if kind in ("int", "float") and len(text) > LONGEST_NUMBER:
             raise self._too_large(text, line)

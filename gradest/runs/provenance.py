@@ -60,6 +60,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "dtype": settings.dtype,
         "parameters": settings.parameters,
         "controls": settings.controls,
+        "claims": list(suite.claims),
         "references": {name: text for name, text in cited.items() if text},
         "methods": {name: citations.body(cls) for name, cls in classes.items()},
         "training": settings.training and settings.training.model_dump(),

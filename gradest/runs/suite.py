@@ -34,6 +34,7 @@ class Suite:
     name: str
     settings: SuiteFile
     cells: tuple[Cell, ...]
+    claims: Sequence[Mapping[str, Any]] = ()  # as plain data
 
     def only(self, tasks: Sequence[str], estimators: Sequence[str]) -> list[Cell]:
         """The cells whose task and estimator match one of the globs; without globs all match.
@@ -103,6 +104,7 @@ def load_suite(
         source.check_size(_factors(settings, members))
         source.check_size({("properties",): len(properties), ("seeds",): len(settings.seeds)})
     source.check_controls(settings, {e.name for e in estimators})
+    claims = source.resolve_claims(settings, tasks, estimators)
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
     source.check_training(settings, tasks, estimators, registry.models())
@@ -110,7 +112,7 @@ def load_suite(
     make = _training_cells if settings.training else _measuring_cells
     built = [member.built for member in properties]
     cells = (*_property_cells(settings, built), *make(settings, tasks, estimators, device))
-    return Suite(path.stem, settings, cells)
+    return Suite(path.stem, settings, cells, claims)
 
 
 def _factors(settings: SuiteFile, members: Mapping[str, Sequence[Member]]) -> dict[Place, int]:

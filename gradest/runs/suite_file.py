@@ -18,7 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import KnobError, SuiteError, UsageError
 from gradest.knobs import Positive, build, grid
-from gradest.measurement import SCALES, Precision, ReferencePrecision
+from gradest.measurement import LOG_ALPHA, SCALES, Precision, ReferencePrecision
+from gradest.runs.claims import ClaimError, parse_claim, refuse_ambiguous, refuse_mixture
 from gradest.runs.plain_yaml import Place, read_document
 from gradest.runs.training import Annealing, Evaluation, GradientMeasurements, TrainingSettings
 from gradest.statistics import FEWEST
@@ -41,6 +42,18 @@ _VALUES, _OUTERMOST = 2, 3  # least values of a nested factor for an interval of
 _Grid = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 Counts = Annotated[list[Annotated[int, Ge(FEWEST), Le(MOST_REPLICATES)]], MinLen(1), _Grid]
 Dtypes = Annotated[list[Literal[DTYPES]], MinLen(1), _Grid]
+
+
+class Claim(BaseModel):
+    """A claim that a suite tests: an entry of `claims`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    holds: str  # the relation, as in `variance(disarm) <= variance(arm)`
+    says: str = ""  # in words
+    source: str = ""  # who says so
+    on: Annotated[Entries, MinLen(1)] | None = None  # tasks, by name or with knobs; None: every one
+    parameter: str | None = None  # with respect to which gradients are meant; None: the logits
 
 
 class SuiteFile(BaseModel):
@@ -66,8 +79,14 @@ class SuiteFile(BaseModel):
     properties: Entries = []  # of distributions, tested in addition
     training: TrainingSettings | None = None  # train models instead of measuring gradients
     controls: dict[Literal["unbiased", "biased"], list[str]] = {}
+    claims: list[Claim] = []
     tasks: Annotated[Entries, MinLen(1)]
     estimators: Annotated[Entries, MinLen(1)]
+
+
+def _logits(parameters: Sequence[str]) -> str:
+    """The parameter that a claim is about by default: log α, where it is measured."""
+    return LOG_ALPHA if LOG_ALPHA in parameters else parameters[0]
 
 
 _WITHIN: dict[Place, type[BaseModel]] = {
@@ -81,6 +100,8 @@ _WITHIN: dict[Place, type[BaseModel]] = {
 
 def _keys(place: Place) -> Iterable[str]:
     """The valid keys of a mapping in the file."""
+    if place[:1] == ("claims",):
+        return Claim.model_fields
     annealing = place[:2] == ("training", "anneal")
     return (Annealing if annealing else _WITHIN.get(place, SuiteFile)).model_fields
 
@@ -244,6 +265,64 @@ class SuiteSource:
                         f"the control {name!r} is not an estimator of this suite"
                         f"{suggestion(name, estimators)}",
                     )
+
+    def resolve_claims(
+        self, settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator]
+    ) -> list[dict[str, Any]]:
+        """The claims as plain data.  Raises SuiteError for what the suite cannot test."""
+        named = [(estimator.name, estimator.knobs) for estimator in estimators]
+        return [
+            self._resolve_claim(number, claim, settings, tasks, named)
+            for number, claim in enumerate(settings.claims)
+        ]
+
+    def _resolve_claim(
+        self,
+        number: int,
+        claim: Claim,
+        settings: SuiteFile,
+        tasks: Sequence[Task],
+        estimators: Sequence[tuple[str, Mapping[str, Any]]],
+    ) -> dict[str, Any]:
+        own = ("claims", number)
+        try:
+            quantities = parse_claim(claim.holds).quantities()
+            for quantity in quantities:
+                refuse_ambiguous(quantity, estimators)
+            refuse_mixture(quantities, trained=settings.training is not None)
+        except ClaimError as error:
+            raise self.error((*own, "holds"), str(error)) from None
+        parameter = claim.parameter or _logits(settings.parameters)
+        if parameter not in settings.parameters:
+            raise self.error(
+                (*own, "parameter"),
+                f"{parameter!r} is not a parameter of this suite"
+                f"{suggestion(parameter, settings.parameters)}",
+            )
+        places = [
+            self._place_of_claim((*own, "on", index), entry, tasks)
+            for index, entry in enumerate(claim.on or ())
+        ]
+        return {**claim.model_dump(), "parameter": parameter, "on": places}
+
+    def _place_of_claim(self, place: Place, entry: Any, tasks: Sequence[Task]) -> dict[str, Any]:
+        """The task, and those of its knobs, where a claim holds."""
+        name, knobs = self._name_and_knobs(place, entry)
+        own = [task for task in tasks if task.name == name]
+        if not own:
+            raise self.error(
+                place,
+                f"{name!r} is not a task of this suite"
+                f"{suggestion(name, {task.name for task in tasks})}",
+            )
+        for knob in knobs:
+            if knob not in own[0].knobs:
+                raise self.error(
+                    place, f"{name} has no knob {knob!r}{suggestion(knob, own[0].knobs)}"
+                )
+        if not any(all(task.knobs[k] == v for k, v in knobs.items()) for task in own):
+            raise self.error(place, f"no {name} of this suite has the knobs {shortened(knobs)}")
+        return {"task": name, "knobs": knobs}
 
     def check_parameters(self, settings: SuiteFile, tasks: Sequence[Task]) -> None:
         """Raises SuiteError for a parameter that no task has."""

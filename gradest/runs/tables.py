@@ -180,6 +180,16 @@ def _is_list_of_str(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
+def _is_list_of_claims(value: Any) -> bool:
+    texts = ("holds", "says", "source", "parameter")
+    return isinstance(value, list) and all(
+        isinstance(claim, dict)
+        and all(isinstance(claim.get(key), str) for key in texts)
+        and isinstance(claim.get("on"), list)
+        for claim in value
+    )
+
+
 def _is_controls(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_list_of_str, value.values()))
 
@@ -192,6 +202,7 @@ _CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "controls": (_is_controls, "a mapping of lists of names"),
     "recorded": (_is_list_of_str, "a list of keys"),
     "damage": (_is_list_of_str, "a list of lines"),
+    "claims": (_is_list_of_claims, "a list of claims"),
 }
 
 

@@ -17,13 +17,27 @@ _WITHIN = ["task_label", "label", "learning_rate"]
 def annotate_points(frame: pd.DataFrame) -> pd.DataFrame:
     """The points with labels, at the best learning rate of each estimator on each task.
 
-    Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
-    training that diverged to NaN, or that failed, is the worst.  Trainings without numbers stay,
-    whatever their rate.  Adds `rates`, how many were tried.
+    Raises ValueError when the params of a row are not a JSON object.
+    """
+    return best_rates(label_points(frame))
+
+
+def label_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """The points of all trainings with labels.
 
     Raises ValueError when the params of a row are not a JSON object.
     """
-    frame = tables.add_labels(frame.reset_index(drop=True), [{}] * len(frame))
+    return tables.add_labels(frame.reset_index(drop=True), [{}] * len(frame))
+
+
+def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
+    """The labelled points at the best learning rate of each estimator on each task.
+
+    Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
+    training that diverged to NaN, or that failed, is the worst.  Trainings without numbers stay,
+    whatever their rate.  Adds `rates`, how many were tried.
+    """
+    frame = frame.copy()
     frame["rates"] = frame.groupby(["task_label", "label"])["learning_rate"].transform("nunique")
     kept = [
         rows[rows["learning_rate"].eq(_best_rate(rows)) | rows["status"].ne("ok")]

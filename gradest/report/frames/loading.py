@@ -32,7 +32,8 @@ class LoadedRun:
     frame: pd.DataFrame  # measurements, annotated
     adaptation: pd.DataFrame  # the variance of adaptive estimators as they adapt
     components: pd.DataFrame  # of the variance, by source
-    points: pd.DataFrame  # of the curves of trainings
+    trainings: pd.DataFrame  # the points of the curves of all trainings
+    points: pd.DataFrame  # those of them at the best learning rate
     images: Images  # (task_label, label) -> name -> [how many, H, W]
     properties: pd.DataFrame  # of distributions
     problems: Problems = field(default_factory=Problems)
@@ -79,12 +80,14 @@ def load_run(folder: Path) -> LoadedRun:
     with readable(folder):
         frame = tables.annotate(load_measurements(folder))
         levels = _levels(facts)
-        points = load_training(folder)
+        trainings = load_points(folder)
+        points = curves.best_rates(trainings)
         return LoadedRun(
             facts,
             frame,
             load_adaptation(folder, frame, levels),
             load_components(folder, frame, levels),
+            trainings,
             points,
             load_images(folder, points),
             load_properties(folder),
@@ -125,8 +128,13 @@ def load_components(folder: Path, frame: pd.DataFrame, levels: Sequence[str]) ->
 
 
 def load_training(folder: Path) -> pd.DataFrame:
-    """The annotated points of all curves.  Raises ValueError for a table with other columns."""
-    return curves.annotate_points(_load(folder / "training.parquet", TRAINING))
+    """The labelled points of the best learning rates.  Raises ValueError for other columns."""
+    return curves.best_rates(load_points(folder))
+
+
+def load_points(folder: Path) -> pd.DataFrame:
+    """The labelled points of all curves.  Raises ValueError for a table with other columns."""
+    return curves.label_points(_load(folder / "training.parquet", TRAINING))
 
 
 def load_images(folder: Path, points: pd.DataFrame) -> Images:

@@ -1,0 +1,200 @@
+"""The value of a claim's expressions, with intervals, from the rows of one task.
+
+An estimate from replicates has the interval and the degrees of freedom of its table; an enumerated
+one is exact.  Several seeds of one cell are averaged; of several numbers of replicates the largest
+counts.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy
+
+from gradest.report.frames import curves, ranking, tables
+from gradest.runs import Expression, Number, Operation, Quantity
+from gradest.statistics import BATCHES, Interval
+
+BIASES = ("bias", "relative_bias")
+
+_NORMAL = float(scipy.stats.norm.isf(0.025))
+
+
+class Unmeasured(Exception):
+    """A quantity that the run does not have, with the reason."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """An expression at one place."""
+
+    interval: Interval
+    freedom: float = math.inf  # the degrees of freedom that the interval rests on
+    rounding: float = 0.0  # how far apart two equal numbers may be
+    above_zero: float = math.nan  # of a bias: the p-value of the test that it is zero
+
+    @property
+    def exact(self) -> bool:
+        return self.interval.low == self.interval.high
+
+    def combined(self, other: "Value", interval: Interval) -> "Value":
+        """An interval that was computed from two values."""
+        return Value(interval, min(self.freedom, other.freedom), max(self.rounding, other.rounding))
+
+
+Read = Callable[[Quantity, pd.DataFrame], Value]
+
+
+def evaluate(expression: Expression, rows: pd.DataFrame, read: Read) -> Value:
+    """The value of an expression from rows of one task.  Raises Unmeasured."""
+    match expression:
+        case Number(value):
+            return Value(Interval.exactly(value))
+        case Quantity():
+            return read(expression, rows)
+        case Operation(symbol, left, right):
+            return _combined(symbol, evaluate(left, rows, read), evaluate(right, rows, read))
+
+
+def _combined(symbol: str, a: Value, b: Value) -> Value:
+    x, y = a.interval, b.interval
+    if symbol == "+":
+        return a.combined(b, x + y)
+    if symbol == "-":
+        return a.combined(b, x - y)
+    if symbol == "*":  # one of them is a number
+        quantity, factor = (x, y.estimate) if b.exact else (y, x.estimate)
+        return a.combined(b, _scaled(quantity, factor))
+    if b.exact and y.estimate != 0:
+        return a.combined(b, _scaled(x, 1 / y.estimate))
+    return a.combined(b, x / y)
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    scaled = interval.map(lambda end: end * factor)
+    return scaled if factor >= 0 else Interval(scaled.estimate, scaled.high, scaled.low)
+
+
+def rows_of(quantity: Quantity, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the estimator that a quantity names."""
+    own = rows[rows["estimator"].eq(quantity.estimator)]
+    if quantity.knobs:
+        params = own["estimator_params"].map(tables.parse_knobs)
+        matches = [all(p.get(k) == v for k, v in quantity.knobs.items()) for p in params]
+        own = own[np.array(matches, dtype=bool)]
+    return own
+
+
+def measured(quantity: Quantity, rows: pd.DataFrame) -> Value:
+    """A quantity of measurements, from the rows of one task.  Raises Unmeasured."""
+    own = rows_of(quantity, rows)
+    if own.empty:
+        raise Unmeasured(f"{quantity.estimator} was not run there")
+    lost = own[own["status"].ne("ok")]
+    if not lost.empty:
+        raise Unmeasured(f"{quantity.estimator} {lost['status'].iloc[0]}: {lost['reason'].iloc[0]}")
+    most = own[own["replicates"].eq(own["replicates"].max())]
+    values = [_of_row(quantity.name, row) for row in most.to_dict("records")]
+    if any(math.isnan(value.interval.estimate) for value in values):
+        raise Unmeasured(f"{quantity} has no value there")
+    return _average(values)
+
+
+def _of_row(name: str, row: dict) -> Value:
+    interval, rounding = _interval_of(name, row), tables.resolution(row["dtype"])
+    rounding *= max(map(abs, interval.ends))
+    if row["method"] == "enumerated" and row["reference"] != "monte_carlo":
+        return Value(interval, rounding=rounding)
+    # As many batches as the intervals rest on.
+    freedom = min(max(int(row["replicates"] or 0) // 8, 2), BATCHES) - 1
+    tested = row["p_value"] if name in BIASES else math.nan
+    return Value(interval, freedom, rounding, tested)
+
+
+def _interval_of(name: str, row: dict) -> Interval:
+    """The quantity of a row, with its 95 % interval."""
+    if name == "bias":
+        return Interval.of(row, "bias_sq").root()
+    if name in ("relative_bias", "variance", "mse"):
+        return Interval.of(row, name)
+    if name == "work_variance":
+        return Interval.of(row, "variance") * row["evaluations"]
+    if name == "snr":
+        return Interval.exactly(row["gradient_norm"] ** 2) / Interval.of(row, "variance")
+    if name in ("cosine", "value"):
+        half = 0.0 if row["method"] == "enumerated" else _NORMAL * row[f"{name}_se"]
+        return Interval(row[name], row[name] - half, row[name] + half)
+    return Interval.exactly(row[name])
+
+
+def _average(values: Sequence[Value]) -> Value:
+    """The mean of measurements by several seeds; exact ones are the same, and taken once."""
+    first = values[0]
+    if len(values) == 1 or all(value.exact for value in values):
+        return first
+    total = first.interval
+    for value in values[1:]:
+        total = total + value.interval
+    scaled = _scaled(total, 1 / len(values))
+    tested = min(value.above_zero for value in values) * len(values)
+    return Value(scaled, sum(value.freedom for value in values), first.rounding, tested)
+
+
+class Evidence(NamedTuple):
+    """One-sided p-values: small where the true value is below a bound, or above it."""
+
+    below: float
+    above: float
+
+
+def evidence(value: Value, bound: float, logarithmic: bool) -> Evidence:
+    """On which side of a bound a value is; a ratio of positive numbers is compared by its log.
+
+    Exact values are compared without chance: a p-value is 0 or 1, and both are 1 where the value
+    equals the bound up to rounding.
+    """
+    estimate, low, high = value.interval.ends
+    if value.exact:
+        if abs(estimate - bound) <= value.rounding:
+            return Evidence(1.0, 1.0)
+        return Evidence(float(estimate > bound), float(estimate < bound))
+    if bound == 0 and not math.isnan(value.above_zero):
+        return Evidence(1.0, value.above_zero)
+    if logarithmic:
+        with np.errstate(divide="ignore"):
+            estimate, low, high, bound = (float(np.log(x)) for x in (estimate, low, high, bound))
+    steps = float(ranking.quantile(np.array(value.freedom)))
+    return Evidence(
+        _one_sided(bound - estimate, (high - estimate) / steps, value.freedom),
+        _one_sided(estimate - bound, (estimate - low) / steps, value.freedom),
+    )
+
+
+def _one_sided(distance: float, error: float, freedom: float) -> float:
+    if not math.isfinite(error) or error <= 0:
+        return 1.0
+    return float(scipy.stats.t.sf(distance / error, freedom))
+
+
+def metric(quantity: Quantity, points: pd.DataFrame) -> Value:
+    """A metric of trainings, over their seeds, at its options.  Raises Unmeasured."""
+    own = rows_of(quantity, points)
+    rate = quantity.options.get("learning_rate")
+    if rate is not None:
+        own = own[own["learning_rate"].eq(rate)]
+    if own.empty:
+        raise Unmeasured(f"{quantity} was not trained")
+    split = quantity.options.get("split", "test" if quantity.name != "gap" else "valid")
+    curve = curves.average_over_seeds(own, split, quantity.name)
+    if curve.empty:
+        raise Unmeasured(f"{quantity} has no values of the split {split}")
+    step = quantity.options.get("step", curve["step"].max())
+    at = curve[curve["step"].eq(step)]
+    if at.empty:
+        raise Unmeasured(f"{quantity} was not evaluated at step {step}")
+    row = at.iloc[0]
+    freedom = row["seeds"] - 1 if row["seeds"] > 1 else math.inf
+    return Value(Interval(row["value"], row["low"], row["high"]), freedom)

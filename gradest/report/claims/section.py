@@ -1,0 +1,96 @@
+"""The claims of a run in its report and on the terminal."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from gradest.report.claims.judgement import (
+    REFUTED,
+    REPRODUCED,
+    UNDECIDED,
+    Judgement,
+    Place,
+    judge,
+)
+from gradest.report.documents.document import Folded, Part, Table, Tagged
+from gradest.report.frames.loading import LoadedRun
+from gradest.report.frames.ranking import LEVEL
+from gradest.support import counted, interval, number
+
+_TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure"}
+_HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
+_READING = (
+    "A claim that compares two quantities is measured as their ratio, or as their difference where "
+    "one may be negative; *published* is the value or the bound that the claim states. Brackets "
+    "are 95 % intervals, each by itself. The verdicts are tests of all claims of this run together "
+    f"(Holm): with {100 * (1 - LEVEL):g} % probability none of them is wrong. Enumerated numbers "
+    "are compared exactly. *Cannot tell* means that the noise is too large, or that an equality "
+    "states no tolerance, which replicates alone cannot show; more replicates, or a tolerance, "
+    "settle it."
+)
+
+
+def section(judgements: Sequence[Judgement]) -> Iterator[Part]:
+    """The table of claims, in the order of the suite."""
+    if not judgements:
+        return
+    yield "## Claims"
+    yield f"{summary(judgements)}."
+    yield Table(_HEADERS, [_line(each, each.decisive) for each in judgements], left=3)
+    several = [each for each in judgements if len(each.places) > 1]
+    if several:
+        yield Folded(
+            "Claims at each place",
+            [Table(_HEADERS, [_line(j, p) for j in several for p in j.places], left=3)],
+        )
+    if reasons := list(_reasons(judgements)):
+        yield Table(("claim", "on", "why there is no number"), reasons, left=3)
+    yield Folded("How to read the claims", [_READING])
+    yield "Unrounded: `claims.csv`"
+
+
+def summary(judgements: Sequence[Judgement]) -> str:
+    """`12 claims: 10 reproduced, 1 refuted, 1 cannot tell`."""
+    verdicts = [each.verdict for each in judgements]
+    counts = [f"{verdicts.count(word)} {word}" for word in _TAGS if word in verdicts]
+    return f"{counted(len(judgements), 'claim')}: {', '.join(counts)}"
+
+
+def refuted_claims(run: LoadedRun) -> list[str]:
+    """A line of plain text for each claim that is refuted."""
+    return refutations(judge(run))
+
+
+def refutations(judgements: Sequence[Judgement]) -> list[str]:
+    """A line of plain text for each of them that is refuted."""
+    return [
+        f"claim refuted: {each.holds} {_described(each)}"
+        for each in judgements
+        if each.verdict == REFUTED
+    ]
+
+
+def _described(judgement: Judgement) -> str:
+    place = judgement.decisive
+    bound = f"{judgement.symbol} {number(place.published)}"
+    return f"on {place.name}: measured {interval(*place.interval.ends)}, claimed {bound}"
+
+
+def _line(judgement: Judgement, place: Place) -> list[str]:
+    verdict = judgement.verdict if place is judgement.decisive else place.verdict
+    published = "" if math.isnan(place.published) else number(place.published)
+    bound = published if place.symbol == "==" or not published else f"{place.symbol} {published}"
+    return [
+        judgement.says or judgement.holds,
+        judgement.source,
+        place.name,
+        bound,
+        interval(*place.interval.ends),
+        Tagged(verdict, _TAGS[verdict]),
+    ]
+
+
+def _reasons(judgements: Sequence[Judgement]) -> Iterator[list[str]]:
+    for judgement in judgements:
+        for place in judgement.places:
+            if place.reason:
+                yield [judgement.holds, place.name, place.reason]
