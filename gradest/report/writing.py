@@ -15,14 +15,14 @@ from gradest.report.documents.document import Alert, Part, Picture, render_markd
 from gradest.report.documents.latex import Environment
 from gradest.report.figures.saving import SUFFIXES, save_figure
 from gradest.report.frames import tables
-from gradest.report.frames.loading import LoadedRun, load_run
+from gradest.report.frames.loading import CLAIMS, LoadedRun, load_run
 from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
 from gradest.report.studies import STUDIES
 from gradest.report.studies.study import Illustration, Pieces, T
 from gradest.runs import alone_in, derive, stale
 from gradest.support import markup, replacing, write_frame, write_text
 
-_BIBTEX, _PAGE, CLAIMS = "references.bib", "report.html", "claims.csv"
+_BIBTEX, _PAGE = "references.bib", "report.html"
 _OURS = {
     "tables": {".csv", ".parquet", ".tex"},
     "figures": set(SUFFIXES),

@@ -267,8 +267,8 @@ def _quantity(node: ast.Call) -> Quantity:
     if name not in known:
         raise ClaimError(f"unknown quantity {name!r}{suggestion(name, known)}")
     if len(node.args) != 1 or not isinstance(node.args[0], ast.Name):
-        got = ", ".join(map(ast.unparse, node.args)) or "nothing"
-        raise ClaimError(f"{name}: expected the name of one estimator, got {shortened(got)}")
+        got = shortened(", ".join(map(ast.unparse, node.args))) if node.args else "nothing"
+        raise ClaimError(f"{name}: expected the name of one estimator, got {got}")
     settings = {}
     for keyword in node.keywords:
         if keyword.arg is None:

@@ -149,7 +149,8 @@ class SuiteSource:
         try:
             settings = SuiteFile.model_validate(self.data)
         except ValidationError as error:
-            problem = error.errors()[0]
+            # A misspelt key is also a missing one; its own error says what was meant.
+            problem = min(error.errors(), key=lambda each: each["type"] == "missing")
             place = tuple(problem["loc"])
             keys = [place[: i + 1] for i, part in enumerate(place) if isinstance(part, str)]
             name = ".".join(path[-1] for path in keys if path in self._lines or len(path) == 1)
@@ -158,7 +159,7 @@ class SuiteSource:
                     f"unknown key {shortened(place[-1])}{suggestion(place[-1], _keys(place[:-1]))}"
                 )
             elif problem["type"] == "missing":
-                message = f"the key {name!r} is missing"
+                message = f"the key {place[-1]!r} is missing"
             else:
                 message = f"{name} = {shortened(problem['input'])}: {problem['msg'].lower()}"
             raise self.error(place, message) from None

@@ -58,7 +58,7 @@ def refused(tmp_path, registry):
         (BASE + "{a: 1}: 2\n", 5, "expected text as a key, got a mapping"),
         (BASE + "1: 2\n", 5, "expected text as a key, got the number 1; quote it if it is a name"),
         (BASE + "~: 2\n", 5, "expected text as a key, got null; quote it if it is a name"),
-        (BASE + "on: 2\n", 5, "expected text as a key, got a boolean; quote it if it is a name"),
+        (BASE + "true: 2\n", 5, "expected text as a key, got a boolean; quote it if it is a name"),
         (BASE + "seeds: [0]\nseeds: [1]\n", 6, "the key 'seeds' appears twice, first in line 5"),
         ("x: &x {samples: 2}\n" + BASE + "  - rloo: {<<: *x}\n", 6, "merge keys (<<) are not su"),
         # depth

@@ -17,6 +17,8 @@ from gradest.report.frames.sweeps import Sweep, find_sweeps
 from gradest.runs import ADAPTATION, COLUMNS, SOURCES, read_run
 from gradest.runs.training import COLUMNS as TRAINING
 
+CLAIMS = "claims.csv"
+
 Images = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
 
 
@@ -159,6 +161,12 @@ def load_properties(folder: Path) -> pd.DataFrame:
     """The rows of properties; none where no property was tested."""
     path = folder / "properties.parquet"
     return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+
+
+def load_claims(folder: Path) -> pd.DataFrame:
+    """The verdicts on the claims of a run; none where its suite states none."""
+    path = folder / CLAIMS
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
 
 def _levels(facts: Mapping[str, Any]) -> list[str]:

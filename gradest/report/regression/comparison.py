@@ -104,6 +104,8 @@ def describe_regressions(rows: pd.DataFrame, several: bool) -> list[str]:
 def _described(row: Mapping[str, Any], several: bool) -> str:
     where = f"{row['label']} on {row['task_label']}"
     where = f"{where} in {row['run']}" if several else where
+    if row["quantity"] == "claim":
+        return f"{row['judgement']}: {where}: {row['base_status']}, now {row['other_status']}"
     if row["quantity"] == "status":
         return f"{row['judgement']}: {where}: {row['other_status']}: {row['reason']}"
     evidence = "exact" if pd.isna(row["p_holm"]) else f"p = {number(row['p_holm'])}"
@@ -148,6 +150,7 @@ def _parts(
     yield from sections.undecided(frame)
     yield from sections.trainings(frame)
     yield from sections.properties(frame)
+    yield from sections.claims(frame)
     yield from sections.times(frame, _same_machine(runs))
     yield from sections.missing(frame)
     yield "Every quantity of every cell, unrounded: `differences.csv` and `differences.parquet`"
@@ -166,7 +169,8 @@ def _summary(frame: pd.DataFrame) -> str:
     lost = len(regressions(frame))
     more = (
         f" {lost:,} of them {'is a regression' if lost == 1 else 'are regressions'}: a variance or "
-        "a bias that is worse, or a cell whose numbers are no longer finite."
+        "a bias that is worse, a claim that is refuted now, or a cell whose numbers are no longer "
+        "finite."
         if lost
         else ""
     )

@@ -13,6 +13,8 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.measurement import LOG_ALPHA, Measurement
+from gradest.report.claims.judgement import REFUTED, REPRODUCED
+from gradest.report.claims.judgement import UNDECIDED as UNSETTLED
 from gradest.report.frames import curves, ranking, tables
 from gradest.report.frames.multiplicity import holm
 from gradest.report.regression.pairs import (
@@ -38,7 +40,7 @@ BETTER, WORSE, CHANGED = "better", "worse", "changed"
 SAME, UNDECIDED = "same", "no significant difference"
 UNJUDGED = ""  # of quantities that are shown and never judged
 
-MEASUREMENT, TRAINING, PROPERTY = "measurement", "training", "property"
+MEASUREMENT, TRAINING, PROPERTY, CLAIM = "measurement", "training", "property", "claim"
 
 COLUMNS = (
     *("run", "kind", "task", "task_params", "estimator", "estimator_params", "dtype", "setting"),
@@ -50,7 +52,8 @@ COLUMNS = (
 )
 CELL = ["run", "task_label", "label", "base_seeds", "other_seeds"]  # has several quantities
 
-_JUDGED = ("variance", "bias")  # of which worse is a regression
+_VERDICTS = (REFUTED, UNSETTLED, REPRODUCED)  # of claims, the best last
+_JUDGED = ("variance", "bias", CLAIM)  # of which worse is a regression
 _OK, _ABSENT, _ODD = "ok", "absent", "not finite"
 _LOST = ("failed", _ODD)
 _NAMED = ["task", "task_params", "estimator", "estimator_params"]
@@ -74,7 +77,8 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
 
     Quantities are variance, mean, bias, evaluations, gradient_evaluations and seconds of a
     measurement, also gradient where the exact one changed; negative_bound of a training; a
-    property's own; and status of a cell that is not measured in both.  Raises UsageError for a
+    property's own; the verdict on a claim; and status of a cell that is not measured in both.
+    Raises UsageError for a
     journal of another version that this one cannot read.
     """
     base, *others = runs
@@ -92,7 +96,7 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def regressions(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a variance or a bias that is worse, and of a cell that is no longer finite."""
+    """The rows of a variance, a bias or a claim that is worse, and of a cell that is lost."""
     lost = frame["quantity"].eq("status") & frame["other_status"].isin(_LOST)
     return frame[frame["judgement"].eq(WORSE) & (frame["quantity"].isin(_JUDGED) | lost)]
 
@@ -121,6 +125,7 @@ def _between(base: Run, other: Run) -> Iterator[_Row]:
             yield from _compare_cell(other.name, key, *records, _parameters(base, other))
     yield from _trainings(base, other)
     yield from _properties(base, other)
+    yield from _claims(base, other)
 
 
 def _compare_cell(
@@ -335,6 +340,29 @@ def _properties(base: Run, other: Run) -> Iterator[_Row]:
         status = tuple("holds" if each else "does not hold" for each in (held, holds))
         key = Key(PROPERTY, name, settings, quantity, "{}", "", "")
         yield _Row(other.name, key, ("", ""), change, judgement=judgement, status=status)
+
+
+def _claims(base: Run, other: Run) -> Iterator[_Row]:
+    """Their verdicts, which have multiple tests behind them already."""
+    if base.claims.empty or other.claims.empty:
+        return
+    named = ["holds", "on"]
+    first, second = (run.claims.drop_duplicates(named).set_index(named) for run in (base, other))
+    both = first.add_suffix("_a").join(second.add_suffix("_b"), how="inner")
+    for (holds, places), row in both.iterrows():
+        a, b = (
+            Interval(*(row[f"{end}_{side}"] for end in ("measured", "low", "high")))
+            for side in "ab"
+        )
+        verdicts = row["verdict_a"], row["verdict_b"]
+        steps = [_VERDICTS.index(verdict) for verdict in verdicts]
+        direction = sign(steps[0] - steps[1])
+        judgement = {-1: BETTER, 0: SAME, 1: WORSE}[direction]
+        if direction and UNSETTLED in verdicts:
+            judgement = CHANGED
+        change = Change(CLAIM, "", a, b, "", _UNKNOWN, direction == 0)
+        key = Key(CLAIM, str(places), "{}", holds, "{}", "", "")
+        yield _Row(other.name, key, ("", ""), change, judgement=judgement, status=verdicts)
 
 
 def _properties_of(run: Run) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.report.frames.loading import load_properties, load_training
+from gradest.report.frames.loading import load_claims, load_properties, load_training
 from gradest.report.frames.problems import readable
 from gradest.runs import Record, latest, read_journal, read_run
 
@@ -37,6 +37,7 @@ class Run(NamedTuple):
     cells: Mapping[Key, Records]
     points: pd.DataFrame  # annotated, of the curves of trainings
     properties: pd.DataFrame
+    claims: pd.DataFrame = pd.DataFrame()
 
 
 def load_runs(folders: Sequence[Path]) -> list[Run]:
@@ -145,9 +146,9 @@ def _cells(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[Record
     return [records[key] for key in named if key in records]
 
 
-def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     with readable(folder):
-        return load_training(folder), load_properties(folder)
+        return load_training(folder), load_properties(folder), load_claims(folder)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -14,6 +14,7 @@ from gradest.report.regression.differences import (
     BETTER,
     CELL,
     CHANGED,
+    CLAIM,
     PROPERTY,
     SAME,
     TRAINING,
@@ -35,6 +36,7 @@ NAMES = {
     "gradient_evaluations": "backward passes",
     "negative_bound": "test −log p(x)",
     "property": "property",
+    "claim": "claim",
     "status": "status",
 }
 _LONGEST = 60  # rows of a table of cells without a significant difference, or of times
@@ -47,8 +49,8 @@ _TIMES = (
 
 
 def judged(frame: pd.DataFrame, judgement: str) -> Iterator[Part]:
-    """All rows with this judgement, except properties, which have a section of their own."""
-    rows = frame[frame["judgement"].eq(judgement) & frame["kind"].ne(PROPERTY)]
+    """All rows with this judgement, except properties and claims, which have sections."""
+    rows = frame[frame["judgement"].eq(judgement) & ~frame["kind"].isin((PROPERTY, CLAIM))]
     if rows.empty:
         return
     yield f"## {judgement.capitalize()}"
@@ -137,6 +139,27 @@ def properties(frame: pd.DataFrame) -> Iterator[Part]:
             ("baseline", "other", "baseline result", "other result", "judgement"),
             lambda row: [*_sides(row), *_statuses(row), _tagged(row["judgement"])],
             named=("property", "quantity"),
+        )
+
+
+def claims(frame: pd.DataFrame) -> Iterator[Part]:
+    """The claims whose verdict is another one."""
+    rows = frame[frame["kind"].eq(CLAIM)]
+    if rows.empty:
+        return
+    moved = rows[rows["judgement"].ne(SAME)]
+    yield "## Claims"
+    yield (
+        f"{len(rows) - len(moved):,} claims have the same verdict in both runs; {len(moved):,} have "
+        "another one."
+    )
+    if not moved.empty:
+        yield _table(
+            frame,
+            moved,
+            ("baseline", "other", "baseline verdict", "other verdict", "judgement"),
+            lambda row: [*_sides(row), *_statuses(row), _tagged(row["judgement"])],
+            named=("on", "claim"),
         )
 
 

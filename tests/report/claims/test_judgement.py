@@ -1,0 +1,148 @@
+"""Verdicts on claims: sixteen with known answers, and the pieces of a judgement by hand."""
+
+import math
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gradest.cli import main
+from gradest.report.claims.evaluation import Value, evaluate, evidence
+from gradest.report.claims.judgement import REFUTED, REPRODUCED, UNDECIDED, judge
+from gradest.report.frames.loading import load_run
+from gradest.runs.claims import parse_claim
+from gradest.statistics import Interval
+
+SUITE = """
+replicates: {replicates}
+timed: false
+parameters: [log_alpha]
+tasks:
+  - bernoulli: {{theta: [0.25], target: 0.49}}
+  - categorical
+estimators: [exact, reinforce, {{rloo: {{samples: [2, 4]}}}}, arm, disarm, straight_through,
+  reinmax, st_gumbel_softmax]
+claims:
+{claims}
+"""
+
+# In closed form for one bit with p = 0.25 and f = (b − 0.49)², with respect to the logit: the
+# gradient g = (0.51² − 0.49²) p (1 − p) = 0.00375; log α has its square twice.
+G = 0.02 * 0.25 * 0.75
+TRUE = [
+    f"gradient_norm(exact) == {math.sqrt(2) * G!r} +- 0.01%",
+    "variance(disarm) < variance(arm)",
+    "variance(disarm) < 0.95 * variance(arm)",
+    "variance(rloo, samples=4) < variance(rloo, samples=2)",
+    "relative_bias(reinmax) == 0",
+    "variance(rloo, samples=2) == variance(rloo, samples=2)",
+    "cosine(exact) == 1",
+    "evaluations(disarm) == 2",
+]
+FALSE = [
+    f"gradient_norm(exact) == {1.02 * math.sqrt(2) * G!r} +- 0.5%",
+    "variance(arm) <= variance(disarm)",
+    "variance(rloo, samples=2) <= variance(rloo, samples=4)",
+    "variance(rloo, samples=2) == 1.02 * variance(rloo, samples=2) +- 1%",
+    "relative_bias(st_gumbel_softmax) == 0",
+    "variance(exact) > 0",
+    "variance(reinforce) == 1.0001 * variance(reinforce)",
+    "evaluations(disarm) < 2",
+]
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory):
+    """Runs claims and returns the rows of claims.csv."""
+    folder = tmp_path_factory.mktemp("claims")
+
+    def verdicts(claims, replicates=4000, *options):
+        entries = [f"  - holds: '{text}'\n    on: [bernoulli]" for text in claims]
+        (folder / "mine.yaml").write_text(
+            SUITE.format(replicates=replicates, claims="\n".join(entries))
+        )
+        out = folder / str(replicates)
+        command = ["--suite", str(folder / "mine.yaml"), "--out", str(out), "--jobs", "1"]
+        status = main([*command, "--quiet", *options])
+        return status, pd.read_csv(out / "claims.csv"), load_run(out)
+
+    return verdicts
+
+
+def test_eight_true_and_eight_false_claims_get_their_verdicts(verdicts) -> None:
+    status, table, _ = verdicts(TRUE + FALSE)
+    assert status == 0
+    assert table["holds"].tolist() == TRUE + FALSE
+    assert table["verdict"].tolist() == [REPRODUCED] * 8 + [REFUTED] * 8
+    assert list(table) == [
+        *("holds", "on", "says", "source", "published", "measured", "low", "high", "verdict"),
+    ]
+    status, _, _ = verdicts(TRUE + FALSE, 4000, "--fail-on-refuted")
+    assert status == 1
+
+
+def test_noise_is_called_noise_and_more_replicates_settle_it(verdicts) -> None:
+    """The variance of ARM on this bit is 1.09 × DisARM's or more: 64 replicates cannot show it."""
+    claims = ["variance(arm) == 1.30 * variance(disarm) +- 12%"]
+    _, few, _ = verdicts(claims, 64)
+    assert few["verdict"].tolist() == [UNDECIDED]
+    _, more, run = verdicts(claims, 100_000)
+    (row,) = more.to_dict("records")
+    rows = run.frame.set_index(["estimator", "task"])["variance"]
+    ratio = rows["arm", "bernoulli"] / rows["disarm", "bernoulli"]
+    assert row["measured"] == pytest.approx(ratio, rel=1e-12)
+    assert row["verdict"] == (REPRODUCED if abs(ratio / 1.30 - 1) < 0.12 else REFUTED)
+
+
+def test_an_equality_without_a_tolerance_cannot_be_shown_by_replicates(verdicts) -> None:
+    _, table, run = verdicts(["relative_bias(arm) == 0"], 4000)
+    assert table["verdict"].tolist() == [UNDECIDED]
+    (judgement,) = judge(run)
+    assert judgement.decisive.refuted == pytest.approx(
+        run.frame.set_index(["estimator", "task"])["p_value"]["arm", "bernoulli"]
+    )
+
+
+def value(estimate, low, high, freedom=math.inf) -> Value:
+    return Value(Interval(estimate, low, high), freedom)
+
+
+def test_evidence_is_a_t_test_by_the_end_that_faces_the_bound() -> None:
+    """Asymmetric ends: 2 has the standard error 0.5 below and 1 above it."""
+    steps = stats.t.isf(0.025, 7)
+    both = evidence(value(2.0, 2 - 0.5 * steps, 2 + steps, 7), 3.0, False)
+    assert both.below == pytest.approx(stats.t.sf(1.0, 7))
+    assert both.above == pytest.approx(stats.t.sf(-1.0 / 0.5, 7))
+
+
+def test_a_ratio_is_compared_by_its_logarithm() -> None:
+    reach = math.exp(stats.norm.isf(0.025) * 0.1)
+    both = evidence(value(2.0, 2 / reach, 2 * reach), 2 * math.exp(0.2), True)
+    assert both.below == pytest.approx(stats.norm.sf(2.0))
+
+
+def test_exact_numbers_are_compared_up_to_their_rounding() -> None:
+    exact = Value(Interval.exactly(1.0), rounding=1e-9)
+    assert evidence(exact, 1.0 + 1e-12, False) == (1.0, 1.0)
+    assert evidence(exact, 1.1, False) == (0.0, 1.0)
+    assert evidence(exact, 0.9, False) == (1.0, 0.0)
+
+
+def test_arithmetic_of_expressions() -> None:
+    known = {"a": value(6.0, 5.0, 8.0), "b": value(2.0, 1.0, 2.5)}
+
+    def interval(text):
+        claim = parse_claim(f"{text} < 100")
+        read = evaluate(claim.left, pd.DataFrame(), lambda q, rows: known[q.estimator])
+        return read.interval.ends
+
+    assert interval("2 * value(a)") == (12, 10, 16)
+    assert interval("value(a) * -1") == (-6, -8, -5)
+    assert interval("value(a) / 2") == (3, 2.5, 4)
+    total, low, high = interval("value(a) + value(b)")
+    assert total == 8 and total - low == pytest.approx(math.hypot(1, 1))
+    assert high - total == pytest.approx(math.hypot(2, 0.5))
+    difference, low, _ = interval("value(a) - value(b)")
+    assert difference == 4 and difference - low == pytest.approx(math.hypot(1, 0.5))
+    shifted, low, high = interval("value(a) + 1")
+    assert (shifted, low, high) == (7, 6, 9)
