@@ -300,7 +300,7 @@ _ANY = 0.5  # a level, where only the p-value is used
 
 
 def sign(x: float) -> int:
-    return (x > 0) - (x < 0)
+    return int(x > 0) - int(x < 0)
 
 
 def _ratio(a: Interval, b: Interval, exact: bool) -> Interval:
