@@ -149,10 +149,7 @@ def claims(frame: pd.DataFrame) -> Iterator[Part]:
         return
     moved = rows[rows["judgement"].ne(SAME)]
     yield "## Claims"
-    yield (
-        f"{len(rows) - len(moved):,} claims have the same verdict in both runs; {len(moved):,} have "
-        "another one."
-    )
+    yield f"Claims with the same verdict in both runs: {len(rows) - len(moved):,} of {len(rows):,}."
     if not moved.empty:
         yield _table(
             frame,

@@ -1,6 +1,7 @@
 """Verdicts on claims: sixteen with known answers, and the pieces of a judgement by hand."""
 
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -146,3 +147,31 @@ def test_arithmetic_of_expressions() -> None:
     assert difference == 4 and difference - low == pytest.approx(math.hypot(1, 0.5))
     shifted, low, high = interval("value(a) + 1")
     assert (shifted, low, high) == (7, 6, 9)
+
+
+def test_a_comparison_says_whose_verdict_changed(tmp_path, capsys) -> None:
+    """A claim that is refuted now is a regression; one that is reproduced now is not."""
+    claims = ["variance(disarm) <= variance(arm)", "cosine(exact) == 1", "evaluations(arm) == 3"]
+    now = tmp_path / "now"
+    main(["--suite", str(_file(tmp_path, claims)), "--out", str(now), "--jobs", "1", "--quiet"])
+    before = tmp_path / "before"
+    shutil.copytree(now, before)
+    table = pd.read_csv(now / "claims.csv")
+    assert table["verdict"].tolist() == [REPRODUCED, REPRODUCED, REFUTED]
+    changed = table.assign(verdict=[REPRODUCED, REFUTED, REPRODUCED])
+    changed.to_csv(before / "claims.csv", index=False)
+    capsys.readouterr()
+    command = ["--report", str(before), str(now), "--out", str(tmp_path / "both")]
+    assert main([*command, "--fail-on-regression"]) == 1
+    told = capsys.readouterr().out
+    assert "worse: evaluations(arm) == 3 on bernoulli: reproduced, now refuted" in told
+    assert "1 regression" in told
+    text = (tmp_path / "both" / "comparison.md").read_text(encoding="utf-8")
+    assert "Claims with the same verdict in both runs: 1 of 3" in text
+
+
+def _file(folder, claims):
+    entries = "\n".join(f"  - holds: '{text}'\n    on: [bernoulli]" for text in claims)
+    path = folder / "again.yaml"
+    path.write_text(SUITE.format(replicates=500, claims=entries))
+    return path
