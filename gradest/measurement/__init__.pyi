@@ -1,4 +1,5 @@
-from .comparison import Comparison, compare
+from .comparison import Comparison
+from .comparisons import Comparisons, compare
 from .enumerated_moments import ExactMoments, exact_moments, outcome_count
 from .enumerated_truth import LIMIT, ExactGradient, all_codes, codes, enumerable, exact_gradient
 from .measurement import measure

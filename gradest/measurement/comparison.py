@@ -72,6 +72,7 @@ class Comparison:
     detectable_distance: float
     mean_gain: float
     bias_difference: Interval
+    batches: int  # that the intervals rest on
 
     @property
     def variances_differ(self) -> bool:
@@ -120,7 +121,7 @@ class Comparison:
             + _detectable_note(
                 self.means_differ, self.apart, self._length(*[self.detectable_distance] * 3)
             ),
-            "difference of bias": self._length(*self.bias_difference.ends),
+            "difference of bias": self.bias_text,
         }
         if self.method == "paired":
             lines["gain by pairing"] = (
@@ -129,6 +130,11 @@ class Comparison:
             )
         return lines
 
+    @property
+    def bias_text(self) -> str:
+        """The difference of the lengths of the biases, with its interval."""
+        return self._length(*self.bias_difference.ends)
+
     def _length(self, *parts: float) -> str:
         """A length with its interval: in percent of ‖g‖, where that is known and not zero."""
         if self.gradient_norm > 0:
@@ -136,28 +142,20 @@ class Comparison:
         return interval(*parts)
 
 
-def compare(
+def compare_pair(
     a: Estimator,
     b: Estimator,
     task: Task,
     *,
-    replicates: int = 10_000,
-    enumerate_draws: bool | None = None,
-    seed: int = 0,
-    adapt_steps: int | None = None,
-    dtype: torch.dtype = torch.float64,
-    device: str | torch.device = "cpu",
-    progress: bool | None = None,
+    replicates: int,
+    enumerate_draws: bool | None,
+    seed: int,
+    adapt_steps: int | None,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    progress: bool | None,
 ) -> Comparison:
-    """Compare the variances and the means of two estimators on a task, on the same draws.
-
-    The arguments are those of `gradest.measure`.  The moments of an estimator whose draws can be
-    enumerated are exact, and only the other one is drawn; `enumerate_draws` False pairs them.
-
-    Raises Inapplicable when one cannot run on the task, UsageError for fewer than 64 replicates or
-    for `enumerate_draws` True with draws that cannot be enumerated, NonFiniteGradient when an
-    estimate is NaN or infinite.
-    """
+    """`gradest.compare` of two estimators on one task."""
     check_arguments(
         [a, b],
         task,
@@ -204,6 +202,7 @@ def compare(
         detectable_distance=detectable_distance,
         mean_gain=math.nan if exact else _mean_gain(variances, difference),
         bias_difference=Interval.unknown() if g is None else _bias_difference(sides, g),
+        batches=max(1 if side.exact else len(side.moments.count) for side in sides),
     )
 
 

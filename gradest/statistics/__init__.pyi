@@ -7,4 +7,4 @@ from .reference_noise import Noise
 from .rounding import SINGLE, Arithmetic, resolution
 from .unbiasedness import Joint, joint_test, largest_z
 from .variance_components import DRAWS, Component, estimate_components
-from .verdicts import BIASED_BELOW, UNBIASED_WITHIN, verdict
+from .verdicts import BIASED_BELOW, UNBIASED_WITHIN, holm, verdict

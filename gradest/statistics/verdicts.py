@@ -1,7 +1,9 @@
-"""The verdict biased, unbiased or inconclusive, with a note where it needs explanation."""
+"""The verdict biased, unbiased or inconclusive, with a note, and tests that are taken together."""
 
 import math
 from typing import NamedTuple
+
+import numpy as np
 
 from gradest.statistics.intervals import Interval
 
@@ -64,3 +66,19 @@ def verdict(
 
 def _share(length: float, scale: float) -> str:
     return f"{100 * length / scale:.2g} %" if scale > 0 else f"{length:.2g}"
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Adjusted p-values; NaN stands for no test, and stays.
+
+    Of m tests the k-th smallest p is multiplied by m + 1 − k, and none is below one before it.
+    Rejecting where the adjusted p is below a level errs at all with at most that probability,
+    however the tests depend on each other.
+
+    Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]  # NaN is sorted last
+    steps = np.arange(len(order), 0, -1) * p[order]
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted

@@ -16,7 +16,7 @@ from gradest import Cost, Estimator, Problem, Task, plots
 from gradest.categorical import log_prob, nabla, sample
 from gradest.errors import UsageError
 from gradest.report.figures import canvas
-from gradest.report.frames import curves, multiplicity, tables
+from gradest.report.frames import curves, tables
 from gradest.report.studies import STUDIES
 from gradest.runs.measurement_tables import COLUMNS, measurements_frame
 from gradest.runs.training.results import COLUMNS as TRAINING
@@ -192,7 +192,7 @@ def test_several_runs_are_told_apart_by_folder_and_label(tmp_path):
     assert frame["label"].tolist() == ["rloo (samples=2)", "nvil", "rloo (samples=4)"]
     # Holm is over the tests of one run, not over all that are read with it.
     assert frame["p_holm"].tolist() == pytest.approx([0.008, 0.008, 0.004])
-    own = multiplicity.adjust_p_values(measurements_frame([row("rloo", p_value=0.004)]))
+    own = tables.adjust_p_values(measurements_frame([row("rloo", p_value=0.004)]))
     assert own.tolist() == [0.004]
 
 

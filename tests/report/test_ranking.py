@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from gradest.report.frames.multiplicity import holm
 from gradest.report.frames.ranking import LEVEL, POWER, ranks
+from gradest.statistics import holm
 
 FREEDOM = 63
 

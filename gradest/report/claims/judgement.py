@@ -36,7 +36,6 @@ from gradest.report.claims.evaluation import (
 )
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
-from gradest.report.frames.multiplicity import holm
 from gradest.report.frames.ranking import LEVEL
 from gradest.runs import (
     TRAINED,
@@ -47,7 +46,7 @@ from gradest.runs import (
     Relation,
     parse_claim,
 )
-from gradest.statistics import Interval
+from gradest.statistics import Interval, holm
 
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "refuted", "cannot tell"
 COLUMNS = ("holds", "on", "says", "source", "published", "measured", "low", "high", "verdict")

@@ -21,8 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from gradest.report.frames.multiplicity import holm
-from gradest.statistics import CONFIDENCE
+from gradest.statistics import CONFIDENCE, holm
 
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradest.report.frames import multiplicity, tables
+from gradest.report.frames import tables
 from gradest.report.frames.loading import load_measurements, load_training
 from gradest.report.frames.problems import readable
 from gradest.runs import read_run
@@ -48,7 +48,7 @@ def read_results(folder: Folder, *more: Folder) -> pd.DataFrame:
     if len(folders) == 1:
         return pd.concat(columns, axis=1).drop(columns="run")
     # A run is a family of tests, whatever it is read with.
-    adjusted = [multiplicity.adjust_p_values(rows) for _, rows in frame.groupby("run", sort=False)]
+    adjusted = [tables.adjust_p_values(rows) for _, rows in frame.groupby("run", sort=False)]
     return pd.concat(columns, axis=1).assign(p_holm=pd.concat(adjusted))
 
 

@@ -16,7 +16,6 @@ from gradest.measurement import LOG_ALPHA, Measurement
 from gradest.report.claims.judgement import REFUTED, REPRODUCED
 from gradest.report.claims.judgement import UNDECIDED as UNSETTLED
 from gradest.report.frames import curves, ranking, tables
-from gradest.report.frames.multiplicity import holm
 from gradest.report.regression.pairs import (
     DIFFERENCE,
     RATIO,
@@ -28,7 +27,7 @@ from gradest.report.regression.pairs import (
 )
 from gradest.report.regression.runs import Key, Records, Run
 from gradest.runs import Record
-from gradest.statistics import Interval
+from gradest.statistics import Interval, holm
 from gradest.support import described
 
 # The rate at which a report of runs without any change finds one.  Less than the

@@ -13,7 +13,6 @@ from gradest.report.figures import general
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
-from gradest.report.frames.multiplicity import bias_tests
 from gradest.report.frames.rankings import CROSSOVERS, Section
 from gradest.report.studies.numerics import ranked_dtypes
 from gradest.report.studies.ranking_table import (
@@ -102,7 +101,7 @@ STUDY = Study(
 
 def _multiplicity(frame: pd.DataFrame) -> str:
     """The number of tests of bias, and how many still reject when all are taken together."""
-    tests = bias_tests(frame)
+    tests = tables.bias_tests(frame)
     if tests.empty:
         return ""
     rejected, expected = tests["p_value"] < BIASED_BELOW, BIASED_BELOW * len(tests)
