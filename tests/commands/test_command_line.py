@@ -185,7 +185,8 @@ def test_dry_run_tells_and_writes_nothing(call, suite, tmp_path):
     assert not (tmp_path / "out").exists()
     run(call, suite, tmp_path / "out", "--only-estimators", "rloo")
     lines = run(call, suite, tmp_path / "out", "--dry-run")[1].splitlines()
-    assert ["cached" in line for line in lines[:3]] == [False, True, False]
+    assert [line.split()[0] == "done" for line in lines[:3]] == [False, True, False]
+    assert lines[3].startswith("3 cells, 1 done; the others: less than a second with ")
 
 
 WILD_TASK = """
