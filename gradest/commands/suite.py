@@ -40,7 +40,6 @@ from gradest.runs import run as run_cells
 from gradest.statistics import FEWEST
 from gradest.support import counted, described, in_a_line, message_of
 
-
 _SHOWN = 0.1  # seconds: shorter expected times are not distinguished
 
 

@@ -187,7 +187,10 @@ def test_skips_with_a_reason_the_problems_that_do_not_apply() -> None:
 def test_tells_how_often_f_was_evaluated_where_nothing_is_claimed() -> None:
     (found,) = [f for f in check_estimator(Rebar) if f.law == "evaluations"]
     assert found.status == "skipped"
-    assert "3 (one categorical), 3 (coupled categoricals)" in found.detail
+    assert (
+        "3 (test problem 'one categorical'), 3 (test problem 'coupled categoricals')"
+        in found.detail
+    )
 
 
 @breaks("evaluations")

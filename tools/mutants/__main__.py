@@ -10,7 +10,7 @@ import torch
 from . import FAMILIES, UNSEEN, Mutant, caught, verdict
 from .mutant import Finding
 
-_MARGIN = re.compile(r"(?:relative bias|deviates from E f by|violated by|changes by) (.*)")
+_MARGIN = re.compile(r"(?:relative bias|deviates from E f by|relative error of|changes by) (.*)")
 _WIDTH = 80
 
 
