@@ -305,11 +305,11 @@ def test_the_list_shows_everything_with_its_knobs(call, plugin):
         assert f"  {name}" in out
     assert "temperature=0.5" in out
     assert "1611.00712" in out
-    assert "biased; for every f the bias vanishes towards temperature = 0.03" in " ".join(
-        out.split()
-    )
+    flat = " ".join(out.split())
+    assert "biased; for every f the bias is small at temperature = 0.03" in flat
     assert "biased, except for affine f; uses f'" in out
-    assert "K = 2 only; evaluations of f: samples; laws: constant, labels" in out
+    assert "K = 2 only; evaluations of f: samples; claimed laws: constant, labels" in flat
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_the_list_can_be_a_table_or_bibtex(call, plugin):
