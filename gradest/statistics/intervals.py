@@ -41,6 +41,12 @@ class Interval(NamedTuple):
         return cls(value, value, value, 0.0)
 
     @classmethod
+    def normal(cls, value: Any, standard_error: Any) -> "Interval":
+        """The interval of an estimate whose error is normally distributed."""
+        half = scipy.stats.norm.isf(MISSED / 2) * standard_error
+        return cls(value, value - half, value + half)
+
+    @classmethod
     def unknown(cls) -> "Interval":
         return cls(math.nan, math.nan, math.nan)
 

@@ -352,7 +352,13 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
     ]
     text = write(found)
     header, *lines = below(text, "## Numerics")
-    assert header == ["task", "‖g‖", "estimator", "float64", "float16"]
+    assert header == [
+        "task",
+        "‖g‖ in log α",
+        "estimator",
+        "estimates in float64",
+        "estimates in float16",
+    ]
     cells = {line[2]: line[3:] for line in lines}
     assert cells == {
         "dead|": ["**all zero**", "**all non-finite; infinite 25.0 ± 4.3 %**"],
@@ -360,14 +366,14 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
         "listed": ["zero 25.0 %", "not run"],
     }
     assert {line[1] for line in lines} == {"0.500"}
-    assert "1 rows without anomalies" in text and "100 % in float16" in text
+    assert "Left out: 1 row without" in text and "100 % in float16" in text
 
 
 def test_a_dtype_in_which_nothing_is_odd_has_no_column(write):
     found = [row("a"), row("a", dtype="float32", drift=1.23456e-7, drift_se=1e-15)]
     text = write(found)
     assert below(text, "## Numerics") == [
-        ["task", "‖g‖", "estimator", "float32"],
+        ["task", "‖g‖ in log α", "estimator", "estimates in float32"],
         ["toy", "0.500", "a", "error 1.23 × 10⁻⁷"],
     ]
     assert "There are no anomalies in float64." in text and "only rank rounding errors" not in text
