@@ -57,7 +57,7 @@ def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> 
     yield "\n".join(
         [
             *([] if frame.empty else [f"- cells: {_cells(frame)}"]),
-            *([] if points.empty else [f"- trainings: {_trainings(points)}"]),
+            *([] if points.empty else [f"- training runs: {_trainings(points)}"]),
         ]
     )
     yield Folded("How this was run", tuple(_reproduction(frame, run)), level=2)
