@@ -1,4 +1,4 @@
-"""Gumbel-softmax: the gradient of Concrete, with the KL divergence of discrete latents.
+"""Gumbel-softmax: the gradient of Concrete, with the discrete KL divergence.
 
     ĝ = ∇ f(y),    y = softmax((log α + G) / τ),    G ~ Gumbel
 

@@ -1,4 +1,4 @@
-"""Invertible Gaussian reparameterisation (IGR): Gaussian noise mapped onto the simplex.
+"""Invertible Gaussian reparameterisation (IGR): Gaussian noise on the simplex.
 
     ĝ = ∇ f(y),    y = softmax((κ/τ, log δ)),    κ = μ + σ ε ∈ R^{K−1},    ε ~ N(0, I)
 
