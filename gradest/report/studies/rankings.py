@@ -71,13 +71,14 @@ STUDY = Study(
         _of_measurements(
             general.bias_against_variance,
             "Relative bias against variance of one estimate, one panel per task",
-            f"{POINTS}; {LIMITS}; {MARGIN}; {ZEROS}.",
+            f"{POINTS}; {LIMITS}; {MARGIN}; {ZEROS}. "
+            "A panel shows the estimators that apply to its task.",
         ),
         _of_measurements(
             general.variance_against_evaluations,
             "Variance of one estimate against its evaluations of f, one panel per task",
             f"{POINTS}; {ZEROS}. Along a dotted line variance × evaluations is constant, so that "
-            "the means of estimates have equal variance at equal cost.",
+            "means of estimates have equal variance if they take equally many evaluations.",
         ),
         _of_measurements(
             general.mse_against_budget,
