@@ -114,7 +114,7 @@ class Comparison:
             + _detectable_note(
                 self.variances_differ, self.variance_ratio, number(self.detectable_ratio)
             ),
-            "ratio of variance × evaluations": f"{interval(*self.work_ratio.ends)} "
+            "at equal evaluations": f"{interval(*self.work_ratio.ends)} "
             f"({self.evaluations_a} against {self.evaluations_b} evaluations of f)",
             "difference of means": self._length(*self.apart.ends)
             + _detectable_note(

@@ -414,3 +414,18 @@ def test_figures_show_the_finest_dtype_alone():
     rows, symbol = selection.select_rows(frame)
     assert rows["dtype"].tolist() == ["float64"] and symbol == "log α in float64"
     assert selection.select_rows(frame[:1])[1] == "log α"
+
+
+def test_a_figure_names_the_knobs_of_which_an_estimator_has_several_values():
+    frame = tables.annotate(
+        measurements_frame(
+            [
+                row("rloo", {"samples": 2, "decay": 0.9}),
+                row("rloo", {"samples": 4, "decay": 0.9}),
+                row("vimco", {"samples": 4, "decay": 0.5}),
+            ]
+        )
+    )
+    rows, _ = selection.select_rows(frame)
+    assert rows["tag"].tolist() == ["2", "4", ""]
+    assert rows["settings"].tolist() == [{"samples": 2}, {"samples": 4}, {}]
