@@ -25,6 +25,11 @@ _LEAST_SECONDS = 0.02  # minimum duration of a timed call, far above the noise o
 _Timer = Callable[[], float]  # measures the seconds per estimate at each call
 
 
+def least_seconds(cells: int) -> float:
+    """The seconds that `time_cells` takes at least."""
+    return cells * ROUNDS * _LEAST_SECONDS
+
+
 def time_cells(
     cells: Sequence[MeasuringCell],
     registry: Registry,
@@ -32,7 +37,7 @@ def time_cells(
     bundle: PluginBundle,
     timeout: float | None,
 ) -> list[list[float]]:
-    """Seconds per estimate of each cell in each round; `advance` is called after every step.
+    """Seconds per estimate of each cell in each round; `advance` is called after each timed call.
 
     A cell that fails here although it could be measured gets no times, and the others go on.  Code
     from outside the catalogue is timed in separate processes, which wait while others are timed; a

@@ -110,7 +110,7 @@ def test_a_cost_that_is_no_function_of_z_is_refused_with_the_law(name):
     ],
 )
 def test_data_points_that_talk_are_refused(cost):
-    with pytest.raises(CostError, match="law 'points'"):
+    with pytest.raises(CostError, match="check 'points'"):
         rloo_on(cost, TWO)
 
 
@@ -240,7 +240,7 @@ class OfItsOwn(Estimator):
 
 @pytest.mark.parametrize("cls", [OneForAll, Partly, OfItsOwn])
 def test_noise_that_all_rows_share_is_refused(cls):
-    with pytest.raises(UsageError, match=r"\(law '(rows|seed)'\)"):
+    with pytest.raises(UsageError, match=r"\(check '(rows|seed)'\)"):
         measure(cls(), Asked(good))
 
 
@@ -450,7 +450,7 @@ class OverThePoint(Estimator):
 @pytest.mark.parametrize("cls", [OverTheBatch, OverThePoint])
 @pytest.mark.parametrize("logits", [LOGITS, TWO])
 def test_rows_that_talk_are_refused(cls, logits):
-    with pytest.raises(UsageError, match=r"rows depend on each other \(law 'rows'\)"):
+    with pytest.raises(UsageError, match=r"rows depend on each other \(check 'rows'\)"):
         measure(cls(), Asked(good, logits))
 
 

@@ -115,7 +115,7 @@ def test_a_comparison_is_a_table_of_what_it_says():
     lines = np.reshape(shown.of("td"), (-1, 2))
     assert HOSTILE in shown.of("caption")[0] and "script" not in shown.tags
     assert str(found).splitlines()[0] == shown.of("caption")[0]
-    assert [f"  {what:<20} {said}" for what, said in lines] == str(found).splitlines()[1:]
+    assert [f"  {what:<21} {said}" for what, said in lines] == str(found).splitlines()[1:]
 
 
 def test_a_table_names_no_colour_and_escapes_all():

@@ -352,7 +352,13 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
     ]
     text = write(found)
     header, *lines = below(text, "## Numerics")
-    assert header == ["task", "‖g‖", "estimator", "float64", "float16"]
+    assert header == [
+        "task",
+        "‖g‖ in log α",
+        "estimator",
+        "estimates in float64",
+        "estimates in float16",
+    ]
     cells = {line[2]: line[3:] for line in lines}
     assert cells == {
         "dead|": ["**all zero**", "**all non-finite; infinite 25.0 ± 4.3 %**"],
@@ -360,17 +366,17 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
         "listed": ["zero 25.0 %", "not run"],
     }
     assert {line[1] for line in lines} == {"0.500"}
-    assert "1 rows without anomalies" in text and "100 % in float16" in text
+    assert "Left out: 1 row without" in text and "100 % in float16" in text
 
 
 def test_a_dtype_in_which_nothing_is_odd_has_no_column(write):
     found = [row("a"), row("a", dtype="float32", drift=1.23456e-7, drift_se=1e-15)]
     text = write(found)
     assert below(text, "## Numerics") == [
-        ["task", "‖g‖", "estimator", "float32"],
+        ["task", "‖g‖ in log α", "estimator", "estimates in float32"],
         ["toy", "0.500", "a", "error 1.23 × 10⁻⁷"],
     ]
-    assert "There are no anomalies in float64." in text and "only rank rounding errors" not in text
+    assert "There are none of these in float64." in text and "only rank rounding errors" not in text
     assert "## Numerics" not in write([row("a"), row("a", dtype="float32")])
 
 
@@ -408,3 +414,18 @@ def test_figures_show_the_finest_dtype_alone():
     rows, symbol = selection.select_rows(frame)
     assert rows["dtype"].tolist() == ["float64"] and symbol == "log α in float64"
     assert selection.select_rows(frame[:1])[1] == "log α"
+
+
+def test_a_figure_names_the_knobs_of_which_an_estimator_has_several_values():
+    frame = tables.annotate(
+        measurements_frame(
+            [
+                row("rloo", {"samples": 2, "decay": 0.9}),
+                row("rloo", {"samples": 4, "decay": 0.9}),
+                row("vimco", {"samples": 4, "decay": 0.5}),
+            ]
+        )
+    )
+    rows, _ = selection.select_rows(frame)
+    assert rows["tag"].tolist() == ["2", "4", ""]
+    assert rows["settings"].tolist() == [{"samples": 2}, {"samples": 4}, {}]

@@ -135,7 +135,7 @@ def cells(line):
 def test_controls_as_they_should_be_are_reported_first(write):
     assert control_failures(annotated(list(rows())), CONTROLS) == []
     first = write(rows(), controls=CONTROLS).splitlines()[0]
-    assert first == "All controls passed: exact unbiased and relaxed biased."
+    assert first == "All controls passed: exact is unbiased, relaxed is biased."
     assert write(rows(), controls={}).startswith("# demo")
 
 
@@ -334,7 +334,7 @@ def test_tables_stay_readable_and_files_have_every_column(write, tmp_path):
 
 
 def test_what_was_exact_missed_estimated_or_odd_is_said(write):
-    missed = "variance to 0.03 instead of 0.02"
+    missed = "variance within 3 % instead of 2 %"
     found = [
         row("sampled", precision="reached", replicates=20_000, detectable_bias=0.0123),
         row("noisy|", precision=missed, variance=9.0, detectable_bias=0.5, verdict="biased"),
@@ -404,8 +404,8 @@ def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
         *(each for n in range(198) for each in cell(f"fair{n}", 0.5)),
     ]
     text = write(found)
-    assert "made 200 random tests of bias at 1 %" in text
-    assert "at most 2.00 false alarms would be expected; 2 of the tests reject, and 1 of" in text
+    assert "made 200 tests of bias at a level of 1 %" in text
+    assert "at most 2 rejections would be expected; 2 of the tests reject, and 1 of" in text
     summary = pd.read_csv(tmp_path / "tables" / "summary.csv").set_index("estimator")
     p_holm = summary["p_holm"].groupby("estimator").agg(["min", "max"])
     assert (p_holm["min"] == p_holm["max"]).all()
@@ -413,9 +413,9 @@ def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
     assert p_holm["min"]["lucky"] == pytest.approx(199 * 0.004)
     assert p_holm["min"]["certain"] == 0
     noisy = cell("certain", 0.5, method="enumerated", reference="monte_carlo")
-    assert "made 1 random tests" in write(noisy)
+    assert "made 1 test of" in write(noisy)
     groups = [*cell("a", 0.5), row("a", p_value=0.5, parameter="encoder")]
-    assert "made 2 random tests" in write(groups)  # that of a group is another one
+    assert "made 2 tests of" in write(groups)  # that of a group is another one
     assert "Multiple tests" not in write(cell("certain", 0.0, method="enumerated"))
 
 

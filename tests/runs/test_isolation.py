@@ -294,9 +294,9 @@ def test_a_plugin_that_does_not_import_is_one_line(plugin, deed):
 @pytest.mark.parametrize(
     ("deed", "told"),
     [
-        ("os._exit(0)", "its process died: exit status 0 while testing the law 'shape'"),
-        ("os.kill(os.getpid(), 15)", "signal 15 (SIGTERM) while testing the law 'shape'"),
-        ("raise KeyboardInterrupt", "exit status 130 while testing the law 'shape'"),
+        ("os._exit(0)", "its process died: exit status 0 during the check 'shape'"),
+        ("os.kill(os.getpid(), 15)", "signal 15 (SIGTERM) during the check 'shape'"),
+        ("raise KeyboardInterrupt", "exit status 130 during the check 'shape'"),
     ],
 )
 def test_a_plugin_that_ends_its_process_is_rejected(plugin, capsys, deed, told):

@@ -239,6 +239,12 @@ def test_the_interval_of_a_mean_is_students():
     assert found.standard_error == pytest.approx(stats.sem(x.numpy()), rel=1e-12)
 
 
+def test_a_normal_interval_holds_an_infinite_estimate_without_a_warning():
+    found = Interval.normal(0.5, 0.1)
+    assert found.ends == pytest.approx((0.5, *stats.norm.interval(0.95, 0.5, 0.1)), rel=1e-12)
+    assert Interval.normal(math.inf, math.inf).ends == (math.inf, -math.inf, math.inf)
+
+
 # the largest z
 
 
