@@ -1,6 +1,6 @@
 """Helpers that the tests of several modules share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,8 @@ from torch import Tensor
 from gradest.randomness import Draws
 from gradest.report import writing
 from gradest.report.studies import STUDIES, landscape, rankings
+from gradest.runs import references, runner
+from gradest.runs.processes import Job
 
 ROOT = Path(__file__).parents[1]  # of the clone
 
@@ -53,6 +55,20 @@ class Prescribed(Draws):
         answer = self.answers.pop(kind)
         assert answer.shape == tuple(shape)
         return answer
+
+
+def without_processes(patch: pytest.MonkeyPatch) -> None:
+    """Let runs compute every cell in this process, plugins too, which takes a fraction of the time.
+
+    Workers have tests of their own.
+    """
+
+    def in_order(jobs: Iterable[Job], *_: object) -> Iterator[tuple[Job, object]]:
+        for job in jobs:
+            yield job, job.call(*job.arguments)
+
+    patch.setattr(runner, "answers", in_order)
+    patch.setattr(references, "in_processes", in_order)
 
 
 def only_figures(patch: pytest.MonkeyPatch, *names: str, **draws: Callable) -> None:

@@ -1,7 +1,9 @@
 """Where variance comes from: components against simulations and by hand; the table of a run."""
 
 import json
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ from gradest.runs.suite import load_suite
 from gradest.runs.tables import SOURCES, read_run, write_results
 from gradest.runs.workers import Workers
 from gradest.statistics.variance_components import DRAWS, estimate_components
-from tests.support import LEVEL
+from tests.support import LEVEL, without_processes
 
 K = stats.norm.isf(LEVEL / 2)
 LEVELS = ("seed", "steps", "batch")
@@ -201,24 +203,26 @@ estimators: [exact, reinforce]
 """
 
 
-@pytest.fixture
-def ran(tmp_path, plugin):
-    """Runs a suite in one process: its tables of sources and measurements, and its folder."""
-    layered = plugin("layered.py", TASK)
+def run_suite(folder: Path, text: str = SUITE):
+    """The tables of sources and measurements of a suite, and its folder."""
+    (folder / "layered.py").write_text(TASK)
+    (folder / "mine.yaml").write_text(text)
+    registry = Registry.load([folder / "layered.py"])
+    suite = load_suite(str(folder / "mine.yaml"), registry)
+    out = folder / "out"
+    bundle = PluginBundle.of([folder / "layered.py"])
+    with pytest.MonkeyPatch.context() as patch:
+        without_processes(patch)
+        run(suite.name, suite.cells, out, registry, bundle, Workers(jobs=1), timed=False)
+    write_results(out, describe_run(suite, registry, datetime.now(UTC)))
+    names = ("sources", "measurements")
+    return *(pd.read_parquet(out / f"{name}.parquet") for name in names), out
 
-    def ran(text: str = SUITE):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        registry = Registry.load([layered])
-        suite = load_suite(str(path), registry)
-        folder = tmp_path / "out"
-        bundle = PluginBundle.of([layered])
-        run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
-        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
-        names = ("sources", "measurements")
-        return *(pd.read_parquet(folder / f"{name}.parquet") for name in names), folder
 
-    return ran
+@pytest.fixture(scope="module")
+def nested_run(tmp_path_factory):
+    """The suite as it stands, run once and to be read."""
+    return run_suite(tmp_path_factory.mktemp("nested"))
 
 
 def by_hand(folder, estimator: str) -> dict[str, float]:
@@ -248,8 +252,8 @@ def by_hand(folder, estimator: str) -> dict[str, float]:
     }
 
 
-def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(ran):
-    sources, _, folder = ran()
+def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(nested_run):
+    sources, _, folder = nested_run
     assert list(sources.columns) == list(SOURCES)
     assert len(sources) == 2 * 4
     assert set(sources.parameter) == {"weights"}
@@ -268,8 +272,8 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(ran):
     assert sources[sources.estimator == "reinforce"].set_index("source").variance["draws"] > 0.1
 
 
-def test_enumerated_cells_have_no_noise_in_their_means(ran):
-    sources, rows, folder = ran(SUITE.replace("enumerate_draws: false\n", ""))
+def test_enumerated_cells_have_no_noise_in_their_means(tmp_path):
+    sources, rows, folder = run_suite(tmp_path, SUITE.replace("enumerate_draws: false\n", ""))
     assert set(rows.method) == {"enumerated"}
     found = sources[sources.estimator == "reinforce"].set_index("source").variance
     assert dict(found) == pytest.approx(by_hand(folder, "reinforce"), rel=1e-9, abs=1e-12)
@@ -280,14 +284,13 @@ def test_enumerated_cells_have_no_noise_in_their_means(ran):
         assert found[level] == pytest.approx(exact[level], abs=1e-10)
 
 
-def test_grids_that_are_not_complete_say_nothing(ran, tmp_path):
-    sources, _, folder = ran()
-    described = read_run(folder)
-    dropped = [c for c in described["cells"][:1]]
-    described["cells"] = [c for c in described["cells"] if c not in dropped]
-    write_results(folder, described)
-    left = pd.read_parquet(folder / "sources.parquet")
-    assert len(left) == 4 and len(sources) == 8
+def test_grids_that_are_not_complete_say_nothing(nested_run, tmp_path):
+    sources, _, folder = nested_run
+    copy = shutil.copytree(folder, tmp_path / "out")
+    described = read_run(copy)
+    del described["cells"][0]
+    write_results(copy, described)
+    assert len(pd.read_parquet(copy / "sources.parquet")) == 4 and len(sources) == 8
 
 
 @pytest.mark.parametrize(
@@ -303,41 +306,35 @@ def test_grids_that_are_not_complete_say_nothing(ran, tmp_path):
         ),
     ],
 )
-def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(ran, tasks, message):
+def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(tmp_path, tasks, message):
     head = SUITE.partition("tasks:")[0]
     with pytest.raises(SuiteError, match=rf"mine.yaml:5: .*{message}"):
-        ran(f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
+        run_suite(tmp_path, f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
 
 
-def test_runs_that_are_not_nested_have_an_empty_table(ran):
-    sources, _, _ = ran(SUITE.replace("nested: [seed, steps, batch]\n", ""))
+def test_runs_that_are_not_nested_have_an_empty_table(tmp_path):
+    sources, _, _ = run_suite(tmp_path, SUITE.replace("nested: [seed, steps, batch]\n", ""))
     assert len(sources) == 0 and list(sources.columns) == list(SOURCES)
 
 
-def test_other_settings_are_families_of_their_own(ran):
-    sources, _, _ = ran(SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
+def test_other_settings_are_families_of_their_own(tmp_path):
+    sources, _, _ = run_suite(tmp_path, SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
     assert len(sources) == 16
     assert sources.groupby(["estimator", "seed"]).size().tolist() == [4] * 4
 
 
-def test_a_cell_without_a_finite_mean_leaves_its_family_out(ran):
+def test_a_cell_without_a_finite_mean_leaves_its_family_out(tmp_path):
     """The table is written all the same."""
     text = SUITE.replace("layered: {", "layered: {odd: true, ") + "nonfinite: count\n"
-    sources, rows, _ = ran(text.replace("[exact, reinforce]", "[reinforce]"))
+    sources, rows, _ = run_suite(tmp_path, text.replace("[exact, reinforce]", "[reinforce]"))
     assert (rows.status == "ok").all()
     assert rows[rows.parameter == "weights"].nonfinite.gt(0).sum() == 2
     assert len(sources) == 0
 
 
-def test_a_group_that_has_no_rows_has_no_sources(ran, monkeypatch):
+def test_a_group_that_has_no_rows_has_no_sources(tmp_path, monkeypatch):
     """Where the map of a group would be too large its mean is known, its variance is not."""
-
-    def here(jobs, *_):  # what is patched in this process is not in others
-        for job in jobs:
-            yield job, job.call(*job.arguments)
-
-    monkeypatch.setattr("gradest.runs.runner.answers", here)
     monkeypatch.setattr("gradest.measurement.parameters.LARGEST", 5)
-    sources, rows, _ = ran()
+    sources, rows, _ = run_suite(tmp_path)
     assert set(rows.parameter) == {"log_alpha"}
     assert len(sources) == 0
