@@ -72,7 +72,7 @@ WILD = {
         "its process died: signal 15 (SIGTERM)",
     ),
     "closes_everything": ("os.closerange(3, 1000)", "its process died: "),
-    "is_endless": ("time.sleep(1000)", "ended after cell_timeout = 4 s"),
+    "is_endless": ("time.sleep(1000)", "ended after cell_timeout = 2 s"),
     "is_silent": ("raise Silent", "Silent: its message cannot be read: SystemExit"),
     "cannot_be_pickled": ("raise Unpicklable('me')", "Unpicklable: me"),
     "has_no_unicode": (r"raise OSError('a\udcffb')", r"OSError: a\udcffb"),
@@ -140,7 +140,7 @@ def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wild")
     deeds = {name: deed for name, (deed, _) in WILD.items()} | HARMLESS | {"good": "pass"}
     write(folder / "plugins", deeds)
-    return rows_of(folder, folder / "plugins", list(deeds), Workers(jobs=2, timeout=4.0))
+    return rows_of(folder, folder / "plugins", list(deeds), Workers(jobs=2, timeout=2.0))
 
 
 @pytest.fixture(scope="module")

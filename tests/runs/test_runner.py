@@ -100,7 +100,7 @@ def suite_file(tmp_path):
 def measured(tmp_path, plugins, suite_file):
     """Runs the suite and returns its rows and coordinates."""
 
-    def measured(name, workers=ALONE, text=None, **options):
+    def measured(name, workers=ALONE, text=None, timed=False, **options):
         if text:
             suite_file.write_text(text)
         registry = Registry.load([plugins])
@@ -113,6 +113,7 @@ def measured(tmp_path, plugins, suite_file):
             registry,
             PluginBundle.of([plugins]),
             workers,
+            timed=timed,
             **options,
         )
         write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
@@ -132,7 +133,7 @@ def same(left, right):
 
 
 def test_processes_and_threads_measure_what_one_process_measures(measured):
-    alone = measured("alone")
+    alone = measured("alone", timed=True)
     assert (alone[0].status == "ok").all()
     assert alone[0].seconds.gt(0).all()
     assert (alone[0].seconds_low <= alone[0].seconds).all()
@@ -251,9 +252,9 @@ def test_inapplicable_cells_are_skipped_with_the_reason(measured, plugins):
 @pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kill_9_loses_no_finished_cell(measured, tmp_path, plugins, suite_file, jobs):
     suite_file.write_text(
-        "replicates: 200\ntasks: [categorical]\n"
+        "replicates: 200\ntimed: false\ntasks: [categorical]\n"
         "estimators: [{rloo: {samples: [2, 3]}}, "
-        "{halved: {delay: [0.2, 0.21, 0.22, 0.23, 0.24, 0.25]}}]\n"
+        "{halved: {delay: [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]}}]\n"
     )
     undisturbed = measured("undisturbed")
     folder = tmp_path / "killed"
@@ -334,7 +335,7 @@ def test_a_cell_that_cannot_be_timed_keeps_its_numbers(measured, plugins):
     (plugins / "fragile.py").write_text(fragile)
     text = "replicates: 200\ntasks: [categorical]\nestimators: [fragile, rloo]\n"
     with pytest.warns(UserWarning, match="categorical × fragile cannot be timed: .*File exists"):
-        rows, _ = measured("run", text=text)
+        rows, _ = measured("run", text=text, timed=True)
     assert rows.status.tolist() == ["ok"] * 4
     assert rows.variance.notna().all()
     assert rows.seconds.isna().tolist() == [True] * 2 + [False] * 2

@@ -62,7 +62,7 @@ def test_each_call_that_fails_dies_or_hangs_is_known_and_the_others_go_on():
         Job("knows", Workers, (1,), alone=False),  # is no JSON
         *(Job(f"good {n}", math.sqrt, (n,), alone=n % 2 == 0) for n in range(6)),
     ]
-    found = {job.key: answer for job, answer in in_processes(jobs, 2, 3.0, UnderWay())}
+    found = {job.key: answer for job, answer in in_processes(jobs, 2, 1.0, UnderWay())}
     assert {key: found[key] for key in found if key.startswith("good")} == {
         f"good {n}": math.sqrt(n) for n in range(6)
     }
@@ -70,7 +70,7 @@ def test_each_call_that_fails_dies_or_hangs_is_known_and_the_others_go_on():
     assert told == {
         "exits": (Died, "its process died: exit status 3"),
         "aborts": (Died, "its process died: signal 6 (SIGABRT)"),
-        "hangs": (Died, "ended after cell_timeout = 3 s"),
+        "hangs": (Died, "ended after cell_timeout = 1 s"),
         "raises": (Failed, "ValueError: math domain error"),
         "leaves": (Failed, "SystemExit"),
         "knows": (Failed, "TypeError: Object of type Workers is not JSON serializable"),
@@ -90,9 +90,9 @@ def test_no_more_processes_than_jobs_and_each_serves_again():
 
 def test_a_timeout_holds_for_threads_as_well():
     jobs = [Job("hangs", time.sleep, (1000,), False), Job("good", math.sqrt, (4,), False)]
-    workers = Workers(2, "threading", timeout=2.0)
+    workers = Workers(2, "threading", timeout=1.0)
     found = {job.key: answer for job, answer in answers(jobs, workers, UnderWay())}
-    assert found["good"] == 2.0 and str(found["hangs"]) == "ended after cell_timeout = 2 s"
+    assert found["good"] == 2.0 and str(found["hangs"]) == "ended after cell_timeout = 1 s"
 
 
 def test_what_runs_is_named_while_it_runs():

@@ -49,6 +49,7 @@ def test_endings_are_told_apart(ending, line, name):
     assert bool(told) == name.startswith(BAD)
 
 
+@pytest.mark.slow
 def test_a_death_is_seen_and_the_next_case_runs(tmp_path):
     (tmp_path / "dies.py").write_text("import os\nos._exit(3)")
     with Child(tmp_path) as child:
