@@ -34,7 +34,7 @@ class Slow(Estimator):
 
     name = "slow"
     adapt_steps = 4
-    pause = 0.06
+    pause = 0.02
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)

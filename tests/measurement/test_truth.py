@@ -32,7 +32,7 @@ from gradest.runs.runner import run
 from gradest.runs.suite import load_suite
 from gradest.runs.tables import write_results
 from gradest.runs.workers import Workers
-from tests.support import EXACT, LEVEL
+from tests.support import EXACT, LEVEL, without_processes
 
 K = stats.norm.isf(LEVEL / 2)
 
@@ -439,17 +439,20 @@ def ran(tmp_path, plugin):
         registry = Registry.load([vast])
         suite = load_suite(str(path), registry)
         folder = tmp_path / "out"
-        run(
-            suite.name,
-            suite.cells,
-            folder,
-            registry,
-            PluginBundle.of([vast]),
-            Workers(jobs=1),
-            suite.settings.reference,
-            timed=suite.settings.timed,
-            **options,
-        )
+        bundle = PluginBundle.of([vast])
+        with pytest.MonkeyPatch.context() as patch:
+            without_processes(patch)
+            run(
+                suite.name,
+                suite.cells,
+                folder,
+                registry,
+                bundle,
+                Workers(jobs=1),
+                suite.settings.reference,
+                timed=suite.settings.timed,
+                **options,
+            )
         write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
         rows = pd.read_parquet(folder / "measurements.parquet")
         return rows, list(read_records(folder / "journal.jsonl"))
