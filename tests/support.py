@@ -1,16 +1,23 @@
 """Helpers that the tests of several modules share."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
 
+from gradest.plugins import PluginBundle, Registry
 from gradest.randomness import Draws
 from gradest.report import writing
 from gradest.report.studies import STUDIES, landscape, rankings
 from gradest.runs import references, runner
 from gradest.runs.processes import Job
+from gradest.runs.provenance import describe_run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.workers import Workers
 
 ROOT = Path(__file__).parents[1]  # of the clone
 
@@ -69,6 +76,26 @@ def without_processes(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(runner, "answers", in_order)
     patch.setattr(references, "in_processes", in_order)
+
+
+def run_suite(
+    folder: Path, text: str, plugins: Sequence[Path] = (), name: str = "mine", **options: Any
+) -> Path:
+    """Run a suite in this process, with neither times nor a report: the folder of its tables."""
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    registry, bundle = Registry.load(plugins), PluginBundle.of(plugins)
+    suite, out = load_suite(str(path), registry), folder / name
+    precision, workers = suite.settings.reference, Workers(jobs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        without_processes(patch)
+        runner.run(
+            *(suite.name, suite.cells, out, registry, bundle, workers, precision),
+            timed=False,
+            **options,
+        )
+    write_results(out, describe_run(suite, registry, datetime.now(UTC)))
+    return out
 
 
 def only_figures(patch: pytest.MonkeyPatch, *names: str, **draws: Callable) -> None:

@@ -17,6 +17,7 @@ def test_there_is_code():
     assert len(PLUGINS) == 2 and len(BLOCKS) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", PLUGINS, ids=[re.search(r"class (\w+)", b)[1] for b in PLUGINS])
 def test_the_plugins_are_certified(plugin, text):
     (cls,) = load_plugin(plugin("mine.py", text))

@@ -16,7 +16,7 @@ SOUND = [
     # (estimator, its knobs, task), where the default precision is reached
     ("reinforce", {}, "categorical"),
     ("rloo", {"samples": 2}, "categorical"),
-    ("rloo", {"samples": 4}, "quadratic"),
+    pytest.param("rloo", {"samples": 4}, "quadratic", marks=pytest.mark.slow),
     ("disarm", {}, "bernoulli"),
     ("muprop", {}, "quadratic"),
 ]

@@ -227,7 +227,9 @@ def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path, wher
     lines = {"prepare": "pass", "problem": "pass", "cost": "pass", where: what}
     wild = tmp_path / "wild.py"
     wild.write_text(WILD_TASK.format(**lines))
-    suite.write_text("replicates: 64\ntimed: false\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n")
+    suite.write_text(
+        "replicates: 64\ntimed: false\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n"
+    )
     status, out, err = run(call, suite, tmp_path / "out", "--plugin", wild, "--dry-run")
     foreseen = out.splitlines()
     assert "4 cells" in foreseen[-1] and "Traceback" not in err

@@ -1,7 +1,6 @@
 """The effect of adaptation, step by step."""
 
 import json
-from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -14,13 +13,9 @@ from gradest.categorical import log_prob, nabla, sample
 from gradest.measurement import adaptation
 from gradest.measurement.adaptation import AdaptationStep, adapt_and_measure
 from gradest.measurement.replicator import Replicator
-from gradest.plugins.registry import PluginBundle, Registry
 from gradest.randomness import Draws, drawing_from
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import ADAPTATION, write_results
-from gradest.runs.workers import Workers
+from gradest.runs.tables import ADAPTATION
+from tests.support import run_suite
 
 
 class Halving(Estimator):
@@ -151,16 +146,11 @@ def test_json_keeps_the_looks():
 
 
 def test_a_run_has_a_table_of_looks(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        "replicates: 64\ntimed: false\nadapt_steps: 5\ntasks: [categorical, bernoulli]\n"
+    suite = (
+        "replicates: 64\nadapt_steps: 5\ntasks: [categorical, bernoulli]\n"
         "estimators: [reinforce_ema, rloo, nvil]\n"
     )
-    registry, folder = Registry.load(), tmp_path / "out"
-    suite = load_suite(str(path), registry)
-    bundle = PluginBundle.of([])
-    run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
-    write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+    folder = run_suite(tmp_path, suite)
     frame = pd.read_parquet(folder / "adaptation.parquet")
     assert list(frame.columns) == list(ADAPTATION)
     assert set(frame.estimator) == {"reinforce_ema", "nvil"}  # the third does not adapt

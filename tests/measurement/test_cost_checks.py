@@ -244,6 +244,7 @@ def test_noise_that_all_rows_share_is_refused(cls):
         measure(cls(), Asked(good))
 
 
+@pytest.mark.slow
 def test_every_estimator_of_the_catalogue_draws_for_each_row():
     for name, cls in gradest.all_estimators().items():
         task = make_task("bernoulli_vae", samples=2, kl="sampled") if cls.bounds else None

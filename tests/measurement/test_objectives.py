@@ -5,7 +5,6 @@ What is enumerated is held against sums written down here, in another way than t
 
 import inspect
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -25,14 +24,9 @@ from gradest.measurement.enumerated_moments import exact_moments
 from gradest.measurement.enumerated_truth import all_codes, exact_gradient
 from gradest.measurement.objectives import analytic_terms, problem_for
 from gradest.measurement.replicator import Replicator
-from gradest.plugins.registry import PluginBundle, Registry, load_plugin
+from gradest.plugins.registry import load_plugin
 from gradest.randomness import Draws, drawing_from
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import write_results
-from gradest.runs.workers import Workers
-from tests.support import EXACT
+from tests.support import EXACT, run_suite
 
 DOUBLE = torch.float64
 LOGITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2], [0.1, -0.6]]] * 2
@@ -441,14 +435,8 @@ def test_vimco_is_skipped_with_the_reason_where_there_is_one_sample(tmp_path):
     assert inapplicable(estimator, bounded, bounded.problem()) is None
     with pytest.raises(Inapplicable, match=reason):
         gradest.measure(estimator, task)
-    path = tmp_path / "suite.yaml"
-    path.write_text("replicates: 64\ntasks: [bernoulli]\nestimators: [vimco, rloo]\n")
-    registry, folder = Registry.load(), tmp_path / "out"
-    suite = load_suite(str(path), registry)
-    run(
-        suite.name, suite.cells, folder, registry, PluginBundle.of([]), Workers(jobs=1), timed=False
-    )
-    write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+    suite = "replicates: 64\ntasks: [bernoulli]\nestimators: [vimco, rloo]\n"
+    folder = run_suite(tmp_path, suite)
     rows = pd.read_parquet(folder / "measurements.parquet").set_index("estimator")
     assert (rows.loc["vimco"].status == "skipped").all()
     assert (rows.loc["vimco"].reason == reason).all()

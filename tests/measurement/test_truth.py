@@ -2,7 +2,6 @@
 
 import json
 import math
-from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -24,15 +23,10 @@ from gradest.measurement.reference import (
 )
 from gradest.measurement.replicator import Replicator
 from gradest.measurement.truth import Reference, Truth, exact_truth, truth_from_reference
-from gradest.plugins.registry import PluginBundle, Registry, catalogue_estimators
+from gradest.plugins.registry import catalogue_estimators
 from gradest.runs import references
 from gradest.runs.journal import read_records
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import write_results
-from gradest.runs.workers import Workers
-from tests.support import EXACT, LEVEL, without_processes
+from tests.support import EXACT, LEVEL, run_suite
 
 K = stats.norm.isf(LEVEL / 2)
 
@@ -433,27 +427,7 @@ def ran(tmp_path, plugin):
     """Runs a suite in one process; returns its rows and the records of its journal."""
 
     def ran(text: str = SUITE, task: str = TASK, **options):
-        vast = plugin("vast.py", task)
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        registry = Registry.load([vast])
-        suite = load_suite(str(path), registry)
-        folder = tmp_path / "out"
-        bundle = PluginBundle.of([vast])
-        with pytest.MonkeyPatch.context() as patch:
-            without_processes(patch)
-            run(
-                suite.name,
-                suite.cells,
-                folder,
-                registry,
-                bundle,
-                Workers(jobs=1),
-                suite.settings.reference,
-                timed=suite.settings.timed,
-                **options,
-            )
-        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+        folder = run_suite(tmp_path, text, [plugin("vast.py", task)], **options)
         rows = pd.read_parquet(folder / "measurements.parquet")
         return rows, list(read_records(folder / "journal.jsonl"))
 

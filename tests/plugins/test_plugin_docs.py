@@ -25,6 +25,7 @@ def section(title: str) -> str:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Sampled", "MovingAverage", "Die"])
 def test_its_plugins_are_certified(plugin, name):
     (cls,) = load_plugin(plugin("mine.py", PLUGINS[name]))

@@ -101,7 +101,7 @@ def test_odd_rows_of_every_kind_change_no_other_in_any_table(tmp_path, undisturb
 
 
 def one_of_each_kind():
-    return [odd_row(columns, temperature) for temperature, columns in zip(ODDITIES, ODD.values())]
+    return [odd_row(*each) for each in zip(ODD.values(), ODDITIES, strict=True)]
 
 
 def assert_others_unchanged(undisturbed, folder, odd):

@@ -246,7 +246,7 @@ def p_values(x: list[Tensor], exact: Tensor, peak: float) -> Tensor:
     return torch.tensor([largest_z(moments_of(m), exact, peak, 0.0)[1] for m in x])
 
 
-@pytest.mark.parametrize("coordinates", [1, 50])
+@pytest.mark.parametrize("coordinates", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_without_bias_one_in_a_hundred_is_rejected(coordinates):
     generator = torch.Generator().manual_seed(0)
     zero, repetitions = torch.zeros(coordinates, dtype=torch.float64), 2000
@@ -566,8 +566,16 @@ def test_luck_that_hides_the_noise_is_allowed_for():
 # the variance
 
 
-@pytest.mark.parametrize("replicates", [32, 64, 512])
-@pytest.mark.parametrize("name", ["one coordinate", "one skewed coordinate"])
+@pytest.mark.parametrize(
+    ("name", "replicates"),
+    [
+        ("one skewed coordinate", 32),
+        ("one coordinate", 64),
+        pytest.param("one skewed coordinate", 64, marks=pytest.mark.slow),
+        pytest.param("one skewed coordinate", 512, marks=pytest.mark.slow),
+        pytest.param("one coordinate", 32, marks=pytest.mark.slow),
+    ],
+)
 def test_the_interval_of_the_variance_covers_with_skewed_and_few_replicates(name, replicates):
     assert_covers(variance_hits(name, replicates, 3000), "variance")
 
@@ -635,7 +643,12 @@ def share(rows: list[dict], name: str = "biased") -> float:
 
 
 @pytest.mark.parametrize(
-    "mixing", [ONE, torch.eye(20).double(), spread(3)], ids=["one", "twenty", "correlated"]
+    "mixing",
+    [
+        pytest.param(ONE, id="one"),
+        pytest.param(torch.eye(20).double(), id="twenty", marks=pytest.mark.slow),
+        pytest.param(spread(3), id="correlated"),
+    ],
 )
 def test_the_level_of_the_joint_test(mixing):
     exact = torch.ones(len(mixing), dtype=torch.float64)
@@ -744,7 +757,7 @@ def test_a_negative_estimate_of_the_bias_takes_nothing_off_the_error():
 # a truth that is itself estimated
 
 
-@pytest.mark.parametrize("bias", [0.0, 10.0])
+@pytest.mark.parametrize("bias", [0.0, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_the_noise_of_a_reference_is_counted(bias):
     """An estimate of the truth with a quarter of the replicates: most of the noise is its own."""
     size = bias * (3 / 512 + 3 / 128) ** 0.5

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,10 @@ from torch import Tensor
 
 from gradest.errors import SuiteError
 from gradest.measurement.result import Measurement
-from gradest.plugins.registry import PluginBundle, Registry
 from gradest.runs.journal import read_records
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
 from gradest.runs.tables import SOURCES, read_run, write_results
-from gradest.runs.workers import Workers
 from gradest.statistics.variance_components import DRAWS, estimate_components
-from tests.support import LEVEL, without_processes
+from tests.support import LEVEL, run_suite
 
 K = stats.norm.isf(LEVEL / 2)
 LEVELS = ("seed", "steps", "batch")
@@ -43,7 +37,12 @@ def nested(
 
 @pytest.mark.parametrize(
     ("shape", "sigma"),
-    [((4,), (2.0,)), ((5, 3), (2.0, 0.7)), ((4, 3, 5), (1.5, 0.0, 3.0)), ((3, 2, 2), (0.0,) * 3)],
+    [
+        pytest.param((4,), (2.0,), marks=pytest.mark.slow),
+        pytest.param((5, 3), (2.0, 0.7), marks=pytest.mark.slow),
+        ((4, 3, 5), (1.5, 0.0, 3.0)),
+        pytest.param((3, 2, 2), (0.0,) * 3, marks=pytest.mark.slow),
+    ],
 )
 def test_the_components_are_unbiased(shape, sigma):
     """Over 1500 simulations, with noise of the means whose variance differs from place to place."""
@@ -203,18 +202,10 @@ estimators: [exact, reinforce]
 """
 
 
-def run_suite(folder: Path, text: str = SUITE):
-    """The tables of sources and measurements of a suite, and its folder."""
+def tables_of(folder: Path, text: str = SUITE):
+    """The tables of sources and measurements of a run of the suite, and its folder."""
     (folder / "layered.py").write_text(TASK)
-    (folder / "mine.yaml").write_text(text)
-    registry = Registry.load([folder / "layered.py"])
-    suite = load_suite(str(folder / "mine.yaml"), registry)
-    out = folder / "out"
-    bundle = PluginBundle.of([folder / "layered.py"])
-    with pytest.MonkeyPatch.context() as patch:
-        without_processes(patch)
-        run(suite.name, suite.cells, out, registry, bundle, Workers(jobs=1), timed=False)
-    write_results(out, describe_run(suite, registry, datetime.now(UTC)))
+    out = run_suite(folder, text, [folder / "layered.py"])
     names = ("sources", "measurements")
     return *(pd.read_parquet(out / f"{name}.parquet") for name in names), out
 
@@ -222,7 +213,7 @@ def run_suite(folder: Path, text: str = SUITE):
 @pytest.fixture(scope="module")
 def nested_run(tmp_path_factory):
     """The suite as it stands, run once and to be read."""
-    return run_suite(tmp_path_factory.mktemp("nested"))
+    return tables_of(tmp_path_factory.mktemp("nested"))
 
 
 def by_hand(folder, estimator: str) -> dict[str, float]:
@@ -273,7 +264,7 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(nested_run):
 
 
 def test_enumerated_cells_have_no_noise_in_their_means(tmp_path):
-    sources, rows, folder = run_suite(tmp_path, SUITE.replace("enumerate_draws: false\n", ""))
+    sources, rows, folder = tables_of(tmp_path, SUITE.replace("enumerate_draws: false\n", ""))
     assert set(rows.method) == {"enumerated"}
     found = sources[sources.estimator == "reinforce"].set_index("source").variance
     assert dict(found) == pytest.approx(by_hand(folder, "reinforce"), rel=1e-9, abs=1e-12)
@@ -286,7 +277,7 @@ def test_enumerated_cells_have_no_noise_in_their_means(tmp_path):
 
 def test_grids_that_are_not_complete_say_nothing(nested_run, tmp_path):
     sources, _, folder = nested_run
-    copy = shutil.copytree(folder, tmp_path / "out")
+    copy = shutil.copytree(folder, tmp_path / "mine")
     described = read_run(copy)
     del described["cells"][0]
     write_results(copy, described)
@@ -306,19 +297,21 @@ def test_grids_that_are_not_complete_say_nothing(nested_run, tmp_path):
         ),
     ],
 )
-def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(tmp_path, tasks, message):
+def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(
+    tmp_path, tasks, message
+):
     head = SUITE.partition("tasks:")[0]
     with pytest.raises(SuiteError, match=rf"mine.yaml:5: .*{message}"):
-        run_suite(tmp_path, f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
+        tables_of(tmp_path, f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
 
 
 def test_runs_that_are_not_nested_have_an_empty_table(tmp_path):
-    sources, _, _ = run_suite(tmp_path, SUITE.replace("nested: [seed, steps, batch]\n", ""))
+    sources, _, _ = tables_of(tmp_path, SUITE.replace("nested: [seed, steps, batch]\n", ""))
     assert len(sources) == 0 and list(sources.columns) == list(SOURCES)
 
 
 def test_other_settings_are_families_of_their_own(tmp_path):
-    sources, _, _ = run_suite(tmp_path, SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
+    sources, _, _ = tables_of(tmp_path, SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
     assert len(sources) == 16
     assert sources.groupby(["estimator", "seed"]).size().tolist() == [4] * 4
 
@@ -326,7 +319,7 @@ def test_other_settings_are_families_of_their_own(tmp_path):
 def test_a_cell_without_a_finite_mean_leaves_its_family_out(tmp_path):
     """The table is written all the same."""
     text = SUITE.replace("layered: {", "layered: {odd: true, ") + "nonfinite: count\n"
-    sources, rows, _ = run_suite(tmp_path, text.replace("[exact, reinforce]", "[reinforce]"))
+    sources, rows, _ = tables_of(tmp_path, text.replace("[exact, reinforce]", "[reinforce]"))
     assert (rows.status == "ok").all()
     assert rows[rows.parameter == "weights"].nonfinite.gt(0).sum() == 2
     assert len(sources) == 0
@@ -335,6 +328,6 @@ def test_a_cell_without_a_finite_mean_leaves_its_family_out(tmp_path):
 def test_a_group_that_has_no_rows_has_no_sources(tmp_path, monkeypatch):
     """Where the map of a group would be too large its mean is known, its variance is not."""
     monkeypatch.setattr("gradest.measurement.parameters.LARGEST", 5)
-    sources, rows, _ = run_suite(tmp_path)
+    sources, rows, _ = tables_of(tmp_path)
     assert set(rows.parameter) == {"log_alpha"}
     assert len(sources) == 0

@@ -1,7 +1,5 @@
 """Numerics at the edge: what is zero, not finite or adrift, and how a run tells of it."""
 
-from datetime import UTC, datetime
-
 import pandas as pd
 import pytest
 import torch
@@ -10,13 +8,7 @@ import gradest
 from gradest.checks.problems import Bounded
 from gradest.errors import KnobError, NonFiniteGradient
 from gradest.measurement.enumerated_truth import exact_gradient
-from gradest.plugins.registry import PluginBundle, Registry
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import write_results
-from gradest.runs.workers import Workers
-from tests.support import EXACT
+from tests.support import EXACT, run_suite
 
 
 def extreme(**knobs) -> gradest.Task:
@@ -162,13 +154,7 @@ estimators: [rloo, reinforce]
 @pytest.fixture
 def ran(tmp_path):
     def ran(text: str = SUITE) -> pd.DataFrame:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        registry, folder = Registry.load(), tmp_path / "out"
-        suite = load_suite(str(path), registry)
-        bundle = PluginBundle.of([])
-        run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
-        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+        folder = run_suite(tmp_path, text)
         return pd.read_parquet(folder / "measurements.parquet")
 
     return ran
