@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from gradest.checks import Finding
 from gradest.plugins import PluginBundle, Registry
 from gradest.randomness import Draws
 from gradest.report import writing
@@ -62,6 +63,10 @@ class Prescribed(Draws):
         answer = self.answers.pop(kind)
         assert answer.shape == tuple(shape)
         return answer
+
+
+def broken_laws(findings: Iterable[Finding]) -> set[str]:
+    return {finding.law for finding in findings if finding.status == "failed"}
 
 
 def without_processes(patch: pytest.MonkeyPatch) -> None:
