@@ -23,8 +23,8 @@ from gradest.runs.training.results import COLUMNS as TRAINING
 from gradest.support.files import write_frame, write_json
 from gradest.support.markup import html_table
 from gradest.support.numbers import interval
-from tests.report.test_curves import training
-from tests.report.test_report import lacking, row, rows
+from tests.report.points import training
+from tests.report.rows import lacking, row, rows
 from tests.support import MEASUREMENTS
 
 HOSTILE = "<script>alert('x')</script> & \"co\""

@@ -158,7 +158,6 @@ def test_words_re_run_nothing_and_a_number_re_runs_its_estimators_cells(tmp_path
         return [cell.split(maxsplit=2)[-1] for cell in cells if "cached" not in cell]
 
     run()
-    assert to_measure() == []
     for file in sorted((tmp_path / "gradest" / "measurement").glob("*.py")):
         text = file.read_text()
         assert text.startswith('"""')

@@ -9,9 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from gradest.cli import main
-from tests.report.test_html import EVIL
-from tests.report.test_report import lacking, row, rows
-from tests.report.test_report import write as write  # the fixture
+from tests.hostile import EVIL
+from tests.report.rows import lacking, row, rows
 from tests.support import every_figure
 
 pytestmark = pytest.mark.slow  # a browser takes its time

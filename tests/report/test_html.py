@@ -9,8 +9,7 @@ from PIL import Image
 from gradest.report.documents import html
 from gradest.report.documents.document import Folded, Picture, Strong, Table, Tagged
 from gradest.support.numbers import interval, number
-
-EVIL = "<script>alert(1)</script>\"'&amp;<img src=x onerror=alert(1)>"
+from tests.hostile import EVIL
 
 
 class Read(HTMLParser):

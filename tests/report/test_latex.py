@@ -13,8 +13,7 @@ from gradest.report.documents import latex
 from gradest.support import tex
 from gradest.support.numbers import count, interval, number, plus_minus, share
 from tests import hostile
-from tests.report.test_report import CONTROLS, hostile_rows, row, rows
-from tests.report.test_report import write as write  # the fixture
+from tests.report.rows import CONTROLS, hostile_rows, row, rows
 
 ENUMERATED = {"method": "enumerated", "outcomes": 9, "replicates": 0}
 

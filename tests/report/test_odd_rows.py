@@ -13,8 +13,8 @@ from gradest.report.figures import selection
 from gradest.report.frames import tables
 from gradest.runs.tables import COLUMNS, TEXT, measurements_frame
 from gradest.support.files import write_frame, write_json
-from tests.report.test_report import FIGURES, row
-from tests.report.test_report import rows as usual
+from tests.report.rows import FIGURES, row
+from tests.report.rows import rows as usual
 from tests.support import only_figures
 
 NAN, INF = math.nan, math.inf

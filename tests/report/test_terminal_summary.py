@@ -17,8 +17,8 @@ from gradest.runs.tables import measurements_frame
 from gradest.runs.training.results import COLUMNS as TRAINING
 from gradest.support.files import write_frame, write_json
 from gradest.support.numbers import between
-from tests.report.test_curves import training
-from tests.report.test_report import row
+from tests.report.points import training
+from tests.report.rows import row
 
 LONG = "decoupled_straight_through (backward_temperature=0.25, forward_temperature=0.5)"
 
