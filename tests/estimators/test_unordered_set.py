@@ -136,7 +136,10 @@ def test_the_unordered_pair_on_three_categories(monkeypatch, t, printed):
 @pytest.mark.parametrize("baseline", [True, False])
 @pytest.mark.parametrize(
     ("name", "samples"),
-    [("categorical", 2), ("categorical", 3), ("bernoulli", 2), ("bernoulli", 4), ("quadratic", 2)],
+    [
+        *(("categorical", 2), ("categorical", 3), ("bernoulli", 2), ("bernoulli", 4)),
+        pytest.param("quadratic", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_the_draws_of_the_unordered_set_are_enumerated(name, samples, baseline):
     task = gradest.make_task(name)

@@ -150,7 +150,7 @@ def test_a_chunk_is_smaller_for_larger_rows_and_at_least_one_row(seeded):
     wide = gradest.make_task("quadratic", latents=50)
     small, large, huge = (
         Replicator(gradest.make_estimator("rloo", samples=samples), task).pilot(seeded)
-        for samples, task in ((2, gradest.make_task("bernoulli")), (500, wide), (20_000, wide))
+        for samples, task in ((2, gradest.make_task("bernoulli")), (500, wide), (8_000, wide))
     )
     assert small > 100 * large
     assert large >= 1 and huge == 1
