@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from gradest.checks import Finding
@@ -35,19 +36,24 @@ MEASUREMENTS = tuple(
 
 
 class Prescribed(Draws):
-    """Prescribed draws, one request of each kind; the logits of the categories are kept.
+    """Prescribed draws: in the order of the requests, or by their kind, one request of each.
 
-    The kinds are index [R, S, N], exponentials, uniforms and normals.
+    The kinds are index [R, S, N], exponentials, uniforms and normals.  The logits of the last
+    categories are kept, and log_p [R] of all categories.
     """
 
-    def __init__(self, **answers: Tensor) -> None:
+    def __init__(self, *answers: Tensor, **by_kind: Tensor) -> None:
         super().__init__()
-        self.answers = answers
+        self.answers, self.by_kind = list(answers), by_kind
         self.logits: Tensor | None = None
+        self.log_p: Tensor | float = 0.0
 
     def categories(self, logits: Tensor, samples: int) -> Tensor:
         self.logits = logits.detach()
-        return self._serve("index", (len(logits), samples, logits.shape[1]))
+        index = self._serve("index", (len(logits), samples, logits.shape[1]))
+        log_p = self.logits.log_softmax(-1).unsqueeze(1).expand(-1, samples, -1, -1)
+        self.log_p = self.log_p + log_p.gather(-1, index.unsqueeze(-1)).flatten(1).sum(1)
+        return index
 
     def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
         return self._serve("exponentials", shape)
@@ -60,9 +66,25 @@ class Prescribed(Draws):
 
     def _serve(self, kind: str, shape: Sequence[int]) -> Tensor:
         self.count += 1
-        answer = self.answers.pop(kind)
+        answer = self.by_kind.pop(kind) if kind in self.by_kind else self.answers.pop(0)
         assert answer.shape == tuple(shape)
         return answer
+
+
+class Repeated(Draws):
+    """The same uniforms, or the same exponentials, for every request."""
+
+    def __init__(self, u: float = 0.5, e: Tensor | None = None) -> None:
+        super().__init__()
+        self.u, self.e = u, e
+
+    def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return torch.full(shape, self.u, dtype=like.dtype)
+
+    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        if self.e is None:
+            return super().exponential(shape, like)
+        return self.e.to(like.dtype).expand(shape).clone()
 
 
 def broken_laws(findings: Iterable[Finding]) -> set[str]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.randomness import Draws, drawing_from
-from tests.support import EXACT
+from tests.estimators.toys import PI, VALUES
+from tests.support import EXACT, Prescribed
 
 
 class Asked(Draws):
@@ -26,22 +27,6 @@ class Asked(Draws):
     def categories(self, logits: Tensor, samples: int) -> Tensor:
         self.shapes.append((samples, *logits.shape[1:]))
         return super().categories(logits, samples)
-
-
-class Prescribed(Draws):
-    """Answers request i with index[i] [R, S, N], and knows how probable its answers were."""
-
-    def __init__(self, *index: Tensor) -> None:
-        super().__init__()
-        self.index, self.log_p = index, torch.zeros(len(index[0]), dtype=torch.float64)
-
-    def categories(self, logits: Tensor, samples: int) -> Tensor:
-        index = self.index[self.count]  # [R, S, N]
-        self.count += 1
-        assert index.shape == (len(logits), samples, logits.shape[1])
-        log_p = logits.detach().log_softmax(-1).unsqueeze(1).expand(-1, samples, -1, -1)
-        self.log_p = self.log_p + log_p.gather(-1, index.unsqueeze(-1)).flatten(1).sum(1)
-        return index
 
 
 class Law(NamedTuple):
@@ -196,8 +181,6 @@ bits = pytest.mark.parametrize(
     [(0.3, 0.45, 0.021), (0.8, 0.45, 0.016), (0.5, 0.499, 0.0005), (0.1, 0.1, 0.072)],
 )
 thirds = pytest.mark.parametrize("t", [0.45, 1.2])
-PI = torch.tensor([4, 1, 2], dtype=torch.float64) / 7
-VALUES = torch.arange(3, dtype=torch.float64)
 
 # name, knobs
 CATALOGUE = [
