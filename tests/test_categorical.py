@@ -390,13 +390,13 @@ def test_gains_are_differences_of_costs_each_evaluated_once(shape):
     f = Cost(lambda z: (z.flatten(-2) @ weight).exp())  # coupled
     z = sample(torch.zeros(5, *shape).double(), 6)  # [R, S, N, K]
     cost = f.fn(z)
-    found = gains(f, z, cost)
+    result = gains(f, z, cost)
     assert f.evaluations == 6 * latents * (categories - 1)
     for n, k in itertools.product(range(latents), range(categories)):
         changed = z.clone()
         changed[..., n, :] = torch.eye(categories, dtype=torch.float64)[k]
-        assert torch.allclose(found[..., n, k], f.fn(changed) - cost, rtol=0, atol=EXACT)
-    assert (found[z > 0] == 0).all()
+        assert torch.allclose(result[..., n, k], f.fn(changed) - cost, rtol=0, atol=EXACT)
+    assert (result[z > 0] == 0).all()
 
 
 # the small words

@@ -49,10 +49,10 @@ class OwnBaseline(Estimator):
 
 
 def verdict(estimator: Estimator, task: gradest.Task, seed: int, enumerate_draws) -> str:
-    found = gradest.measure(
+    result = gradest.measure(
         estimator, task, precision=DEFAULT, seed=seed, enumerate_draws=enumerate_draws
     )
-    return found.row()["verdict"]
+    return result.row()["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -348,10 +348,10 @@ def test_the_readme_shows_the_catalogue_as_it_is():
 
 def test_the_readme_is_rewritten_between_its_markers_alone():
     text = f"before\n{readme.BEGIN}old\n{readme.END}after\n"
-    found = readme.updated(text)
-    assert found.startswith(f"before\n{readme.BEGIN}") and found.endswith(f"{readme.END}after\n")
-    assert "old" not in found and "`rloo`" in found
-    assert readme.updated(found) == found
+    result = readme.updated(text)
+    assert result.startswith(f"before\n{readme.BEGIN}") and result.endswith(f"{readme.END}after\n")
+    assert "old" not in result and "`rloo`" in result
+    assert readme.updated(result) == result
     for broken in ("", text * 2, text.replace(readme.BEGIN, ""), f"{readme.END}{readme.BEGIN}"):
         with pytest.raises(ValueError, match="not once each"):
             readme.updated(broken)

@@ -63,11 +63,11 @@ def assert_close(actual: Tensor, expected: Tensor | Sequence, tolerance: float =
     assert gap <= tolerance, f"differs by {gap:.2g}"
 
 
-def assert_unbiased(found: Moments, task: Task, tolerance: float = EXACT) -> None:
+def assert_unbiased(result: Moments, task: Task, tolerance: float = EXACT) -> None:
     truth = enumerated_truth.exact_gradient(task.problem())
     assert truth.gradient.abs().max() > 100 * tolerance
-    assert_close(found.mean, truth.gradient[0], tolerance)
-    assert_close(found.value, truth.value, tolerance)
+    assert_close(result.mean, truth.gradient[0], tolerance)
+    assert_close(result.value, truth.value, tolerance)
 
 
 def gauss(nodes: int, low: float = 0.0, high: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -84,8 +84,8 @@ def over_noise_in_parts(estimator: Estimator, task: Task, nodes: int) -> Tensor:
     for b, p in enumerate(pi):
         for z, z_tilde, sign in ((e, fixed, 1), (fixed, e, 1), (fixed, fixed, -1)):
             noise = noise_given(task, b, z)
-            found = moments(estimator, task, weight, noise, z_tilde.unsqueeze(1))
-            total = total + sign * p * found.mean
+            result = moments(estimator, task, weight, noise, z_tilde.unsqueeze(1))
+            total = total + sign * p * result.mean
     return total
 
 
@@ -103,8 +103,8 @@ def randomised(estimator: Estimator, seed: int = 0) -> Estimator:
 def test_rebar_is_unbiased_on_a_bit(eta, temperature, coupled_noise):
     task = coupled(1, 2, 3)
     knobs = {"eta": eta, "temperature": temperature, "coupled": coupled_noise}
-    found = over_noise(ready("rebar", task, **knobs), task, 200, coupled_noise)
-    assert_unbiased(found, task, QUADRATURE)
+    result = over_noise(ready("rebar", task, **knobs), task, 200, coupled_noise)
+    assert_unbiased(result, task, QUADRATURE)
 
 
 @pytest.mark.parametrize(("eta", "temperature"), [(1.0, 0.7), (0.6, 1.3)])
@@ -112,10 +112,10 @@ def test_rebar_is_unbiased_on_three_categories(eta, temperature):
     task = coupled(1, 3, 1)
     truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
     knobs = {"eta": eta, "temperature": temperature}
-    found = over_noise_in_parts(ready("rebar", task, coupled=False, **knobs), task, 150)
-    assert_close(found, truth, QUADRATURE)
-    found = over_noise(ready("rebar", task, **knobs), task, 150, tied=True)
-    assert_unbiased(found, task, QUADRATURE)
+    result = over_noise_in_parts(ready("rebar", task, coupled=False, **knobs), task, 150)
+    assert_close(result, truth, QUADRATURE)
+    result = over_noise(ready("rebar", task, **knobs), task, 150, tied=True)
+    assert_unbiased(result, task, QUADRATURE)
 
 
 def test_tied_noise_moves_as_conditional_noise_does():
@@ -127,8 +127,8 @@ def test_tied_noise_moves_as_conditional_noise_does():
     tied = rebar._tied(logits, b, drawn.detach())
     assert torch.equal(tied, drawn)
     weight = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(0)).double()
-    expected, found = (torch.autograd.grad((weight * z).sum(), logits)[0] for z in (drawn, tied))
-    assert_close(found, expected)
+    expected, result = (torch.autograd.grad((weight * z).sum(), logits)[0] for z in (drawn, tied))
+    assert_close(result, expected)
 
 
 @pytest.mark.parametrize("coupled_noise", [True, False])
@@ -136,10 +136,10 @@ def test_rebar_without_its_control_variate_is_reinforce(coupled_noise):
     task = coupled(2, 3)
     for name, knobs in (("rebar", {"eta": 0.0, "coupled": coupled_noise}), ("relax", {})):
         e = torch.empty(40, 2, 3, dtype=torch.float64).exponential_(generator=torch.manual_seed(0))
-        found = estimates(ready(name, task, **knobs), task, 40, Prescribed(e, e))
+        result = estimates(ready(name, task, **knobs), task, 40, Prescribed(e, e))
         index = (task.problem().logits - e.log()).argmax(-1).unsqueeze(1)  # [R, 1, N]
         expected = estimates(ready("reinforce", task), task, 40, Prescribed(index))
-        for a, b in zip(found, expected, strict=True):
+        for a, b in zip(result, expected, strict=True):
             assert_close(a, b)
 
 
@@ -163,8 +163,8 @@ def test_rebar_can_be_worse_than_reinforce():
     reinforce = moments(ready("reinforce", task), task, *reversed(every_index(task, 1)))
     assert float(reinforce.variance[0, 1]) == pytest.approx(0.0141, abs=0.5e-4)
     for temperature, printed in ((0.5, 0.0220), (0.1, 0.0857)):
-        found = over_noise(ready("rebar", task, temperature=temperature), task, 400, tied=True)
-        assert float(found.variance[0, 1]) == pytest.approx(printed, abs=0.5e-4)
+        result = over_noise(ready("rebar", task, temperature=temperature), task, 400, tied=True)
+        assert float(result.variance[0, 1]) == pytest.approx(printed, abs=0.5e-4)
 
 
 def test_tuned_rebar_follows_a_cost_that_it_can_track():
@@ -173,9 +173,9 @@ def test_tuned_rebar_follows_a_cost_that_it_can_track():
     for coupled_noise in (True, False):
         knobs = {"coupled": coupled_noise, "learning_rate": 0.05}
         estimator = ready("rebar", task, steps=300, **knobs)
-        found = over_noise(estimator, task, 200, coupled_noise)
-        assert_unbiased(found, task, 1e-6)  # λ has grown, and z / λ is no smoother for that
-        assert found.variance[0, 1] < 0.05
+        result = over_noise(estimator, task, 200, coupled_noise)
+        assert_unbiased(result, task, 1e-6)  # λ has grown, and z / λ is no smoother for that
+        assert result.variance[0, 1] < 0.05
     reinforce = moments(ready("reinforce", task), task, *reversed(every_index(task, 1)))
     assert float(reinforce.variance[0, 1]) == pytest.approx(1.167, abs=0.5e-3)
 
@@ -215,11 +215,11 @@ def test_mistaken_conditional_noise_would_show(which, monkeypatch):
     task = coupled(1, 3, 1)
     truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
     monkeypatch.setattr(rebar, "conditional_gumbel", CONDITIONALS[which])
-    found = over_noise_in_parts(ready("rebar", task, coupled=False), task, 150)
+    result = over_noise_in_parts(ready("rebar", task, coupled=False), task, 150)
     if which == "correct":
-        assert_close(found, truth, 1e-6)
+        assert_close(result, truth, 1e-6)
     else:
-        assert (found - truth).norm() > 0.005 * truth.norm()
+        assert (result - truth).norm() > 0.005 * truth.norm()
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -230,8 +230,8 @@ def test_rebar_without_the_gradient_of_the_conditional_part_would_show(tied, mon
     for name in ("_tied", "conditional_gumbel"):
         correct = getattr(rebar, name)
         monkeypatch.setattr(rebar, name, lambda *given, c=correct: c(*given).detach())
-    found = over_noise(ready("rebar", task, coupled=tied), task, 100, tied)
-    assert (found.mean - truth).norm() > 0.05 * truth.norm()
+    result = over_noise(ready("rebar", task, coupled=tied), task, 100, tied)
+    assert (result.mean - truth).norm() > 0.05 * truth.norm()
 
 
 # RELAX
@@ -264,8 +264,8 @@ def test_relax_is_unbiased_for_every_surrogate(seed):
         assert_close(over_noise_in_parts(estimator, task, nodes), truth, QUADRATURE)
     # And without taking its parts apart.
     task = coupled(1, 2, seed)
-    found = over_noise(randomised(ready("relax", task, temperature=0.7), seed), task, 200)
-    assert_unbiased(found, task, QUADRATURE)
+    result = over_noise(randomised(ready("relax", task, temperature=0.7), seed), task, 200)
+    assert_unbiased(result, task, QUADRATURE)
 
 
 def test_relax_learns_to_vary_less_than_reinforce():
@@ -294,11 +294,11 @@ def test_networks_draw_from_the_vocabulary_and_have_their_width(latents):
 @pytest.mark.parametrize("name", ["double_cv", "rodeo"])
 def test_before_they_learn_they_are_leave_one_out(name, samples):
     task = coupled(3, 2)
-    found, rloo = (
+    result, rloo = (
         estimates(ready(n, task, samples=samples), task, 40, Draws.seeded(1))
         for n in (name, "rloo")
     )
-    for a, b in zip(found, rloo, strict=True):
+    for a, b in zip(result, rloo, strict=True):
         assert_close(a, b)
 
 
@@ -311,9 +311,9 @@ def test_double_cv_is_unbiased_for_every_alpha(latents, samples, alpha):
 
 @pytest.mark.parametrize("samples", [2, 3])
 def test_double_cv_leaves_no_variance_on_an_affine_cost(samples):
-    found = over_samples("double_cv", Affine(), samples, alpha=-1.0)
-    assert_unbiased(found, Affine())
-    assert_close(found.variance, torch.zeros(3, 2))
+    result = over_samples("double_cv", Affine(), samples, alpha=-1.0)
+    assert_unbiased(result, Affine())
+    assert_close(result.variance, torch.zeros(3, 2))
     assert over_samples("double_cv", Affine(), samples).trace > 0.1
 
 
@@ -322,9 +322,9 @@ def test_rodeo_is_unbiased_for_every_network(latents, samples):
     task = coupled(latents, 2)
     index, weight = every_index(task, samples)
     estimator = randomised(ready("rodeo", task, samples=samples))
-    found = moments(estimator, task, weight, index)
-    assert_unbiased(found, task)
-    assert found.trace > 2 * over_samples("rloo", task, samples).trace  # the network does act
+    result = moments(estimator, task, weight, index)
+    assert_unbiased(result, task)
+    assert result.trace > 2 * over_samples("rloo", task, samples).trace  # the network does act
 
 
 @pytest.mark.parametrize("name", ["double_cv", "rodeo"])
@@ -350,9 +350,9 @@ def test_extrapolating_a_sample_from_itself_would_show():
     estimator = Own()
     with drawing_from(Draws.seeded(0)):
         estimator.reset(task.problem().logits)
-    found = moments(randomised(estimator), task, weight, index)
+    result = moments(randomised(estimator), task, weight, index)
     truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
-    assert (found.mean - truth).norm() > 0.05 * truth.norm()
+    assert (result.mean - truth).norm() > 0.05 * truth.norm()
 
 
 # All of them
@@ -381,8 +381,8 @@ def test_the_cost_is_evaluated_on_whole_vectors_and_as_often_as_stated(name):
             continue
         task = coupled(3, categories)
         estimator = gradest.make_estimator(name, **KNOBS.get(name, {}))
-        found = gradest.measure(estimator, task, replicates=64, adapt_steps=0)
-        assert found.evaluations == expected
+        result = gradest.measure(estimator, task, replicates=64, adapt_steps=0)
+        assert result.evaluations == expected
 
 
 @pytest.mark.parametrize("name", ["arsm", "carms", "rebar", "relax"])
@@ -399,15 +399,15 @@ def test_three_categories_keep_the_laws_that_two_do(name):
             shift = self.shift * torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
             return Problem(logits + shift, Cost(lambda z: f.fn(z) + self.offset))
 
-    def found(changed: Task) -> Tensor:
+    def result(changed: Task) -> Tensor:
         return estimates(ready(name, changed, 3), changed, 40, Draws.seeded(1))[0]
 
-    plain = found(Changed())
+    plain = result(Changed())
     assert plain.abs().max() > 1e-3
     assert_close(plain.sum(-1), torch.zeros(40, 2))
-    assert_close(found(Changed(shift=3.0)), plain, 1e-9)  # Adam divides by its own gradient
+    assert_close(result(Changed(shift=3.0)), plain, 1e-9)  # Adam divides by its own gradient
     if name in ("arsm", "carms"):
-        assert_close(found(Changed(offset=10.0)), plain)
+        assert_close(result(Changed(offset=10.0)), plain)
 
 
 @pytest.mark.parametrize("name", ["rebar", "double_cv"])
@@ -457,11 +457,11 @@ def decoder_gradient(name: str, **knobs) -> tuple[float, float]:
 def test_a_task_learns_from_the_value_alone(name):
     """Whose gradient is that of the hard samples' costs; control variates leave no trace."""
     # Where z̃ is tied to z, c(z) − c(z̃) is zero for every w.
-    found, expected = decoder_gradient(name, **({"coupled": False} if name == "rebar" else {}))
-    assert found == pytest.approx(expected, rel=EXACT)
+    result, expected = decoder_gradient(name, **({"coupled": False} if name == "rebar" else {}))
+    assert result == pytest.approx(expected, rel=EXACT)
 
 
 def test_a_control_variate_that_the_task_learns_from_would_show(monkeypatch):
     monkeypatch.setattr(Cost, "frozen", Cost.__call__)
-    found, expected = decoder_gradient("rebar", coupled=False)
-    assert abs(found - expected) > 0.01 * abs(expected)
+    result, expected = decoder_gradient("rebar", coupled=False)
+    assert abs(result - expected) > 0.01 * abs(expected)

@@ -72,10 +72,10 @@ def test_arm_and_disarm_on_one_bit(theta, t, g, arm, disarm):
         "disarm": d**2 * a * (max(theta, 1 - theta) / 2 - a),
     }
     for (name, formula), printed in zip(formulas.items(), (arm, disarm), strict=True):
-        found = over_pairs(name, bit(theta, t))
-        assert_unbiased(found, bit(theta, t))
-        assert_close(found.mean, [-g, g])
-        assert_close(found.variance, [formula, formula])
+        result = over_pairs(name, bit(theta, t))
+        assert_unbiased(result, bit(theta, t))
+        assert_close(result.mean, [-g, g])
+        assert_close(result.variance, [formula, formula])
         assert formula == pytest.approx(printed, rel=1e-7, abs=1e-12)  # as printed
 
 
@@ -107,8 +107,8 @@ def test_disarm_is_zero_where_its_samples_agree():
     theta = torch.tensor(thetas(task))
     u = torch.rand(100, 3, generator=torch.Generator().manual_seed(0)).double()
     agree = (u < theta) == (1 - u < theta)
-    found, _ = estimates(ready("disarm", task), task, 100, Prescribed(u))
-    assert torch.equal(found == 0, agree.unsqueeze(-1).expand_as(found)) and agree.any()
+    result, _ = estimates(ready("disarm", task), task, 100, Prescribed(u))
+    assert torch.equal(result == 0, agree.unsqueeze(-1).expand_as(result)) and agree.any()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -208,18 +208,18 @@ def test_arms_without_dependence_is_leave_one_out():
             return torch.ones_like(size)
 
     e = torch.empty(50, 3, 2, dtype=torch.float64).exponential_(generator=torch.manual_seed(0))
-    found = estimates(Independent(samples=3), task, 50, Prescribed(e))
+    result = estimates(Independent(samples=3), task, 50, Prescribed(e))
     p = torch.tensor(thetas(task), dtype=torch.float64)
     rare = (1 - e / e.sum(1, keepdim=True)) ** 2 < torch.minimum(p, 1 - p)
     index = (rare ^ (p > 0.5)).long()  # the same bits
     rloo = estimates(ready("rloo", task, samples=3), task, 50, Prescribed(index))
-    for a, b in zip(found, rloo, strict=True):
+    for a, b in zip(result, rloo, strict=True):
         assert_close(a, b)
     # And with dependent bits that is biased: the factor is what the test of the mean looks at.
     shares, weight = product([rare_patterns(theta, 3) for theta in thetas(task)])
-    found = moments(Independent(samples=3), task, weight, shares.movedim(1, 2))
+    result = moments(Independent(samples=3), task, weight, shares.movedim(1, 2))
     truth = enumerated_truth.exact_gradient(task.problem()).gradient[0]
-    assert (found.mean - truth).norm() > 0.1 * truth.norm()
+    assert (result.mean - truth).norm() > 0.1 * truth.norm()
 
 
 @pytest.mark.parametrize("n", [3, 4, 6])
@@ -286,8 +286,8 @@ def test_carms_with_one_fixed_order_would_be_biased(monkeypatch):
     task = Three()
     assert_unbiased(moments(ready("carms", task, samples=2), task, *over_orders(task)), task)
     monkeypatch.setattr(carms, "_orders", lambda categories, device: torch.arange(3).unsqueeze(0))
-    found = moments(ready("carms", task, samples=2), task, *over_orders(task))
-    assert_close(found.mean, [0.5, -0.45, -0.05])
+    result = moments(ready("carms", task, samples=2), task, *over_orders(task))
+    assert_close(result.mean, [0.5, -0.45, -0.05])
     assert_close(enumerated_truth.exact_gradient(task.problem()).gradient, [0.5, -0.6, 0.1])
 
 
@@ -314,9 +314,9 @@ def test_carms_with_two_samples_of_a_bit_is_disarm():
     task = coupled(3, 2)
     e = torch.empty(50, 2, 3, dtype=torch.float64).exponential_(generator=torch.manual_seed(0))
     only = torch.zeros(50, 1, 3, dtype=torch.long)  # two categories have one pair of ends
-    found = estimates(ready("carms", task, samples=2), task, 50, Prescribed(only, e))
+    result = estimates(ready("carms", task, samples=2), task, 50, Prescribed(only, e))
     disarm = estimates(ready("disarm", task), task, 50, Prescribed(e[:, 0] / e.sum(1)))
-    for a, d in zip(found, disarm, strict=True):
+    for a, d in zip(result, disarm, strict=True):
         assert_close(a, d)
 
 
@@ -326,9 +326,9 @@ def test_carms_with_two_samples_of_a_bit_is_disarm():
 def test_arsm_with_two_categories_is_arm():
     task = coupled(3, 2)
     u = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)).double()
-    found = estimates(ready("arsm", task), task, 50, Prescribed(torch.stack([1 - u, u], -1)))
+    result = estimates(ready("arsm", task), task, 50, Prescribed(torch.stack([1 - u, u], -1)))
     arm = estimates(ready("arm", task), task, 50, Prescribed(u))
-    for a, b in zip(found, arm, strict=True):
+    for a, b in zip(result, arm, strict=True):
         assert_close(a, b)
 
 
@@ -365,9 +365,9 @@ ARSM = {
 def test_arsm_on_three_categories(t):
     task = gradest.make_task("categorical", target=t)
     points, weight = simplex_cells(torch.tensor([2.0, 0.5, 1.0], dtype=torch.float64))
-    found = moments(ready("arsm", task), task, weight, points)
-    assert_unbiased(found, task)
-    assert_close(found.variance, ARSM[t], 0.51e-7)
+    result = moments(ready("arsm", task), task, weight, points)
+    assert_unbiased(result, task)
+    assert_close(result.variance, ARSM[t], 0.51e-7)
 
 
 def test_swaps_are_numbered_by_what_they_swap():

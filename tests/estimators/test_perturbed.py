@@ -50,11 +50,11 @@ def over_noise(estimator: Estimator, task: Task, breaks: Sequence[float], **give
     exponentials = torch.stack([torch.ones_like(noise), (-noise).exp()], -1).unsqueeze(1)
     rows = len(noise)
     given = {k: x.expand(rows, *x.shape) for k, x in given.items()}
-    found, value = (
+    result, value = (
         ask(estimator, task, rows, Prescribed(exponentials=exponentials, **given))
         for ask in (estimates, values)
     )
-    return torch.from_numpy(np.diff(cdf)), found, value
+    return torch.from_numpy(np.diff(cdf)), result, value
 
 
 def imle_on_one_bit(step: float, theta: float, t: float) -> tuple[Tensor, Tensor]:
@@ -83,8 +83,8 @@ def prepared(estimator: Estimator) -> Estimator:
 def test_imle_on_an_affine_cost_is_a_difference_quotient(step):
     theta, slope = 0.3, 0.8
     moved = 1 / (1 + math.exp(-(logit(theta) - step * slope)))
-    found = imle_on_an_affine_bit("imle", theta, slope, step, lambda_=step)
-    assert close(found, both((theta - moved) / step))
+    result = imle_on_an_affine_bit("imle", theta, slope, step, lambda_=step)
+    assert close(result, both((theta - moved) / step))
 
 
 def test_imle_on_an_affine_cost_of_three_categories(seeded, assert_mean):
@@ -93,10 +93,10 @@ def test_imle_on_an_affine_cost_of_three_categories(seeded, assert_mean):
     task = affine(PI.log().unsqueeze(0), weights)
     for step in (0.5, 2.0):
         estimator = gradest.make_estimator("imle", lambda_=step)
-        found = estimates(estimator, task, 60_000, Draws.seeded(1))
+        result = estimates(estimator, task, 60_000, Draws.seeded(1))
         expected = (PI - (PI.log() - step * weights[0]).softmax(-1)) / step
-        assert_mean(found, expected, 0.05 * float(expected.norm()))
-        entries = set((found * step).flatten().round(decimals=9).tolist())
+        assert_mean(result, expected, 0.05 * float(expected.norm()))
+        entries = set((result * step).flatten().round(decimals=9).tolist())
         assert entries == {-1.0, 0.0, 1.0}
 
 
@@ -142,9 +142,9 @@ def test_aimle_is_imle_with_a_step_in_proportion_to_the_logits():
     beta = 0.8
     step = beta * float(task.logits.norm() / doubles([0.5, -1.0, 0.7]).norm())
     adaptive = prepared(gradest.make_estimator("aimle", beta=beta))
-    found = estimates(adaptive, task, 200, Draws.seeded(0))
+    result = estimates(adaptive, task, 200, Draws.seeded(0))
     plain = estimates(gradest.make_estimator("imle", lambda_=step), task, 200, Draws.seeded(0))
-    assert close(found, plain) and found.abs().max() > 0
+    assert close(result, plain) and result.abs().max() > 0
 
 
 @pytest.mark.parametrize(("theta", "t"), BITS[:2])
@@ -161,8 +161,8 @@ def test_central_differences_have_a_bias_of_second_order_on_an_affine_cost():
     for step in (0.4, 0.2, 0.1):
         beta = step * slope / abs(logit(theta))  # λ = step
         knobs = {"beta": beta, "central": True}
-        found = imle_on_an_affine_bit("aimle", theta, slope, step, **knobs)
-        errors.append(abs(float(found[0, 1]) - g))
+        result = imle_on_an_affine_bit("aimle", theta, slope, step, **knobs)
+        errors.append(abs(float(result[0, 1]) - g))
     for wide, narrow in itertools.pairwise(errors):
         assert wide / narrow == pytest.approx(4, abs=0.3)
 
@@ -215,9 +215,9 @@ def spsa_on_one_bit(c: float, theta: float, t: float) -> tuple[Tensor, Tensor, f
         given = doubles([uniforms])
         breaks = [switch - 2 * c, switch, switch + 2 * c]
         parts.append(over_noise(estimator, bit(theta, t), breaks, uniforms=given))
-    probability, found, value = (torch.cat(x) for x in zip(*parts, strict=True))
+    probability, result, value = (torch.cat(x) for x in zip(*parts, strict=True))
     probability = probability / 4
-    return *mean_and_variance(probability, found), float(probability @ value)
+    return *mean_and_variance(probability, result), float(probability @ value)
 
 
 def evolution_strategies_on_one_bit(sigma: float, theta: float, t: float):
@@ -229,16 +229,16 @@ def evolution_strategies_on_one_bit(sigma: float, theta: float, t: float):
     for (x, p), (y, q) in itertools.product(zip(node, weight, strict=True), repeat=2):
         given = doubles([[x, y]])
         breaks = [switch, *(switch + sign * sigma * (x - y) for sign in (-1, 1))]
-        probability, found, value = over_noise(estimator, bit(theta, t), breaks, normals=given)
-        parts.append((p * q * probability, found, value))
-    probability, found, value = (torch.cat(x) for x in zip(*parts, strict=True))
-    return *mean_and_variance(probability, found), float(probability @ value)
+        probability, result, value = over_noise(estimator, bit(theta, t), breaks, normals=given)
+        parts.append((p * q * probability, result, value))
+    probability, result, value = (torch.cat(x) for x in zip(*parts, strict=True))
+    return *mean_and_variance(probability, result), float(probability @ value)
 
 
 def finite_difference_on_one_bit(h: float, theta: float, t: float):
     estimator, switch = gradest.make_estimator("finite_difference", h=h), -logit(theta)
-    found = over_noise(estimator, bit(theta, t), [switch - h, switch, switch + h])
-    return *mean_and_variance(*found[:2]), float(found[0] @ found[2])
+    result = over_noise(estimator, bit(theta, t), [switch - h, switch, switch + h])
+    return *mean_and_variance(*result[:2]), float(result[0] @ result[2])
 
 
 PERTURBED = pytest.mark.parametrize(
@@ -280,11 +280,11 @@ def test_a_direction_and_its_opposite_give_the_same_estimate_and_value(name, kin
     direction = getattr(draws, {"uniforms": "uniform", "normals": "normal"}[kind])
     direction, noise = direction((50, 2, 3), PI), draws.exponential((50, 2, 3), PI)
     for ask in (estimates, values):
-        found, opposite = (
+        result, opposite = (
             ask(estimator, task, 50, Prescribed(**{kind: x, "exponentials": noise}))
             for x in (direction, mirrored(direction))
         )
-        assert close(found, opposite) and found.std(0).min() > 0.1
+        assert close(result, opposite) and result.std(0).min() > 0.1
 
 
 @bits
@@ -329,13 +329,13 @@ def test_perturbations_of_coupled_latents_have_the_means_of_their_quotients(asse
     )
     size = float(truth(task).norm())
     estimator = gradest.make_estimator("finite_difference", h=step)
-    found = estimates(estimator, task, rows, Draws.seeded(0))
-    assert_mean(found, quotient.unflatten(0, (2, 3)) / (2 * step), 0.05 * size)
+    result = estimates(estimator, task, rows, Draws.seeded(0))
+    assert_mean(result, quotient.unflatten(0, (2, 3)) / (2 * step), 0.05 * size)
 
     expected = torch.zeros(2, 3).double()
     for signs in itertools.product((-1.0, 1.0), repeat=6):
         delta = doubles(signs).unflatten(0, (2, 3))
         difference = expected_cost(task, step * delta) - expected_cost(task, -step * delta)
         expected += difference / (2 * step) / delta / 64
-    found = estimates(gradest.make_estimator("spsa", c=step), task, rows, Draws.seeded(0))
-    assert_mean(found, expected, 0.05 * size)
+    result = estimates(gradest.make_estimator("spsa", c=step), task, rows, Draws.seeded(0))
+    assert_mean(result, expected, 0.05 * size)

@@ -34,11 +34,11 @@ from tests.support import Prescribed
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_gumbel_softmax_without_a_prior_is_concrete_draw_by_draw(temperature):
     task = gradest.make_task("quadratic", latents=3, categories=4)
-    found, other = (
+    result, other = (
         estimates(gradest.make_estimator(name, temperature=temperature), task, 20, Draws.seeded(0))
         for name in ("gumbel_softmax", "concrete")
     )
-    assert torch.equal(found, other) and found.abs().max() > 0.1
+    assert torch.equal(result, other) and result.abs().max() > 0.1
 
 
 # Invertible Gaussian reparameterisation.  On one bit κ = μ + σ ε with μ = log α₀ − log α₁.
@@ -65,8 +65,8 @@ def test_igr_estimates_the_gradient_of_its_own_relaxed_objective(theta, t):
     kappa = mu + sigma * epsilon
     y = 1 / (1 + (kappa / temperature).exp() / delta)  # of category 1, the last
     (expected,) = torch.autograd.grad((weight * (y - t).square()).sum(), mu)
-    found = igr_mean(bit(theta, t), temperature=temperature, sigma=sigma, delta=delta)
-    assert close(found, [expected, -expected])
+    result = igr_mean(bit(theta, t), temperature=temperature, sigma=sigma, delta=delta)
+    assert close(result, [expected, -expected])
 
 
 def test_igr_inverts():

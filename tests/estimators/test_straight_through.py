@@ -50,9 +50,9 @@ from tests.support import EXACT, Prescribed
 def test_the_identity_passes_the_derivative_on(t):
     task = gradest.make_task("categorical", target=t)
     estimator = gradest.make_estimator("straight_through", jacobian="identity")
-    probability, found = every_draw(estimator, task)
-    assert close(found, 2 * (VALUES.unsqueeze(1) - t) * VALUES)
-    mean, _ = mean_and_variance(probability, found)
+    probability, result = every_draw(estimator, task)
+    assert close(result, 2 * (VALUES.unsqueeze(1) - t) * VALUES)
+    mean, _ = mean_and_variance(probability, result)
     assert close(mean, 2 * (PI @ VALUES - t) * VALUES)
     assert mean.sum().abs() > 0.1  # so it sums to zero in no sense
 
@@ -93,14 +93,14 @@ REINMAX_VARIANCE = {  # as printed
 
 @bits
 def test_reinmax_on_one_bit(theta, t):
-    probability, found = every_draw(gradest.make_estimator("reinmax"), bit(theta, t))
+    probability, result = every_draw(gradest.make_estimator("reinmax"), bit(theta, t))
     a = theta * (1 - theta)
-    mean, variance = mean_and_variance(probability, found)
+    mean, variance = mean_and_variance(probability, result)
     assert close(mean, both(a * (1 - 2 * t)))
     assert close(variance, [a * ((1 - theta) * (1 - t) + theta * t) ** 2] * 2)
     assert close(variance, [REINMAX_VARIANCE[theta, t]] * 2)
-    assert close(found[0], both(theta * -2 * t / 2))  # ½ θ F'(0)
-    assert close(found[1], both((1 - theta) * 2 * (1 - t) / 2))  # ½ (1 − θ) F'(1)
+    assert close(result[0], both(theta * -2 * t / 2))  # ½ θ F'(0)
+    assert close(result[1], both((1 - theta) * 2 * (1 - t) / 2))  # ½ (1 − θ) F'(1)
 
 
 @pytest.mark.parametrize(
@@ -125,19 +125,19 @@ def printed_surrogate(logits: Tensor, z: Tensor, temperature: float) -> Tensor:
 def test_the_forms_of_reinmax_agree(temperature):
     task = polynomial(0, 3, categories=4)
     estimator = gradest.make_estimator("reinmax", temperature=temperature)
-    _, found = every_draw(estimator, task)
+    _, result = every_draw(estimator, task)
     logits = task.problem().logits
     z = all_codes(logits)
     slope = derivatives(task, z)
     pi, soft = logits.softmax(-1), (logits / temperature).softmax(-1)  # [1, N, K]
     official = 2 * jacobian((soft + z) / 2) - jacobian(pi) / 2
-    assert close(found, applied(official, slope))
+    assert close(result, applied(official, slope))
     leaf = logits.expand(len(z), -1, -1).clone().requires_grad_()
     (autograd,) = torch.autograd.grad(printed_surrogate(leaf, z, temperature), leaf, slope)
-    assert close(found, autograd)
+    assert close(result, autograd)
     s = z - pi
     closed = (applied(jacobian(pi), slope) + s * (s * slope).sum(-1, keepdim=True)) / 2
-    assert close(found, closed) == (temperature == 1.0)
+    assert close(result, closed) == (temperature == 1.0)
 
 
 def test_a_tempered_reinmax_still_draws_from_the_untempered_law():
@@ -202,19 +202,19 @@ def test_an_affine_cost_costs_reinmax_variance_and_straight_through_none():
 
 
 def test_there_is_no_order_between_reinmax_and_straight_through():
-    def found(name: str, task: Task) -> tuple[float, float]:
+    def result(name: str, task: Task) -> tuple[float, float]:
         mean, variance = mean_and_variance(*every_draw(gradest.make_estimator(name), task))
         return float((mean - truth(task)).norm()), float(variance.sum())
 
     # Variance: ReinMax has none on one bit where (1 − θ)(1 − t) + θ t = 0.
     assert (
-        found("reinmax", bit(0.3, 1.75))[1] < 1e-20 < found("straight_through", bit(0.3, 1.75))[1]
+        result("reinmax", bit(0.3, 1.75))[1] < 1e-20 < result("straight_through", bit(0.3, 1.75))[1]
     )
-    assert found("reinmax", bit(0.3, 0.45))[1] > found("straight_through", bit(0.3, 0.45))[1]
+    assert result("reinmax", bit(0.3, 0.45))[1] > result("straight_through", bit(0.3, 0.45))[1]
     # Bias: a cubic cost can favour either.
     biases = [
         [
-            found(
+            result(
                 name, Given(PI.log().unsqueeze(0), lambda z, t=t: (z[..., 0, :] @ VALUES - t) ** 3)
             )[0]
             for name in ("reinmax", "straight_through")
@@ -295,13 +295,13 @@ def test_gumbel_rao_keeps_the_mean_and_divides_the_conditional_variance():
 
 def test_gumbel_rao_agrees_with_straight_through_gumbel_softmax_on_coupled_latents():
     task = polynomial(0, 3)
-    found = {
+    result = {
         name: gradest.measure(
             gradest.make_estimator(name, temperature=0.7), task, replicates=60_000, seed=3
         )
         for name in ("gumbel_rao", "st_gumbel_softmax")
     }
-    a, b = found.values()
+    a, b = result.values()
     z = (a.mean - b.mean) / (a.standard_error.square() + b.standard_error.square()).sqrt()
     assert z.abs().max() < 4.5
     assert (a.standard_error + b.standard_error).max() < 0.05 * a.mean.norm(), "inconclusive"
@@ -383,16 +383,16 @@ def test_reinmax_cv_without_its_control_variate_is_reinmax():
         exponentials=torch.rand(len(codes), 5, 2, 3, dtype=torch.float64) + 0.1,
     )
     estimator = gradest.make_estimator("reinmax_cv", eta=0.0, samples=4)
-    found = estimates(estimator, task, len(codes), source)
-    assert close(found, every_draw(gradest.make_estimator("reinmax"), task)[1])
+    result = estimates(estimator, task, len(codes), source)
+    assert close(result, every_draw(gradest.make_estimator("reinmax"), task)[1])
 
 
 def test_reinmax_cv_is_exact_for_quadratic_costs():
     task = polynomial(0, 2)
     estimator = gradest.make_estimator("reinmax_cv", samples=3, eta=1.5)
-    found = gradest.measure(estimator, task, replicates=60_000, seed=0)
-    assert found.standard_error.max() < 0.03 * found.exact.norm(), "inconclusive"
-    assert ((found.mean - found.exact) / found.standard_error).abs().max() < 4.5
+    result = gradest.measure(estimator, task, replicates=60_000, seed=0)
+    assert result.standard_error.max() < 0.03 * result.exact.norm(), "inconclusive"
+    assert ((result.mean - result.exact) / result.standard_error).abs().max() < 4.5
 
 
 # Gapped straight-through
@@ -402,7 +402,7 @@ def test_reinmax_cv_is_exact_for_quadratic_costs():
 def test_gapped_straight_through_is_the_published_formula(gap):
     task, temperature = polynomial(0, 3, categories=4), 0.6
     estimator = gradest.make_estimator("gapped_straight_through", gap=gap, temperature=temperature)
-    _, found = every_draw(estimator, task)
+    _, result = every_draw(estimator, task)
     logits = task.problem().logits  # [1, N, K]
     z = all_codes(logits)
     pi = (logits.softmax(-1) * z).sum(-1, keepdim=True)  # of the category drawn
@@ -416,7 +416,7 @@ def test_gapped_straight_through_is_the_published_formula(gap):
     ).amax(-1)
     assert (lead >= torch.as_tensor(size, dtype=torch.float64).squeeze(-1) - EXACT).all()
     y = (moved / temperature).softmax(-1)
-    assert close(found, applied(jacobian(y), derivatives(task, z)) / temperature)
+    assert close(result, applied(jacobian(y), derivatives(task, z)) / temperature)
 
 
 def test_the_adaptive_gap_is_the_mean_lead_of_gumbel_max(seeded, assert_mean):
@@ -449,15 +449,15 @@ def test_decoupled_straight_through_draws_at_one_temperature_and_differentiates_
     estimator = gradest.make_estimator(
         "decoupled_straight_through", temperature_forward=0.3, temperature_backward=2.0
     )
-    found = estimates(estimator, task, len(codes), source)
+    result = estimates(estimator, task, len(codes), source)
     assert close(source.logits.softmax(-1), (logits / 0.3).softmax(-1).expand_as(codes))
     soft = (logits / 2.0).softmax(-1)
-    assert close(found, applied(jacobian(soft), derivatives(task, codes)) / 2.0)
+    assert close(result, applied(jacobian(soft), derivatives(task, codes)) / 2.0)
 
 
 def test_decoupled_straight_through_at_temperature_one_is_straight_through():
     task = polynomial(0, 3)
     decoupled = gradest.make_estimator("decoupled_straight_through", temperature_backward=1.0)
-    found = estimates(decoupled, task, 20, Draws.seeded(0))
+    result = estimates(decoupled, task, 20, Draws.seeded(0))
     plain = estimates(gradest.make_estimator("straight_through"), task, 20, Draws.seeded(0))
-    assert torch.equal(found, plain)
+    assert torch.equal(result, plain)

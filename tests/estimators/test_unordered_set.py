@@ -64,8 +64,8 @@ def every_set(monkeypatch, task: Task, k: int, **knobs: Any) -> tuple[Tensor, Te
     drawn = codes[index], p[index].log(), rest
     with monkeypatch.context() as patch:
         patch.setattr(module, "without_replacement", lambda logits, samples: drawn)
-        found = estimates(estimator, task, len(sets), Prescribed())
-    return probability, found, sets
+        result = estimates(estimator, task, len(sets), Prescribed())
+    return probability, result, sets
 
 
 def table(seed: int, categories: int = 4) -> Task:
@@ -82,16 +82,16 @@ def table(seed: int, categories: int = 4) -> Task:
     "task", [table(0), polynomial(0, 3, categories=2), polynomial(1, 3)], ids=["one", "bits", "two"]
 )
 def test_the_unordered_set_is_unbiased(monkeypatch, task, k, baseline):
-    probability, found, _ = every_set(monkeypatch, task, k, baseline=baseline)
+    probability, result, _ = every_set(monkeypatch, task, k, baseline=baseline)
     assert close(probability.sum(), 1.0)
-    assert close(mean_and_variance(probability, found)[0], truth(task))
+    assert close(mean_and_variance(probability, result)[0], truth(task))
 
 
 def test_an_unordered_set_of_one_is_reinforce(monkeypatch):
     task = table(0)
-    probability, found, _ = every_set(monkeypatch, task, 1)
+    probability, result, _ = every_set(monkeypatch, task, 1)
     expected, reinforce = every_draw(gradest.make_estimator("reinforce"), task)
-    assert close(probability, expected) and close(found, reinforce)
+    assert close(probability, expected) and close(result, reinforce)
 
 
 @pytest.mark.parametrize("baseline", [True, False])
@@ -99,8 +99,8 @@ def test_an_unordered_set_of_one_is_reinforce(monkeypatch):
 def test_an_unordered_set_of_all_is_exact(task, baseline):
     for samples in (4, 9):  # all four outcomes, and more than there are
         estimator = gradest.make_estimator("unordered_set", samples=samples, baseline=baseline)
-        found = estimates(estimator, task, 10, Draws.seeded(0))
-        assert close(found, truth(task).expand_as(found))
+        result = estimates(estimator, task, 10, Draws.seeded(0))
+        assert close(result, truth(task).expand_as(result))
         value = values(estimator, task, 10, Draws.seeded(0))
         assert close(value, exact_gradient(task.problem()).value.expand(10))
 
@@ -108,10 +108,10 @@ def test_an_unordered_set_of_all_is_exact(task, baseline):
 def test_an_unordered_pair_has_a_closed_form(monkeypatch):
     """ĝ = (f_a − f_b)(e_a − e_b)/(1/(1 − p_a) + 1/(1 − p_b))."""
     task = table(0)
-    _, found, sets = every_set(monkeypatch, task, 2)
+    _, result, sets = every_set(monkeypatch, task, 2)
     unit = torch.eye(4, dtype=torch.float64)
     f, p = task.problem().f(unit[None, :, None])[0], task.logits[0].softmax(-1)
-    for estimate, (a, b) in zip(found, sets, strict=True):
+    for estimate, (a, b) in zip(result, sets, strict=True):
         weight = (f[a] - f[b]) / (1 / (1 - p[a]) + 1 / (1 - p[b]))
         assert close(estimate, weight * (unit[a] - unit[b]))
 
@@ -129,8 +129,8 @@ def test_the_unordered_pair_on_three_categories(monkeypatch, t, printed):
     spread = (PI.unsqueeze(1) * PI * (f.unsqueeze(1) - f).square() * share).sum(1)
     assert close(mean, g) and close(variance, spread - g.squeeze() ** 2)
     assert close(variance, printed, 0.51e-7)  # seven decimals
-    found = exact_moments(Replicator(gradest.make_estimator("unordered_set"), task))
-    assert close(found.mean[0], g) and close(found.variance[0], spread - g.squeeze() ** 2)
+    result = exact_moments(Replicator(gradest.make_estimator("unordered_set"), task))
+    assert close(result.mean[0], g) and close(result.variance[0], spread - g.squeeze() ** 2)
 
 
 @pytest.mark.parametrize("baseline", [True, False])
@@ -144,9 +144,9 @@ def test_the_unordered_pair_on_three_categories(monkeypatch, t, printed):
 def test_the_draws_of_the_unordered_set_are_enumerated(name, samples, baseline):
     task = gradest.make_task(name)
     estimator = gradest.make_estimator("unordered_set", samples=samples, baseline=baseline)
-    found, true = exact_moments(Replicator(estimator, task)), exact_gradient(task.problem())
+    result, true = exact_moments(Replicator(estimator, task)), exact_gradient(task.problem())
     rounding = 1e-12  # of gradients of size one
-    assert close(found.mean, true.gradient, rounding) and close(found.value, true.value, rounding)
+    assert close(result.mean, true.gradient, rounding) and close(result.value, true.value, rounding)
 
 
 @pytest.mark.parametrize("baseline", [True, False])
@@ -172,14 +172,14 @@ def summed_and_sampled(task: Task, k: int) -> Tensor:
     term = f.unsqueeze(1) * (torch.eye(4).double() - p)  # f(s) ∇ log p(s)
     orders = list(itertools.permutations(range(4), k))
     probability = doubles([draw_probability(p, order) for order in orders])
-    found = torch.stack(
+    result = torch.stack(
         [
             sum(p[s] * term[s] for s in order[:-1])
             + (1 - p[list(order[:-1])].sum()) * term[order[-1]]
             for order in orders
         ]
     )
-    return mean_and_variance(probability, found.unsqueeze(1))[1]
+    return mean_and_variance(probability, result.unsqueeze(1))[1]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -209,21 +209,21 @@ def importance_weighted(task: Task, s: tuple[int, ...]) -> tuple[Tensor, Tensor,
     v, weights = x**8, 4 * x**7 * weights  # fractional powers of v become smooth in x
     q = -torch.expm1(v.log().unsqueeze(1) * p[inside] / (1 - p[inside].sum()))  # [V, S]
     term = (p * f)[inside].unsqueeze(1) * (torch.eye(4).double() - p)[inside]  # [S, K]
-    density, found = weights * q.prod(1), (1 / q) @ term  # [V], [V, K]
-    return density.sum(), density @ found, density @ found.square()
+    density, result = weights * q.prod(1), (1 / q) @ term  # [V], [V, K]
+    return density.sum(), density @ result, density @ result.square()
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_unordered_set_is_importance_weighting_given_its_set(monkeypatch, seed):
     """Kool, van Hoof & Welling's estimator of 2019 with κ integrated out; so it varies less."""
     task, tolerance = table(seed), 1e-8  # the quadrature's, of fractional powers
-    probability, found, sets = every_set(monkeypatch, task, 2, baseline=False)
+    probability, result, sets = every_set(monkeypatch, task, 2, baseline=False)
     mass, mean, square = (
         torch.stack(x) for x in zip(*(importance_weighted(task, s) for s in sets), strict=True)
     )
     assert close(mass, probability, tolerance)
-    assert close(mean / mass.unsqueeze(1), found.squeeze(1), tolerance)
-    variance = mean_and_variance(probability, found)[1].squeeze(0)
+    assert close(mean / mass.unsqueeze(1), result.squeeze(1), tolerance)
+    variance = mean_and_variance(probability, result)[1].squeeze(0)
     assert (square.sum(0) - truth(task)[0] ** 2 >= variance - tolerance).all()
 
 
@@ -303,16 +303,16 @@ def test_the_order_of_draws_without_replacement_has_its_law(alpha, samples):
     assert float(source.probability.sum()) == pytest.approx(1, rel=EXACT)
     possible = [code for code in p if p[code]]
     size = min(samples, len(possible))  # what follows are repetitions
-    found = dict.fromkeys(itertools.permutations(possible, size), 0.0)
+    result = dict.fromkeys(itertools.permutations(possible, size), 0.0)
     for row in source.probability.nonzero().flatten().tolist():
         order = tuple(map(tuple, z[row].argmax(-1).tolist()))
         assert all(p[code] for code in order)
         order, repetitions = order[:size], [0.0] * (samples - size)
-        found[order] += float(source.probability[row])  # a KeyError where one comes twice
+        result[order] += float(source.probability[row])  # a KeyError where one comes twice
         each, rest = [float(p[code]) for code in order], 1 - sum(p[code] for code in order)
         assert log_p[row].exp().tolist() == pytest.approx(each + repetitions, rel=EXACT, abs=0)
         assert float(log_rest[row].exp()) == pytest.approx(float(rest), rel=EXACT, abs=0)
-    for order, probability in found.items():
+    for order, probability in result.items():
         expected, left = Fraction(1), Fraction(1)
         for code in order:
             expected, left = expected * p[code] / left, left - p[code]
@@ -356,10 +356,10 @@ def test_where_masks_leave_fewer_outcomes_than_samples_the_unordered_set_is_exac
     v = doubles([[1.0, math.nan, 3.0], [math.nan, 2.0, math.nan]])
     task = Given(logits, lambda z: torch.where(z > 0, v.to(z), 0.0).sum((-2, -1)).square())
     estimator = gradest.make_estimator("unordered_set", samples=4, baseline=baseline)
-    found = estimates(estimator, task, 20, Draws.seeded(0))
+    result = estimates(estimator, task, 20, Draws.seeded(0))
     p = logits[0].softmax(-1)
     slope = p[0] * p[2] * (25 - 9)
-    assert close(found[:, 0], doubles([-1.0, 0, 1]).mul(slope).expand(20, 3))
+    assert close(result[:, 0], doubles([-1.0, 0, 1]).mul(slope).expand(20, 3))
     assert close(values(estimator, task, 20, Draws.seeded(0)), (9 * p[0] + 25 * p[2]).expand(20))
 
 
@@ -373,5 +373,5 @@ def test_the_unordered_set_keeps_its_precision_where_outcomes_are_nearly_certain
     assert close(log_rest, outside)
     task = Given(logits[0], lambda z: z.squeeze(-2) @ doubles([1.0, 2, 5, 7, 9]).to(z))
     estimator = gradest.make_estimator("unordered_set", samples=samples)
-    found = estimates(estimator, task, 5, Draws.seeded(0))
-    assert close(found, truth(task).expand_as(found))
+    result = estimates(estimator, task, 5, Draws.seeded(0))
+    assert close(result, truth(task).expand_as(result))

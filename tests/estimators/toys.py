@@ -70,8 +70,8 @@ def every_draw(estimator: Estimator, task: Task) -> tuple[Tensor, Tensor]:
     logits = task.problem().logits
     codes = all_codes(logits)  # [R, N, K]
     index = codes.argmax(-1).unsqueeze(1)  # [R, 1, N]
-    found = estimates(estimator, task, len(codes), Prescribed(index=index))
-    return log_prob(logits, codes).exp(), found
+    result = estimates(estimator, task, len(codes), Prescribed(index=index))
+    return log_prob(logits, codes).exp(), result
 
 
 def mean_and_variance(probability: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,29 +119,31 @@ class Sequence(Estimator):
 
 
 def test_the_measurement_is_of_the_state_after_all_steps():
-    found = gradest.measure(Sequence(), gradest.make_task("categorical"))
+    result = gradest.measure(Sequence(), gradest.make_task("categorical"))
     fixed = Sequence()
     fixed.reset = lambda logits: setattr(fixed, "baseline", 0.6)
     expected = gradest.measure(fixed, gradest.make_task("categorical"), adapt_steps=0)
-    assert torch.allclose(found.variance, expected.variance, rtol=0, atol=1e-10)
-    assert [look.step for look in found.adaptation] == [0, 1, 4, 6]
+    assert torch.allclose(result.variance, expected.variance, rtol=0, atol=1e-10)
+    assert [look.step for look in result.adaptation] == [0, 1, 4, 6]
     assert expected.adaptation == ()
-    exact = float(found.variance.sum())
-    last = found.adaptation[-1]
+    exact = float(result.variance.sum())
+    last = result.adaptation[-1]
     assert 0.85 * exact < last.low <= last.variance <= last.high < 1.2 * exact
 
 
 def test_adapting_descends_where_it_should():
-    found = gradest.measure(gradest.make_estimator("reinforce_ema"), gradest.make_task("bernoulli"))
-    first, *_, last = found.adaptation
-    assert (first.step, last.step) == (0, found.adapt_steps)
+    result = gradest.measure(
+        gradest.make_estimator("reinforce_ema"), gradest.make_task("bernoulli")
+    )
+    first, *_, last = result.adaptation
+    assert (first.step, last.step) == (0, result.adapt_steps)
     assert last.high < first.low
 
 
 def test_json_keeps_the_looks():
-    found = gradest.measure(Halving(), gradest.make_task("categorical"), replicates=64)
-    back = type(found).from_json(json.loads(json.dumps(found.to_json())))
-    assert back.adaptation == found.adaptation
+    result = gradest.measure(Halving(), gradest.make_task("categorical"), replicates=64)
+    back = type(result).from_json(json.loads(json.dumps(result.to_json())))
+    assert back.adaptation == result.adaptation
     assert isinstance(back.adaptation[0], AdaptationStep)
 
 

@@ -174,8 +174,8 @@ def test_a_figure_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypatc
         raise ZeroDivisionError("by <nothing>")
 
     only_figures(monkeypatch, "bias_against_variance", matrix=broken)
-    told = "the figure matrix could not be made: ZeroDivisionError: by <nothing>"
-    with pytest.warns(UserWarning, match=told):
+    message = "the figure matrix could not be made: ZeroDivisionError: by <nothing>"
+    with pytest.warns(UserWarning, match=message):
         write(tmp_path / "run", usual())
     drawn = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
     assert drawn == {f"bias_against_variance.{kind}" for kind in ("png", "svg", "pdf")}
@@ -191,6 +191,6 @@ def test_a_section_that_fails_costs_itself_alone_and_is_told(tmp_path, monkeypat
 
     monkeypatch.setattr("gradest.report.studies.numerics.section", broken)
     with pytest.warns(UserWarning, match="the section numerics could not be made: ValueError"):
-        found = write(tmp_path / "run", [*usual(), odd_row({})])
-    assert set(found) == set(undisturbed)
+        result = write(tmp_path / "run", [*usual(), odd_row({})])
+    assert set(result) == set(undisturbed)
     assert "## toy (latents=8)" in (tmp_path / "run" / "report.md").read_text()

@@ -114,19 +114,19 @@ def test_a_damaged_cell_is_told_in_the_first_line_and_measured_again_by_a_run(ru
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[3] = lines[3].replace(b"A", b"B", 1)
     journal.write_bytes(b"".join(lines))
-    told = "journal.jsonl:4: damaged: checksum does not match"
+    message = "journal.jsonl:4: damaged: checksum does not match"
     status, out, err = report(run, capsys)
     assert status == 1 and out == f"{run / 'report.html'}\n"
-    assert err == f"warning: {run}: {told}\n"
+    assert err == f"warning: {run}: {message}\n"
     first = (run / "report.md").read_text().splitlines()[0]
-    assert first.startswith("**NUMBERS ARE MISSING") and told in first
+    assert first.startswith("**NUMBERS ARE MISSING") and message in first
     assert '<p class="alert"><strong>NUMBERS ARE MISSING' in (run / "report.html").read_text()
-    found = frame(run)
-    lost = found["status"].ne("ok")
-    assert lost.sum() == 2 and found.loc[lost, "reason"].str.contains("its record is lost").all()
-    pd.testing.assert_frame_equal(found[~lost], before[~lost], check_dtype=False)
+    outcome = frame(run)
+    lost = outcome["status"].ne("ok")
+    assert lost.sum() == 2 and outcome.loc[lost, "reason"].str.contains("its record is lost").all()
+    pd.testing.assert_frame_equal(outcome[~lost], before[~lost], check_dtype=False)
     assert main(_suite(run.parent, run)) == 0
-    assert f"{told}; its cell is measured again" in capsys.readouterr().err
+    assert f"{message}; its cell is measured again" in capsys.readouterr().err
     pd.testing.assert_frame_equal(frame(run), before)
     assert "NUMBERS ARE MISSING" not in (run / "report.md").read_text()
 
@@ -265,8 +265,8 @@ def test_a_kill_at_any_moment_leaves_the_old_files_or_the_new_ones(tmp_path, mon
             except Killed:
                 done = False
         settle(folder)
-        found = {name: text for name, text in state(folder).items()}
-        assert found in ([new] if done else [old, new])
+        outcome = {name: text for name, text in state(folder).items()}
+        assert outcome in ([new] if done else [old, new])
         if done:
             return
     raise AssertionError("it never ended")
@@ -300,22 +300,22 @@ def test_moments_from_which_nothing_can_be_derived_cost_their_row_alone(run, cap
     kept = Measurement.row
 
     def row(self, parameter="log_alpha"):
-        found = kept(self, parameter)
-        if found["evaluations"] == 2 and parameter == "alpha":
+        outcome = kept(self, parameter)
+        if outcome["evaluations"] == 2 and parameter == "alpha":
             raise ValueError("The data contains\nnon-finite values.")
-        return found
+        return outcome
 
     monkeypatch.setattr(Measurement, "row", row)
     status, _, err = report(run, capsys)
     assert status == 1 and err.count("\n") == 2
     assert "bernoulli × rloo in alpha: its moments cannot be evaluated: Val" in err
-    found = frame(run)
-    lost = found["status"].eq("failed")
-    assert lost.sum() == 2 and set(found.loc[lost, "parameter"]) == {"alpha"}
-    assert found.loc[lost, "reason"].unique().tolist() == [
+    outcome = frame(run)
+    lost = outcome["status"].eq("failed")
+    assert lost.sum() == 2 and set(outcome.loc[lost, "parameter"]) == {"alpha"}
+    assert outcome.loc[lost, "reason"].unique().tolist() == [
         "its moments cannot be evaluated: ValueError: The data contains non-finite values."
     ]
-    pd.testing.assert_frame_equal(found[~lost], before[~lost], check_dtype=False)
+    pd.testing.assert_frame_equal(outcome[~lost], before[~lost], check_dtype=False)
 
 
 def test_a_payload_that_cannot_be_decoded_is_named(run, capsys):

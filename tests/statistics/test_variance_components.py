@@ -49,26 +49,26 @@ def test_the_components_are_unbiased(shape, sigma):
     draws = torch.Generator().manual_seed(1)
     variance = 4 + torch.rand(shape, generator=draws, dtype=torch.float64)  # of one estimate
     replicates = 8
-    found = []
+    outcome = []
     for _ in range(1500):
         means = nested(draws, shape, sigma, 6, 0.0)
         scale = (variance / replicates / 6).sqrt().unsqueeze(-1)
         means = means + scale * torch.randn(*shape, 6, generator=draws, dtype=torch.float64)
-        told = estimate_components(LEVELS[: len(shape)], means, variance, variance / replicates)
-        found.append([s.variance.estimate for s in told])
-    found = np.array(found)
+        sentence = estimate_components(LEVELS[: len(shape)], means, variance, variance / replicates)
+        outcome.append([s.variance.estimate for s in sentence])
+    outcome = np.array(outcome)
     expected = np.array([float(variance.mean()), *reversed(sigma)])
-    error = found.std(0) / 1500**0.5
-    assert found[:, 0] == pytest.approx(expected[0], rel=1e-12)
+    error = outcome.std(0) / 1500**0.5
+    assert outcome[:, 0] == pytest.approx(expected[0], rel=1e-12)
     assert (error[1:] <= 0.1).all(), "inconclusive"
     k = stats.norm.isf(LEVEL / (2 * len(sigma)))
-    assert (abs(found.mean(0) - expected)[1:] <= k * error[1:]).all()
+    assert (abs(outcome.mean(0) - expected)[1:] <= k * error[1:]).all()
 
 
 def test_the_names_go_from_the_draws_outwards():
     means = torch.arange(3 * 2 * 2 * 1, dtype=torch.float64).reshape(3, 2, 2, 1)
-    found = estimate_components(LEVELS, means, torch.ones(3, 2, 2), torch.ones(3, 2, 2))
-    assert [s.name for s in found] == [DRAWS, "batch", "steps", "seed"]
+    outcome = estimate_components(LEVELS, means, torch.ones(3, 2, 2), torch.ones(3, 2, 2))
+    assert [s.name for s in outcome] == [DRAWS, "batch", "steps", "seed"]
 
 
 def test_components_of_numbers_made_by_hand():
@@ -80,11 +80,11 @@ def test_components_of_numbers_made_by_hand():
     """
     means = torch.tensor([[1.0, 3.0], [2.0, 2.0], [9.0, 7.0]], dtype=torch.float64).unsqueeze(-1)
     variance = torch.tensor([[5.0, 7.0], [6.0, 6.0], [4.0, 8.0]], dtype=torch.float64)
-    found = estimate_components(("a", "b"), means, variance, torch.full((3, 2), 0.5).double())
-    values = {s.name: s.variance.estimate for s in found}
+    outcome = estimate_components(("a", "b"), means, variance, torch.full((3, 2), 0.5).double())
+    values = {s.name: s.variance.estimate for s in outcome}
     assert values == pytest.approx({"draws": 6, "b": 4 / 3 - 1 / 2, "a": (24 - 4 / 3) / 2})
     # Of the draws: Student's interval over 6, 6, 6.
-    assert found[0].variance.low == found[0].variance.high == pytest.approx(6)
+    assert outcome[0].variance.low == outcome[0].variance.high == pytest.approx(6)
 
 
 def test_coordinates_add_up():
@@ -106,8 +106,8 @@ def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values()
     draws = torch.Generator().manual_seed(2)
     x = torch.randn(7, 3, generator=draws, dtype=torch.float64)
     variance = torch.full((7,), 0.3, dtype=torch.float64)
-    found = estimate_components(("a",), x, variance, variance)
-    total = sum(s.variance.estimate for s in found)
+    outcome = estimate_components(("a",), x, variance, variance)
+    total = sum(s.variance.estimate for s in outcome)
     assert total == pytest.approx(float(x.var(0).sum()), rel=1e-12)
     sums = []
     for _ in range(1000):
@@ -129,9 +129,11 @@ def test_intervals_cover():
         means = nested(draws, (5, 4), sigma, 20, 0.5)
         # The variance is itself measured, with noise of its own.
         variance = 10 + torch.randn(5, 4, generator=draws, dtype=torch.float64)
-        found = estimate_components(("a", "b"), means, variance, variance / 20)
+        outcome = estimate_components(("a", "b"), means, variance, variance / 20)
         truth = (10.0, sigma[1], sigma[0])
-        hits += [s.variance.low <= t <= s.variance.high for s, t in zip(found, truth, strict=True)]
+        hits += [
+            s.variance.low <= t <= s.variance.high for s, t in zip(outcome, truth, strict=True)
+        ]
     assert (hits / 1000 >= 0.9).all(), hits / 1000
     assert hits[0] / 1000 <= 0.975  # not by being far too wide
 
@@ -140,10 +142,10 @@ def test_an_interval_is_symmetric_about_its_estimate_and_of_its_error():
     draws = torch.Generator().manual_seed(4)
     means = nested(draws, (6, 2), (1.0, 1.0), 3, 0.1)
     for source in estimate_components(("a", "b"), means, torch.ones(6, 2), torch.full((6, 2), 0.1)):
-        found = source.variance
-        half = stats.t.ppf(0.975, 5) * found.standard_error
-        assert found.high - found.estimate == pytest.approx(half, abs=1e-9)
-        assert found.estimate - found.low == pytest.approx(half, abs=1e-9)
+        outcome = source.variance
+        half = stats.t.ppf(0.975, 5) * outcome.standard_error
+        assert outcome.high - outcome.estimate == pytest.approx(half, abs=1e-9)
+        assert outcome.estimate - outcome.low == pytest.approx(half, abs=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), (2, 4), (5, 2, 1)])
@@ -224,10 +226,10 @@ def by_hand(folder, estimator: str) -> dict[str, float]:
             continue
         knobs = record["cell"]["task_knobs"]
         place = (knobs["seed"], knobs["steps"], knobs["batch"])
-        found = Measurement.from_json(record["measurement"])
-        m[place] = found.means["weights"].numpy()
-        variance[place] = found.row("weights")["variance"]
-        noise[place] = variance[place] / found.replicates if found.replicates else 0.0
+        outcome = Measurement.from_json(record["measurement"])
+        m[place] = outcome.means["weights"].numpy()
+        variance[place] = outcome.row("weights")["variance"]
+        noise[place] = variance[place] / outcome.replicates if outcome.replicates else 0.0
     assert len(m) == 12
     middle = {(a, b): (m[a, b, 0] + m[a, b, 1]) / 2 for a in range(3) for b in (1, 2)}
     outer = {a: (middle[a, 1] + middle[a, 2]) / 2 for a in range(3)}
@@ -252,8 +254,8 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(nested_run):
     for estimator in ("exact", "reinforce"):
         rows = sources[sources.estimator == estimator]
         assert rows.source.tolist() == ["draws", "batch", "steps", "seed"]
-        found = dict(zip(rows.source, rows.variance, strict=True))
-        assert found == pytest.approx(by_hand(folder, estimator), rel=1e-9, abs=1e-12)
+        outcome = dict(zip(rows.source, rows.variance, strict=True))
+        assert outcome == pytest.approx(by_hand(folder, estimator), rel=1e-9, abs=1e-12)
         assert (rows.variance_low <= rows.variance).all()
         assert (rows.variance <= rows.variance_high).all()
         for params in rows.task_params:
@@ -266,13 +268,13 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(nested_run):
 def test_enumerated_cells_have_no_noise_in_their_means(tmp_path):
     sources, rows, folder = tables_of(tmp_path, SUITE.replace("enumerate_draws: false\n", ""))
     assert set(rows.method) == {"enumerated"}
-    found = sources[sources.estimator == "reinforce"].set_index("source").variance
-    assert dict(found) == pytest.approx(by_hand(folder, "reinforce"), rel=1e-9, abs=1e-12)
-    assert found["draws"] > 0.1
+    outcome = sources[sources.estimator == "reinforce"].set_index("source").variance
+    assert dict(outcome) == pytest.approx(by_hand(folder, "reinforce"), rel=1e-9, abs=1e-12)
+    assert outcome["draws"] > 0.1
     # REINFORCE is unbiased, so that its means are the exact ones.
     exact = sources[sources.estimator == "exact"].set_index("source").variance
     for level in ("batch", "steps", "seed"):
-        assert found[level] == pytest.approx(exact[level], abs=1e-10)
+        assert outcome[level] == pytest.approx(exact[level], abs=1e-10)
 
 
 def test_grids_that_are_not_complete_say_nothing(nested_run, tmp_path):
