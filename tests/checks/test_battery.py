@@ -142,7 +142,9 @@ def test_how_many_draws_there_are_may_depend_on_them() -> None:
     assert passed(findings), findings
 
 
-@pytest.mark.parametrize("cls", [SamplesAsMoreRows, SamplesFirst])
+@pytest.mark.parametrize(
+    "cls", [SamplesAsMoreRows, pytest.param(SamplesFirst, marks=pytest.mark.slow)]
+)
 def test_rows_of_noise_need_not_be_rows_of_logits(cls: type[Estimator]) -> None:
     findings = check_estimator(cls)
     assert passed(findings), findings
@@ -244,6 +246,7 @@ class Noisy(Estimator):
         return score_function(logits, z, f(z), noise) + noise
 
 
+@pytest.mark.slow
 def test_noise_does_not_certify() -> None:
     findings = check_estimator(Noisy)
     assert {f.law for f in findings if f.status == "inconclusive"} == {

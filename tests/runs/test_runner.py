@@ -249,7 +249,23 @@ def test_inapplicable_cells_are_skipped_with_the_reason(measured, plugins):
     assert rows.reason[0] == "binary needs K = 2, categorical has K = 3"
 
 
-@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_run_that_was_cut_short_goes_on_from_its_journal(measured, tmp_path):
+    """As after a kill: the journal ends amid a line, and neither tables nor run.json are there."""
+    whole = measured("whole")
+    folder, journal = tmp_path / "cut", tmp_path / "whole" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    folder.mkdir()
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:100])
+    kept = finished(folder / "journal.jsonl")
+    assert 0 < len(kept) < len(finished(journal))
+    assert same(whole, measured("cut"))
+    records = [r for r in read_records(folder / "journal.jsonl") if r["kind"] == "cell"]
+    assert len(records) == len({r["key"] for r in records}) == len(finished(journal))
+    assert all(kept[r["key"]] == r for r in records if r["key"] in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_kill_9_loses_no_finished_cell(measured, tmp_path, plugins, suite_file, jobs):
     suite_file.write_text(
         "replicates: 200\ntimed: false\ntasks: [categorical]\n"
