@@ -24,6 +24,7 @@ from tools import readme
 
 SUITE = """\
 replicates: 500
+timed: false
 controls: {unbiased: [exact], biased: [straight_through]}
 tasks: [categorical]
 estimators: [exact, rloo, straight_through]
@@ -227,7 +228,9 @@ def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path, wher
     lines = {"prepare": "pass", "problem": "pass", "cost": "pass", where: what}
     wild = tmp_path / "wild.py"
     wild.write_text(WILD_TASK.format(**lines))
-    suite.write_text("replicates: 64\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n")
+    suite.write_text(
+        "replicates: 64\ntimed: false\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n"
+    )
     status, out, err = run(call, suite, tmp_path / "out", "--plugin", wild, "--dry-run")
     foreseen = out.splitlines()
     assert "4 cells" in foreseen[-1] and "Traceback" not in err
@@ -346,10 +349,10 @@ def test_the_readme_shows_the_catalogue_as_it_is():
 
 def test_the_readme_is_rewritten_between_its_markers_alone():
     text = f"before\n{readme.BEGIN}old\n{readme.END}after\n"
-    found = readme.updated(text)
-    assert found.startswith(f"before\n{readme.BEGIN}") and found.endswith(f"{readme.END}after\n")
-    assert "old" not in found and "`rloo`" in found
-    assert readme.updated(found) == found
+    result = readme.updated(text)
+    assert result.startswith(f"before\n{readme.BEGIN}") and result.endswith(f"{readme.END}after\n")
+    assert "old" not in result and "`rloo`" in result
+    assert readme.updated(result) == result
     for broken in ("", text * 2, text.replace(readme.BEGIN, ""), f"{readme.END}{readme.BEGIN}"):
         with pytest.raises(ValueError, match="not once each"):
             readme.updated(broken)

@@ -22,17 +22,18 @@ from tests.support import ROOT
 PAGE = ROOT / "docs" / "plugins.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 PLUGINS = {
-    found[1]: block
+    result[1]: block
     for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
-    if (found := re.search(r"^class (\w+)", block, flags=re.M))
+    if (result := re.search(r"^class (\w+)", block, flags=re.M))
 }
 
 
 def section(title: str) -> str:
-    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXT, flags=re.M | re.S)
-    return found
+    (result,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXT, flags=re.M | re.S)
+    return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Sampled", "MovingAverage", "Die"])
 def test_its_plugins_are_certified(plugin, name):
     (cls,) = load_plugin(plugin("mine.py", PLUGINS[name]))

@@ -46,11 +46,12 @@ def test_cases_hang_on_their_seed_and_number_alone():
     ],
 )
 def test_endings_are_told_apart(ending, line, name):
-    found, told = suites.classified(ending, Path("a.yaml"), b"a\nb\n", line)
-    assert found == name
-    assert bool(told) == name.startswith(BAD)
+    result, message = suites.classified(ending, Path("a.yaml"), b"a\nb\n", line)
+    assert result == name
+    assert bool(message) == name.startswith(BAD)
 
 
+@pytest.mark.slow
 def test_a_death_is_seen_and_the_next_case_runs(tmp_path):
     (tmp_path / "dies.py").write_text("import os\nos._exit(3)")
     with Child(tmp_path) as child:
