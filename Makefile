@@ -18,7 +18,7 @@ help:
 	@echo "make lint       ruff format and lint, changing nothing"
 	@echo "make format     let ruff format and mend"
 	@echo "make readme     write the README's catalogue anew"
-	@echo "make mutants    wrong estimators, and the law that rejects each"
+	@echo "make mutants    wrong estimators, and the check that rejects each"
 	@echo "make bench      speed, as ratios measured in one run"
 	@echo "make cost       evaluations and time of each estimator against leave-one-out"
 	@echo "make coverage   how often intervals cover and verdicts are right, on known answers"

@@ -25,7 +25,7 @@ def copula_uniforms(shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def roots(u: Tensor, samples: int) -> Tensor:
-    """u^(1/m), the scale on which the law of a pair is simple."""
+    """u^(1/m), the scale on which the distribution of a pair is simple."""
     return u ** (1 / (samples - 1))
 
 

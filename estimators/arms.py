@@ -1,10 +1,10 @@
-"""ARMS: leave-one-out over n antithetic samples, corrected for their dependence.
+"""ARMS: leave-one-out over antithetic samples, corrected for their dependence.
 
     ĝ = 1/(n − 1) Σᵢ (f(bᵢ) − f̄) (bᵢ − θ) ρ,    ρ = θ(1 − θ) / (θ − P(bᵢ = bⱼ = 1))
 
-for the logit φ of θ = σ(φ), with f̄ the mean of the n costs.  In each latent the n bits come from
-the uniforms of a Dirichlet copula, bᵢ = 1[Uᵢ < θ] for θ < ½ and 1[1 − Uᵢ < θ] beyond.  There, with
-p = min(θ, 1 − θ) and m = n − 1,
+for the logit φ of θ = σ(φ), with f̄ the mean of the n = `samples` costs.  In each latent the n bits
+come from the uniforms of a Dirichlet copula, bᵢ = 1[Uᵢ < θ] for θ < ½ and 1[1 − Uᵢ < θ] beyond.
+There, with p = min(θ, 1 − θ) and m = n − 1,
 
     ρ = (1 − p) / (1 − max(0, 2 − p^(−1/m))ᵐ)
 

@@ -1,12 +1,12 @@
-"""CARMS: ARMS for categories, each pair of samples weighed by its surprise.
+"""CARMS: ARMS for categories, with an importance weight for each pair of samples.
 
     ĝ = 1/(n(n − 1)) Σ_{i<j} r_ij (f(z_i) − f(z_j)) (z_i − z_j)
     r_ij = π(z_i) π(z_j) / P(z_i, z_j)
 
-with r latent by latent, and P the law of a pair of samples.  This is CARMS-I: in each latent the n
-samples invert one cumulative distribution at the uniforms of a Dirichlet copula, with the
-categories in a random order.  The order is one of K(K − 1)/2, uniformly: as in the authors' code
-one for each pair of categories that can be the two ends, the others in cyclic sequence between
+with r for each latent, and P the distribution of a pair of samples.  This is CARMS-I: in each
+latent the n samples invert one cumulative distribution at the uniforms of a Dirichlet copula, with
+the categories in a random order.  The order is one of K(K − 1)/2, uniformly: as in the authors'
+code one for each pair of categories that can be the two ends, the others in cyclic sequence between
 them.  P is the exact average over the orders.  Unbiased for every f, of which it needs values
 alone, since the ends of an order can always meet, so that P(a, b) > 0 for all a ≠ b; with one fixed
 order some pairs never meet, and ĝ is biased.  K = n = 2 is DisARM.  Cost: n evaluations of f, and

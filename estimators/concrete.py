@@ -4,13 +4,13 @@
 
 Unbiased for E f(y), biased for E f(z) even when f is linear: the bias shrinks as λ², the variance
 grows as 1/λ.  Where the objective has a relaxed KL divergence from a prior (`kl = "relaxed"`), the
-value is that of a bound of the relaxed model, with densities in the place of probabilities:
+value is that of a bound of the relaxed model, with densities in place of probabilities:
 
     f(y) + log q_{α,λ}(log y) − log p_{a,λ₂}(log y),    λ₂ = `prior_temperature`, or λ if None
 
-The densities are those of log y, whose law is ExpConcrete.  Their mean is KL(q_{α,λ} ‖ p_{a,λ₂}),
-never less than KL(Cat(α) ‖ Cat(a)), which stands beside the cost in Gumbel-softmax.  Without a
-prior, or with the discrete divergence, this is `gumbel_softmax`, draw by draw.
+They are densities of log y, which has an ExpConcrete distribution.  The mean of the two terms is
+KL(q_{α,λ} ‖ p_{a,λ₂}), never less than KL(Cat(α) ‖ Cat(a)), which Gumbel-softmax adds to the cost.
+Without a prior, or with the discrete divergence, this is `gumbel_softmax`, draw by draw.
 
 Maddison, Mnih & Teh, "The Concrete distribution: a continuous relaxation of discrete random
 variables", 2017, arXiv 1611.00712.

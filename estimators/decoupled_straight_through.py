@@ -2,10 +2,9 @@
 
     ĝ = 1/τ_b J(softmax(log α / τ_b)) f'(z),    z ~ Cat(softmax(log α / τ_f))
 
-τ_f acts on the logits alone; were their Gumbel noise divided too, it would not change z.  τ_f ≠ 1
-draws z from another law than Cat(α), so value and gradient then speak of that law; they are held
-against E f under Cat(α), where τ_f = 1.  τ_f = τ_b = 1 is straight_through.  Biased: with τ_b ≠ 1
-even for affine f.
+τ_f acts on the logits alone; were their Gumbel noise divided too, it would not change z.  If
+τ_f ≠ 1, z does not have the distribution Cat(α), whose E f and gradient remain the truth.
+τ_f = τ_b = 1 is straight_through.  Biased: with τ_b ≠ 1 even for affine f.
 
 The paper's first version divides log α + G, the Gumbel noise being common to both passes; at
 τ_f = 1 that is st_gumbel_softmax.  This is the second, as far as its abstract says.

@@ -2,7 +2,7 @@
 
     ĝ = ∇ Σ_z p(z) f(z)
 
-The variance is zero, and so is the bias: the oracle that the others are held against.
+The variance is zero, and so is the bias: the reference for all other estimators.
 """
 
 from dataclasses import dataclass

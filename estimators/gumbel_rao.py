@@ -2,9 +2,9 @@
 
     ĝ = 1/M Σₘ 1/τ J(yₘ) f'(b),    b ~ Cat(α),    yₘ = softmax(zₘ/τ),    zₘ ~ log α + G given b
 
-J(y) = diag(y) − yyᵀ.  The mean is that of st_gumbel_softmax, which is M = 1 in law; the variance
-falls with M towards that of E[ĝ | b].  As τ → 0, E[ĝ | b] is ReinMax.  Biased for E f: even an
-affine f has an error of order τ².
+J(y) = diag(y) − yyᵀ.  The mean is that of st_gumbel_softmax, the case M = 1 in distribution; the
+variance falls with M towards that of E[ĝ | b].  As τ → 0, E[ĝ | b] is ReinMax.  Biased for E f:
+even an affine f has an error of order τ².
 
 zₘ is held fixed: ∂/∂log α acts as it does on log α + G with the noise G given.  Differentiating the
 way in which the conditional noise depends on log α would be another estimator.

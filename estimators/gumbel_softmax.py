@@ -1,13 +1,13 @@
-"""Gumbel-softmax: the reparameterised gradient of a softened sample.
+"""Gumbel-softmax: the gradient of Concrete, with the discrete KL divergence.
 
     ĝ = ∇ f(y),    y = softmax((log α + G) / τ),    G ~ Gumbel
 
 f must be differentiable on the simplex; one evaluation and one derivative.  Unbiased for E f(y),
 biased for E f(z) even when f is linear.  The same sample as Concrete: the two papers differ in the
-prior's term alone.  Here it is KL(Cat(α) ‖ Cat(a)), in closed form beside the cost, whatever `kl`
-says; there, for `kl = "relaxed"`, it is log q − log p of the relaxed sample, with densities.  Only
-the latter bounds the likelihood of the relaxed model, and its mean is never less.  So without a
-prior this is `concrete`, draw by draw.
+prior's term alone.  Here it is KL(Cat(α) ‖ Cat(a)), in closed form and added to the cost, whatever
+`kl` says; there, for `kl = "relaxed"`, it is log q − log p of the relaxed sample, with densities.
+Only the latter bounds the likelihood of the relaxed model, and its mean is never less.  So without
+a prior this is `concrete`, draw by draw.
 
 Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
 """

@@ -1,4 +1,4 @@
-"""I-MLE: how the hard sample moves when f' pulls at the logits.
+"""I-MLE: the difference of hard samples at logits and at logits perturbed by f'.
 
     ĝ = (z − z') / λ,    z = argmax(log α + G),    z' = argmax(log α − λ f'(z) + G)
 

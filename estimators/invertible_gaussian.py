@@ -1,13 +1,13 @@
-"""Invertible Gaussian reparameterisation (IGR): Gaussian noise, softened.
+"""Invertible Gaussian reparameterisation (IGR): Gaussian noise on the simplex.
 
     ĝ = ∇ f(y),    y = softmax((κ/τ, log δ)),    κ = μ + σ ε ∈ R^{K−1},    ε ~ N(0, I)
 
 The method has parameters (μ, σ) of its own.  Here they follow the logits: μ_k = log α_k − log α_K,
-and σ is a knob, so ĝ is an unbiased estimate of the gradient of E f(y) through μ, of nothing
-else: rounding y does not give Cat(α), and as τ → 0 the mean tends to the gradient for the rounded
-law, not to ∇ E f(z).  With K = 2, δ = 1 and σ = 1.7 that law is Cat(α) to within 0.01, since
-Φ(x/1.7) is nearly the logistic function.  With K > 2 the last category, which has no noise of its
-own, is special.
+and σ is a knob, so ĝ is an unbiased estimate of the gradient of E f(y) through μ, of nothing else:
+rounding y does not give Cat(α), and as τ → 0 the mean tends to the gradient for the rounded y, not
+to ∇ E f(z).  With K = 2, δ = 1 and σ = 1.7 the distribution of the rounded y is Cat(α) to within
+0.01, since Φ(x/1.7) is nearly the logistic function.  With K > 2 the last category, which has no
+noise of its own, is special.
 
 f must be differentiable on the simplex; one evaluation and one derivative.  κ ↦ y is invertible, so
 a KL divergence between such y is one between Gaussians.

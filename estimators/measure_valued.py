@@ -1,11 +1,11 @@
-"""Measure-valued (weak) derivative: f at one category against f at another.
+"""Measure-valued (weak) derivative: differences of f between two categories.
 
     ĝₙ_k = πₙ_k (1 − πₙ_k) [f(zₙ←k) − f(zₙ←j')],    z ~ p,    j' ~ πₙ(· | ≠ k)
 
-from ∂π/∂log α_k = π_k (1 − π_k) [e_k − π(· | ≠ k)], a multiple of the difference of two laws.
-zₙ←k is z with latent n set to k.  Both terms share the other latents of z (they are coupled), and
-j' is drawn anew for each n and k.  Unbiased; `local_expectation`, its mean over j', varies no more.
-For K = 2 there is one other category, and the two are the same.
+from ∂π/∂log α_k = π_k (1 − π_k) [e_k − π(· | ≠ k)], a multiple of the difference of two
+distributions.  zₙ←k is z with latent n set to k.  Both terms share the other latents of z (they are
+coupled), and j' is drawn anew for each n and k.  Unbiased; `local_expectation`, its mean over j',
+varies no more.  For K = 2 there is one other category, and the two are the same.
 
 Needs f on the vertices alone.  Term by term it takes 2 N K evaluations, but all points are among
 the N (K − 1) + 1 that differ from z in at most one latent, and f is evaluated once at each.

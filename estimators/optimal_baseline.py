@@ -1,4 +1,4 @@
-"""REINFORCE with the baseline of least variance, by enumeration: an oracle.
+"""REINFORCE with the variance-minimising baseline, computed by enumeration.
 
     ĝₙ_k = (f(z) − b) sₙ_k,    z ~ p,    s = ∇ log p(z) = z − π
 

@@ -2,11 +2,12 @@
 
     ĝ = (f(b) − η c(z̃)) ∇ log p(b) + η ∇c(z) − η ∇c(z̃),    c(x) = f(softmax(x / λ))
 
-z = log α + G,  b = argmax z,  z̃ ~ p(z | b), both reparameterised in the logits.  Unbiased for every
-f, η and λ, since c(z) and c(z̃) have the same law; f must be differentiable on the simplex.  η and
-log λ descend E‖ĝ‖² from their start unless `tuned` is false; η = 0 is REINFORCE, and η = 1 can be
-worse than it.  `coupled` ties z̃ to z as the authors' code does: the same number, made of the noise
-that z | b needs to be there; otherwise z̃ is a draw of its own.  Cost: 3 evaluations of f, 2 of f'.
+z = log α + G,  b = argmax z,  z̃ ~ p(z | b), both reparameterised in the logits.  Unbiased for
+every f, η and λ, since c(z) and c(z̃) have the same distribution; f must be differentiable on the
+simplex.  η and log λ descend E‖ĝ‖² from their start unless `tuned` is false; η = 0 is REINFORCE,
+and η = 1 can be worse than it.  `coupled` ties z̃ to z as the authors' code does: the same number,
+made of the noise that z | b needs to be there; otherwise z̃ is a draw of its own.  Cost: 3
+evaluations of f, 2 of f'.
 
 Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, "REBAR: low-variance, unbiased gradient estimates
 for discrete latent variable models", 2017, arXiv 1703.07370.

@@ -2,8 +2,8 @@
 
     ĝ = (f(z) − c) ∇ log p(z),    z ~ p
 
-Unbiased for every constant c, since E ∇ log p = 0.  The variance depends on where c lies, and is
-at its worst when f is far from c: adding 10 to f changes no gradient but multiplies the noise.
+Unbiased for every constant c, since E ∇ log p = 0.  The variance depends on c, and is large when f
+is far from c: adding 10 to f changes no gradient but multiplies the noise.
 
 Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
 learning", Machine Learning 8, 1992.

@@ -1,4 +1,4 @@
-"""ReinMax: straight-through of second order.
+"""ReinMax: second-order straight-through.
 
     ĝ = ½ [J(π) + s sᵀ] f'(z),    z ~ Cat(π),    s = z − π,    J(π) = diag(π) − ππᵀ
 

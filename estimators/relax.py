@@ -1,13 +1,13 @@
-"""RELAX: REBAR's control variate with a learned surrogate in the place of f.
+"""RELAX: REBAR's control variate with a learned surrogate in place of f.
 
     ĝ = (f(b) − c(z̃)) ∇ log p(b) + ∇c(z) − ∇c(z̃)
 
-z = log α + G,  b = argmax z,  z̃ ~ p(z | b), both reparameterised in the logits.  Unbiased for every
-f, of which it needs values alone, and for every c.  Here c is a network with one hidden layer that
-descends E‖ĝ‖² and starts at zero, which is REINFORCE.  It reads softmax(z / λ), not z: so ĝ sums to
-zero over the categories and no shift of the logits changes it.  It also reads π = softmax(log α),
-held constant, which tells data points apart.  With c = η f(softmax(z / λ)) it would be REBAR
-without coupling.  Cost: 1 evaluation of f.
+z = log α + G,  b = argmax z,  z̃ ~ p(z | b), both reparameterised in the logits.  Unbiased for
+every f, of which it needs values alone, and for every c.  Here c is a network with one hidden layer
+that descends E‖ĝ‖² and starts at zero, which is REINFORCE.  It reads softmax(z / λ), not z: so ĝ
+sums to zero over the categories and no shift of the logits changes it.  It also reads π =
+softmax(log α), held constant, which distinguishes data points.  With c = η f(softmax(z / λ)) it
+would be REBAR without coupling.  Cost: 1 evaluation of f.
 
 Grathwohl, Choi, Wu, Roeder & Duvenaud, "Backpropagation through the void: optimizing control
 variates for black-box gradient estimation", 2018, arXiv 1711.00123.

@@ -1,4 +1,4 @@
-"""Self-critical sequence training: REINFORCE against the cost of the greedy code.
+"""Self-critical sequence training: REINFORCE with f at the likeliest z as baseline.
 
     ĝ = (f(z) − f(ẑ)) ∇ log p(z),    z ~ p,    ẑₙ = argmax_k πₙ_k
 

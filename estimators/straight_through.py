@@ -1,11 +1,11 @@
-"""Straight-through: a hard sample forward, the Jacobian of choice backward.
+"""Straight-through: a hard sample forward, a chosen Jacobian backward.
 
     ĝ = J(π) f'(z)  or  ĝ = f'(z),    z ~ Cat(π),    J(π) = diag(π) − ππᵀ
 
-`softmax`, the default, takes J(π), the Jacobian of π: exact in mean when f is affine in each
-latent, biased as soon as f curves within one.  `identity` takes the identity: biased even for
-affine f, whose mean is f' instead of J(π) f', and not summing to zero over the categories.
-f' is taken at the vertex, so the estimate depends on how f extends off the vertices.
+With `jacobian` = softmax, the default, J(π) is the Jacobian of π: unbiased if f is affine in each
+latent, biased if f is nonlinear in one.  With identity, the mean is that of f' instead of J(π) f',
+so that it is biased even for affine f and does not sum to zero over the categories.  f' is taken at
+the vertex, so the estimate depends on how f extends off the vertices.
 
 Bengio, Léonard & Courville, "Estimating or propagating gradients through stochastic neurons for
 conditional computation", 2013, arXiv 1308.3432.

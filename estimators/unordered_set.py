@@ -1,11 +1,12 @@
-"""Unordered set estimator: k outcomes without replacement, whatever their order.
+"""Unordered set estimator: outcomes without replacement, averaged over their order.
 
     ĝ = Σ_{s∈S} p(s) R(S, s) [f(s) − B_s] ∇ log p(s),    R(S, s) = p^{−s}(S−s) / p(S)
     B_s = p(s) f(s) + Σ_{s'≠s} p(s') p^{−s,s'}(S−{s, s'}) / p^{−s}(S−s) f(s')
 
 p(S) is the probability of drawing the set S, in any order; p^{−C} is p without the outcomes C,
-renormalised.  The outcomes are those of the joint of all N latents, so S holds k of the K^N, drawn
-down the tree of prefixes without listing them: ĝ estimates ∇ E f, without bias for every k, N, K.
+renormalised.  The outcomes are those of the joint of all N latents, so S holds k = `samples` of the
+K^N, drawn down the tree of prefixes without listing them: ĝ estimates ∇ E f, without bias for every
+k, N, K.
 
 Without its baseline B it is REINFORCE averaged over which member of S came first, so the variance
 is at most REINFORCE's; with it and k = 2, at most RLOO's.  Neither is always the better.  k = 1,

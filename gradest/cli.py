@@ -142,12 +142,15 @@ class _Once(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="gradest",
-        usage="%(prog)s COMMAND [options]",
-        description="Measure the bias, variance and cost of gradient estimators for discrete "
-        "latent variables, each with its statistical uncertainty.",
-        epilog="Exit status: 0 success; 1 a cell, control or plugin failed, or a regression was "
-        "found; 2 invalid command line or input file; 130 interrupted.",
+        prog="python benchmark.py" if Path(sys.argv[0]).name == "benchmark.py" else "gradest",
+        usage="%(prog)s (--suite ... | --list | --check ... | --report ... | --new-... NAME) "
+        "[options]",
+        description="Measure the bias, variance and computing time of gradient estimators for "
+        "discrete latent variables, each with its statistical uncertainty.",
+        epilog="Exit status: 0 success; 1 a cell or a control failed, part of the report is "
+        "missing, a plugin was rejected, or --fail-on-regression found a regression or nothing to "
+        "compare; 2 invalid command line or input file; 130 interrupted by Ctrl-C; 143 terminated "
+        "by SIGTERM.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -168,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--fail-on-regression",
         action="store_true",
-        help="exit with status 1 if a run is worse than the first one",
+        help="exit with status 1 if a later run is worse than the first",
     )
     group = parser.add_argument_group("options of --suite and --report")
     group.add_argument(
@@ -183,7 +186,10 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("commands (exactly one is required)")
     commands = group.add_mutually_exclusive_group(required=True)
     commands.add_argument(
-        "--suite", metavar="NAME|FILE", type=_name, help="run or resume a suite, built in or YAML"
+        "--suite",
+        metavar="NAME|FILE",
+        type=_name,
+        help="run or resume a suite, given by name or as a YAML file",
     )
     commands.add_argument(
         "--list", action="store_true", help="list the available estimators, tasks and suites"
@@ -199,7 +205,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=_path,
         nargs="+",
-        help="rebuild the report of a run, or compare several runs with the first one",
+        help="rebuild the report of a run, or compare further runs with the first",
     )
     for kind in ("estimator", "task"):
         commands.add_argument(
@@ -224,7 +230,7 @@ def _add_shared_options(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         type=_path,
         help="output folder (default: results/<suite> for --suite, results/comparison for "
-        "--report, the current folder for --new-...)",
+        "--report of several runs, the current folder for --new-...)",
     )
 
 
@@ -253,8 +259,9 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
         "--precision",
         metavar="KEY=VALUE,...",
         type=_precision,
-        help="relative half-widths of the intervals to reach (overrides the suite), for example "
-        "variance=0.02,bias=0.005; max_replicates and max_seconds limit the effort",
+        help="precision to reach (overrides the suite), for example variance=0.02,bias=0.005: the "
+        "relative distance from an estimate to the far end of its interval; max_replicates and "
+        "max_seconds limit the effort",
     )
     group.add_argument(
         "--steps",
@@ -281,10 +288,13 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
         help="address of a running Dask scheduler, for --backend dask",
     )
     group.add_argument(
-        "--fresh", action="store_true", help="discard the recorded cells and measure all again"
+        "--fresh", action="store_true", help="discard the recorded cells and measure everything"
     )
     group.add_argument(
-        "--dry-run", action="store_true", help="print the cells and their run times, run nothing"
+        "--dry-run",
+        action="store_true",
+        help="print the cells, which of them are done, and the expected time of the others; run "
+        "nothing",
     )
     group.add_argument(
         "--quiet",

@@ -12,7 +12,7 @@ A figure has the name of its files in a run's `figures/`.  These take a frame of
 These take a frame of `gradest.read_training`:
 
     training_objectives, training_gap, training_gradient: curves, one panel per task
-    vae_temperature: objectives of trainings that differ in the temperature
+    vae_temperature: objectives of training runs that differ in the temperature
 
 These take weights α and temperatures instead of a run:
 

@@ -1,12 +1,12 @@
 """Independent bits with a squared cost.
 
-    f(b) = Σₙ (bₙ − t)²,    bₙ ~ Bernoulli(θₙ),    log α = (log(1 − θ), log θ)
+    f(b) = Σₙ (bₙ − t)²,    bₙ ~ Bernoulli(θₙ),    log α = (log(1 − θ), log θ),    t = `target`
 
 Off the vertices f reads the weight of category 1 in place of b, so it is the same parabola.
 
 Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, "REBAR: low-variance, unbiased gradient estimates
-for discrete latent variable models", 2017, arXiv 1703.07370, with θ = ½ and t = 0.45 or 0.499.
-The default θ are asymmetric: at ½ several biased estimators look right.
+for discrete latent variable models", 2017, arXiv 1703.07370, with θ = ½ and a target of 0.45 or
+0.499.  The default θ are asymmetric: at ½ several biased estimators look right.
 """
 
 from dataclasses import dataclass

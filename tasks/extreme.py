@@ -1,4 +1,4 @@
-"""Logits and costs at the edge of what floating point holds.
+"""Logits and costs near the limits of floating point.
 
     log αₙₖ = spread (2k/(K − 1) − 1),    f(z) = (meanₙ vₖ zₙₖ − 0.45)²,    vₖ = k/(K − 1)
 

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from gradest.randomness import Draws, drawing_from
+from gradest.runs import timing
 from tests.support import LEVEL, only_figures
 
 torch.set_num_threads(1)  # the tests run side by side, one a core
@@ -28,6 +29,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADEST_CACHE", str(folder / "gradest-cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_timing() -> Iterator[None]:
+    """Runs in this process time one call a round: no test asserts how long an estimate takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "LEAST_SECONDS", 1e-9)
         yield
 
 

@@ -9,3 +9,6 @@ TEXTS = {
     "unicode": "λ α π ×10⁻³ ‖g‖ ∞ − ≤ é ễ ß ½ Ω ή \N{PILE OF POO} 中 \u202e\u0301 \x1b[31m",
 }
 ALL = "\n".join(TEXTS.values())
+
+# One text that breaks out of elements and of attributes alike.
+EVIL = "<script>alert(1)</script>\"'&amp;<img src=x onerror=alert(1)>"

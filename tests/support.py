@@ -1,14 +1,25 @@
 """Helpers that the tests of several modules share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
+from gradest.checks import Finding
+from gradest.plugins import PluginBundle, Registry
 from gradest.randomness import Draws
 from gradest.report import writing
 from gradest.report.studies import STUDIES, landscape, rankings
+from gradest.runs import references, runner
+from gradest.runs.processes import Job
+from gradest.runs.provenance import describe_run
+from gradest.runs.suite import load_suite
+from gradest.runs.tables import write_results
+from gradest.runs.workers import Workers
 
 ROOT = Path(__file__).parents[1]  # of the clone
 
@@ -25,19 +36,24 @@ MEASUREMENTS = tuple(
 
 
 class Prescribed(Draws):
-    """Prescribed draws, one request of each kind; the logits of the categories are kept.
+    """Prescribed draws: in the order of the requests, or by their kind, one request of each.
 
-    The kinds are index [R, S, N], exponentials, uniforms and normals.
+    The kinds are index [R, S, N], exponentials, uniforms and normals.  The logits of the last
+    categories are kept, and log_p [R] of all categories.
     """
 
-    def __init__(self, **answers: Tensor) -> None:
+    def __init__(self, *answers: Tensor, **by_kind: Tensor) -> None:
         super().__init__()
-        self.answers = answers
+        self.answers, self.by_kind = list(answers), by_kind
         self.logits: Tensor | None = None
+        self.log_p: Tensor | float = 0.0
 
     def categories(self, logits: Tensor, samples: int) -> Tensor:
         self.logits = logits.detach()
-        return self._serve("index", (len(logits), samples, logits.shape[1]))
+        index = self._serve("index", (len(logits), samples, logits.shape[1]))
+        log_p = self.logits.log_softmax(-1).unsqueeze(1).expand(-1, samples, -1, -1)
+        self.log_p = self.log_p + log_p.gather(-1, index.unsqueeze(-1)).flatten(1).sum(1)
+        return index
 
     def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
         return self._serve("exponentials", shape)
@@ -50,9 +66,63 @@ class Prescribed(Draws):
 
     def _serve(self, kind: str, shape: Sequence[int]) -> Tensor:
         self.count += 1
-        answer = self.answers.pop(kind)
+        answer = self.by_kind.pop(kind) if kind in self.by_kind else self.answers.pop(0)
         assert answer.shape == tuple(shape)
         return answer
+
+
+class Repeated(Draws):
+    """The same uniforms, or the same exponentials, for every request."""
+
+    def __init__(self, u: float = 0.5, e: Tensor | None = None) -> None:
+        super().__init__()
+        self.u, self.e = u, e
+
+    def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return torch.full(shape, self.u, dtype=like.dtype)
+
+    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        if self.e is None:
+            return super().exponential(shape, like)
+        return self.e.to(like.dtype).expand(shape).clone()
+
+
+def broken_laws(findings: Iterable[Finding]) -> set[str]:
+    return {finding.law for finding in findings if finding.status == "failed"}
+
+
+def without_processes(patch: pytest.MonkeyPatch) -> None:
+    """Let runs compute every cell in this process, plugins too, which takes a fraction of the time.
+
+    Workers have tests of their own.
+    """
+
+    def in_order(jobs: Iterable[Job], *_: object) -> Iterator[tuple[Job, object]]:
+        for job in jobs:
+            yield job, job.call(*job.arguments)
+
+    patch.setattr(runner, "answers", in_order)
+    patch.setattr(references, "in_processes", in_order)
+
+
+def run_suite(
+    folder: Path, text: str, plugins: Sequence[Path] = (), name: str = "mine", **options: Any
+) -> Path:
+    """Run a suite in this process, with neither times nor a report: the folder of its tables."""
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    registry, bundle = Registry.load(plugins), PluginBundle.of(plugins)
+    suite, out = load_suite(str(path), registry), folder / name
+    precision, workers = suite.settings.reference, Workers(jobs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        without_processes(patch)
+        runner.run(
+            *(suite.name, suite.cells, out, registry, bundle, workers, precision),
+            timed=False,
+            **options,
+        )
+    write_results(out, describe_run(suite, registry, datetime.now(UTC)))
+    return out
 
 
 def only_figures(patch: pytest.MonkeyPatch, *names: str, **draws: Callable) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,29 +27,13 @@ from gradest.categorical import (
     without_each,
 )
 from gradest.randomness import Draws, drawing_from, draws
-from tests.support import EXACT
+from tests.support import EXACT, Repeated
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 INF = math.inf
 EULER = 0.57721566490153286
 PHI = torch.tensor([0.7, -0.9, 0.2, -2.0], dtype=torch.float64)  # skewed and unnormalised
-
-
-class Prescribed(Draws):
-    """The same uniforms, or the same exponentials, for every request."""
-
-    def __init__(self, u: float = 0.5, e: Tensor | None = None) -> None:
-        super().__init__()
-        self.u, self.e = u, e
-
-    def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        return torch.full(shape, self.u, dtype=like.dtype)
-
-    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        if self.e is None:
-            return super().exponential(shape, like)
-        return self.e.to(like.dtype).expand(shape).clone()
 
 
 def rows(logits: Tensor, count: int) -> Tensor:
@@ -119,7 +103,7 @@ def test_rows_samples_and_latents_have_their_own_laws_and_are_independent(assert
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-53], ids=["least", "greatest"])
 def test_a_category_of_probability_zero_is_not_drawn_at_either_end(u):
     logits = torch.tensor([-INF, -1.0, 0.3, 0.9, -INF, -INF], dtype=torch.float64)
-    with drawing_from(Prescribed(u)):
+    with drawing_from(Repeated(u)):
         index = int(sample(logits.expand(1, 1, -1)).argmax())
     assert index == (1 if u == 0 else 3)
 
@@ -127,9 +111,9 @@ def test_a_category_of_probability_zero_is_not_drawn_at_either_end(u):
 def test_float32_logits_are_sampled_with_float64_resolution():
     # Category 1 has probability 10⁻⁹, far under the 2⁻²⁴ between float32 uniforms.
     logits = torch.tensor([[[0.0, math.log(1e-9)]]], dtype=torch.float32)
-    with drawing_from(Prescribed(1 - 1e-10)):
+    with drawing_from(Repeated(1 - 1e-10)):
         assert sample(logits)[0, 0, 1] == 1
-    with drawing_from(Prescribed(1 - 1e-8)):
+    with drawing_from(Repeated(1 - 1e-8)):
         assert sample(logits)[0, 0, 1] == 0
 
 
@@ -201,7 +185,7 @@ def test_gumbel_noise_follows_its_law():
 
 
 def test_gumbel_noise_is_minus_the_log_of_an_exponential():
-    with drawing_from(Prescribed(e=torch.tensor(0.25))):
+    with drawing_from(Repeated(e=torch.tensor(0.25))):
         assert gumbel(torch.empty(1)).item() == pytest.approx(math.log(4))
 
 
@@ -209,7 +193,7 @@ def test_gumbel_noise_is_minus_the_log_of_an_exponential():
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-53], ids=["least", "greatest"])
 def test_no_uniform_makes_an_infinite_gumbel_and_float32_has_the_tails(u, dtype):
     # −log(−log u) of a float32 uniform would end at 16.64, and be infinite at 0.
-    with drawing_from(Prescribed(u)):
+    with drawing_from(Repeated(u)):
         noise = gumbel(torch.empty(1, dtype=dtype))
     assert noise.isfinite().all()
     assert noise.item() > 35 if u == 0 else noise.item() < -3.5
@@ -303,7 +287,7 @@ def test_conditional_gumbel_follows_its_formula_with_the_same_noise():
     e = torch.tensor([0.4, 1.7, 0.02, 2.5], dtype=torch.float64)
     alpha = PHI.exp()
     for k in range(4):
-        with drawing_from(Prescribed(e=e)):
+        with drawing_from(Repeated(e=e)):
             z = conditional_gumbel(PHI, torch.eye(4, dtype=torch.float64)[k])
         expected = -(e / alpha + e[k] / alpha.sum()).log()
         expected[k] = alpha.sum().log() - e[k].log()
@@ -316,7 +300,7 @@ def test_conditional_gumbel_has_the_reparameterised_derivatives():
     pi = PHI.softmax(0)
     for k in range(4):
         b = torch.eye(4, dtype=torch.float64)[k]
-        with drawing_from(Prescribed(e=e)):
+        with drawing_from(Repeated(e=e)):
             jacobian = torch.autograd.functional.jacobian(
                 lambda x, b=b: conditional_gumbel(x, b), PHI
             )
@@ -406,13 +390,13 @@ def test_gains_are_differences_of_costs_each_evaluated_once(shape):
     f = Cost(lambda z: (z.flatten(-2) @ weight).exp())  # coupled
     z = sample(torch.zeros(5, *shape).double(), 6)  # [R, S, N, K]
     cost = f.fn(z)
-    found = gains(f, z, cost)
+    result = gains(f, z, cost)
     assert f.evaluations == 6 * latents * (categories - 1)
     for n, k in itertools.product(range(latents), range(categories)):
         changed = z.clone()
         changed[..., n, :] = torch.eye(categories, dtype=torch.float64)[k]
-        assert torch.allclose(found[..., n, k], f.fn(changed) - cost, rtol=0, atol=EXACT)
-    assert (found[z > 0] == 0).all()
+        assert torch.allclose(result[..., n, k], f.fn(changed) - cost, rtol=0, atol=EXACT)
+    assert (result[z > 0] == 0).all()
 
 
 # the small words

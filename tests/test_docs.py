@@ -8,11 +8,13 @@ import textwrap
 import pytest
 import yaml
 
-from gradest import cli, make_task
+from gradest import Precision, cli, make_task
 from gradest.cli import main
+from gradest.measurement import ReferencePrecision
 from gradest.plugins.registry import Registry
 from gradest.report.documents.html import anchored
 from gradest.runs.suite import load_suite
+from gradest.runs.suite_file import SuiteFile
 from gradest.support.states import write_state
 from tests.support import ROOT
 
@@ -23,7 +25,7 @@ PAGES = {
 }
 # Its plugins are files, and have tests of their own.
 CHECKED_APART = {"README.md", "docs/plugins.md"}
-RUNS = ("variance", "a", "b", "before", "after", "baseline")
+RUNS = ("variance", "a", "b", "before", "after", "baseline", "my_claims")
 SUITE = """{replicates: 512, timed: false, tasks: [bernoulli, categorical],
 estimators: [exact, straight_through]}"""
 
@@ -56,6 +58,8 @@ def place(tmp_path_factory):
         shutil.copytree(first, folder / "results" / name)
     (suite,) = blocks("README.md", "yaml")
     (folder / "mine.yaml").write_text(suite, encoding="utf-8")
+    (claims,) = blocks("docs/claims.md", "yaml")
+    (folder / "my_claims.yaml").write_text(claims, encoding="utf-8")
     plugin = next(each for each in blocks("README.md", "python") if "class Clipped" in each)
     for name in ("my_estimator.py", "clipped.py"):
         (folder / name).write_text(plugin, encoding="utf-8")
@@ -115,6 +119,13 @@ def test_suites_can_be_run(page, monkeypatch, tmp_path, capsys):
         path.write_text(text, encoding="utf-8")
         if "tasks" in yaml.safe_load(text):
             assert main(["--suite", str(path), "--dry-run"]) == 0, capsys.readouterr().err
+
+
+def test_every_key_of_a_suite_is_explained():
+    models = (SuiteFile, Precision, ReferencePrecision)
+    keys = {key for model in models for key in model.model_fields}
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", PAGES["docs/suites.md"], flags=re.M)
+    assert {key for row in rows for key in re.findall(r"\w+", row)} == keys
 
 
 @pytest.mark.parametrize("page", sorted({p for p in PAGES if blocks(p, "python")} - CHECKED_APART))

@@ -54,7 +54,7 @@ def estimator_findings(cls: type[Estimator], begin: Begin = ignore_start) -> Ite
         return
     yield from (Finding("applies", "skipped", reason) for reason in subject.skipped)
     if not subject.tasks:
-        yield Finding("applies", "failed", "the estimator applies to no problem of the battery")
+        yield Finding("applies", "failed", "the estimator applies to none of the test problems")
         return
     yield from run_laws(ESTIMATOR_LAWS, subject, begin=begin)
 

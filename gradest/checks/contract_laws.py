@@ -118,13 +118,14 @@ def _shared_noise(subject: Subject, task: Task) -> str:
     if not rows.by_chance:
         return (
             f"rows share noise: the estimates of two rows change in the same direction in "
-            f"{rows.share:.0%} of {rows.comparisons:,} comparisons, instead of 50%; {remedy}"
+            f"{100 * rows.share:.0f} % of {rows.comparisons:,} comparisons, instead of 50 %; "
+            f"{remedy}"
         )
     if not again.by_chance:
         return (
             f"calls repeat their noise: a row changes in the same direction in two calls in "
-            f"{again.share:.0%} of {again.comparisons:,} comparisons, instead of 50%; draw with "
-            "gradest.categorical, not from a generator that each call seeds"
+            f"{100 * again.share:.0f} % of {again.comparisons:,} comparisons, instead of 50 %; "
+            "draw with gradest.categorical, not from a generator that each call seeds"
         )
     ratio = _excess(calls, replicator)
     if excessive(ratio, _CALLS):
@@ -249,11 +250,16 @@ def _seed(subject: Subject) -> Outcome:
     if draws and not varies:
         return "failed", "there are draws, but another seed gives the same result"
     return "passed", "the same seed gives the same result" + (
-        ", another seed another one" if draws else ""
+        ", another seed a different one" if draws else ""
     )
 
 
-def _vertices(subject: Subject, task: Task) -> str:
+def _vertices(subject: Subject) -> Outcome:
+    where = "also off the one-hot codes" if subject.cls.relaxes else "only at one-hot codes"
+    return _everywhere(_off_vertices, f"f is evaluated {where}, as claimed", subject)
+
+
+def _off_vertices(subject: Subject, task: Task) -> str:
     off = [0.0]
 
     def watch(z: Tensor, cost: Tensor) -> Tensor:
@@ -264,7 +270,7 @@ def _vertices(subject: Subject, task: Task) -> str:
     relaxed = max(off) > EQUAL
     if relaxed == subject.cls.relaxes:
         return ""
-    where = f"up to {max(off):.2g} off the vertices" if relaxed else "only at vertices"
+    where = f"up to {max(off):.2g} off the one-hot codes" if relaxed else "only at one-hot codes"
     return f"relaxes = {not relaxed}, but f is evaluated {where}"
 
 
@@ -303,7 +309,8 @@ def _float32(subject: Subject) -> Outcome:
         if p < subject.level():
             return "failed", f"{task.name}: the mean differs from that in float64, |z| = {z:.1f}"
         worst = max(worst, relative_gap(a.mean(0), mean))
-    return "passed", f"the mean differs from that in float64 by {worst:.1g}, which noise explains"
+    detail = f"the relative difference of the mean from that in float64 is {worst:.1g}"
+    return "passed", f"{detail}, which rounding explains"
 
 
 def _extreme_logits(subject: Subject) -> Outcome:
@@ -326,7 +333,12 @@ def _knobs(subject: Subject) -> Outcome:
             tried = ", ".join(f"{value!r}" for value in values)
             violation = f"{knob} changes no estimate: {tried} give those of the default"
             return "failed", f"{violation}; use the knob or remove it"
-    return ("passed", f"{tested} have an effect") if tested else ("skipped", "no knob to vary")
+    if not tested:
+        return "skipped", "no knob has another value to try"
+    return (
+        "passed",
+        "one knob, which has an effect" if tested == 1 else f"all {tested} have an effect",
+    )
 
 
 def _has_effect(subject: Subject, task: Task, knobs: dict[str, Any]) -> bool:
@@ -374,9 +386,9 @@ def _parameters(subject: Subject) -> Outcome:
     if most > SHARP:
         return (
             "inconclusive",
-            f"too noisy: the gradient to the parameters of f differs by up to {most:.1%}",
+            f"too noisy: the gradient to the parameters of f differs by up to {100 * most:.1f} %",
         )
-    precision = f"on average, to {most:.1%} of the range of f" if most else "row by row"
+    precision = f"on average, to {100 * most:.1f} % of the range of f" if most else "row by row"
     return "passed", f"the parameters of f get the gradient of the value, {precision}"
 
 
@@ -440,8 +452,8 @@ CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "randomness": partial(_everywhere, _randomness, "no draws from global or private generators"),
     "seed": _seed,
     "rows": partial(_everywhere, _rows, "rows are independent"),
-    "vertices": partial(_everywhere, _vertices, "f is evaluated where `relaxes` claims"),
-    "derivative": partial(_everywhere, _derivative, "f' is used as `differentiates` claims"),
+    "vertices": _vertices,
+    "derivative": partial(_everywhere, _derivative, "the derivative of f is used only as claimed"),
     "float32": _float32,
     "extreme logits": _extreme_logits,
     "parameters": _parameters,

@@ -56,8 +56,8 @@ class _Result(NamedTuple):
         if z in (0.0, math.inf):
             return f"{percent(size)}, enumerated ({self.task})"
         if self.certain:
-            return f"{size:.2%}, |z| = {z:.1f} ({self.task})"
-        return f"at most {most:.2%} ({self.task})"
+            return f"{percent(size)}, |z| = {z:.1f} ({self.task})"
+        return f"at most {percent(most)} ({self.task})"
 
 
 def _search(subject: Subject, tasks: Iterable[Task], deviation: _Law, enough: float) -> _Result:
@@ -198,7 +198,8 @@ def _unbiased(subject: Subject, tasks: Iterable[Task], bias: _Law) -> tuple[Stat
     for task in tasks:
         for replicates in LOOKS:
             current = bias(task, replicates)
-            detail = f"relative bias {current.least:.2%} to {current.most:.2%} ({task.name})"
+            ends = f"{percent(current.least)} to {percent(current.most)}"
+            detail = f"relative bias {ends} ({task.name})"
             if current.least > SHARP or (exactly and current.p_value < subject.level()):
                 return "failed", current.most, detail
             if current.most <= SHARP:
@@ -217,7 +218,7 @@ def _biased(tasks: Iterable[Task], bias: _Law, most: float) -> tuple[Status, str
         for replicates in LOOKS:
             current = bias(task, replicates)
             if current.least > most:
-                return "passed", f"at least {current.least:.2%}"
+                return "passed", f"at least {percent(current.least)}"
         noisy = noisy or current.most > max(most, SHARP)
     if noisy:
         return "inconclusive", "too noisy to show a larger bias"
@@ -263,8 +264,10 @@ def _adapting(subject: Subject) -> Outcome:
     steps = subject.cls.adapt_steps
     if not steps and subject.cls.adapt is not Estimator.adapt:
         return "failed", "adapt is defined, but adapt_steps = 0, so that it is never called"
-    if not steps or not subject.cls.unbiased:
-        return "skipped", "the estimator has no state to adapt, or unbiased = False"
+    if not steps:
+        return "skipped", "adapt_steps = 0"
+    if not subject.cls.unbiased:
+        return "skipped", "unbiased = False"
     least, most = [], []
     # The problem with the largest offset first, where a state has the largest effect.
     for task in subject.with_truth[-1:] + subject.with_truth[:-1]:
@@ -280,7 +283,8 @@ def _adapting(subject: Subject) -> Outcome:
             break
     low, high = (math.prod(ratios) ** (1 / max(len(ratios), 1)) for ratios in (least, most))
     detail = (
-        f"{steps} steps leave {low:.0%} to {high:.0%} of the variance, on average over problems"
+        f"{steps} steps leave {100 * low:.0f} % to {100 * high:.0f} % of the variance, "
+        "on average over problems"
     )
     if high < 1:
         return "passed", detail

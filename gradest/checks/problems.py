@@ -37,7 +37,7 @@ class Polynomial(Task):
         prior: Any = None,
         kl: KL = "relaxed",
     ) -> None:
-        self.name = name
+        self.name = f"test problem {name!r}"
         self.degree = degree
         self._logits = torch.as_tensor(logits, dtype=torch.float64)  # [B, N, K]
         draws = torch.Generator().manual_seed(seed)

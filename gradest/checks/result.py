@@ -1,4 +1,7 @@
-"""The finding for one law, and the run through all laws."""
+"""The finding of one check, and the run through all checks.
+
+A check tests one law; `laws` in the claims of a class are the few that it may choose to obey.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
@@ -66,7 +69,7 @@ def run_laws(
         broken = [name for name in _required(law) if _failed(findings.get(name))]
         if broken:
             findings[law] = Finding(
-                law, "skipped", f"cannot be tested while {broken[0]!r} is broken"
+                law, "skipped", f"cannot be tested while the check {broken[0]!r} fails"
             )
         else:
             begin(law)
@@ -123,5 +126,5 @@ def relative_gap(a: Tensor, b: Tensor) -> float:
 
 
 def percent(share: float) -> str:
-    """A share in percent, to two decimals or, if smaller, one digit: 4.20%, 5e-14%."""
-    return f"{share:.2%}" if share >= 5e-5 else f"{100 * share:.1g}%"
+    """A share in percent, to two decimals or, if smaller, one digit: 4.20 %, 5e-14 %."""
+    return f"{100 * share:.2f} %" if share >= 5e-5 else f"{100 * share:.1g} %"

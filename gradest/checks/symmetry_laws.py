@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradest.checks.battery import LOOKS, Subject, estimates
 from gradest.checks.problems import Changed
-from gradest.checks.result import EQUAL, QUOTIENT, STEP, Outcome, relative_gap
+from gradest.checks.result import EQUAL, QUOTIENT, STEP, Outcome, percent, relative_gap
 from gradest.contracts import LAWS, PATHWISE, Task
 from gradest.measurement import Measurement
 
@@ -34,7 +34,7 @@ def _symmetry(law: str, violation: Callable[[Subject, Task], float], subject: Su
         if not gap <= worst:
             worst, where = gap, task.name
     if not worst <= tolerance:
-        violation = f"violated by {worst:.2g}, relative to the largest estimate ({where})"
+        violation = f"violated, with a relative error of {worst:.2g} ({where})"
         if claimed:
             return "failed", f"{violation}; correct the code, or claim laws without {law!r}"
         return "skipped", f"not claimed, and {violation}"
@@ -115,11 +115,11 @@ def _labels(subject: Subject) -> Outcome:
         else:
             return (
                 "inconclusive",
-                f"too noisy: standard error {error:.0%} of the second moment ({task.name})",
+                f"too noisy: standard error {percent(error)} of the second moment ({task.name})",
             )
         worst = max(worst, error)
     return "passed", "mean and second moment do not change" + (
-        f", to {worst:.1%}" if worst else ", exactly"
+        f", to {percent(worst)}" if worst else ", exactly"
     )
 
 
@@ -152,7 +152,7 @@ def _laws(subject: Subject) -> Outcome:
     unknown = subject.cls.laws - LAWS - {PATHWISE}
     if unknown:
         return "failed", f"expected laws from {sorted(LAWS | {PATHWISE})}, got {sorted(unknown)}"
-    return "passed", f"{len(subject.cls.laws)} of {len(LAWS) + 1} laws are claimed"
+    return "passed", f"{len(subject.cls.laws)} of the {len(LAWS) + 1} laws are claimed"
 
 
 SYMMETRY_LAWS: dict[str, Callable[[Subject], Outcome]] = {

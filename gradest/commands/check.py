@@ -1,4 +1,4 @@
-"""The command `--check`: tests a plugin against every law and prints one line per law.
+"""The command `--check`: runs every check on a plugin and prints one line per check.
 
 The plugin runs in a separate process, so that one that ends its process is rejected.
 """
@@ -6,6 +6,7 @@ The plugin runs in a separate process, so that one that ends its process is reje
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_all_start_methods, get_context
@@ -18,12 +19,13 @@ from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.plugins import Registry, load_plugin
 from gradest.runs import end_with_parent, ending
-from gradest.support import INTERRUPTED, one_thread
+from gradest.support import INTERRUPTED, counted, one_thread
 
 _ERASE = "\r\x1b[2K"  # erases the last line of a terminal
+_OTHER_STATUSES = ("failed", "inconclusive", "skipped")
 
-# Takes a kind and a text, ("testing", law) or ("line", text), while a check runs.  A process of its
-# own ends with ("status", "0" or "1") or ("refused", reason).
+# Takes a kind and a text, ("testing", check) or ("line", text), while a check runs.  A process of
+# its own ends with ("status", "0" or "1") or ("refused", reason).
 _Send = Callable[[str, str], None]
 
 
@@ -47,7 +49,7 @@ def check(name: str, plugins: Sequence[str]) -> int:
                 raise UsageError(text)
             if kind == "status":
                 return int(text)
-            progress = f" while testing the law {text!r}" if kind == "testing" else progress
+            progress = f" during the check {text!r}" if kind == "testing" else progress
             _show(kind, text)
     except EOFError:
         process.join()
@@ -88,7 +90,11 @@ def _check_here(name: str, plugins: Sequence[str], send: _Send) -> int:
                 findings.append(finding)
                 send("line", _line(cls, finding))
         certified = checks.passed(findings)
-        send("line", f"{cls.name}: {_verdict(cls) if certified else 'rejected'}")
+        count = Counter(finding.status for finding in findings)
+        others = "".join(f", {count[s]} {s}" for s in _OTHER_STATUSES if count[s])
+        verdict = _verdict(cls) if certified else "rejected"
+        passed = f"{counted(count['passed'], 'check')} passed"
+        send("line", f"{cls.name}: {verdict} ({passed}{others})")
         rejected = rejected or not certified
     return int(rejected)
 
@@ -103,7 +109,7 @@ def _findings(cls: type[Estimator] | type[Task], send: _Send) -> Iterator[checks
 
 
 def _line(cls: type[Estimator] | type[Task], finding: checks.Finding) -> str:
-    """The finding, followed by the definition of its law if the reader has to act on it."""
+    """The finding, followed by the requirement if the reader has to act on it."""
     line = f"{finding.status:<13}{finding.law}: {finding.detail}"
     if finding.status not in ("failed", "inconclusive"):
         return line
@@ -112,7 +118,7 @@ def _line(cls: type[Estimator] | type[Task], finding: checks.Finding) -> str:
 
 
 def _show(kind: str, text: str) -> None:
-    """Print a line; on a terminal also the law under test, until its finding replaces it."""
+    """Print a line; on a terminal also the running check, until its finding replaces it."""
     if kind == "line":
         print(f"{_erased()}{text}", flush=True)
     elif kind == "testing" and sys.stdout.isatty():

@@ -15,6 +15,10 @@ _WIDTH = 100
 # degree -> the functions for which a biased method is unbiased, in each latent given the others.
 _DEGREES = {1: "affine f", 2: "quadratic f", math.inf: "every f"}
 _COLUMNS = ("name", "description", "unbiased", "needs", "binary only", "evaluations of f", "source")
+_EXPLANATION = """\
+Knobs are hyperparameters, shown with their defaults; the docstrings of estimators/NAME.py and
+tasks/NAME.py explain them. Claimed laws are properties of every single estimate, which --check
+tests; docs/plugins.md defines them."""
 
 
 def list_plugins(plugins: Sequence[str], as_markdown: bool, as_bibtex: bool) -> str:
@@ -35,6 +39,7 @@ def listing(registry: Registry) -> str:
             *(_entry(cls, []) for cls in _sorted(registry.tasks)),
             "\nSuites",
             *(f"  {name}\n{_indented(text)}" for name, text in suite_descriptions().items()),
+            f"\n{_EXPLANATION}",
         ]
     )
 
@@ -56,21 +61,27 @@ def _sorted(members: dict[str, type]) -> list[type]:
 
 
 def _entry(cls: type, traits: list[str]) -> str:
-    lines = [f"  {cls.name}: {citations.headline(cls)}"]
+    lines = [_wrapped(f"{cls.name}: {citations.headline(cls)}", "  ")]
     knobs = knob_types(cls)
     if traits:
         lines.append(_indented("; ".join(traits)))
     if knobs:
         defaults = knob_defaults(cls)
         listed = ", ".join(f"{k}={defaults[k]!r}" if k in defaults else k for k in knobs)
-        lines.append(f"      knobs: {listed}")
+        lines.append(_indented(f"knobs: {listed}"))
     if reference := _citation(cls):
         lines.append(_indented(reference))
     return "\n".join(lines)
 
 
 def _indented(text: str) -> str:
-    return textwrap.indent(textwrap.fill(text, _WIDTH - 6), "      ")
+    return _wrapped(text, "      ")
+
+
+def _wrapped(text: str, start: str) -> str:
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=start, subsequent_indent="      ", break_on_hyphens=False
+    )
 
 
 def _traits(cls: type[Estimator]) -> list[str]:
@@ -82,7 +93,7 @@ def _traits(cls: type[Estimator]) -> list[str]:
         *([f"K^N ≤ {cls.outcomes:,}"] if cls.outcomes else []),
         *([f"evaluations of f: {evaluations}"] if evaluations else []),
         *([f"adapts ({cls.adapt_steps} steps)"] if cls.adapt_steps else []),
-        *([f"laws: {', '.join(sorted(cls.laws))}"] if cls.laws else []),
+        *([f"claimed laws: {', '.join(sorted(cls.laws))}"] if cls.laws else []),
     ]
 
 
@@ -99,12 +110,12 @@ def _row(cls: type[Estimator]) -> list[str]:
 
 
 def _exception(cls: type[Estimator]) -> str:
-    """The functions for which a biased method is unbiased, exactly or in a limit."""
+    """The functions for which a biased method has no bias, or a small one at some knobs."""
     functions = _DEGREES.get(cls.degree)
     if not functions or not cls.limit:
         return f", except for {functions}" if functions else ""
     limit = ", ".join(f"{knob} = {value!r}" for knob, value in cls.limit.items())
-    return f"; for {functions} the bias vanishes towards {limit}"
+    return f"; for {functions} the bias is small at {limit}"
 
 
 def _needs(cls: type[Estimator]) -> str:

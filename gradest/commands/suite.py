@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,12 +23,14 @@ from gradest.report import (
 from gradest.runs import (
     Cell,
     Failed,
+    Record,
     Workers,
     alone_in,
     carried,
     describe_run,
     finished,
     labels,
+    least_timing_seconds,
     load_suite,
     prepare,
     quietly,
@@ -38,6 +40,8 @@ from gradest.runs import (
 from gradest.runs import run as run_cells
 from gradest.statistics import FEWEST
 from gradest.support import counted, described, in_a_line, message_of
+
+_SHOWN = 0.1  # seconds: shorter expected times are not distinguished
 
 
 def run_suite(options: argparse.Namespace) -> int:
@@ -71,7 +75,8 @@ def run_suite(options: argparse.Namespace) -> int:
     bundle = PluginBundle.of(options.plugin)
     jobs = options.jobs or Workers.jobs
     if options.dry_run:
-        return _dry_run(cells, folder, registry, bundle, jobs, options.fresh)
+        records = {} if options.fresh else finished(folder / "journal.jsonl")
+        return _dry_run(cells, records, registry, bundle, jobs, suite.settings.timed)
     started = datetime.now(UTC)
     prepare(cells, registry, bundle)
     refuse_foreign(folder, options.fresh)
@@ -99,25 +104,27 @@ def run_suite(options: argparse.Namespace) -> int:
 
 def _dry_run(
     cells: Sequence[Cell],
-    folder: Path,
+    records: Mapping[str, Record],
     registry: Registry,
     bundle: PluginBundle,
     jobs: int,
-    fresh: bool,
+    timed: bool,
 ) -> int:
-    records = {} if fresh else finished(folder / "journal.jsonl")
     names = labels(cells)
     total = longest = 0.0
+    done, untimed = 0, []
     count: Counter[str] = Counter()
     for cell in cells:
-        status = records.get(cell.key, {}).get("status")
+        record = records.get(cell.key, {})
+        status = record.get("status")
         if status in ("ok", "skipped"):
-            state = "cached"
+            state = "done"
+            done += 1
         else:
             try:
                 seconds = seconds_expected(cell, registry, bundle)
                 total, longest = total + seconds, max(longest, seconds)
-                status, state = "ok", f"{seconds:.1f} s"
+                status, state = "ok", f"{seconds:.1f} s" if seconds >= _SHOWN else f"<{_SHOWN} s"
             except Inapplicable as error:
                 status, state = "skipped", f"would be skipped: {in_a_line(message_of(error))}"
             except Failed as error:  # in a separate process, which has made the message a reason
@@ -127,12 +134,21 @@ def _dry_run(
             except BaseException as error:  # a plugin may raise anything; a run records it
                 status, state = "failed", f"would fail: {described(error)}"
         count[status] += 1
+        untimed += [cell] if status == "ok" and "samples" not in record else []
         print(f"{state:>8}  {names[cell.key]}", flush=True)
     # More workers than cells cannot make the longest cell faster.
     expected = max(total / jobs, longest)
-    duration = f"about {expected:.0f} s" if expected >= 1 else "less than a second"
-    print(f"{counted(len(cells), 'cell')}, {duration} with {counted(jobs, 'job')}")
+    timing = least_timing_seconds(untimed) if timed else 0.0
+    print(
+        f"{counted(len(cells), 'cell')}, {done:,} done; the others: {_duration(expected)} with "
+        f"{counted(jobs, 'job')}, plus {f'{timing:.0f} s or more of timing, ' if timing else ''}"
+        "tables and figures"
+    )
     return _exit_status(count)
+
+
+def _duration(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
 
 
 def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted: bool) -> int:

@@ -48,10 +48,10 @@ class Comparison:
     """Estimator `a` against `b`, with respect to log α; every interval is at 95 %.
 
     `variance_ratio` is v_a/v_b, `work_ratio` that times the ratio of the evaluations of f: below
-    one, a is better at equal work.  `apart` is ‖E ĝ_a − E ĝ_b‖, and `bias_difference` is
-    ‖b_a‖ − ‖b_b‖ with the bias b = E ĝ − g, NaN where g is unknown.  A `detectable` ratio or
-    distance is one that the test detects with a power of 80 %.  A `gain` is the factor by which an
-    interval would be wider without pairing; NaN where nothing was paired.
+    one, a is better for equally many evaluations.  `apart` is ‖E ĝ_a − E ĝ_b‖, and
+    `bias_difference` is ‖b_a‖ − ‖b_b‖ with the bias b = E ĝ − g, NaN where g is unknown.  A
+    `detectable` ratio or distance is one that the test detects with a power of 80 %.  A `gain` is
+    the factor by which an interval would be wider without pairing; NaN where nothing was paired.
     """
 
     a: str
@@ -115,7 +115,7 @@ class Comparison:
             + _detectable_note(
                 self.variances_differ, self.variance_ratio, number(self.detectable_ratio)
             ),
-            "at equal work": f"{interval(*self.work_ratio.ends)} "
+            "at equal evaluations": f"{interval(*self.work_ratio.ends)} "
             f"({self.evaluations_a} against {self.evaluations_b} evaluations of f)",
             "difference of means": self._length(*self.apart.ends)
             + _detectable_note(

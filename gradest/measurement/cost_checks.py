@@ -44,7 +44,7 @@ class CostProbe(NamedTuple):
             again = _value(self.name, self.f, self.z).flatten(1)
         if not _equal(self.f, self.costs, again, _SAME_CALL):
             raise CostError(
-                f"{self.name}: the cost is not a function of z (law 'deterministic'): the same "
+                f"{self.name}: the cost is not a function of z (check 'deterministic'): the same "
                 "codes have different costs before and after the measurement"
                 f"{_likely_cause(self.f, 'deterministic', '')}"
             )
@@ -68,12 +68,12 @@ def probe_cost(name: str, problem: Problem, logits: Tensor) -> CostProbe:
         law = "" if _equal(f, whole, again, _SAME_CALL) else "deterministic"
         if law := law or _broken_law(name, f, z, whole):
             raise CostError(
-                f"{name}: the cost is not a function of z (law {law!r}): {_VIOLATIONS[law]}"
+                f"{name}: the cost is not a function of z (check {law!r}): {_VIOLATIONS[law]}"
                 f"{_likely_cause(f, law, changed_global_states(before))}"
             )
         if libraries := changed_global_states(before):
             raise CostError(
-                f"{name}: the cost changes the global random state of {libraries} (law "
+                f"{name}: the cost changes the global random state of {libraries} (check "
                 "'deterministic'); draw from a generator of its own, when the cost is built"
             )
     return CostProbe(name, f, z, whole)

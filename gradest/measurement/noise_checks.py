@@ -117,7 +117,7 @@ def check_noise(
         ]:
             raise ContractError(
                 f"{estimator.name}: a call draws from {advanced[0]}, a generator of its own, which "
-                f"the seed of a measurement does not reset (law 'seed'); {_HOW_TO_DRAW}"
+                f"the seed of a measurement does not reset (check 'seed'); {_HOW_TO_DRAW}"
             )
         if not source.follows():
             _check_requests(replicator)
@@ -128,7 +128,7 @@ def check_noise(
         if seed and global_states() != globals_:
             return
     raise ContractError(
-        f"{estimator.name}: rows with equal draws have unequal estimates (law 'seed'), so that "
+        f"{estimator.name}: rows with equal draws have unequal estimates (check 'seed'), so that "
         f"there is noise from another source, the same in each call; {_HOW_TO_DRAW}"
     )
 
@@ -151,7 +151,7 @@ def _check_requests(replicator: Replicator) -> None:
     for shape, other in zip(*requests, strict=True):
         if math.prod(shape) * more != math.prod(other) * fewer:
             raise ContractError(
-                f"{replicator.estimator.name}: rows share noise (law 'rows'): {fewer} rows draw "
+                f"{replicator.estimator.name}: rows share noise (check 'rows'): {fewer} rows draw "
                 f"noise of shape {list(shape)}, {more} rows of shape {list(other)}; draw for every "
                 "row, as sample(logits) does with the logits of all rows"
             )
@@ -164,7 +164,7 @@ def check_state_noise(replicator: Replicator, drawn_by_reset: bool) -> None:
         first, *others = (replicator.each(1)[0] for _ in range(3))
         if not all(_equal_up_to_rounding(first, x) for x in others):
             raise ContractError(
-                f"{name}: rows share noise (law 'rows'): a call draws nothing, but the next call "
+                f"{name}: rows share noise (check 'rows'): a call draws nothing, but the next call "
                 f"differs; {_HOW_TO_DRAW}"
             )
         if not drawn_by_reset:
@@ -175,7 +175,7 @@ def check_state_noise(replicator: Replicator, drawn_by_reset: bool) -> None:
             other.reset()
             if not _equal_up_to_rounding(first, other.each(1)[0]):
                 raise ContractError(
-                    f"{name}: rows share noise (law 'rows'): reset draws it once for all rows, "
+                    f"{name}: rows share noise (check 'rows'): reset draws it once for all rows, "
                     f"and a call draws nothing; {_HOW_TO_DRAW}"
                 )
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from gradest.measurement.parameters import SYMBOLS
 from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN, Interval
-from gradest.support import count, interval, markup, plus_minus, share
+from gradest.support import count, interval, markup, share
 
-_HEADERS = ("gradient in", "verdict", "relative bias, %", "variance", "mse", "cosine with g")
+_HEADERS = ("gradient in", "verdict", "relative bias, %", "variance", "MSE", "cosine with g")
 _VERDICTS = {
     "biased": f"biased at a level of {100 * BIASED_BELOW:g} %",
     "unbiased": f"unbiased, within {100 * UNBIASED_WITHIN:g} %",
@@ -54,7 +54,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         interval(*relative.ends),
         interval(*variance.ends),
         interval(*(bias + variance).clipped(0.0).ends),
-        plus_minus(row["cosine"], row["cosine_se"]),
+        interval(*Interval.normal(row["cosine"], row["cosine_se"]).ends),
     ]
 
 

@@ -83,6 +83,9 @@ def plan_replicates(
     return max(FEWEST, min(max(needed, PER_BATCH * BATCHES), affordable))
 
 
+_RELATIVE_TO = {"variance": "", "bias": " of max(‖g‖, ‖bias‖)"}
+
+
 def shortfall(requested: Precision | None, row: Mapping[str, Any]) -> str:
     """`reached`, or the targets that were missed and by how much; empty without a request.
 
@@ -92,7 +95,8 @@ def shortfall(requested: Precision | None, row: Mapping[str, Any]) -> str:
         return ""
     targets = {"variance": requested.variance, "bias": requested.bias}
     missed = [
-        f"{name} to {row[f'{name}_precision']:.3g} instead of {limit:g}"
+        f"{name} within {100 * row[f'{name}_precision']:.3g} %{_RELATIVE_TO[name]} "
+        f"instead of {100 * limit:g} %"
         for name, limit in targets.items()
         if limit is not None and row[f"{name}_precision"] > limit
     ]

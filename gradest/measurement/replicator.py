@@ -140,7 +140,7 @@ class Replicator:
             return
         if self._repeated is not None and (self._repeated - first).abs().max() > 16 * rounding:
             raise ContractError(
-                f"{self.estimator.name}: rows share noise (law 'rows'): the estimates of all "
+                f"{self.estimator.name}: rows share noise (check 'rows'): the estimates of all "
                 f"{len(gradient):,} rows of a call are equal, and differ from those of another "
                 "call; draw noise for every row"
             )

@@ -27,7 +27,7 @@ def check_row_independence(replicator: Replicator) -> None:
     # An estimator that learns in its calls differs from itself too, which is another fault.
     if _differ(first, other) and not _differ(first, _estimates(replicator, 1.0)[:, 1:]):
         raise ContractError(
-            f"{replicator.estimator.name}: rows depend on each other (law 'rows'): the estimate "
+            f"{replicator.estimator.name}: rows depend on each other (check 'rows'): the estimate "
             "of a row changes with the cost of another row; compute every row by itself, without "
             "means over the call"
         )

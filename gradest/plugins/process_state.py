@@ -226,15 +226,24 @@ def _counted(owner: Any, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _overriding(touched: list[tuple[Any, _Attributes]]) -> list[_Place]:
-    """Attributes added to a class since the snapshot that override inherited ones."""
+    """Attributes added since the snapshot that override inherited ones of a class.
+
+    In a package whose names are loaded on first use, those that take the place of such a name.
+    """
     return [
         (owner, name)
         for owner, before in touched
-        if isinstance(owner, type)
         for name, value in _counted(owner, vars(owner))
         if not (name in before.values and _counts(owner, name, before.values[name]))
-        and any(name in vars(base) for base in owner.__mro__[1:])
+        and _overrides(owner, name, value)
     ]
+
+
+def _overrides(owner: Any, name: str, value: Any) -> bool:
+    if isinstance(owner, type):
+        return any(name in vars(base) for base in owner.__mro__[1:])
+    load = None if owner in _TORCH else vars(owner).get("__getattr__")
+    return load is not None and name in vars(owner)["__all__"] and load(name) is not value
 
 
 def _same(value: Any, current: Any, name: str) -> bool:

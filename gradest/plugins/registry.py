@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -235,11 +235,14 @@ def _lookup(members: Mapping[str, type], name: str, kind: str) -> Any:
     raise UsageError(f"unknown {kind} {shortened(name)}{hint}")
 
 
-def _built_in(kind: str) -> Iterator[type]:
+@cache
+def _built_in(kind: str) -> tuple[type, ...]:
+    """The classes of the catalogue, examined once: a worker inherits them from its template."""
     package = importlib.import_module(f"gradest.{kind}")
-    for file in _plugin_files(Path(next(iter(package.__path__)))):
-        module = importlib.import_module(f"gradest.{kind}.{file.stem}")
-        yield _only_class(module, file)
+    files = _plugin_files(Path(next(iter(package.__path__))))
+    return tuple(
+        _only_class(importlib.import_module(f"gradest.{kind}.{file.stem}"), file) for file in files
+    )
 
 
 def _plugin_files(folder: Path) -> list[Path]:

@@ -28,7 +28,7 @@ _TASKS = 8  # with a ranking
 _HEADERS = ("rank", "estimator", "verdict", "bias, %", "variance", "evaluations")
 _TRAINING_COLUMNS = 5  # rank to test −log p(x)
 _READING = (
-    "Ranked by mse, or by variance where the exact gradient g is unknown; bias in % of ‖g‖; "
+    "Ranked by MSE, or by variance where the exact gradient g is unknown; bias in % of ‖g‖; "
     "95 % intervals."
 )
 

@@ -15,7 +15,7 @@ from .process_template import end_with_parent
 from .processes import Failed, ending
 from .progress import quietly
 from .provenance import describe_run
-from .runner import prepare, refuse_foreign, run, seconds_expected
+from .runner import least_timing_seconds, prepare, refuse_foreign, run, seconds_expected
 from .suite import load_suite
 from .suites import find_suite, suite_descriptions, suite_names
 from .tables import carried, derive, finished, latest, read_run, stale

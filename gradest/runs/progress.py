@@ -30,7 +30,7 @@ _MOST_RUNNING = 4  # running steps that are listed
 
 
 class Display(Protocol):
-    """A progress display: `done` reports a finished cell, `advance` a step without a message."""
+    """A progress display: `done` reports a finished cell, `advance` a step without a name."""
 
     def done(self, label: str, status: str, detail: str) -> None: ...
 
@@ -195,7 +195,7 @@ class _Lines:
         self._finished += 1
         if self._finished == self._total:
             elapsed = time.monotonic() - self._start
-            self._print(f"{self._what}: {self._total} steps in {elapsed:.0f} s")
+            self._print(f"{self._what} took {elapsed:.0f} s")
 
     def update(self) -> None:
         """Print a line if a running step has made progress or takes long."""

@@ -26,7 +26,7 @@ from gradest.runs.processes import Failed, Job, UnderWay, in_own_process
 from gradest.runs.progress import display
 from gradest.runs.references import references
 from gradest.runs.tables import finished
-from gradest.runs.timing import ROUNDS, time_cells
+from gradest.runs.timing import ROUNDS, least_seconds, time_cells
 from gradest.runs.training import training_progress
 from gradest.runs.training_cell import NETWORKS, UNFINISHED, TrainingCell, own_folder
 from gradest.runs.workers import Workers, answers
@@ -116,6 +116,11 @@ def seconds_expected(cell: Cell, registry: Registry, bundle: PluginBundle) -> fl
     if not foreign(cell, registry):
         return cell.expected_seconds(registry)
     return in_own_process(Job(cell.key, _expected_seconds, (cell, bundle), alone=True), None)
+
+
+def least_timing_seconds(cells: Sequence[Cell]) -> float:
+    """The seconds that timing the cells after their run takes at least."""
+    return least_seconds(sum(isinstance(cell, MeasuringCell) for cell in cells))
 
 
 def _expected_seconds(cell: Cell, bundle: PluginBundle) -> float:

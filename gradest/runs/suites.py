@@ -34,7 +34,8 @@ def find_suite(name: str) -> Path:
         return SUITES / f"{name}.yaml"
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"unknown suite {shortened(name)}{suggestion(name, suite_names())}")
+        message = f"unknown suite {shortened(name)}{suggestion(name, suite_names())}"
+        raise UsageError(f"{message}; or give the path of a YAML file")
     if not path.is_file():
         reason = "not a regular file" if path.exists() else "no such suite file"
         raise UsageError(f"{path}: {reason}")

@@ -20,9 +20,14 @@ from gradest.support import one_thread, reason_of
 
 # The smallest and the largest of seven cover the median with probability 1 − 2⁻⁶ = 98 %.
 ROUNDS = 7
-_LEAST_SECONDS = 0.02  # minimum duration of a timed call, far above the noise of the clock
+LEAST_SECONDS = 0.02  # minimum duration of a timed call, far above the noise of the clock
 
 _Timer = Callable[[], float]  # measures the seconds per estimate at each call
+
+
+def least_seconds(cells: int) -> float:
+    """The seconds that `time_cells` takes at least."""
+    return cells * ROUNDS * LEAST_SECONDS
 
 
 def time_cells(
@@ -32,7 +37,7 @@ def time_cells(
     bundle: PluginBundle,
     timeout: float | None,
 ) -> list[list[float]]:
-    """Seconds per estimate of each cell in each round; `advance` is called after every step.
+    """Seconds per estimate of each cell in each round; `advance` is called after each timed call.
 
     A cell that fails here although it could be measured gets no times, and the others go on.  Code
     from outside the catalogue is timed in separate processes, which wait while others are timed; a
@@ -95,7 +100,7 @@ def _timer(cell: MeasuringCell, registry: Registry) -> _Timer:
         replicator = cell.replicator(registry)
         replicator.adapt(min(cell.adapt_steps, 1))  # the values of the state do not affect times
         rows = replicator.pilot(source)
-        repeats = math.ceil(_LEAST_SECONDS / seconds_of(lambda: replicator(rows)))
+        repeats = math.ceil(LEAST_SECONDS / seconds_of(lambda: replicator(rows)))
 
     def timer() -> float:
         with drawing_from(source):

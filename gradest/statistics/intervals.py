@@ -41,6 +41,14 @@ class Interval(NamedTuple):
         return cls(value, value, value, 0.0)
 
     @classmethod
+    def normal(cls, value: float, standard_error: float) -> "Interval":
+        """The interval of an estimate whose error is normally distributed."""
+        half = float(scipy.stats.norm.isf(MISSED / 2) * standard_error)
+        if not math.isfinite(half):  # also where the estimate is infinite
+            return cls(value, -math.inf, math.inf, standard_error)
+        return cls(value, value - half, value + half, standard_error)
+
+    @classmethod
     def unknown(cls) -> "Interval":
         return cls(math.nan, math.nan, math.nan)
 

@@ -171,7 +171,7 @@ class DrawsInResetAndIsBiased(DrawsInReset):
 @pytest.mark.parametrize(
     ("cls", "told"),
     [
-        (OneSampleForAll, "rows share noise: .* in 100% of .* draw for every row, as sample"),
+        (OneSampleForAll, "rows share noise: .* in 100 % of .* draw for every row, as sample"),
         (TheFirstSampleForAll, "rows share noise"),
         (OneGumbelForAll, "rows share noise"),
         (OneOfFourSamplesShared, "rows share noise"),

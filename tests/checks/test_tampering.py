@@ -16,7 +16,7 @@ SOUND = [
     # (estimator, its knobs, task), where the default precision is reached
     ("reinforce", {}, "categorical"),
     ("rloo", {"samples": 2}, "categorical"),
-    ("rloo", {"samples": 4}, "quadratic"),
+    pytest.param("rloo", {"samples": 4}, "quadratic", marks=pytest.mark.slow),
     ("disarm", {}, "bernoulli"),
     ("muprop", {}, "quadratic"),
 ]
@@ -49,10 +49,10 @@ class OwnBaseline(Estimator):
 
 
 def verdict(estimator: Estimator, task: gradest.Task, seed: int, enumerate_draws) -> str:
-    found = gradest.measure(
+    result = gradest.measure(
         estimator, task, precision=DEFAULT, seed=seed, enumerate_draws=enumerate_draws
     )
-    return found.row()["verdict"]
+    return result.row()["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from tools import readme
 
 SUITE = """\
 replicates: 500
+timed: false
 controls: {unbiased: [exact], biased: [straight_through]}
 tasks: [categorical]
 estimators: [exact, rloo, straight_through]
@@ -185,7 +186,8 @@ def test_dry_run_tells_and_writes_nothing(call, suite, tmp_path):
     assert not (tmp_path / "out").exists()
     run(call, suite, tmp_path / "out", "--only-estimators", "rloo")
     lines = run(call, suite, tmp_path / "out", "--dry-run")[1].splitlines()
-    assert ["cached" in line for line in lines[:3]] == [False, True, False]
+    assert [line.split()[0] == "done" for line in lines[:3]] == [False, True, False]
+    assert lines[3].startswith("3 cells, 1 done; the others: less than a second with ")
 
 
 WILD_TASK = """
@@ -226,7 +228,9 @@ def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path, wher
     lines = {"prepare": "pass", "problem": "pass", "cost": "pass", where: what}
     wild = tmp_path / "wild.py"
     wild.write_text(WILD_TASK.format(**lines))
-    suite.write_text("replicates: 64\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n")
+    suite.write_text(
+        "replicates: 64\ntimed: false\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n"
+    )
     status, out, err = run(call, suite, tmp_path / "out", "--plugin", wild, "--dry-run")
     foreseen = out.splitlines()
     assert "4 cells" in foreseen[-1] and "Traceback" not in err
@@ -304,11 +308,11 @@ def test_the_list_shows_everything_with_its_knobs(call, plugin):
         assert f"  {name}" in out
     assert "temperature=0.5" in out
     assert "1611.00712" in out
-    assert "biased; for every f the bias vanishes towards temperature = 0.03" in " ".join(
-        out.split()
-    )
+    flat = " ".join(out.split())
+    assert "biased; for every f the bias is small at temperature = 0.03" in flat
     assert "biased, except for affine f; uses f'" in out
-    assert "K = 2 only; evaluations of f: samples; laws: constant, labels" in out
+    assert "K = 2 only; evaluations of f: samples; claimed laws: constant, labels" in flat
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_the_list_can_be_a_table_or_bibtex(call, plugin):
@@ -345,10 +349,10 @@ def test_the_readme_shows_the_catalogue_as_it_is():
 
 def test_the_readme_is_rewritten_between_its_markers_alone():
     text = f"before\n{readme.BEGIN}old\n{readme.END}after\n"
-    found = readme.updated(text)
-    assert found.startswith(f"before\n{readme.BEGIN}") and found.endswith(f"{readme.END}after\n")
-    assert "old" not in found and "`rloo`" in found
-    assert readme.updated(found) == found
+    result = readme.updated(text)
+    assert result.startswith(f"before\n{readme.BEGIN}") and result.endswith(f"{readme.END}after\n")
+    assert "old" not in result and "`rloo`" in result
+    assert readme.updated(result) == result
     for broken in ("", text * 2, text.replace(readme.BEGIN, ""), f"{readme.END}{readme.BEGIN}"):
         with pytest.raises(ValueError, match="not once each"):
             readme.updated(broken)
@@ -377,13 +381,16 @@ def test_a_report_cites_what_was_measured_also_when_the_plugin_is_gone(
 
 def test_check_certifies_and_rejects(call, plugin, tmp_path):
     status, out, _ = call("--check", "rloo")
-    assert (status, out.splitlines()[-1]) == (0, "rloo: certified")
+    assert (status, out.splitlines()[-1]) == (0, "rloo: certified (23 checks passed, 4 skipped)")
     plugin.write_text(PLUGIN.replace("unbiased = False", "unbiased = True"))
     status, out, _ = call("--check", plugin)
-    assert (status, out.splitlines()[-1]) == (1, "clipped: rejected")
+    assert (status, out.splitlines()[-1].partition(" (")[0]) == (1, "clipped: rejected")
     assert any(line.startswith("failed") for line in out.splitlines())
     status, out, _ = call("--check", "categorical")
-    assert (status, out.splitlines()[-1]) == (0, "categorical: certified")
+    assert (status, out.splitlines()[-1]) == (
+        0,
+        "categorical: certified (9 checks passed, 3 skipped)",
+    )
 
 
 @pytest.mark.parametrize(

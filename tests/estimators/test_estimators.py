@@ -461,7 +461,7 @@ def logistic_integral(function, theta: float) -> float:
     return sum(integrate.quad(weighted, *side, epsabs=1e-12, limit=200)[0] for side in sides)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_straight_through_gumbel_softmax_has_the_mean_of_its_formula(temperature):
     """ĝ = 1/τ J(y) f'(b) with shared noise: on one bit ±1/τ y(1 − y) 2(b − t)."""
     theta, t = 0.3, 0.45

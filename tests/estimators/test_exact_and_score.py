@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.randomness import Draws, drawing_from
-from tests.support import EXACT
+from tests.estimators.toys import PI, VALUES
+from tests.support import EXACT, Prescribed
 
 
 class Asked(Draws):
@@ -26,22 +27,6 @@ class Asked(Draws):
     def categories(self, logits: Tensor, samples: int) -> Tensor:
         self.shapes.append((samples, *logits.shape[1:]))
         return super().categories(logits, samples)
-
-
-class Prescribed(Draws):
-    """Answers request i with index[i] [R, S, N], and knows how probable its answers were."""
-
-    def __init__(self, *index: Tensor) -> None:
-        super().__init__()
-        self.index, self.log_p = index, torch.zeros(len(index[0]), dtype=torch.float64)
-
-    def categories(self, logits: Tensor, samples: int) -> Tensor:
-        index = self.index[self.count]  # [R, S, N]
-        self.count += 1
-        assert index.shape == (len(logits), samples, logits.shape[1])
-        log_p = logits.detach().log_softmax(-1).unsqueeze(1).expand(-1, samples, -1, -1)
-        self.log_p = self.log_p + log_p.gather(-1, index.unsqueeze(-1)).flatten(1).sum(1)
-        return index
 
 
 class Law(NamedTuple):
@@ -196,8 +181,6 @@ bits = pytest.mark.parametrize(
     [(0.3, 0.45, 0.021), (0.8, 0.45, 0.016), (0.5, 0.499, 0.0005), (0.1, 0.1, 0.072)],
 )
 thirds = pytest.mark.parametrize("t", [0.45, 1.2])
-PI = torch.tensor([4, 1, 2], dtype=torch.float64) / 7
-VALUES = torch.arange(3, dtype=torch.float64)
 
 # name, knobs
 CATALOGUE = [
@@ -232,10 +215,10 @@ def applicable(name: str, shapes: Sequence[tuple[int, int]] = SHAPES) -> list[tu
 def test_the_mean_is_exact_in_gradient_and_value(name, knobs):
     for shape in applicable(name):
         task = Network(*shape)
-        found = law_of(name, task, **knobs)
+        result = law_of(name, task, **knobs)
         value, gradient = truth(task)
-        assert_exactly(found.mean, gradient)
-        assert_exactly(found.p @ found.value, value)
+        assert_exactly(result.mean, gradient)
+        assert_exactly(result.p @ result.value, value)
         assert gradient.abs().max() > 0.1
 
 
@@ -250,8 +233,8 @@ def test_the_parameters_of_the_task_get_the_gradient_of_the_expectation(name, kn
         objective, _ = called(estimator, task, len(index[0]), source)
         exact, _ = called(gradest.make_estimator("exact"), task, 1, Draws())
         parameters = list(task.module.parameters())
-        found = torch.autograd.grad(source.log_p.exp() @ objective, parameters)
-        for a, b in zip(found, torch.autograd.grad(exact.sum(), parameters), strict=True):
+        result = torch.autograd.grad(source.log_p.exp() @ objective, parameters)
+        for a, b in zip(result, torch.autograd.grad(exact.sum(), parameters), strict=True):
             assert_exactly(a, b)
 
 
@@ -262,11 +245,11 @@ def test_estimates_sum_to_zero_over_three_categories_and_ignore_a_shift(name, kn
         task, shifted = Network(*shape), Network(*shape)
         shifted.logits = task.logits + torch.tensor([[3.0], [-2.0], [0.5]])[: shape[0]]
         estimator = prepared(name, task, **knobs)
-        found, other = law(estimator, task), law(estimator, shifted)
-        total = found.gradient.sum(-1).abs().max()
+        result, other = law(estimator, task), law(estimator, shifted)
+        total = result.gradient.sum(-1).abs().max()
         assert (total > 0.01) if no_sum and shape[1] > 2 else (total <= EXACT)
         if name != "nvil":  # whose baseline reads the logits
-            assert_exactly(other.gradient, found.gradient)
+            assert_exactly(other.gradient, result.gradient)
 
 
 EVALUATIONS = {  # for N = 3 and K = 4, or two where binary
@@ -295,7 +278,7 @@ def test_saturated_probabilities_keep_their_relative_precision_in_float32(name):
     categories = 2 if name == "bitflip" else 3
     logits = torch.tensor([[15.0, -15.0, -14.0], [-16.0, 14.0, 13.0]], dtype=torch.float64)
     index = torch.tensor([[[0, 1]]])  # the likeliest code
-    found = []
+    result = []
     for dtype in (torch.float32, torch.float64):
         task = Network(2, categories)
         x = logits[None, :, :categories].to(dtype).requires_grad_()
@@ -308,8 +291,8 @@ def test_saturated_probabilities_keep_their_relative_precision_in_float32(name):
             estimator = prepared(name, task, **({"samples": 1} if name == "indecater" else {}))
             objective = estimator(x, task.problem().f)
         (gradient,) = torch.autograd.grad(objective.sum(), x)
-        found.append(gradient.double())
-    single, double = found
+        result.append(gradient.double())
+    single, double = result
     assert 0 < double.abs()[double != 0].min() < 1e-11
     error = (single - double).abs() / double.abs().clamp(min=1e-300)
     assert error.max() <= 1e-4  # f's differences themselves lose some of the seven digits
@@ -337,27 +320,27 @@ def on_one_bit(name: str, theta: float, t: float, **knobs) -> Law:
     ],
 )
 def test_these_have_no_variance_on_one_bit(theta, t, g, name, knobs):
-    found = on_one_bit(name, theta, t, **knobs)
-    assert_exactly(found.mean, [-g, g])
-    assert_exactly(found.variance, [0.0, 0.0])
+    result = on_one_bit(name, theta, t, **knobs)
+    assert_exactly(result.mean, [-g, g])
+    assert_exactly(result.variance, [0.0, 0.0])
 
 
 @bits
 def test_self_critical_on_one_bit(theta, t, g):
     """A (b* − b)² with the optimal baseline b* = (1 − θ) f(1) + θ f(0) and b = f(mode)."""
-    found = on_one_bit("self_critical", theta, t)
+    result = on_one_bit("self_critical", theta, t)
     best = (1 - theta) * (1 - t) ** 2 + theta * t**2
     greedy = ((theta > 0.5) - t) ** 2
-    assert_exactly(found.mean, [-g, g])
-    assert_exactly(found.variance, [theta * (1 - theta) * (best - greedy) ** 2] * 2)
+    assert_exactly(result.mean, [-g, g])
+    assert_exactly(result.variance, [theta * (1 - theta) * (best - greedy) ** 2] * 2)
 
 
 @bits
 def test_muprop_on_one_bit(theta, t, g):
     """REINFORCE of the remainder (b − θ)²: A [(1 − θ)³ + θ³]², whatever t is."""
-    found = on_one_bit("muprop", theta, t)
-    assert_exactly(found.mean, [-g, g])
-    assert_exactly(found.variance, [theta * (1 - theta) * ((1 - theta) ** 3 + theta**3) ** 2] * 2)
+    result = on_one_bit("muprop", theta, t)
+    assert_exactly(result.mean, [-g, g])
+    assert_exactly(result.variance, [theta * (1 - theta) * ((1 - theta) ** 3 + theta**3) ** 2] * 2)
 
 
 # Three categories, α = (2, ½, 1), f_k = (k − t)².
@@ -414,13 +397,13 @@ def closed_form(name: str, t: float) -> Tensor:
 def test_three_categories(name, t):
     task = gradest.make_task("categorical", target=t)
     kind = {"kind": name} if name in ("scalar", "coordinate") else {}
-    found = law_of("optimal_baseline" if kind else name, task, **kind)
+    result = law_of("optimal_baseline" if kind else name, task, **kind)
     f = (VALUES - t).square()
-    assert_exactly(found.mean, PI * (f - PI @ f))
-    assert_exactly(found.variance, closed_form(name, t))
+    assert_exactly(result.mean, PI * (f - PI @ f))
+    assert_exactly(result.variance, closed_form(name, t))
     *coordinates, trace = PRINTED[name, t]
-    assert_exactly(found.variance, coordinates, atol=0.51e-7)
-    assert_exactly(found.variance.sum(), trace, atol=0.51e-8)
+    assert_exactly(result.variance, coordinates, atol=0.51e-7)
+    assert_exactly(result.variance.sum(), trace, atol=0.51e-8)
 
 
 @thirds
@@ -469,8 +452,8 @@ def test_local_expectation_varies_no_more_than_reinforce_with_a_baseline_of_the_
 
 def test_local_expectation_has_no_variance_where_the_cost_is_a_sum_over_latents():
     for task in (Affine(), gradest.make_task("bernoulli")):
-        found = law_of("local_expectation", task)
-        assert_exactly(found.variance, torch.zeros_like(found.variance))
+        result = law_of("local_expectation", task)
+        assert_exactly(result.variance, torch.zeros_like(result.variance))
         assert law_of("reinforce", task).variance.min() > 1e-3
         assert law_of("rloo", task).variance.min() > 1e-5
 
@@ -560,12 +543,12 @@ def likeliest(task: Task, k: int) -> float:
 def test_sum_and_sample_varies_by_at_most_what_is_left_over(k):
     for task in tables:
         base = law_of("reinforce", task).variance
-        found, left = law_of("sum_and_sample", task, k=k), 1 - likeliest(task, k)
-        assert (found.variance <= left * base + EXACT).all()
+        result, left = law_of("sum_and_sample", task, k=k), 1 - likeliest(task, k)
+        assert (result.variance <= left * base + EXACT).all()
         if k == 0:
-            assert_exactly(found.variance, base)
+            assert_exactly(result.variance, base)
         if k >= task.table.numel() - 1:
-            assert_exactly(found.variance, torch.zeros_like(base))
+            assert_exactly(result.variance, torch.zeros_like(base))
 
 
 def test_sum_and_sample_beats_k_plus_1_averaged_samples_for_sure_only_if_little_is_left_over():
@@ -597,8 +580,8 @@ def test_measure_valued_on_one_categorical():
         pi, f = task.logits[0, 0].softmax(-1), task.table
         others = pi.expand(3, 3) * (1 - torch.eye(3)) / (1 - pi).unsqueeze(1)
         elsewhere = others @ f**2 - (others @ f) ** 2
-        found = law_of("measure_valued", task)
-        assert_exactly(found.variance, pi**2 * (1 - pi) ** 2 * elsewhere)
+        result = law_of("measure_valued", task)
+        assert_exactly(result.variance, pi**2 * (1 - pi) ** 2 * elsewhere)
 
 
 def test_bitflip_has_n_times_the_second_moment_of_local_expectation():
@@ -608,8 +591,8 @@ def test_bitflip_has_n_times_the_second_moment_of_local_expectation():
 
 
 def test_bitflip_moves_one_bit_at_a_time():
-    found = law_of("bitflip", Table.random(3, 2, seed=0))
-    assert ((found.gradient != 0).any(-1).sum(-1) == 1).all()
+    result = law_of("bitflip", Table.random(3, 2, seed=0))
+    assert ((result.gradient != 0).any(-1).sum(-1) == 1).all()
 
 
 def test_bitflip_on_the_exclusive_or():
@@ -648,10 +631,10 @@ def test_the_optimal_baselines_are_those_of_their_definition_and_of_least_varian
 def test_the_score_has_the_covariance_of_the_softmax():
     """E s sᵀ = J(π), so that E s_k² = π_k (1 − π_k), from ĝ = f s with f = 1."""
     task = Table(torch.ones(3, 3), torch.tensor([[0.2, -0.5, 1.0], [0.0, 0.7, -0.3]]))
-    found, pi = law_of("reinforce", task), task.logits[0].softmax(-1)
-    second = torch.einsum("r,rni,rnj->nij", found.p, found.gradient, found.gradient)
+    result, pi = law_of("reinforce", task), task.logits[0].softmax(-1)
+    second = torch.einsum("r,rni,rnj->nij", result.p, result.gradient, result.gradient)
     assert_exactly(second, torch.diag_embed(pi) - pi.unsqueeze(1) * pi.unsqueeze(2))
-    assert_exactly(found.second_moment, pi * (1 - pi))
+    assert_exactly(result.second_moment, pi * (1 - pi))
 
 
 def test_self_critical_and_no_baseline_have_no_order():
@@ -713,23 +696,23 @@ def test_nvil_draws_its_weights_from_the_source():
 
 
 def test_muprop_has_no_variance_on_an_affine_cost():
-    found = law_of("muprop", Affine())
-    assert_exactly(found.variance, torch.zeros(2, 3))
-    assert_exactly(found.mean, truth(Affine())[1])
+    result = law_of("muprop", Affine())
+    assert_exactly(result.variance, torch.zeros(2, 3))
+    assert_exactly(result.mean, truth(Affine())[1])
     assert law_of("reinforce", Affine()).variance.min() > 0.1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_muprop_is_reinforce_of_the_remainder_plus_the_gradient_of_the_expansion(shape):
     task = Network(*shape)
-    problem, found = task.problem(), law_of("muprop", task)
+    problem, result = task.problem(), law_of("muprop", task)
     pi = task.logits.softmax(-1)
     jacobian = torch.autograd.functional.jacobian(lambda x: problem.f(x), pi)
     slope = jacobian.reshape(shape)  # f'(π)
     pi = pi[0]
-    for row, index in enumerate(found.index[:, 0]):
+    for row, index in enumerate(result.index[:, 0]):
         z = torch.eye(shape[1], dtype=torch.float64)[index]
         h = problem.f(pi.unsqueeze(0)) + (slope * (z - pi)).sum()
         remainder = problem.f(z.unsqueeze(0)) - h
         mean = pi * (slope - (pi * slope).sum(-1, keepdim=True))  # J(π) f'(π)
-        assert_exactly(found.gradient[row], (remainder * (z - pi) + mean).detach())
+        assert_exactly(result.gradient[row], (remainder * (z - pi) + mean).detach())

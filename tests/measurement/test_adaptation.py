@@ -1,7 +1,6 @@
 """The effect of adaptation, step by step."""
 
 import json
-from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -14,14 +13,9 @@ from gradest.categorical import log_prob, nabla, sample
 from gradest.measurement import adaptation
 from gradest.measurement.adaptation import AdaptationStep, adapt_and_measure
 from gradest.measurement.replicator import Replicator
-from gradest.plugins.registry import PluginBundle, Registry
 from gradest.randomness import Draws, drawing_from
 from gradest.runs.measurement_tables import ADAPTATION
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import write_results
-from gradest.runs.workers import Workers
+from tests.support import run_suite
 
 
 class Halving(Estimator):
@@ -125,43 +119,40 @@ class Sequence(Estimator):
 
 
 def test_the_measurement_is_of_the_state_after_all_steps():
-    found = gradest.measure(Sequence(), gradest.make_task("categorical"))
+    result = gradest.measure(Sequence(), gradest.make_task("categorical"))
     fixed = Sequence()
     fixed.reset = lambda logits: setattr(fixed, "baseline", 0.6)
     expected = gradest.measure(fixed, gradest.make_task("categorical"), adapt_steps=0)
-    assert torch.allclose(found.variance, expected.variance, rtol=0, atol=1e-10)
-    assert [look.step for look in found.adaptation] == [0, 1, 4, 6]
+    assert torch.allclose(result.variance, expected.variance, rtol=0, atol=1e-10)
+    assert [look.step for look in result.adaptation] == [0, 1, 4, 6]
     assert expected.adaptation == ()
-    exact = float(found.variance.sum())
-    last = found.adaptation[-1]
+    exact = float(result.variance.sum())
+    last = result.adaptation[-1]
     assert 0.85 * exact < last.low <= last.variance <= last.high < 1.2 * exact
 
 
 def test_adapting_descends_where_it_should():
-    found = gradest.measure(gradest.make_estimator("reinforce_ema"), gradest.make_task("bernoulli"))
-    first, *_, last = found.adaptation
-    assert (first.step, last.step) == (0, found.adapt_steps)
+    result = gradest.measure(
+        gradest.make_estimator("reinforce_ema"), gradest.make_task("bernoulli")
+    )
+    first, *_, last = result.adaptation
+    assert (first.step, last.step) == (0, result.adapt_steps)
     assert last.high < first.low
 
 
 def test_json_keeps_the_looks():
-    found = gradest.measure(Halving(), gradest.make_task("categorical"), replicates=64)
-    back = type(found).from_json(json.loads(json.dumps(found.to_json())))
-    assert back.adaptation == found.adaptation
+    result = gradest.measure(Halving(), gradest.make_task("categorical"), replicates=64)
+    back = type(result).from_json(json.loads(json.dumps(result.to_json())))
+    assert back.adaptation == result.adaptation
     assert isinstance(back.adaptation[0], AdaptationStep)
 
 
 def test_a_run_has_a_table_of_looks(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        "replicates: 64\ntimed: false\nadapt_steps: 5\ntasks: [categorical, bernoulli]\n"
+    suite = (
+        "replicates: 64\nadapt_steps: 5\ntasks: [categorical, bernoulli]\n"
         "estimators: [reinforce_ema, rloo, nvil]\n"
     )
-    registry, folder = Registry.load(), tmp_path / "out"
-    suite = load_suite(str(path), registry)
-    bundle = PluginBundle.of([])
-    run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
-    write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+    folder = run_suite(tmp_path, suite)
     frame = pd.read_parquet(folder / "adaptation.parquet")
     assert list(frame.columns) == list(ADAPTATION)
     assert set(frame.estimator) == {"reinforce_ema", "nvil"}  # the third does not adapt

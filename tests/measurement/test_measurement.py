@@ -62,9 +62,9 @@ def test_a_measurement_depends_on_its_seed_alone(name, bernoulli):
         before = torch.get_rng_state()
         estimator = gradest.make_estimator(name)
         task = Bounded(bernoulli) if estimator.bounds else bernoulli
-        found = gradest.measure(estimator, task, replicates=64, seed=seed, adapt_steps=2)
+        result = gradest.measure(estimator, task, replicates=64, seed=seed, adapt_steps=2)
         assert torch.equal(torch.get_rng_state(), before)
-        return without_seconds(found)
+        return without_seconds(result)
 
     first = measured(seed=3, global_seed=1)
     assert measured(seed=3, global_seed=2) == first
@@ -150,7 +150,7 @@ def test_a_chunk_is_smaller_for_larger_rows_and_at_least_one_row(seeded):
     wide = gradest.make_task("quadratic", latents=50)
     small, large, huge = (
         Replicator(gradest.make_estimator("rloo", samples=samples), task).pilot(seeded)
-        for samples, task in ((2, gradest.make_task("bernoulli")), (500, wide), (20_000, wide))
+        for samples, task in ((2, gradest.make_task("bernoulli")), (500, wide), (8_000, wide))
     )
     assert small > 100 * large
     assert large >= 1 and huge == 1
@@ -169,14 +169,14 @@ def test_a_chunk_is_smaller_where_more_is_drawn_than_any_graph_saves(seeded):
 
 
 def test_a_deterministic_estimator_is_measured_once(bernoulli):
-    found = gradest.measure(gradest.make_estimator("exact"), bernoulli)
-    assert (found.method, found.replicates, len(found.gradient.count)) == ("enumerated", 0, 1)
-    assert torch.equal(found.variance, torch.zeros(1, 2, 2, dtype=torch.float64))
-    assert torch.allclose(found.mean, found.exact, rtol=0, atol=EXACT)
-    row = found.row()
+    result = gradest.measure(gradest.make_estimator("exact"), bernoulli)
+    assert (result.method, result.replicates, len(result.gradient.count)) == ("enumerated", 0, 1)
+    assert torch.equal(result.variance, torch.zeros(1, 2, 2, dtype=torch.float64))
+    assert torch.allclose(result.mean, result.exact, rtol=0, atol=EXACT)
+    row = result.row()
     assert (row["verdict"], row["variance"], row["cosine_se"]) == ("unbiased", 0.0, 0.0)
     assert row["cosine"] == pytest.approx(1, abs=EXACT)
-    assert row["value"] == pytest.approx(found.exact_value, abs=EXACT)
+    assert row["value"] == pytest.approx(result.exact_value, abs=EXACT)
 
 
 def test_a_deterministic_estimator_that_is_wrong_is_biased(bernoulli):
@@ -198,8 +198,8 @@ def test_an_estimator_that_draws_past_the_vocabulary_is_not_taken_for_determinis
 
     torch.manual_seed(0)
     task = gradest.make_task("bernoulli", theta=(theta,))
-    found = gradest.measure(estimator_of(past), task, replicates=1000)
-    assert (found.method, found.replicates) == ("monte_carlo", 1000)
+    result = gradest.measure(estimator_of(past), task, replicates=1000)
+    assert (result.method, result.replicates) == ("monte_carlo", 1000)
 
 
 # what is wrong with an estimator
@@ -308,26 +308,26 @@ def measured():
         return reinforce(logits, f)
 
     task = gradest.make_task("quadratic", latents=2, categories=3)
-    found = gradest.measure(estimator_of(recording), task, replicates=1000, enumerate_draws=False)
-    return torch.cat(seen).flatten(1)[-1000:], found  # after the pilot rows
+    result = gradest.measure(estimator_of(recording), task, replicates=1000, enumerate_draws=False)
+    return torch.cat(seen).flatten(1)[-1000:], result  # after the pilot rows
 
 
 def test_mean_variance_and_peak_are_those_of_the_replicates(measured):
-    x, found = measured
-    assert torch.allclose(found.mean.flatten(), x.mean(0), rtol=0, atol=1e-12)
-    assert torch.allclose(found.variance.flatten(), x.var(0), rtol=1e-12, atol=0)
-    assert torch.allclose(found.standard_error.flatten(), x.std(0) / 1000**0.5, rtol=1e-12, atol=0)
-    assert found.mean.shape == found.logits.shape == found.exact.shape == (1, 2, 3)
+    x, result = measured
+    assert torch.allclose(result.mean.flatten(), x.mean(0), rtol=0, atol=1e-12)
+    assert torch.allclose(result.variance.flatten(), x.var(0), rtol=1e-12, atol=0)
+    assert torch.allclose(result.standard_error.flatten(), x.std(0) / 1000**0.5, rtol=1e-12, atol=0)
+    assert result.mean.shape == result.logits.shape == result.exact.shape == (1, 2, 3)
 
 
 def test_the_peak_is_the_largest_estimate_or_what_an_unseen_cost_could_give(
     measured, chunk_of, monkeypatch
 ):
-    x, found = measured
+    x, result = measured
     f = gradest.make_task("quadratic", latents=2, categories=3).problem().f
-    costs = f(enumerated_truth.all_codes(found.logits).unsqueeze(0))
+    costs = f(enumerated_truth.all_codes(result.logits).unsqueeze(0))
     spread = float(costs.max() - costs.min())
-    assert found.peaks["log_alpha"] == pytest.approx(max(spread, float(x.abs().max())), rel=1e-12)
+    assert result.peaks["log_alpha"] == pytest.approx(max(spread, float(x.abs().max())), rel=1e-12)
     monkeypatch.setattr(enumerated_truth, "LIMIT", 1)
     chunk_of(7)  # b = 1 comes in few chunks and not in the last
     task = gradest.make_task("bernoulli", theta=(0.02,))
@@ -339,11 +339,11 @@ def test_the_peak_is_the_largest_estimate_or_what_an_unseen_cost_could_give(
 
 @pytest.mark.parametrize("parameter", SCALES)
 def test_the_cosine_is_the_mean_over_the_replicates(measured, parameter):
-    x, found = measured
-    weight = found.weight(parameter).flatten()
-    exact = found.exact.flatten() * weight
+    x, result = measured
+    weight = result.weight(parameter).flatten()
+    exact = result.exact.flatten() * weight
     cosine = torch.nn.functional.cosine_similarity(x * weight, exact.unsqueeze(0))
-    row = found.row(parameter)
+    row = result.row(parameter)
     assert row["cosine"] == pytest.approx(float(cosine.mean()), abs=1e-12)
     assert row["cosine_se"] == pytest.approx(float(cosine.std()) / 1000**0.5, rel=1e-9)
 
@@ -354,12 +354,12 @@ def test_an_estimate_of_zero_has_no_direction():
 
 
 def test_alpha_scales_each_coordinate_by_its_own_factor(measured):
-    x, found = measured
-    alpha = found.logits.exp().flatten()
-    log_row, row = found.row("log_alpha"), found.row("alpha")
+    x, result = measured
+    alpha = result.logits.exp().flatten()
+    log_row, row = result.row("log_alpha"), result.row("alpha")
     assert row["variance"] == pytest.approx(float((x / alpha).var(0).sum()), rel=1e-12)
-    assert row["gradient_norm"] == pytest.approx(float((found.exact.flatten() / alpha).norm()))
-    deviation = (x / alpha).mean(0) - found.exact.flatten() / alpha
+    assert row["gradient_norm"] == pytest.approx(float((result.exact.flatten() / alpha).norm()))
+    deviation = (x / alpha).mean(0) - result.exact.flatten() / alpha
     noise = (x / alpha).var(0).sum() / 1000
     assert row["bias_sq"] == pytest.approx(float(deviation.square().sum() - noise), rel=1e-9)
     assert log_row["variance"] == pytest.approx(float(x.var(0).sum()), rel=1e-12)
@@ -383,11 +383,11 @@ def test_a_row_says_what_was_measured(measured):
 def test_json_gives_back_the_same_rows(measured, monkeypatch):
     monkeypatch.setattr(enumerated_truth, "LIMIT", 1)
     blind = gradest.measure(gradest.make_estimator("rloo"), gradest.make_task("bernoulli"))
-    for found in (measured[1], blind):
-        back = type(found).from_json(json.loads(json.dumps(found.to_json())))
+    for result in (measured[1], blind):
+        back = type(result).from_json(json.loads(json.dumps(result.to_json())))
         for parameter in SCALES:
-            assert same_rows(back.row(parameter), found.row(parameter))
-        assert torch.equal(back.mean, found.mean)
+            assert same_rows(back.row(parameter), result.row(parameter))
+        assert torch.equal(back.mean, result.mean)
 
 
 class Unknown(Task):
@@ -402,9 +402,9 @@ class Unknown(Task):
 
 def test_without_the_truth_a_row_says_so(monkeypatch):
     monkeypatch.setattr(enumerated_truth, "LIMIT", 2**3 - 1)
-    found = gradest.measure(gradest.make_estimator("rloo"), Unknown())
-    row = found.row()
-    assert found.exact is None and found.exact_value is None and row["reference"] is None
+    result = gradest.measure(gradest.make_estimator("rloo"), Unknown())
+    row = result.row()
+    assert result.exact is None and result.exact_value is None and row["reference"] is None
     assert math.isnan(row["bias_sq"]) and math.isnan(row["cosine"])
     assert row["verdict"] == "inconclusive" and row["variance"] > 0
 
@@ -414,10 +414,10 @@ def test_without_the_truth_a_row_says_so(monkeypatch):
     [("reinforce", {}, 1), ("rloo", {"samples": 5}, 5), ("exact", {}, 8), ("concrete", {}, 1)],
 )
 def test_evaluations_are_counted_for_one_estimate(name, knobs, evaluations):
-    found = gradest.measure(
+    result = gradest.measure(
         gradest.make_estimator(name, **knobs), gradest.make_task("bernoulli"), replicates=100
     )
-    assert found.evaluations == found.row()["evaluations"] == evaluations
+    assert result.evaluations == result.row()["evaluations"] == evaluations
 
 
 def test_frozen_evaluations_count_and_hold_the_parameters_of_the_task():
@@ -453,9 +453,9 @@ def test_single_precision_rounding_is_not_called_a_bias():
     for task in ("categorical_vae", "quadratic", "bernoulli"):
         knobs = {"latents": 2, "steps": 5} if task == "categorical_vae" else {}
         estimator = gradest.make_estimator("exact")
-        found = gradest.measure(estimator, gradest.make_task(task, **knobs), dtype=torch.float32)
-        assert found.row()["verdict"] == "unbiased"
-        assert found.row()["method"] == "enumerated"
+        result = gradest.measure(estimator, gradest.make_task(task, **knobs), dtype=torch.float32)
+        assert result.row()["verdict"] == "unbiased"
+        assert result.row()["method"] == "enumerated"
 
 
 # several data points and penalties
@@ -486,9 +486,9 @@ def test_data_points_keep_to_themselves():
     a = logits.softmax(-1).prod(-1)[:, 0]  # θ(1 − θ)
     slope = a * torch.tensor([1.0, -3.0])
     expected = torch.stack([-slope, slope], -1).unsqueeze(1)  # [B, 1, 2]
-    found = gradest.measure(gradest.make_estimator("exact"), Penalised(weight=0.0))
-    assert torch.allclose(found.exact, expected, rtol=0, atol=EXACT)
-    assert torch.allclose(found.mean, expected, rtol=0, atol=EXACT)
+    result = gradest.measure(gradest.make_estimator("exact"), Penalised(weight=0.0))
+    assert torch.allclose(result.exact, expected, rtol=0, atol=EXACT)
+    assert torch.allclose(result.mean, expected, rtol=0, atol=EXACT)
     reinforce = gradest.make_estimator("reinforce")
     summed = gradest.measure(reinforce, Penalised(weight=0.0))
     assert torch.allclose(summed.mean, expected, rtol=0, atol=EXACT)
@@ -519,13 +519,13 @@ def test_a_penalty_without_a_gradient_counts_in_the_value():
 
     for name in ("reinforce", "exact"):
         estimator = gradest.make_estimator(name)
-        found, plain = (
+        result, plain = (
             gradest.measure(estimator, task, replicates=100)
             for task in (Constant(), Penalised(weight=0.0))
         )
-        assert torch.equal(found.mean, plain.mean)
-        assert found.exact_value - plain.exact_value == pytest.approx(5, abs=EXACT)
-        assert found.value - plain.value == pytest.approx(5, abs=EXACT)
+        assert torch.equal(result.mean, plain.mean)
+        assert result.exact_value - plain.exact_value == pytest.approx(5, abs=EXACT)
+        assert result.value - plain.value == pytest.approx(5, abs=EXACT)
 
 
 def test_the_truth_of_the_vae_is_the_gradient_of_its_whole_objective():
@@ -538,12 +538,12 @@ def test_the_truth_of_the_vae_is_the_gradient_of_its_whole_objective():
         task, logits, f
     )  # [B]
     (gradient,) = torch.autograd.grad(objective.sum(), logits)
-    found = gradest.measure(gradest.make_estimator("exact"), task)
-    assert torch.allclose(found.exact, gradient, rtol=0, atol=EXACT)
-    assert torch.allclose(found.mean, gradient, rtol=0, atol=EXACT)
+    result = gradest.measure(gradest.make_estimator("exact"), task)
+    assert torch.allclose(result.exact, gradient, rtol=0, atol=EXACT)
+    assert torch.allclose(result.mean, gradient, rtol=0, atol=EXACT)
     negative_elbo = float(objective.detach().mean())
-    assert found.exact_value == pytest.approx(negative_elbo, rel=1e-12)
-    assert found.value == pytest.approx(negative_elbo, rel=1e-12)
+    assert result.exact_value == pytest.approx(negative_elbo, rel=1e-12)
+    assert result.value == pytest.approx(negative_elbo, rel=1e-12)
 
 
 # state
@@ -572,7 +572,7 @@ class Watched(Estimator):
 @pytest.mark.parametrize(("asked", "steps"), [(None, 7), (0, 0), (3, 3)])
 def test_adaptation_comes_first_and_never_again(asked, steps):
     estimator = Watched()
-    found = gradest.measure(
+    result = gradest.measure(
         estimator, Penalised(), replicates=100, adapt_steps=asked, enumerate_draws=False
     )
     names = [name for name, _ in estimator.calls]
@@ -580,7 +580,7 @@ def test_adaptation_comes_first_and_never_again(asked, steps):
     last = max(i for i, name in enumerate(names) if name != "call")
     rows = sum(count for _, count in estimator.calls[last + 1 :])
     assert rows >= 2 * 100  # all that is measured
-    assert found.adapt_steps == found.row()["adapt_steps"] == steps
+    assert result.adapt_steps == result.row()["adapt_steps"] == steps
     assert estimator.calls[0] == ("reset", 2)  # the data points alone
 
 

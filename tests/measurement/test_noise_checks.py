@@ -95,8 +95,8 @@ class ReseededBesideDraws(Score):
 @pytest.mark.parametrize(
     ("cls", "told"),
     [
-        (OfReset, "law 'rows'.*reset draws it once"),
-        (SevenShared, r"law 'rows'.*2 rows draw noise of shape \[7, 1, 3\]"),
+        (OfReset, "check 'rows'.*reset draws it once"),
+        (SevenShared, r"check 'rows'.*2 rows draw noise of shape \[7, 1, 3\]"),
         (Halves, r"2 rows draw noise of shape \[1, 1, 3\], 3 rows of shape \[2, 1, 3\]"),
         (OwnTorch, "draws from _own, a generator of its own"),
         (OwnNumpy, "draws from _own, a generator of its own"),
@@ -193,7 +193,7 @@ def test_a_batch_statistic_is_seen_under_a_cost_a_million_times_as_large():
         c = 2 + (WEIGHTS.to(z) * z).sum((-2, -1))
         return 1e6 + c / c.max()
 
-    with pytest.raises(CostError, match="law 'middle axes'"):
+    with pytest.raises(CostError, match="check 'middle axes'"):
         measure(make_estimator("rloo"), Posed(cost))
 
 

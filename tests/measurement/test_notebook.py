@@ -23,8 +23,8 @@ from gradest.runs.training.results import COLUMNS as TRAINING
 from gradest.support.files import write_frame, write_json
 from gradest.support.markup import html_table
 from gradest.support.numbers import interval
-from tests.report.test_curves import training
-from tests.report.test_report import lacking, row, rows
+from tests.report.points import training
+from tests.report.rows import lacking, row, rows
 from tests.support import MEASUREMENTS
 
 HOSTILE = "<script>alert('x')</script> & \"co\""
@@ -51,7 +51,7 @@ class Texts(HTMLParser):
         self.texts.append((self.open[-1], data))
 
     def of(self, tag):
-        return [text for found, text in self.texts if found == tag]
+        return [text for result, text in self.texts if result == tag]
 
 
 @dataclass(eq=False)
@@ -80,23 +80,23 @@ class Odd(Task):
 
 
 def test_a_measurement_is_a_table_with_a_line_for_each_parameter():
-    found = gradest.measure(Plain(), Odd())
-    shown = Texts(found._repr_html_())
-    (caption,) = shown.of("caption")
+    result = gradest.measure(Plain(), Odd())
+    output = Texts(result._repr_html_())
+    (caption,) = output.of("caption")
     assert caption.startswith(f"Plain (said={HOSTILE}) on {Odd.name}: exact, 2 outcomes")
-    assert shown.tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
-    cells = np.reshape(shown.of("td"), (2, -1))
+    assert output.tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
+    cells = np.reshape(output.of("td"), (2, -1))
     assert list(cells[:, 0]) == ["α", "log α"]
-    row = found.row("log_alpha")
+    row = result.row("log_alpha")
     assert list(cells[1, 1:3]) == ["unbiased", "0"]  # what is left of the bias is rounding
     assert cells[1, 3] == cells[1, 4] == f"{row['variance']:.3f}"
 
 
 def test_numbers_that_were_drawn_stand_beside_their_intervals():
-    found = gradest.measure(Plain(), Odd(), replicates=2000, enumerate_draws=False)
-    shown = Texts(found._repr_html_())
-    assert "2,000 replicates" in shown.of("caption")[0]
-    measured, cells = found.row(), np.reshape(shown.of("td"), (2, -1))[1]
+    result = gradest.measure(Plain(), Odd(), replicates=2000, enumerate_draws=False)
+    output = Texts(result._repr_html_())
+    assert "2,000 replicates" in output.of("caption")[0]
+    measured, cells = result.row(), np.reshape(output.of("td"), (2, -1))[1]
     assert all("[" in cell for cell in cells[2:5])
     # The same interval of the mse as in the tables of a report.
     written = tables.annotate(measurements_frame([row(estimator="plain") | measured])).iloc[0]
@@ -104,24 +104,24 @@ def test_numbers_that_were_drawn_stand_beside_their_intervals():
 
 
 def test_a_measurement_that_is_not_finite_says_so_alone():
-    found = gradest.measure(Plain(), Odd(infinite=True), tolerant=True)
-    shown = Texts(found._repr_html_())
-    assert "of the estimates are NaN or infinite" in shown.of("caption")[0] and not shown.of("td")
+    result = gradest.measure(Plain(), Odd(infinite=True), tolerant=True)
+    output = Texts(result._repr_html_())
+    assert "of the estimates are NaN or infinite" in output.of("caption")[0] and not output.of("td")
 
 
 def test_a_comparison_is_a_table_of_what_it_says():
-    found = gradest.compare(Plain(), Plain(said="b"), Odd())
-    shown = Texts(found._repr_html_())
-    lines = np.reshape(shown.of("td"), (-1, 2))
-    assert HOSTILE in shown.of("caption")[0] and "script" not in shown.tags
-    assert str(found).splitlines()[0] == shown.of("caption")[0]
-    assert [f"  {what:<20} {said}" for what, said in lines] == str(found).splitlines()[1:]
+    result = gradest.compare(Plain(), Plain(said="b"), Odd())
+    output = Texts(result._repr_html_())
+    lines = np.reshape(output.of("td"), (-1, 2))
+    assert HOSTILE in output.of("caption")[0] and "script" not in output.tags
+    assert str(result).splitlines()[0] == output.of("caption")[0]
+    assert [f"  {what:<21} {said}" for what, said in lines] == str(result).splitlines()[1:]
 
 
 def test_a_table_names_no_colour_and_escapes_all():
     text = html_table((HOSTILE, "b"), [(HOSTILE, "1")], 1, HOSTILE)
-    shown = Texts(text)
-    assert shown.of("th") == [HOSTILE, "b"] and shown.of("td") == [HOSTILE, "1"]
+    output = Texts(text)
+    assert output.of("th") == [HOSTILE, "b"] and output.of("td") == [HOSTILE, "1"]
     assert "color" not in text and "background" not in text
 
 
@@ -162,9 +162,9 @@ def _knob(temperature):
     return json.dumps({"temperature": temperature})
 
 
-def write(path, found):
+def write(path, result):
     path.mkdir(exist_ok=True)
-    write_frame(path / "measurements.parquet", measurements_frame(list(found)))
+    write_frame(path / "measurements.parquet", measurements_frame(list(result)))
     write_json(path / "run.json", {"suite": "demo"})
 
 
@@ -201,8 +201,8 @@ def test_rankings_have_ties_and_runs_of_their_own(tmp_path):
     write(a, [row("slow", variance=9.0), row("one"), row("two", variance=1.01)])
     write(b, [row("slow", variance=9.0), row("one", task="other", variance=2.0)])
     ranked = gradest.rank(gradest.read_results(a, b))
-    found = ranked.groupby(["run", "task_label"], sort=False)
-    said = {key: list(zip(part["label"], part["rank"], strict=True)) for key, part in found}
+    result = ranked.groupby(["run", "task_label"], sort=False)
+    said = {key: list(zip(part["label"], part["rank"], strict=True)) for key, part in result}
     assert said == {
         (str(a), "toy"): [("one", 1), ("two", 1), ("slow", 3)],
         (str(b), "toy"): [("slow", 1)],
@@ -242,8 +242,8 @@ def test_a_folder_without_a_run_is_named(tmp_path, read, damage):
     if damage == "table":
         broken = broken[["task"]]
     write_frame(folder / "training.parquet", broken)
-    found = measurements_frame([row() | {"task_params": text}])
-    write_frame(folder / "measurements.parquet", found if damage == "params" else found[["task"]])
+    result = measurements_frame([row() | {"task_params": text}])
+    write_frame(folder / "measurements.parquet", result if damage == "params" else result[["task"]])
     with pytest.raises(UsageError, match="mine: holds no readable run") as raised:
         read(folder)
     assert "\n" not in str(raised.value)

@@ -5,7 +5,6 @@ What is enumerated is held against sums written down here, in another way than t
 
 import inspect
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -25,14 +24,9 @@ from gradest.measurement.enumerated_moments import exact_moments
 from gradest.measurement.enumerated_truth import all_codes, exact_gradient
 from gradest.measurement.objectives import analytic_terms, problem_for
 from gradest.measurement.replicator import Replicator
-from gradest.plugins.registry import PluginBundle, Registry, load_plugin
+from gradest.plugins.registry import load_plugin
 from gradest.randomness import Draws, drawing_from
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import write_results
-from gradest.runs.workers import Workers
-from tests.support import EXACT
+from tests.support import EXACT, run_suite
 
 DOUBLE = torch.float64
 LOGITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2], [0.1, -0.6]]] * 2
@@ -93,14 +87,16 @@ class Bits(Task):
 
 
 def derivatives(objective: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    found = torch.autograd.grad(objective.sum(), leaves, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+    result = torch.autograd.grad(objective.sum(), leaves, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, result, strict=True)]
 
 
-def close(found: Tensor, expected: Tensor) -> bool:
-    found, expected = found.detach(), expected.detach()
+def close(result: Tensor, expected: Tensor) -> bool:
+    result, expected = result.detach(), expected.detach()
     assert expected.abs().max() > 1e-3  # else there was nothing to compare
-    return torch.allclose(found, expected, rtol=0, atol=EXACT * max(1, float(expected.abs().max())))
+    return torch.allclose(
+        result, expected, rtol=0, atol=EXACT * max(1, float(expected.abs().max()))
+    )
 
 
 # The truth
@@ -128,13 +124,13 @@ class Penalised(Bits):
 @pytest.mark.parametrize("samples", [1, 2])
 def test_what_is_measured_against_holds_the_penalty_once(samples):
     task = Penalised(samples=samples)
-    found = gradest.measure(gradest.make_estimator("exact"), task)
+    result = gradest.measure(gradest.make_estimator("exact"), task)
     objective = task.objective() + task.penalty(task.logits)
     (gradient,) = derivatives(objective, [task.logits])
-    assert close(found.exact, gradient) and close(found.mean, gradient)
-    assert found.exact_value == pytest.approx(float(objective.detach().mean()), rel=EXACT)
-    assert found.value == pytest.approx(float(objective.detach().mean()), rel=EXACT)
-    assert found.row("encoder")["relative_bias"] < EXACT
+    assert close(result.exact, gradient) and close(result.mean, gradient)
+    assert result.exact_value == pytest.approx(float(objective.detach().mean()), rel=EXACT)
+    assert result.value == pytest.approx(float(objective.detach().mean()), rel=EXACT)
+    assert result.row("encoder")["relative_bias"] < EXACT
 
 
 def test_a_bound_of_more_samples_is_tighter():
@@ -152,10 +148,10 @@ UNBIASED = {"exact": {}, "reinforce": {"baseline": 3.0}, "rloo": {"samples": 2},
 @pytest.mark.parametrize("name", UNBIASED)
 def test_vimco_exact_and_the_score_function_agree_in_mean_on_a_model_of_four_bits(name, prior):
     task = Bits(samples=2, prior=prior)
-    found = exact_moments(Replicator(gradest.make_estimator(name, **UNBIASED[name]), task))
+    result = exact_moments(Replicator(gradest.make_estimator(name, **UNBIASED[name]), task))
     (gradient,) = derivatives(task.objective(), [task.logits])
-    assert close(found.mean, gradient) and close(found.value, task.objective())
-    assert found.outcomes == {"exact": 1, "rloo": 2**16}.get(name, 2**8)
+    assert close(result.mean, gradient) and close(result.value, task.objective())
+    assert result.outcomes == {"exact": 1, "rloo": 2**16}.get(name, 2**8)
 
 
 def test_vimco_has_less_variance_than_the_score_function_of_the_whole_bound():
@@ -205,10 +201,10 @@ def test_the_decoder_and_a_learned_prior_get_their_gradients(name, knobs, kl, sa
     task = Bits(kl, samples)
     mean = expected(gradest.make_estimator(name, **knobs), task, draws)
     assert close(mean, task.objective())
-    for found, wanted in zip(
+    for result, wanted in zip(
         derivatives(mean, task.leaves), derivatives(task.objective(), task.leaves), strict=True
     ):
-        assert close(found, wanted)
+        assert close(result, wanted)
 
 
 @pytest.mark.parametrize("samples", [2, 3, 8])
@@ -223,15 +219,15 @@ def test_the_same_construction_on_the_mean_of_the_costs_is_leave_one_out(samples
     task = Bits(prior=False)
     logits, f = task.problem()
     rows = logits.detach().repeat_interleave(50, 0).requires_grad_()
-    found = []
+    result = []
     for estimator, cost in (
         (averaged(), f.bounded(samples)),
         (gradest.make_estimator("rloo", samples=samples), f),
     ):
         with drawing_from(Draws.seeded(0)):
             value = estimator(rows, cost.replicated(2, rows))
-        found.append(torch.autograd.grad(value.sum(), rows)[0])
-    assert close(*found)
+        result.append(torch.autograd.grad(value.sum(), rows)[0])
+    assert close(*result)
 
 
 def test_vimco_stays_in_log_space_where_weights_underflow():
@@ -270,10 +266,10 @@ def test_every_kind_of_divergence_has_the_gradient_of_the_discrete_one(kl):
     objective = task.objective()
     (gradient,) = derivatives(objective, [task.logits])
     for name in ("exact", "rloo", "reinforce"):
-        found = gradest.measure(gradest.make_estimator(name), task, replicates=64)
-        assert found.method == "enumerated"
-        assert close(found.exact, gradient) and close(found.mean, gradient)
-        assert found.value == pytest.approx(float(objective.detach().mean()), rel=EXACT)
+        result = gradest.measure(gradest.make_estimator(name), task, replicates=64)
+        assert result.method == "enumerated"
+        assert close(result.exact, gradient) and close(result.mean, gradient)
+        assert result.value == pytest.approx(float(objective.detach().mean()), rel=EXACT)
 
 
 class Noise(Draws):
@@ -345,11 +341,11 @@ def test_concrete_has_the_value_and_the_gradients_of_the_relaxed_bound(
         for t, a in zip(scales, (log_odds, prior), strict=True)
     )
     wanted = (p * (task.cost(y.sigmoid()) + log_q - log_p)).sum()
-    found = concrete_mean(task, temperature=temperature, prior_temperature=prior_temperature)
+    result = concrete_mean(task, temperature=temperature, prior_temperature=prior_temperature)
     # torch clamps probabilities to 1 − 2⁻⁵², which the tails of the noise reach.
-    assert float(found.detach()) == pytest.approx(float(wanted.detach()), abs=1e-9)
+    assert float(result.detach()) == pytest.approx(float(wanted.detach()), abs=1e-9)
     leaves = (task.logits, task.prior)
-    for ours, other in zip(derivatives(found, leaves), derivatives(wanted, leaves), strict=True):
+    for ours, other in zip(derivatives(result, leaves), derivatives(wanted, leaves), strict=True):
         assert torch.allclose(ours, other, rtol=0, atol=1e-9) and other.abs().max() > 0.01
 
 
@@ -363,15 +359,15 @@ def test_the_relaxed_divergence_is_never_less_than_that_of_the_rounded_samples(
 ):
     task = OneBit(log_odds, prior, size=0.0)
     knobs = {"temperature": temperature, "prior_temperature": prior_temperature}
-    found = concrete_mean(task, **knobs).detach()
+    result = concrete_mean(task, **knobs).detach()
     least = task.divergence()
     if log_odds == prior and prior_temperature is None:
-        assert float(found) == pytest.approx(0, abs=EXACT)
+        assert float(result) == pytest.approx(0, abs=EXACT)
     else:
-        assert found > least + 1e-3
+        assert result > least + 1e-3
     if prior_temperature is None:  # its law is then that of the noise alone
         cold = concrete_mean(task, temperature=temperature / 4).detach()
-        assert float(found) == pytest.approx(float(cold), abs=EXACT)
+        assert float(result) == pytest.approx(float(cold), abs=EXACT)
 
 
 def test_concrete_is_measured_with_its_own_divergence_and_no_other():
@@ -393,19 +389,19 @@ def test_concrete_is_measured_with_its_own_divergence_and_no_other():
 
 
 def test_without_a_divergence_of_its_own_concrete_is_gumbel_softmax_draw_by_draw():
-    found = []
+    result = []
     for name, kl in (
         ("concrete", "exact"),
         ("gumbel_softmax", "exact"),
         ("gumbel_softmax", "relaxed"),
     ):
         with drawing_from(Draws.seeded(0)):
-            found.append(Replicator(gradest.make_estimator(name), Bits(kl)).each(20))
-    for gradient, value in found[1:]:
-        assert torch.equal(gradient, found[0][0]) and torch.equal(value, found[0][1])
+            result.append(Replicator(gradest.make_estimator(name), Bits(kl)).each(20))
+    for gradient, value in result[1:]:
+        assert torch.equal(gradient, result[0][0]) and torch.equal(value, result[0][1])
     with drawing_from(Draws.seeded(0)):
         gradient, _ = Replicator(gradest.make_estimator("concrete"), Bits("relaxed")).each(20)
-    assert (gradient - found[0][0]).abs().max() > 0.01
+    assert (gradient - result[0][0]).abs().max() > 0.01
 
 
 # What cannot be
@@ -441,14 +437,8 @@ def test_vimco_is_skipped_with_the_reason_where_there_is_one_sample(tmp_path):
     assert inapplicable(estimator, bounded, bounded.problem()) is None
     with pytest.raises(Inapplicable, match=reason):
         gradest.measure(estimator, task)
-    path = tmp_path / "suite.yaml"
-    path.write_text("replicates: 64\ntasks: [bernoulli]\nestimators: [vimco, rloo]\n")
-    registry, folder = Registry.load(), tmp_path / "out"
-    suite = load_suite(str(path), registry)
-    run(
-        suite.name, suite.cells, folder, registry, PluginBundle.of([]), Workers(jobs=1), timed=False
-    )
-    write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+    suite = "replicates: 64\ntasks: [bernoulli]\nestimators: [vimco, rloo]\n"
+    folder = run_suite(tmp_path, suite)
     rows = pd.read_parquet(folder / "measurements.parquet").set_index("estimator")
     assert (rows.loc["vimco"].status == "skipped").all()
     assert (rows.loc["vimco"].reason == reason).all()

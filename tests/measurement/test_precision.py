@@ -1,5 +1,7 @@
 """How many replicates a precision takes: planned beforehand, within the budget, told afterwards."""
 
+import re
+
 import pandas as pd
 import pytest
 import torch
@@ -201,17 +203,22 @@ def test_the_plan_counts_the_noise_of_a_reference(asked_for):
     [
         (None, {}, ""),
         ({"variance": 0.1}, {"variance_precision": 0.1}, "reached"),
-        ({"variance": 0.1}, {"variance_precision": 0.1234}, "variance to 0.123 instead of 0.1"),
+        (
+            {"variance": 0.1},
+            {"variance_precision": 0.1234},
+            "variance within 12.3 % instead of 10 %",
+        ),
         ({"bias": 0.005}, {"bias_precision": 0.004, "variance_precision": 9}, "reached"),
         (
             {"variance": 0.02, "bias": 0.005},
             {"variance_precision": 0.5, "bias_precision": 0.0061},
-            "variance to 0.5 instead of 0.02, bias to 0.0061 instead of 0.005",
+            "variance within 50 % instead of 2 %, "
+            "bias within 0.61 % of max(‖g‖, ‖bias‖) instead of 0.5 %",
         ),
         (
             {"variance": 0.02, "bias": 0.005},
             {"variance_precision": 0.01, "bias_precision": 0.25},
-            "bias to 0.25 instead of 0.005",
+            "bias within 25 % of max(‖g‖, ‖bias‖) instead of 0.5 %",
         ),
         ({"bias": 0.005}, {"bias_precision": float("nan")}, "reached"),  # no truth
     ],
@@ -222,7 +229,7 @@ def test_the_shortfall_says_what_was_missed_and_by_how_much(asked, row, told):
 
 def test_the_row_of_a_budget_that_was_too_small_says_so():
     row = drawn(Precision(variance=0.001, max_replicates=500)).row()
-    assert row["precision"].startswith("variance to 0.") and "instead of 0.001" in row["precision"]
+    assert re.fullmatch(r"variance within \d+\.\d+ % instead of 0\.1 %", row["precision"])
     assert drawn(None, replicates=500).row()["precision"] == ""
     assert drawn(Precision(variance=0.9)).row()["precision"] == "reached"
 
@@ -387,7 +394,7 @@ def test_the_command_line_plans_and_tells(call, tmp_path, monkeypatch):
     assert status == 0 and "1 ok" in out
     rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")
     assert set(rows.replicates) == {64}
-    assert rows.precision.str.contains("instead of 0.0001").all()
+    assert rows.precision.str.contains("instead of 0.01 %").all()
     status, _, _ = call(*options)
     assert status == 0
     rows = pd.read_parquet(tmp_path / "out" / "measurements.parquet")

@@ -34,7 +34,7 @@ class Slow(Estimator):
 
     name = "slow"
     adapt_steps = 4
-    pause = 0.06
+    pause = 0.02
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)
@@ -66,7 +66,7 @@ def stderr(monkeypatch):
     return replaced
 
 
-def shown(stream: Stream) -> str:
+def output(stream: Stream) -> str:
     """What was written, without escape sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
 
@@ -74,7 +74,7 @@ def shown(stream: Stream) -> str:
 def test_a_terminal_shows_the_phase_how_far_and_the_time_left(stderr, task):
     stream = stderr(terminal=True)
     gradest.measure(Slow(), task)
-    text = shown(stream)
+    text = output(stream)
     assert "slow on bernoulli" in text
     assert "adapting" in text and "2 of 4" in text
     assert re.search(r"adapting [━╸╺]+ +2 of 4, 0:0\d so far, 0:0\d left", text)
@@ -118,9 +118,9 @@ def test_it_is_true_false_or_none(task, given):
     ):
         with pytest.raises(
             UsageError, match=r"^progress = .*; expected True, False, or None"
-        ) as told:
+        ) as message:
             call()
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(message.value)
 
 
 class Looks:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -24,15 +23,10 @@ from gradest.measurement.reference import (
 )
 from gradest.measurement.replicator import Replicator
 from gradest.measurement.truth import Reference, Truth, exact_truth, truth_from_reference
-from gradest.plugins.registry import PluginBundle, Registry, catalogue_estimators
+from gradest.plugins.registry import catalogue_estimators
 from gradest.runs import references
 from gradest.runs.journal import read_records
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import write_results
-from gradest.runs.workers import Workers
-from tests.support import EXACT, LEVEL
+from tests.support import EXACT, LEVEL, run_suite
 
 K = stats.norm.isf(LEVEL / 2)
 
@@ -78,12 +72,12 @@ def blind(monkeypatch):
 
 
 def closed_forms() -> list[str]:
-    found = []
+    result = []
     for name in sorted(gradest.all_tasks()):
         task = gradest.make_task(name)
         if task.expectation(task.problem().logits.detach()) is not None:
-            found.append(name)
-    return found
+            result.append(name)
+    return result
 
 
 def test_some_tasks_have_a_closed_form():
@@ -117,13 +111,13 @@ def test_past_the_limit_the_row_is_held_against_the_closed_form(name, monkeypatc
     with_sum = gradest.measure(estimator, task, replicates=2000)
     size = with_sum.logits.shape
     monkeypatch.setattr(enumerated_truth, "LIMIT", size[2] ** size[1] - 1)
-    found = gradest.measure(estimator, task, replicates=2000)
-    row = found.row()
+    result = gradest.measure(estimator, task, replicates=2000)
+    row = result.row()
     assert (row["reference"], row["reference_by"], row["reference_se"]) == ("closed_form", "", 0.0)
-    assert torch.allclose(found.exact, with_sum.exact, rtol=0, atol=EXACT)
-    assert found.exact_value == pytest.approx(with_sum.exact_value, rel=EXACT)
-    z = (found.mean - found.exact).abs() - EXACT
-    assert (z <= K * 1.5 * found.standard_error).all()
+    assert torch.allclose(result.exact, with_sum.exact, rtol=0, atol=EXACT)
+    assert result.exact_value == pytest.approx(with_sum.exact_value, rel=EXACT)
+    z = (result.mean - result.exact).abs() - EXACT
+    assert (z <= K * 1.5 * result.standard_error).all()
     assert row["gradient_norm"] == pytest.approx(with_sum.row()["gradient_norm"], rel=EXACT)
     monkeypatch.setattr(enumerated_truth, "LIMIT", size[2] ** size[1])
     assert gradest.measure(estimator, task, replicates=64).row()["reference"] == "exact"
@@ -132,13 +126,13 @@ def test_past_the_limit_the_row_is_held_against_the_closed_form(name, monkeypatc
 def test_the_closed_form_has_the_penalty_added_to_value_and_gradient(blind):
     task = Closed()
     replicator = Replicator(gradest.make_estimator("reinforce"), task)
-    found = exact_truth(replicator, {})
+    result = exact_truth(replicator, {})
     logits = task.logits.clone().requires_grad_()
     whole = task.expectation(logits) + task.penalty(logits)
     (gradient,) = torch.autograd.grad(whole.sum(), logits)
-    assert found.source == "closed_form" and found.spread == 0
-    assert torch.allclose(found.value, whole.detach(), rtol=0, atol=EXACT)
-    assert torch.allclose(found.gradients[LOG_ALPHA], gradient.flatten(), rtol=0, atol=EXACT)
+    assert result.source == "closed_form" and result.spread == 0
+    assert torch.allclose(result.value, whole.detach(), rtol=0, atol=EXACT)
+    assert torch.allclose(result.gradients[LOG_ALPHA], gradient.flatten(), rtol=0, atol=EXACT)
     row = gradest.measure(gradest.make_estimator("reinforce"), task).row()
     assert row["exact_value"] == pytest.approx(float(whole.detach().mean()), abs=EXACT)
     assert row["bias_sq"] == pytest.approx(0, abs=EXACT)
@@ -202,11 +196,11 @@ class Plain(Estimator):
 
 
 def test_work_counts_backward_passes_through_f(blind, monkeypatch):
-    found = {}
+    result = {}
     for cls in (Plain, Centred):
         seen = gradest.measure(cls(), Unknown(), replicates=512, enumerate_draws=False)
-        found[cls.name] = seen
-    plain, centred = found["plain"], found["centred"]
+        result[cls.name] = seen
+    plain, centred = result["plain"], result["centred"]
     assert plain.evaluations == centred.evaluations == 2
     assert (plain.gradient_evaluations, centred.gradient_evaluations) == (0, 1)
     gain = float(plain.variance.sum() / centred.variance.sum())
@@ -230,7 +224,7 @@ def asked(monkeypatch):
 
 
 def test_the_choice_is_the_unbiased_one_with_the_least_work_times_variance(blind, asked):
-    found = measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=3)
+    result = measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=3)
     by_name = catalogue_estimators()
     candidates = {e.name for e, replicates, _ in asked if replicates == 512}
     assert all(by_name[name].unbiased for name in candidates)
@@ -247,20 +241,20 @@ def test_the_choice_is_the_unbiased_one_with_the_least_work_times_variance(blind
             continue
         passes = pilot.evaluations + pilot.gradient_evaluations
         work[name] = float(pilot.variance.sum()) * passes
-    assert found.estimator == min(work, key=work.get)
+    assert result.estimator == min(work, key=work.get)
 
 
 def test_the_last_measurement_has_draws_of_its_own(blind, asked):
-    found = measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=3)
+    result = measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=3)
     *pilots, last = asked
-    assert last[0].name == found.estimator
+    assert last[0].name == result.estimator
     assert last[2] not in {seed for _, _, seed in pilots}
-    counted = float(found.gradients[LOG_ALPHA].count.sum())
+    counted = float(result.gradients[LOG_ALPHA].count.sum())
     assert counted == last[1]  # no pilot among them
     alone = gradest.measure(
         type(last[0])(), Unknown(), replicates=last[1], seed=last[2], enumerate_draws=False
     )
-    assert torch.equal(alone.gradient.mean, found.gradients[LOG_ALPHA].mean)
+    assert torch.equal(alone.gradient.mean, result.gradients[LOG_ALPHA].mean)
 
 
 def relative_error(reference: Reference) -> float:
@@ -272,9 +266,9 @@ def relative_error(reference: Reference) -> float:
 
 @pytest.mark.parametrize("wanted", [0.01, 0.003])
 def test_a_reference_is_as_precise_as_asked(blind, wanted):
-    found = measure_reference(Unknown(), ReferencePrecision(standard_error=wanted))
+    result = measure_reference(Unknown(), ReferencePrecision(standard_error=wanted))
     # Planned from a pilot of 512: its variance is known to a few per cent.
-    assert relative_error(found) == pytest.approx(wanted, rel=0.1)
+    assert relative_error(result) == pytest.approx(wanted, rel=0.1)
 
 
 def test_a_reference_is_unbiased(blind):
@@ -284,12 +278,12 @@ def test_a_reference_is_unbiased(blind):
     (gradient,) = torch.autograd.grad(whole.sum(), logits)
     within = []
     for seed in range(10):
-        found = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02), seed=seed)
-        pooled = found.gradients[LOG_ALPHA].pooled()
+        result = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02), seed=seed)
+        pooled = result.gradients[LOG_ALPHA].pooled()
         error = (pooled.m2[0] / (pooled.count - 1) / pooled.count).sqrt()
         z = (pooled.mean[0] - gradient.flatten()) / error
         assert z.abs().max() <= stats.norm.isf(LEVEL / (2 * 12))
-        value = found.value.pooled()
+        value = result.value.pooled()
         off = abs(float(value.mean) - float(whole.detach().mean()))
         assert off <= K * float((value.m2 / (value.count - 1) / value.count).sqrt())
         within.append(float((z.abs() < 1).double().mean()))
@@ -298,11 +292,11 @@ def test_a_reference_is_unbiased(blind):
 
 def test_the_budget_goes_before_the_precision(blind):
     asked_for = ReferencePrecision(standard_error=1e-9, max_evaluations=5000)
-    found = measure_reference(Unknown(), asked_for)
-    estimator = catalogue_estimators()[found.estimator]()
+    result = measure_reference(Unknown(), asked_for)
+    estimator = catalogue_estimators()[result.estimator]()
     one = gradest.measure(estimator, Unknown(), replicates=64, enumerate_draws=False)
     affordable = 5000 // (one.evaluations + one.gradient_evaluations)
-    assert float(found.gradients[LOG_ALPHA].count.sum()) == affordable
+    assert float(result.gradients[LOG_ALPHA].count.sum()) == affordable
     least = measure_reference(Unknown(), ReferencePrecision(max_evaluations=1))
     assert float(least.gradients[LOG_ALPHA].count.sum()) == 64
 
@@ -313,17 +307,17 @@ def test_the_numbers_in_the_codes_bound_candidates_and_replicates(blind, monkeyp
     measured = reference_module._measure_replicates
 
     def watched(estimator, *rest):
-        found = measured(estimator, *rest)
-        pilots.add((estimator.name, found.evaluations))
-        return found
+        result = measured(estimator, *rest)
+        pilots.add((estimator.name, result.evaluations))
+        return result
 
     monkeypatch.setattr(reference_module, "_measure_replicates", watched)
     monkeypatch.setattr(reference_module, "_NUMBERS", 512 * numbers * 2)  # of two evaluations
-    found = measure_reference(Unknown(), asked_for)
+    result = measure_reference(Unknown(), asked_for)
     assert {"reinforce", "rloo"} <= {name for name, _ in pilots}
     assert max(evaluations for _, evaluations in pilots) == 2
-    chosen = dict(pilots)[found.estimator]
-    assert float(found.gradients[LOG_ALPHA].count.sum()) <= 512 * 2 / chosen
+    chosen = dict(pilots)[result.estimator]
+    assert float(result.gradients[LOG_ALPHA].count.sum()) <= 512 * 2 / chosen
 
 
 def test_another_seed_makes_another_reference(blind):
@@ -363,24 +357,24 @@ def test_a_reference_covers_the_groups_of_parameters(blind):
     mean = reference.gradients[LOG_ALPHA].pooled().mean[0]
     projected = reference.gradients["encoder"].pooled().mean[0]
     assert torch.allclose(mean @ maps["encoder"], projected, rtol=0, atol=1e-8)
-    found = gradest.measure(
+    result = gradest.measure(
         gradest.make_estimator("straight_through"), task, replicates=256, reference=reference
     )
-    row = found.row("encoder")
+    row = result.row("encoder")
     assert row["reference"] == "monte_carlo" and row["reference_se"] > 0
     assert not math.isnan(row["cosine"])
 
 
 def test_the_reference_error_is_relative_to_the_gradient_in_each_scale(blind):
     reference = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02))
-    found = gradest.measure(gradest.make_estimator("rloo"), Unknown(), reference=reference)
+    result = gradest.measure(gradest.make_estimator("rloo"), Unknown(), reference=reference)
     pooled = reference.gradients[LOG_ALPHA].pooled()
     variance = pooled.m2[0] / (float(pooled.count) - 1) / float(pooled.count)
     for parameter in ("log_alpha", "alpha"):
-        weight = found.weight(parameter).flatten()
+        weight = result.weight(parameter).flatten()
         norm = float((pooled.mean[0] * weight).norm())
         expected = float((variance * weight.square()).sum()) ** 0.5 / norm
-        assert found.row(parameter)["reference_se"] == pytest.approx(expected, rel=1e-9)
+        assert result.row(parameter)["reference_se"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_what_is_known_needs_no_reference():
@@ -390,9 +384,9 @@ def test_what_is_known_needs_no_reference():
         {name: m.scaled(torch.tensor(9.0)) for name, m in reference.gradients.items()},
         reference.value,
     )
-    found = gradest.measure(gradest.make_estimator("rloo"), Closed(), reference=off)
-    assert found.row()["reference"] == "exact"
-    assert found.row()["gradient_norm"] < 5
+    result = gradest.measure(gradest.make_estimator("rloo"), Closed(), reference=off)
+    assert result.row()["reference"] == "exact"
+    assert result.row()["gradient_norm"] < 5
 
 
 # runs
@@ -433,24 +427,7 @@ def ran(tmp_path, plugin):
     """Runs a suite in one process; returns its rows and the records of its journal."""
 
     def ran(text: str = SUITE, task: str = TASK, **options):
-        vast = plugin("vast.py", task)
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        registry = Registry.load([vast])
-        suite = load_suite(str(path), registry)
-        folder = tmp_path / "out"
-        run(
-            suite.name,
-            suite.cells,
-            folder,
-            registry,
-            PluginBundle.of([vast]),
-            Workers(jobs=1),
-            suite.settings.reference,
-            timed=suite.settings.timed,
-            **options,
-        )
-        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+        folder = run_suite(tmp_path, text, [plugin("vast.py", task)], **options)
         rows = pd.read_parquet(folder / "measurements.parquet")
         return rows, list(read_records(folder / "journal.jsonl"))
 
@@ -581,10 +558,10 @@ class Exaggerated(Estimator):
 
 def test_a_bias_is_seen_against_a_reference_too(blind):
     reference = measure_reference(Unknown(), ReferencePrecision(standard_error=0.005))
-    found = gradest.measure(
+    result = gradest.measure(
         Exaggerated(), Unknown(), replicates=20_000, reference=reference, enumerate_draws=False
     )
-    row = found.row()
+    row = result.row()
     assert row["verdict"] == "biased"
     logits = Closed.logits.clone().requires_grad_()
     (slope,) = torch.autograd.grad(Closed().expectation(logits).sum(), logits)

@@ -1,12 +1,20 @@
-"""docs/plugins.md: its plugins are certified, and it leaves out no claim and no law."""
+"""docs/plugins.md: its plugins are certified, and it leaves out no claim, law and check."""
 
 import re
 
 import pytest
 
-from gradest import Estimator
-from gradest.checks import ESTIMATOR_LAWS, check_estimator, check_task, passed
+from gradest import LAWS, Estimator
+from gradest.checks import (
+    ESTIMATOR_LAWS,
+    OF_ESTIMATORS,
+    OF_TASKS,
+    check_estimator,
+    check_task,
+    passed,
+)
 from gradest.checks.task_laws import TASK_LAWS
+from gradest.contracts import PATHWISE
 from gradest.plugins import claims
 from gradest.plugins.registry import load_plugin
 from tests.support import ROOT
@@ -14,17 +22,18 @@ from tests.support import ROOT
 PAGE = ROOT / "docs" / "plugins.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 PLUGINS = {
-    found[1]: block
+    result[1]: block
     for block in re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
-    if (found := re.search(r"^class (\w+)", block, flags=re.M))
+    if (result := re.search(r"^class (\w+)", block, flags=re.M))
 }
 
 
 def section(title: str) -> str:
-    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXT, flags=re.M | re.S)
-    return found
+    (result,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", TEXT, flags=re.M | re.S)
+    return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Sampled", "MovingAverage", "Die"])
 def test_its_plugins_are_certified(plugin, name):
     (cls,) = load_plugin(plugin("mine.py", PLUGINS[name]))
@@ -38,8 +47,19 @@ def test_it_explains_every_claim():
 
 
 def test_it_explains_every_law():
+    assert set(re.findall(r"^\| `([a-z ]+)`", section("Laws"), flags=re.M)) == LAWS | {PATHWISE}
+
+
+def test_it_explains_every_check():
     said = set(re.findall(r"`([a-z0-9 ]+)`", section("What `--check` says")))
     assert said >= set(ESTIMATOR_LAWS) | set(TASK_LAWS)
+
+
+@pytest.mark.parametrize("checks", [OF_ESTIMATORS, OF_TASKS])
+def test_it_states_the_requirements_that_a_failed_check_prints(checks):
+    text = section("What `--check` says")
+    for name, requirement in checks.items():
+        assert f"| `{name}` | {requirement.removesuffix('.')} |" in text
 
 
 def test_its_links_lead_somewhere():

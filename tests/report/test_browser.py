@@ -9,9 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from gradest.cli import main
-from tests.report.test_html import EVIL
-from tests.report.test_report import lacking, row, rows
-from tests.report.test_report import write as write  # the fixture
+from tests.hostile import EVIL
+from tests.report.rows import lacking, row, rows
 from tests.support import every_figure
 
 pytestmark = pytest.mark.slow  # a browser takes its time
@@ -82,14 +81,14 @@ def settings(page):
 
 def check(seen):
     """No error, no request, no dead link, nothing that moves, no sideways scrolling."""
-    found = settings(seen.page)
+    result = settings(seen.page)
     outside = [url for url in seen.requests if not url.startswith(("file:", "data:"))]
     assert not seen.errors and not outside
-    assert not found["dead"] and not found["relative"] and not found["blank"]
-    assert found["wide"] <= seen.page.viewport_size["width"]
+    assert not result["dead"] and not result["relative"] and not result["blank"]
+    assert result["wide"] <= seen.page.viewport_size["width"]
     # Web vitals call a page steady up to 0.1; a filter that came unannounced would move it more.
-    assert found["moved"] < 0.02
-    return found
+    assert result["moved"] < 0.02
+    return result
 
 
 def sort(page, header, direction):
@@ -129,11 +128,11 @@ def in_order(page, column):
 def test_the_report_works_in_a_browser(write, tmp_path, visit):
     hostile = row(EVIL, params={EVIL: EVIL}, task=EVIL, bias_sq=1.0, verdict="biased")
     lost = lacking("failed", f"ValueError: {EVIL}", estimator="lost")
-    told = {
+    message = {
         "methods": {EVIL: f"{EVIL}.\n\n    {EVIL}\n\nWith `{EVIL}`."},
         "references": {EVIL: EVIL},
     }
-    write([*rows(), hostile, lost], figures=("bias_against_variance",), description=EVIL, **told)
+    write([*rows(), hostile, lost], figures=("bias_against_variance",), description=EVIL, **message)
     seen = visit(tmp_path / "report.html")
     assert check(seen)["images"] == 1
     use(seen.page)

@@ -15,30 +15,9 @@ from gradest.report.studies import concrete
 from gradest.report.studies import training as study
 from gradest.runs.tables import write_results
 from gradest.runs.training.results import COLUMNS, rows
+from tests.report.points import row, training
 
 NAN = float("nan")
-
-
-def row(estimator, value, seed=0, rate=0.1, step=20, split="test", metric="negative_bound", **own):
-    """One point of a curve, with an interval of ± 0.1 over data points."""
-    return {
-        **dict.fromkeys(COLUMNS),
-        **{"suite": "s", "task": "vae", "task_params": "{}", "estimator": estimator},
-        **{"estimator_params": "{}", "learning_rate": rate, "seed": seed, "status": "ok"},
-        **{"key": f"{estimator} {rate} {seed}", "reason": "", "step": step, "seconds": 2.0},
-        **{"split": split, "metric": metric, "value": value},
-        **{"low": value - 0.1, "high": value + 0.1},
-        **own,
-    }
-
-
-def training(estimator, end, **own):
-    """A training that ends at some objective, in short."""
-    for step in (0, 10, 20):
-        value = end + (20 - step)
-        yield row(estimator, value, step=step, split="valid", metric="negative_elbo", **own)
-    yield row(estimator, end - 1, **own)
-    yield row(estimator, end, metric="negative_elbo", **own)
 
 
 def lost(estimator, status="failed", reason="OSError: no room", **own):
@@ -47,8 +26,8 @@ def lost(estimator, status="failed", reason="OSError: no room", **own):
 
 
 def frame(*trainings):
-    found = pd.DataFrame([row for each in trainings for row in each], columns=list(COLUMNS))
-    return curves.annotate_points(found)
+    result = pd.DataFrame([row for each in trainings for row in each], columns=list(COLUMNS))
+    return curves.annotate_points(result)
 
 
 def test_the_best_rate_is_that_of_the_validation_data_at_the_end():
@@ -97,16 +76,16 @@ def test_where_every_rate_is_lost_one_is_shown_and_nothing_fails():
 def test_bands_are_t_intervals_over_seeds():
     ends = [30.0, 31.0, 33.5]
     points = frame(*(training("rloo", end, seed=n) for n, end in enumerate(ends)))
-    found = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
+    result = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
     low, high = stats.t.interval(0.95, 2, np.mean(ends), stats.sem(ends))
-    assert found["seeds"] == 3
-    assert found[["value", "low", "high"]].tolist() == pytest.approx([np.mean(ends), low, high])
+    assert result["seeds"] == 3
+    assert result[["value", "low", "high"]].tolist() == pytest.approx([np.mean(ends), low, high])
 
 
 def test_of_a_single_seed_the_interval_is_the_one_over_data():
     points = frame(training("rloo", 30.0))
-    found = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
-    assert found[["value", "low", "high"]].tolist() == [30.0, 29.9, 30.1] and found["seeds"] == 1
+    result = curves.average_over_seeds(points, "test", "negative_elbo").iloc[0]
+    assert result[["value", "low", "high"]].tolist() == [30.0, 29.9, 30.1] and result["seeds"] == 1
 
 
 def test_ties_share_a_rank_and_the_diverged_come_last():
@@ -117,9 +96,9 @@ def test_ties_share_a_rank_and_the_diverged_come_last():
         training("arm", 30.05),
         training("concrete", 33.0),
     )
-    ((_, found),) = curves.rank_final(points)
-    assert found["label"].tolist() == ["rloo", "arm", "concrete", "nvil", "reinforce"]
-    assert found["rank"].iloc[:4].tolist() == [1, 1, 3, 4] and np.isnan(found["rank"].iloc[4])
+    ((_, result),) = curves.rank_final(points)
+    assert result["label"].tolist() == ["rloo", "arm", "concrete", "nvil", "reinforce"]
+    assert result["rank"].iloc[:4].tolist() == [1, 1, 3, 4] and np.isnan(result["rank"].iloc[4])
 
 
 @pytest.mark.parametrize("ends", [(NAN, 30.0), (np.inf, 30.0), (NAN, NAN), (np.inf, np.inf)])
@@ -130,18 +109,18 @@ def test_a_diverged_seed_makes_no_warning_and_no_rank_but_the_last(ends):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ((_, found),) = curves.rank_final(points)
+        ((_, result),) = curves.rank_final(points)
         text = render_markdown(list(study.section(points, {})))
         for draw in (study.training_objectives, study.training_gap, study.training_gradient):
             draw(points)
-    assert found["label"].tolist() == ["rloo", "nvil"] and found["rank"].iloc[0] == 1
+    assert result["label"].tolist() == ["rloo", "nvil"] and result["rank"].iloc[0] == 1
     assert "| 1 " in text
 
 
 def test_only_diverged_trainings_still_make_a_report():
     points = frame(training("rloo", NAN), training("nvil", NAN))
-    ((_, found),) = curves.rank_final(points)
-    assert found["rank"].isna().all()
+    ((_, result),) = curves.rank_final(points)
+    assert result["rank"].isna().all()
     assert "n/a" in render_markdown(list(study.section(points, {})))
 
 
@@ -199,20 +178,20 @@ def test_a_bias_that_may_be_zero_is_an_upper_limit():
         looks("relax", 0.0005, 0.0006),
         [row("nvil", 3.0, split="train", metric="gradient_variance", step=0)],  # bias unknown
     )
-    found = study._rooted(curves.average_over_seeds(points, "train", "gradient_bias_sq"))
-    found = found.drop_duplicates("label").set_index("label")
+    result = study._rooted(curves.average_over_seeds(points, "train", "gradient_bias_sq"))
+    result = result.drop_duplicates("label").set_index("label")
     names = ["rloo", "concrete", "exact", "relax"]
-    assert list(found.index) == names and found["limit"].tolist() == [True, False, False, True]
+    assert list(result.index) == names and result["limit"].tolist() == [True, False, False, True]
     # Of what may be zero the upper end, in % of ‖g‖.
     ends = pytest.approx([100 * 0.0003**0.5, 20.0, 0.0, 100 * 0.0011**0.5])
-    assert found["value"].tolist() == ends
-    assert found["paleness"].tolist() == [style.FILLED, style.HOLLOW, style.FILLED, style.PALE]
+    assert result["value"].tolist() == ends
+    assert result["paleness"].tolist() == [style.FILLED, style.HOLLOW, style.FILLED, style.PALE]
     figure = study.training_gradient(points)
     panels = {ax.get_ylabel(): ax for ax in figure.axes}
     bias = panels["relative bias, % of ‖g‖"]
     assert sum(text.arrow_patch is not None for text in bias.texts) == 4  # looks at rloo, relax
     styles = style.assign_styles([*names, "nvil"])
-    paleness = {**found["paleness"], "nvil": style.PALE}
+    paleness = {**result["paleness"], "nvil": style.PALE}
     for ax in figure.axes:
         marks = [
             mark for mark in ax.lines if mark.get_marker() in {k.marker for k in styles.values()}
@@ -222,8 +201,8 @@ def test_a_bias_that_may_be_zero_is_an_upper_limit():
             for name, pale in paleness.items()
             if name != "nvil" or ax is not bias
         }
-    shown = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
-    assert {"unbiased", "biased", "inconclusive"} <= shown
+    output = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert {"unbiased", "biased", "inconclusive"} <= output
 
 
 def test_pictures_have_room_for_every_label_and_a_title_a_task():
@@ -233,8 +212,8 @@ def test_pictures_have_room_for_every_label_and_a_title_a_task():
     }
     tasks = ["vae (latents=2)", "vae (latents=30)"]
     figure = study.pictures({(task, label): parts for task in tasks for label in labels})
-    shown = [ax.get_ylabel().replace("\n", " ") for ax in figure.axes[::3]]
-    assert shown == labels * 2
+    output = [ax.get_ylabel().replace("\n", " ") for ax in figure.axes[::3]]
+    assert output == labels * 2
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert [t.partition("\n")[0] for t in titles if "\n" in t] == tasks
     figure.draw_without_rendering()
@@ -249,12 +228,12 @@ def test_rows_of_a_record():
     }
     record = {"cell": cell, "key": "k", "status": "ok", "reason": ""}
     point = [4, 1.5, "valid", "negative_elbo", 30.0, 29.0, 31.0]
-    (found,) = rows("s", record | {"training": {"points": [point]}})
-    told = dict(zip(COLUMNS, found, strict=True))
-    assert told["task_params"] == '{"a": 2, "b": 1}' and told["value"] == 30.0
-    (found,) = rows("s", record | {"status": "failed", "reason": "why"})
-    told = dict(zip(COLUMNS, found, strict=True))
-    assert told["reason"] == "why" and told["value"] is None
+    (result,) = rows("s", record | {"training": {"points": [point]}})
+    message = dict(zip(COLUMNS, result, strict=True))
+    assert message["task_params"] == '{"a": 2, "b": 1}' and message["value"] == 30.0
+    (result,) = rows("s", record | {"status": "failed", "reason": "why"})
+    message = dict(zip(COLUMNS, result, strict=True))
+    assert message["reason"] == "why" and message["value"] is None
 
 
 def test_a_property_that_could_not_be_looked_at_does_not_hold(tmp_path):
@@ -264,8 +243,8 @@ def test_a_property_that_could_not_be_looked_at_does_not_hold(tmp_path):
     lines = [{"kind": "journal", "suite": "s", "id": "i"}, record]
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     write_results(tmp_path, {"suite": "s", "parameters": ["log_alpha"], "cells": [{"key": "k"}]})
-    found = pd.read_parquet(tmp_path / "properties.parquet")
-    assert found["holds"].tolist() == [False]
-    text = render_markdown(list(concrete.section(found)))
+    result = pd.read_parquet(tmp_path / "properties.parquet")
+    assert result["holds"].tolist() == [False]
+    text = render_markdown(list(concrete.section(result)))
     assert "**1 of 1 rows do not hold**: argmax (1)." in text
     assert "RuntimeError: broken" in text and "| yes" not in text

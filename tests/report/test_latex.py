@@ -13,8 +13,7 @@ from gradest.report.documents import latex
 from gradest.support import tex
 from gradest.support.numbers import count, interval, number, plus_minus, share
 from tests import hostile
-from tests.report.test_report import CONTROLS, hostile_rows, row, rows
-from tests.report.test_report import write as write  # the fixture
+from tests.report.rows import CONTROLS, hostile_rows, row, rows
 
 ENUMERATED = {"method": "enumerated", "outcomes": 9, "replicates": 0}
 
@@ -33,8 +32,8 @@ def tables(write, tmp_path):
 
     def written(rows, **run):
         write(rows, **run)
-        found = (tmp_path / "tables").glob("*.tex")
-        return {path.stem: path.read_text(encoding="utf-8") for path in found}
+        result = (tmp_path / "tables").glob("*.tex")
+        return {path.stem: path.read_text(encoding="utf-8") for path in result}
 
     return written
 
@@ -67,11 +66,11 @@ def read(escaped):
 def test_what_is_escaped_reads_in_latex_as_it_was_written(text):
     escaped = tex.escape(text)
     assert escaped.isascii() and "\n" not in escaped
-    shown = {"½": "1/2", "ễ": "ê", "ή": "η", "⁻³": "^-^3", "−": "-"}
+    output = {"½": "1/2", "ễ": "ê", "ή": "η", "⁻³": "^-^3", "−": "-"}
     named = "\N{PILE OF POO}中\u202e\u0301\x1b"
-    shown |= {sign: f"[U+{ord(sign):04X}]" for sign in named}
+    output |= {sign: f"[U+{ord(sign):04X}]" for sign in named}
     words = " ".join(text.split())
-    for sign, instead in shown.items():
+    for sign, instead in output.items():
         words = words.replace(sign, instead)
     assert read(escaped) == words
 
@@ -98,32 +97,32 @@ def test_bold_is_what_a_test_tells_apart_and_never_a_zero(tables):
     close = [row("a"), row("b", variance=1.03)]
     (tied,) = tables(close).values()
     assert r"\textbf" not in tied and r"\mathbf" not in tied and "Bold" not in tied
-    (told,) = tables([*close, row("c", variance=9.0), exactly(0.0, estimator="exact")]).values()
-    found = {line[1]: line for line in cells(told)}
-    assert list(found) == ["exact", r"\textbf{a}", r"\textbf{b}", "c"]
-    bold = [name for name, line in found.items() if any("mathbf" in cell for cell in line)]
+    (message,) = tables([*close, row("c", variance=9.0), exactly(0.0, estimator="exact")]).values()
+    result = {line[1]: line for line in cells(message)}
+    assert list(result) == ["exact", r"\textbf{a}", r"\textbf{b}", "c"]
+    bold = [name for name, line in result.items() if any("mathbf" in cell for cell in line)]
     assert bold == [r"\textbf{a}", r"\textbf{b}"]
-    assert told.index("exact &") < told.rindex(r"\midrule") < told.index(r"\textbf{a}")
-    assert "Bold marks the lowest mse" in told
+    assert message.index("exact &") < message.rindex(r"\midrule") < message.index(r"\textbf{a}")
+    assert "Bold marks the lowest MSE" in message
 
 
 def test_a_table_holds_what_a_paper_wants(tables):
-    found = tables(
+    result = tables(
         [
             row("rloo", {"samples": 2, "baseline": 1}, variance=2.0, evaluations=2),
             row("rloo", {"samples": 4, "baseline": 1}, evaluations=4),
             row("relaxed", {"samples": 1, "baseline": 2}, bias_sq=0.1, verdict="biased")
-            | {"gradient_evaluations": 1, "precision": "variance to 0.03 instead of 0.02"},
+            | {"gradient_evaluations": 1, "precision": "variance within 3 % instead of 2 %"},
             row("noisy", bias_sq=0.1, variance=9.0, verdict="inconclusive"),
         ],
         suite="my suite",
     )
-    (name,) = found
-    table = LatexNodes2Text(math_mode="verbatim").latex_to_text(found[name])
-    assert name == "toy-log_alpha" and r"\label{tab:my-suite:toy-log_alpha}" in found[name]
-    assert found[name].startswith("% \\input this file") and "booktabs" in found[name]
-    lines = {line[1].split()[0]: line for line in cells(found[name])}  # the last of an estimator
-    assert r"\textbf{rloo} {\scriptsize (samples=4)}" in found[name] and "baseline=2" in table
+    (name,) = result
+    table = LatexNodes2Text(math_mode="verbatim").latex_to_text(result[name])
+    assert name == "toy-log_alpha" and r"\label{tab:my-suite:toy-log_alpha}" in result[name]
+    assert result[name].startswith("% \\input this file") and "booktabs" in result[name]
+    lines = {line[1].split()[0]: line for line in cells(result[name])}  # the last of an estimator
+    assert r"\textbf{rloo} {\scriptsize (samples=4)}" in result[name] and "baseline=2" in table
     assert "Knobs with one value" in table and "baseline=1" in table
     assert lines["relaxed"][0] == r"\ensuremath{\circ}\ensuremath{\ddagger}"
     assert lines["relaxed"][-2:] == ["$1 + 1$", "$1.00$"]
@@ -150,15 +149,15 @@ def test_tables_are_the_same_as_parquet(write, tmp_path):
 def test_a_paper_with_hostile_tables_compiles(write, tmp_path):
     cited = {"hostile": f"{hostile.ALL}, 2024", "relaxed": 'Ðé & Ł, "λ {%} 中", 2024.'}
     write(hostile_rows(), controls=CONTROLS, references=cited, suite=hostile.TEXTS["tex"])
-    found = sorted((tmp_path / "tables").glob("*.tex"))
-    assert len(found) == 10
-    for table in found:
+    result = sorted((tmp_path / "tables").glob("*.tex"))
+    assert len(result) == 10
+    for table in result:
         text = table.read_text(encoding="utf-8")
         assert text.isascii()
         LatexWalker(text, tolerant_parsing=False).get_latex_nodes()
     if not shutil.which("pdflatex"):
         pytest.skip("pdflatex is not installed: the tables were parsed, not compiled")
-    inputs = [f"\\input{{tables/{path.name}}}" for path in found]
+    inputs = [f"\\input{{tables/{path.name}}}" for path in result]
     row_ends = rf"\begin{{tabular}}{{l}} a \\ {tex.escape('[x]')} \end{{tabular}}"
     body = [*inputs, tex.escape(hostile.ALL), row_ends]
     text = "\n".join([PREAMBLE, *body, r"\end{document}"])

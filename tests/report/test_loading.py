@@ -83,12 +83,12 @@ def write(tmp_path, monkeypatch):
     def written(rows, adapted=None, parts=None, **run):
         write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
         write_json(tmp_path / "run.json", {"suite": "demo", **run})
-        for name, found, columns in (
+        for name, result, columns in (
             ("adaptation", adapted, ADAPTATION),
             ("sources", parts, SOURCES),
         ):
-            if found is not None:
-                frame = pd.DataFrame(found, columns=list(columns))
+            if result is not None:
+                frame = pd.DataFrame(result, columns=list(columns))
                 write_frame(tmp_path / f"{name}.parquet", frame)
         write_report(tmp_path)
         return (tmp_path / "report.md").read_text(encoding="utf-8")
@@ -110,9 +110,9 @@ def below(text, heading):
 # adapting
 
 
-@pytest.mark.parametrize("found", [None, []])
-def test_without_looks_and_sources_nothing_is_said_of_them(write, tmp_path, found):
-    text = write([row()], adapted=found, parts=found)
+@pytest.mark.parametrize("result", [None, []])
+def test_without_looks_and_sources_nothing_is_said_of_them(write, tmp_path, result):
+    text = write([row()], adapted=result, parts=result)
     assert "daptation" not in text and "by source" not in text and "## Numerics" not in text
     assert not list(tmp_path.glob("figures/*"))
 
@@ -158,8 +158,8 @@ def test_a_run_of_adaptive_estimators_in_two_dtypes_has_a_line_each(tmp_path):
     }
     (tmp_path / "mine.yaml").write_text(json.dumps(suite))
     assert main(["--suite", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run")]) == 0
-    found = pd.read_parquet(tmp_path / "run" / "adaptation.parquet")
-    steps = found.groupby("dtype")["step"].agg(list).to_dict()
+    result = pd.read_parquet(tmp_path / "run" / "adaptation.parquet")
+    steps = result.groupby("dtype")["step"].agg(list).to_dict()
     assert steps == {dtype: [0, 1, 4, 5] for dtype in suite["dtype"]}
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     _, *lines = below(text, "## Effect of adaptation")
@@ -248,11 +248,17 @@ def test_the_parts_are_in_order_from_the_draws_out_with_shares(write, tmp_path):
     assert (tmp_path / "figures" / "variance_by_source.svg").exists()
 
 
-@pytest.mark.parametrize(("part", "said"), [(0.001, "< 1 %"), (0.9999, "> 99 %"), (0.5, "50 %")])
-def test_a_share_is_not_said_to_be_none_or_all(write, part, said):
-    parts = {"draws": (part, part / 2, 2 * part), "seed": (1 - part, 0.0, 1.0)}
-    text = write(family(), parts=sources(parts), nested=LEVELS)
-    assert below(text, "## Variance by source")[1][2] == said
+def test_a_share_is_not_said_to_be_none_or_all(write):
+    shares = {"a": (0.001, "< 1 %"), "b": (0.9999, "> 99 %"), "c": (0.5, "50 %")}
+    rows, parts = [], []
+    for name, (part, _) in shares.items():
+        rows += family(name)
+        values = {"draws": (part, part / 2, 2 * part), "seed": (1 - part, 0.0, 1.0)}
+        parts += sources(values, name)
+    _, *lines = below(write(rows, parts=parts, nested=LEVELS), "## Variance by source")
+    assert {line[0]: line[2] for line in lines} == {
+        name: text for name, (_, text) in shares.items()
+    }
 
 
 def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path):
@@ -283,9 +289,9 @@ def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path
 def test_other_knobs_keep_families_apart():
     rows = [*family(same={"size": 1, "fixed": 2}), *family(same={"size": 9, "fixed": 2})]
     frame = tables.annotate(measurements_frame([*rows, row()]))
-    found = find_families(frame, LEVELS)
+    result = find_families(frame, LEVELS)
     over = "over 12 settings of seed, steps, batch"
-    assert [each.label for each in found] == [f"net (size=1) {over}", f"net (size=9) {over}"]
+    assert [each.label for each in result] == [f"net (size=1) {over}", f"net (size=9) {over}"]
     assert find_families(frame, []) == [] == find_families(frame, ["nothing"])
     assert find_families(tables.annotate(measurements_frame(rows[:1])), LEVELS) == []
 
@@ -341,7 +347,7 @@ def test_every_parameter_has_a_panel():
 
 
 def test_numerics_say_what_is_odd_in_every_dtype(write):
-    found = [
+    result = [
         row("dead|", zero=1.0, nonfinite=math.nan),
         row("dead|", dtype="float16", nonfinite=1.0, overflow=0.25, drift=math.inf),
         row("rloo", zero=0.5, variance=2.0),
@@ -350,9 +356,15 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
         row("plain", method="enumerated"),
         row("listed", zero=0.25, method="enumerated", replicates=0),
     ]
-    text = write(found)
+    text = write(result)
     header, *lines = below(text, "## Numerics")
-    assert header == ["task", "‖g‖", "estimator", "float64", "float16"]
+    assert header == [
+        "task",
+        "‖g‖ in log α",
+        "estimator",
+        "estimates in float64",
+        "estimates in float16",
+    ]
     cells = {line[2]: line[3:] for line in lines}
     assert cells == {
         "dead|": ["**all zero**", "**all non-finite; infinite 25.0 ± 4.3 %**"],
@@ -360,17 +372,17 @@ def test_numerics_say_what_is_odd_in_every_dtype(write):
         "listed": ["zero 25.0 %", "not run"],
     }
     assert {line[1] for line in lines} == {"0.500"}
-    assert "1 rows without anomalies" in text and "100 % in float16" in text
+    assert "Left out: 1 row without" in text and "100 % in float16" in text
 
 
 def test_a_dtype_in_which_nothing_is_odd_has_no_column(write):
-    found = [row("a"), row("a", dtype="float32", drift=1.23456e-7, drift_se=1e-15)]
-    text = write(found)
+    result = [row("a"), row("a", dtype="float32", drift=1.23456e-7, drift_se=1e-15)]
+    text = write(result)
     assert below(text, "## Numerics") == [
-        ["task", "‖g‖", "estimator", "float32"],
+        ["task", "‖g‖ in log α", "estimator", "estimates in float32"],
         ["toy", "0.500", "a", "error 1.23 × 10⁻⁷"],
     ]
-    assert "There are no anomalies in float64." in text and "only rank rounding errors" not in text
+    assert "There are none of these in float64." in text and "only rank rounding errors" not in text
     assert "## Numerics" not in write([row("a"), row("a", dtype="float32")])
 
 
@@ -408,3 +420,18 @@ def test_figures_show_the_finest_dtype_alone():
     rows, symbol = selection.select_rows(frame)
     assert rows["dtype"].tolist() == ["float64"] and symbol == "log α in float64"
     assert selection.select_rows(frame[:1])[1] == "log α"
+
+
+def test_a_figure_names_the_knobs_of_which_an_estimator_has_several_values():
+    frame = tables.annotate(
+        measurements_frame(
+            [
+                row("rloo", {"samples": 2, "decay": 0.9}),
+                row("rloo", {"samples": 4, "decay": 0.9}),
+                row("vimco", {"samples": 4, "decay": 0.5}),
+            ]
+        )
+    )
+    rows, _ = selection.select_rows(frame)
+    assert rows["tag"].tolist() == ["2", "4", ""]
+    assert rows["settings"].tolist() == [{"samples": 2}, {"samples": 4}, {}]

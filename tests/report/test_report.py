@@ -1,10 +1,8 @@
 """The report: honest first lines, rankings, escaping, figures; from synthetic rows."""
 
-import json
 import math
 import re
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,97 +22,7 @@ from gradest.support.files import write_frame, write_json
 from gradest.support.markup import escape
 from gradest.support.numbers import interval, number, plus_minus
 from tests import hostile
-from tests.support import MEASUREMENTS, only_figures
-
-
-def _draw(name, frame):
-    return getattr(plots, name)(tables.annotate(frame))
-
-
-# Those of sweeps have tests of their own.
-FIGURES = {name: partial(_draw, name) for name in MEASUREMENTS if not name.startswith("landscape")}
-CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
-NORM = 0.5
-
-
-def row(
-    estimator="rloo",
-    params=None,
-    task="toy",
-    task_params=None,
-    bias_sq=0.0,
-    variance=1.0,
-    spread=0.05,
-    verdict="unbiased",
-    **columns,
-):
-    """A measured row; `spread` is the half-width of its intervals, relative."""
-    bias = max(bias_sq, 0.0)
-    evaluations = columns.get("evaluations", 1)
-    return {
-        **{"suite": "demo", "task": task, "task_params": json.dumps(task_params or {})},
-        **{"estimator": estimator, "estimator_params": json.dumps(params or {}), "seed": 0},
-        **{"dtype": "float64", "parameter": "log_alpha", "status": "ok", "reason": ""},
-        **{"batch": 1, "latents": 2, "categories": 3, "coordinates": 6, "replicates": 1000},
-        **{"method": "monte_carlo" if variance else "enumerated", "reference": "exact"},
-        **{"gradient_norm": NORM, "bias_sq": bias_sq, "bias_sq_low": bias * (1 - spread)},
-        **{"bias_sq_high": bias * (1 + spread) + variance / 1e5, "bias_norm": bias**0.5},
-        **{"relative_bias": bias**0.5 / NORM, "verdict": verdict, "variance": variance},
-        **{"variance_low": variance * (1 - spread), "variance_high": variance * (1 + spread)},
-        **{"mse": bias + variance, "cosine": 0.5, "cosine_se": 0.01, "evaluations": evaluations},
-        **{"seconds": 1e-6, "seconds_low": 0.9e-6, "seconds_high": 1.2e-6},
-        "work_variance": variance * evaluations,
-        **columns,
-    }
-
-
-def lacking(status, reason, **columns):
-    kept = ("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype")
-    every = row(**columns)
-    return {**{c: every[c] for c in kept}, "parameter": "log_alpha"} | {
-        "status": status,
-        "reason": reason,
-    }
-
-
-def rows():
-    """A run with everything a figure needs: a grid of temperatures, sizes, a zero, a limit."""
-    for latents in (2, 4, 8):
-        sizes = {"latents": latents, "task_params": {"latents": latents}}
-        yield row("exact", variance=0.0, evaluations=3**latents, **sizes)
-        yield row("noisy", variance=4.0, verdict="inconclusive", **sizes)
-        for samples in (2, 4):
-            settings = {"params": {"samples": samples}, "evaluations": samples}
-            yield row("rloo", variance=1 / samples, **settings, **sizes)
-        for temperature in (0.1, 0.5, 1.0):
-            settings = {"params": {"temperature": temperature}, "verdict": "biased"}
-            yield row("relaxed", bias_sq=temperature, variance=1 / temperature, **settings, **sizes)
-
-
-def hostile_rows():
-    """A run in which a plugin has put such texts wherever it can."""
-    texts = hostile.TEXTS
-    for task in ("toy", "other"):
-        for n, text in enumerate(texts.values()):
-            params = {"mode": text, "other": n}
-            settings = {"task": task, "task_params": {"data": text}}
-            yield row("hostile", params, variance=1.0 + n, **settings)
-            yield row("relaxed", params, bias_sq=1.0 + n, verdict="biased", **settings)
-            yield lacking("failed", hostile.ALL, estimator="broken", params=params, **settings)
-
-
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes a run folder and its report, by default without figures; returns the report's text."""
-
-    def written(rows, figures=(), **run):
-        only_figures(monkeypatch, *figures)
-        write_frame(tmp_path / "measurements.parquet", measurements_frame(list(rows)))
-        write_json(tmp_path / "run.json", {"suite": "demo", "command": ["benchmark.py"], **run})
-        assert write_report(tmp_path) == tmp_path / "report.html"
-        return (tmp_path / "report.md").read_text(encoding="utf-8")
-
-    return written
+from tests.report.rows import CONTROLS, FIGURES, NORM, hostile_rows, lacking, row, rows
 
 
 def annotated(rows):
@@ -135,7 +43,7 @@ def cells(line):
 def test_controls_as_they_should_be_are_reported_first(write):
     assert control_failures(annotated(list(rows())), CONTROLS) == []
     first = write(rows(), controls=CONTROLS).splitlines()[0]
-    assert first == "All controls passed: exact unbiased and relaxed biased."
+    assert first == "All controls passed: exact is unbiased, relaxed is biased."
     assert write(rows(), controls={}).startswith("# demo")
 
 
@@ -170,13 +78,13 @@ def test_a_control_that_failed_or_was_never_measured_is_a_failure():
 
 
 def test_rows_share_a_rank_with_the_first_they_overlap():
-    found = ranking(
+    result = ranking(
         row("a", variance=1.00),
         row("b", variance=1.08),
         row("c", variance=1.16),
         row("d", variance=9.00),
     )
-    assert found == {"a": 1, "b": 1, "c": 3, "d": 4}  # c overlaps b, but not a
+    assert result == {"a": 1, "b": 1, "c": 3, "d": 4}  # c overlaps b, but not a
 
 
 def test_the_ranking_is_by_mse_and_by_variance_where_the_truth_is_unknown():
@@ -202,7 +110,7 @@ def test_what_rounding_leaves_of_zero_ties_with_zero():
 
 
 def test_an_interval_of_the_mse_covers_both_of_its_parts():
-    (found,) = tables.annotate(
+    (result,) = tables.annotate(
         measurements_frame(
             [
                 row(variance=4.0, bias_sq=2.0)
@@ -211,9 +119,9 @@ def test_an_interval_of_the_mse_covers_both_of_its_parts():
             ]
         )
     ).itertuples()
-    assert found.mse_low == pytest.approx(6 - math.hypot(3, 2))
-    assert found.mse_high == pytest.approx(6 + math.hypot(3, 4))
-    assert found.relative_bias_high == pytest.approx(math.sqrt(6) / NORM)
+    assert result.mse_low == pytest.approx(6 - math.hypot(3, 2))
+    assert result.mse_high == pytest.approx(6 + math.hypot(3, 4))
+    assert result.relative_bias_high == pytest.approx(math.sqrt(6) / NORM)
 
 
 def test_labels_show_the_knobs_that_tell_rows_apart():
@@ -225,8 +133,8 @@ def test_labels_show_the_knobs_that_tell_rows_apart():
             row("exact", variance=0.0),
         ]
     )
-    found = tables.annotate(frame)["label"].tolist()
-    assert found == ["rloo (samples=2)", "rloo (samples=4)", "vimco (samples=4)", "exact"]
+    result = tables.annotate(frame)["label"].tolist()
+    assert result == ["rloo (samples=2)", "rloo (samples=4)", "vimco (samples=4)", "exact"]
     twice = tables.annotate(pd.concat([frame, frame.assign(seed=1)]))["label"]
     assert twice.is_unique and "rloo (samples=2, seed=1)" in set(twice)
 
@@ -242,9 +150,9 @@ def test_params_of_one_task_are_sections_of_their_own(write, tmp_path):
     text = write(rows())
     for latents in (2, 4, 8):
         assert f"## toy (latents={latents})\n" in text
-        found = pd.read_csv(tmp_path / "tables" / f"toy-latents={latents}-log_alpha.csv")
-        assert found["rank"].is_monotonic_increasing and found["label"].is_unique
-        assert len(found) == 7 and found["label"].iloc[0] == "exact"
+        result = pd.read_csv(tmp_path / "tables" / f"toy-latents={latents}-log_alpha.csv")
+        assert result["rank"].is_monotonic_increasing and result["label"].is_unique
+        assert len(result) == 7 and result["label"].iloc[0] == "exact"
     summary = pd.read_csv(tmp_path / "tables" / "summary.csv")
     assert len(summary) == 21
 
@@ -334,15 +242,15 @@ def test_tables_stay_readable_and_files_have_every_column(write, tmp_path):
 
 
 def test_what_was_exact_missed_estimated_or_odd_is_said(write):
-    missed = "variance to 0.03 instead of 0.02"
-    found = [
+    missed = "variance within 3 % instead of 2 %"
+    result = [
         row("sampled", precision="reached", replicates=20_000, detectable_bias=0.0123),
         row("noisy|", precision=missed, variance=9.0, detectable_bias=0.5, verdict="biased"),
         row("listed", variance=3.0, method="enumerated", outcomes=64, replicates=0)
         | {"variance_low": 3.0, "variance_high": 3.0, "bias_sq_high": 0.0, "zero": 0.25},
         row("dear", variance=0.1, evaluations=3, gradient_evaluations=2, memory=1234.4, zero=0.5),
     ]
-    text = write(found)
+    text = write(result)
     lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
     table = {line[1]: line for line in lines if len(line) == 12}
     assert table["sampled"][2:4] == ["unbiased (1.23 %)", "20,000"]
@@ -361,20 +269,20 @@ def test_what_was_exact_missed_estimated_or_odd_is_said(write):
 
 def test_inconclusive_beside_an_interval_that_excludes_zero_is_explained(write):
     doubtful = {"bias_sq": 0.1, "verdict": "inconclusive"}
-    found = [
+    result = [
         row("unproven", variance=9.0, **doubtful, detectable_bias=0.9),
         row("may be none", verdict="inconclusive"),
         row("found", bias_sq=0.1, verdict="biased"),
         row("small", bias_sq=1e-8),
         row("listed", **doubtful) | {"method": "enumerated"},
     ]
-    text = write(found)
+    text = write(result)
     lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
     table = {line[1]: line[2] for line in lines if len(line) == 12}
     assert table["unproven"] == "inconclusive (90.0 %) †"
     assert [name for name, verdict in table.items() if "†" in verdict] == ["unproven"]
     assert "† Inconclusive although the interval of the bias excludes 0" in text
-    assert "†" not in write(found[1:])
+    assert "†" not in write(result[1:])
 
 
 def test_a_shared_rank_says_what_would_have_been_told_apart(write):
@@ -386,9 +294,9 @@ def test_a_shared_rank_says_what_would_have_been_told_apart(write):
         + [row(name, variance=5.0, bias_sq_high=0.0) | exact for name in "cd"]
     )
     lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
-    found = {line[1]: line[0] for line in lines if len(line) == 12}
-    assert found["a"] == "1" and found["c"] == "3" and found["d"] == "3 (=)"
-    ratio = float(found["b"].removeprefix("1 (×").removesuffix(")"))
+    result = {line[1]: line[0] for line in lines if len(line) == 12}
+    assert result["a"] == "1" and result["c"] == "3" and result["d"] == "3 (=)"
+    ratio = float(result["b"].removeprefix("1 (×").removesuffix(")"))
     assert 1.05 < ratio < 1.2
 
 
@@ -397,15 +305,15 @@ def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
         both = {"p_value": p, "verdict": "biased" if p < 0.01 else "inconclusive"} | columns
         return [row(name, **both, parameter=each) for each in ("alpha", "log_alpha")]
 
-    found = [
+    result = [
         *cell("certain", 0.0, method="enumerated"),
         *cell("lucky", 0.004),
         *cell("wrong", 1e-9),
         *(each for n in range(198) for each in cell(f"fair{n}", 0.5)),
     ]
-    text = write(found)
-    assert "made 200 random tests of bias at 1 %" in text
-    assert "at most 2.00 false alarms would be expected; 2 of the tests reject, and 1 of" in text
+    text = write(result)
+    assert "made 200 tests of bias at a level of 1 %" in text
+    assert "at most 2 rejections would be expected; 2 of the tests reject, and 1 of" in text
     summary = pd.read_csv(tmp_path / "tables" / "summary.csv").set_index("estimator")
     p_holm = summary["p_holm"].groupby("estimator").agg(["min", "max"])
     assert (p_holm["min"] == p_holm["max"]).all()
@@ -413,32 +321,32 @@ def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
     assert p_holm["min"]["lucky"] == pytest.approx(199 * 0.004)
     assert p_holm["min"]["certain"] == 0
     noisy = cell("certain", 0.5, method="enumerated", reference="monte_carlo")
-    assert "made 1 random tests" in write(noisy)
+    assert "made 1 test of" in write(noisy)
     groups = [*cell("a", 0.5), row("a", p_value=0.5, parameter="encoder")]
-    assert "made 2 random tests" in write(groups)  # that of a group is another one
+    assert "made 2 tests of" in write(groups)  # that of a group is another one
     assert "Multiple tests" not in write(cell("certain", 0.0, method="enumerated"))
 
 
 def test_where_the_biased_are_overtaken_is_a_table(write, tmp_path):
-    found = [
+    result = [
         row("fair", variance=9.0),
         row("cheap", bias_sq=0.5, verdict="biased"),
         row("fair", variance=9.0, parameter="alpha"),
         row("cheap", bias_sq=2.0, verdict="biased", parameter="alpha"),
     ]
-    text = write(found)
+    text = write(result)
     (line,) = [cells(x) for x in text.splitlines() if x.startswith("|") and "cheap" in x
                and "fair" in x]  # fmt: skip
     assert line[:3] == ["toy", "cheap", "fair"] and line[3].startswith("16.0 [")
     table = pd.read_csv(tmp_path / "tables" / "crossovers.csv").set_index("parameter")
     assert table["budget"].to_dict() == {"log_alpha": 16, "alpha": 4}
     many = [row(f"cheap{n}", bias_sq=0.5, verdict="biased") for n in range(50)]
-    long = write([found[0], *many])
+    long = write([result[0], *many])
     assert sum("| fair" in x for x in long.splitlines() if len(cells(x)) == 5) == 40
     assert "10 more rows are there" in long
-    assert "MSE at a fixed budget" not in write(found[:1])
+    assert "MSE at a fixed budget" not in write(result[:1])
     assert not (tmp_path / "tables" / "crossovers.csv").exists()
-    write([row("fair", task=name) for name in ("crossovers", "summary")] + found)
+    write([row("fair", task=name) for name in ("crossovers", "summary")] + result)
     assert len(list((tmp_path / "tables").glob("*.csv"))) == 6
 
 
@@ -520,9 +428,9 @@ def test_the_methods_that_were_measured_come_last_with_what_they_cite(write, tmp
         "skipped": "Never, 2024",
         "elsewhere": "Nobody, 2024",
     }
-    found = [*rows(), lacking("skipped", "K = 3", estimator="skipped")]
+    result = [*rows(), lacking("skipped", "K = 3", estimator="skipped")]
     methods = {"rloo": "Leave *one* out.\n\n    ĝ = <f> `x`\n\nWith `S` <samples>."}
-    last = write(found, references=known, methods=methods).split("## Methods\n\n")[1]
+    last = write(result, references=known, methods=methods).split("## Methods\n\n")[1]
     cited = (
         'Kool &amp; Others\\_, "A &lt;b&gt;", 2019, '
         "[arXiv 1611.00712](https://arxiv.org/abs/1611.00712)\n"
@@ -610,13 +518,13 @@ def test_every_point_is_drawn_zeros_and_limits_included():
 
 def test_budget_curves_begin_at_one_estimate_and_the_least_lies_below():
     cost = {"evaluations": 3, "gradient_evaluations": 1}
-    found = [
+    result = [
         row("fair", variance=9.0, **cost),
         row("cheap", bias_sq=0.5, verdict="biased", evaluations=2),
         row("listed", variance=4.0, method="enumerated", spread=0.0, evaluations=1),
         row("exact", variance=0.0, evaluations=27),
     ]
-    figure = plots.mse_against_budget(annotated(found))
+    figure = plots.mse_against_budget(annotated(result))
     figure.draw_without_rendering()
     (((ax, points),),) = drawn(figure).values()
     starts = {tuple(p.get_xydata()[0].round(9)) for p in points}
@@ -630,7 +538,7 @@ def test_budget_curves_begin_at_one_estimate_and_the_least_lies_below():
 
 
 def test_the_matrix_has_a_cell_for_every_estimator_and_task():
-    found = [
+    result = [
         row("zero", variance=0.0),
         row("fair", evaluations=2),
         row("fair", task="other", variance=3.0, verdict="inconclusive"),
@@ -639,7 +547,7 @@ def test_the_matrix_has_a_cell_for_every_estimator_and_task():
         lacking("skipped", "K = 3", estimator="zero", task="other"),
         row("alone", task="other", variance=1.0),
     ]
-    figure = matrix(annotated(found))
+    figure = matrix(annotated(result))
     bias, work = figure.axes[:2]
     names = [label.get_text() for label in bias.get_yticklabels()]
     assert names == ["alone", "zero", "fair", "skewed"]  # the biased last
@@ -729,7 +637,7 @@ def test_a_name_is_drawn_as_it_is_written():
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["toy", "toy", "other"], ["toy", "toy", "other"]),
         (["a" * 50], ["a" * 39 + "…"]),
@@ -740,8 +648,8 @@ def test_a_name_is_drawn_as_it_is_written():
         (["n" * 60 + "a", "n" * 60 + "b"], ["n" * 35 + "… (1)", "n" * 35 + "… (2)"]),
     ],
 )
-def test_titles_that_are_cut_stay_different(names, told):
-    assert style.titles(names) == told
+def test_titles_that_are_cut_stay_different(names, message):
+    assert style.titles(names) == message
     assert max(map(len, style.titles(names))) <= 40
 
 
@@ -767,5 +675,5 @@ def test_an_axis_has_a_scale_beside_its_zeros_however_narrow_it_is(values):
     figure.draw_without_rendering()
     low, high = ax.get_xlim()
     labels = [label.get_text() for label in ax.get_xticklabels()]
-    shown = [text for x, text in zip(ax.get_xticks(), labels, strict=True) if 0 < x <= high]
-    assert low < 0 and shown and all(shown) and len(set(shown)) == len(shown)
+    output = [text for x, text in zip(ax.get_xticks(), labels, strict=True) if 0 < x <= high]
+    assert low < 0 and output and all(output) and len(set(output)) == len(output)

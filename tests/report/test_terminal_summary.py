@@ -17,8 +17,8 @@ from gradest.runs.progress import display, quietly
 from gradest.runs.training.results import COLUMNS as TRAINING
 from gradest.support.files import write_frame, write_json
 from gradest.support.numbers import between
-from tests.report.test_curves import training
-from tests.report.test_report import row
+from tests.report.points import training
+from tests.report.rows import row
 
 LONG = "decoupled_straight_through (backward_temperature=0.25, forward_temperature=0.5)"
 
@@ -29,7 +29,7 @@ def write(folder, rows, **run):
     return [part for part in summarize_run(folder) if part]
 
 
-def shown(parts, capsys):
+def output(parts, capsys):
     terminal.show(parts)
     return capsys.readouterr().out
 
@@ -117,7 +117,7 @@ def test_without_a_terminal_lines_are_plain(tmp_path, capsys):
         row("a", {"knob": "[bold]b[/bold]"}, variance=2),
     ]
     rows.append(row(LONG, variance=3.0))
-    text = shown(write(tmp_path, rows), capsys)
+    text = output(write(tmp_path, rows), capsys)
     assert all(c.isprintable() or c == "\n" for c in text)
     assert "[bold]b[/bold]" in text and "\N{REPLACEMENT CHARACTER}[31mred" in text
     (line,) = (line for line in text.splitlines() if "decoupled" in line)
@@ -165,13 +165,13 @@ def test_ranges_are_as_precise_as_intervals():
 
 
 def test_quiet_displays_tell_failures_alone(capsys):
-    with quietly(), display("measuring", 2, 1) as told:
-        told.done("a", "ok", "")
-        told.done("b", "failed", "why")
-        told.advance()
+    with quietly(), display("measuring", 2, 1) as message:
+        message.done("a", "ok", "")
+        message.done("b", "failed", "why")
+        message.advance()
     assert capsys.readouterr().err == "failed b: why\n"
-    with quietly(False), display("measuring", 1, 1) as told:
-        told.done("a", "ok", "")
+    with quietly(False), display("measuring", 1, 1) as message:
+        message.done("a", "ok", "")
     assert "ok a" in capsys.readouterr().err
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+import gradest
 from gradest import randomness
 from gradest.cli import main
 from gradest.errors import PluginError
@@ -72,7 +73,7 @@ WILD = {
         "its process died: signal 15 (SIGTERM)",
     ),
     "closes_everything": ("os.closerange(3, 1000)", "its process died: "),
-    "is_endless": ("time.sleep(1000)", "ended after cell_timeout = 4 s"),
+    "is_endless": ("time.sleep(1000)", "ended after cell_timeout = 2 s"),
     "is_silent": ("raise Silent", "Silent: its message cannot be read: SystemExit"),
     "cannot_be_pickled": ("raise Unpicklable('me')", "Unpicklable: me"),
     "has_no_unicode": (r"raise OSError('a\udcffb')", r"OSError: a\udcffb"),
@@ -140,7 +141,7 @@ def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wild")
     deeds = {name: deed for name, (deed, _) in WILD.items()} | HARMLESS | {"good": "pass"}
     write(folder / "plugins", deeds)
-    return rows_of(folder, folder / "plugins", list(deeds), Workers(jobs=2, timeout=4.0))
+    return rows_of(folder, folder / "plugins", list(deeds), Workers(jobs=2, timeout=2.0))
 
 
 @pytest.fixture(scope="module")
@@ -215,13 +216,13 @@ def test_a_wild_task_costs_its_own_cells_alone(tmp_path, capsys):
     )
     call = ["--suite", str(suite), "--plugin", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main([*call, "--jobs", "2", "--dry-run"]) == 1
-    shown = capsys.readouterr().out
-    assert "would fail: its process died: exit status 2  dies_late × rloo" in shown
-    assert "would fail: SystemExit" in shown and "4 cells" in shown
+    output = capsys.readouterr().out
+    assert "would fail: its process died: exit status 2  dies_late × rloo" in output
+    assert "would fail: SystemExit" in output and "4 cells" in output
     assert main([*call, "--jobs", "2"]) == 1
     records = read_records(tmp_path / "out" / "journal.jsonl")
-    told = {r["cell"]["task"]: r["reason"] for r in records if r["kind"] == "cell"}
-    assert told == {
+    message = {r["cell"]["task"]: r["reason"] for r in records if r["kind"] == "cell"}
+    assert message == {
         "dies_early": "SystemExit",
         "dies_late": "its process died: exit status 2",
         "tame": "",
@@ -256,8 +257,8 @@ def test_importing_a_plugin_leaves_the_process_as_it_was(plugin):
         "sys.setrecursionlimit(12345)\nos.environ['GRADEST_TOLD'] = 'so'\n",
     )
     settings, code, filters = Settings.take(), Code.take(), list(warnings.filters)
-    (found,) = load_plugin(path)
-    assert found.name == "calm"
+    (result,) = load_plugin(path)
+    assert result.name == "calm"
     assert Settings.take() == settings and changes(settings, code) == ""
     assert warnings.filters == filters and "GRADEST_TOLD" not in os.environ
 
@@ -284,6 +285,17 @@ def test_a_plugin_that_replaces_the_code_of_others_is_refused_and_nothing_is_lef
     assert callable(randomness.Draws.uniform) and torch.exp(torch.zeros(1)) == 1
 
 
+def test_a_name_that_is_loaded_on_first_use_can_be_used_but_not_replaced(plugin, monkeypatch):
+    monkeypatch.delattr(gradest, "compare", raising=False)
+    text = TEMPLATE.replace("{deed}", "pass")
+    assert load_plugin(plugin("uses.py", f"{text}\ncompare = gradest.compare\n"))
+    monkeypatch.delattr(gradest, "compare", raising=False)
+    path = plugin("bends.py", f"{text}\ngradest.compare = print\n")
+    with pytest.raises(PluginError, match=r"replaces gradest\.compare\b"):
+        load_plugin(path)
+    assert gradest.compare is not print
+
+
 @pytest.mark.parametrize("deed", ["sys.exit(0)", "raise GeneratorExit", "raise ValueError('no')"])
 def test_a_plugin_that_does_not_import_is_one_line(plugin, deed):
     path = plugin("quits.py", f"{TEMPLATE.replace('{deed}', 'pass')}\n{deed}\n")
@@ -292,16 +304,16 @@ def test_a_plugin_that_does_not_import_is_one_line(plugin, deed):
 
 
 @pytest.mark.parametrize(
-    ("deed", "told"),
+    ("deed", "message"),
     [
-        ("os._exit(0)", "its process died: exit status 0 while testing the law 'shape'"),
-        ("os.kill(os.getpid(), 15)", "signal 15 (SIGTERM) while testing the law 'shape'"),
-        ("raise KeyboardInterrupt", "exit status 130 while testing the law 'shape'"),
+        ("os._exit(0)", "its process died: exit status 0 during the check 'shape'"),
+        ("os.kill(os.getpid(), 15)", "signal 15 (SIGTERM) during the check 'shape'"),
+        ("raise KeyboardInterrupt", "exit status 130 during the check 'shape'"),
     ],
 )
-def test_a_plugin_that_ends_its_process_is_rejected(plugin, capsys, deed, told):
+def test_a_plugin_that_ends_its_process_is_rejected(plugin, capsys, deed, message):
     assert main(["--check", str(plugin("ends.py", TEMPLATE.replace("{deed}", deed)))]) == 1
-    assert capsys.readouterr().out.endswith(f"{told}\n")
+    assert capsys.readouterr().out.endswith(f"{message}\n")
 
 
 def test_a_plugin_that_changes_a_setting_of_all_is_rejected(plugin, capsys):
@@ -375,12 +387,12 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number, status, backend)
     _, left = psutil.wait_procs(started, timeout=10)
     assert not left
     if status > 0:
-        told = "interrupted: finished cells are kept; run the suite again to resume\n"
-        assert (tmp_path / "err").read_text() == told
+        message = "interrupted: finished cells are kept; run the suite again to resume\n"
+        assert (tmp_path / "err").read_text() == message
 
 
 @pytest.mark.parametrize(
-    ("deed", "told"),
+    ("deed", "message"),
     [
         ("sys.exit(0)", "mine.yaml:3: made cannot be created: SystemExit: 0"),
         ("raise RuntimeError('no')", "mine.yaml:3: made cannot be created: RuntimeError: no"),
@@ -390,7 +402,7 @@ def test_nothing_outlives_a_run_that_is_ended(tmp_path, number, status, backend)
         ),
     ],
 )
-def test_a_plugin_that_cannot_be_created_is_one_line(tmp_path, capsys, deed, told):
+def test_a_plugin_that_cannot_be_created_is_one_line(tmp_path, capsys, deed, message):
     text = TEMPLATE.replace("{deed}", "pass").replace(
         "    unbiased = True\n",
         f"    unbiased = True\n\n    def __init__(self):\n        {deed}\n",
@@ -400,5 +412,5 @@ def test_a_plugin_that_cannot_be_created_is_one_line(tmp_path, capsys, deed, tol
     suite.write_text("tasks: [categorical]\nestimators:\n  - made\n")
     call = ["--suite", str(suite), "--plugin", str(tmp_path / "made.py")]
     assert main([*call, "--out", str(tmp_path / "out")]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert callable(randomness.Draws.uniform)

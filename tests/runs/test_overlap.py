@@ -3,8 +3,9 @@
 import pytest
 
 from gradest.cli import main
+from tests.support import run_suite
 
-SUITE = "replicates: 200\ntimed: false\ntasks: [{tasks}]\nestimators: [{estimators}]\n"
+SUITE = "replicates: 200\ntasks: [{tasks}]\nestimators: [{estimators}]\n"
 CASES = {
     "base": ("bernoulli, categorical", "rloo, reinforce"),
     "few": ("categorical, quadratic", "rloo, straight_through, exact"),
@@ -18,9 +19,7 @@ def runs(tmp_path_factory):
     """The folders of four small runs, by name."""
     folder = tmp_path_factory.mktemp("overlap")
     for name, (tasks, estimators) in CASES.items():
-        path = folder / f"{name}.yaml"
-        path.write_text(SUITE.format(tasks=tasks, estimators=estimators))
-        assert main(["--suite", str(path), "--out", str(folder / name), "--jobs", "1"]) == 0
+        run_suite(folder, SUITE.format(tasks=tasks, estimators=estimators), name=name)
     return folder
 
 

@@ -100,7 +100,7 @@ def suite_file(tmp_path):
 def measured(tmp_path, plugins, suite_file):
     """Runs the suite and returns its rows and coordinates."""
 
-    def measured(name, workers=ALONE, text=None, **options):
+    def measured(name, workers=ALONE, text=None, timed=False, **options):
         if text:
             suite_file.write_text(text)
         registry = Registry.load([plugins])
@@ -113,6 +113,7 @@ def measured(tmp_path, plugins, suite_file):
             registry,
             PluginBundle.of([plugins]),
             workers,
+            timed=timed,
             **options,
         )
         write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
@@ -132,7 +133,7 @@ def same(left, right):
 
 
 def test_processes_and_threads_measure_what_one_process_measures(measured):
-    alone = measured("alone")
+    alone = measured("alone", timed=True)
     assert (alone[0].status == "ok").all()
     assert alone[0].seconds.gt(0).all()
     assert (alone[0].seconds_low <= alone[0].seconds).all()
@@ -248,12 +249,28 @@ def test_inapplicable_cells_are_skipped_with_the_reason(measured, plugins):
     assert rows.reason[0] == "binary needs K = 2, categorical has K = 3"
 
 
-@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_run_that_was_cut_short_goes_on_from_its_journal(measured, tmp_path):
+    """As after a kill: the journal ends amid a line, and neither tables nor run.json are there."""
+    whole = measured("whole")
+    folder, journal = tmp_path / "cut", tmp_path / "whole" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    folder.mkdir()
+    (folder / "journal.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:100])
+    kept = finished(folder / "journal.jsonl")
+    assert 0 < len(kept) < len(finished(journal))
+    assert same(whole, measured("cut"))
+    records = [r for r in read_records(folder / "journal.jsonl") if r["kind"] == "cell"]
+    assert len(records) == len({r["key"] for r in records}) == len(finished(journal))
+    assert all(kept[r["key"]] == r for r in records if r["key"] in kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_kill_9_loses_no_finished_cell(measured, tmp_path, plugins, suite_file, jobs):
     suite_file.write_text(
-        "replicates: 200\ntasks: [categorical]\n"
+        "replicates: 200\ntimed: false\ntasks: [categorical]\n"
         "estimators: [{rloo: {samples: [2, 3]}}, "
-        "{halved: {delay: [0.2, 0.21, 0.22, 0.23, 0.24, 0.25]}}]\n"
+        "{halved: {delay: [0.1, 0.11, 0.12, 0.13, 0.14, 0.15]}}]\n"
     )
     undisturbed = measured("undisturbed")
     folder = tmp_path / "killed"
@@ -334,7 +351,7 @@ def test_a_cell_that_cannot_be_timed_keeps_its_numbers(measured, plugins):
     (plugins / "fragile.py").write_text(fragile)
     text = "replicates: 200\ntasks: [categorical]\nestimators: [fragile, rloo]\n"
     with pytest.warns(UserWarning, match="categorical × fragile cannot be timed: .*File exists"):
-        rows, _ = measured("run", text=text)
+        rows, _ = measured("run", text=text, timed=True)
     assert rows.status.tolist() == ["ok"] * 4
     assert rows.variance.notna().all()
     assert rows.seconds.isna().tolist() == [True] * 2 + [False] * 2

@@ -334,8 +334,15 @@ def exact_surprise(one, items):
     return -(log_q - f.bounded(2)(z)).logsumexp(1), log_q, f.bounded(2)(z)
 
 
-@pytest.mark.parametrize("prior", ["uniform", "learned"])
-@pytest.mark.parametrize("model", ["categorical_vae", "bernoulli_vae"])
+@pytest.mark.parametrize(
+    ("model", "prior"),
+    [
+        ("categorical_vae", "learned"),
+        ("bernoulli_vae", "uniform"),
+        pytest.param("categorical_vae", "uniform", marks=pytest.mark.slow),
+        pytest.param("bernoulli_vae", "learned", marks=pytest.mark.slow),
+    ],
+)
 @torch.no_grad()
 def test_bounds_have_the_mean_that_enumeration_gives(model, prior, assert_mean):
     knobs = TINY if model == "categorical_vae" else {"latents": 3}

@@ -62,15 +62,15 @@ def test_each_call_that_fails_dies_or_hangs_is_known_and_the_others_go_on():
         Job("knows", Workers, (1,), alone=False),  # is no JSON
         *(Job(f"good {n}", math.sqrt, (n,), alone=n % 2 == 0) for n in range(6)),
     ]
-    found = {job.key: answer for job, answer in in_processes(jobs, 2, 3.0, UnderWay())}
-    assert {key: found[key] for key in found if key.startswith("good")} == {
+    result = {job.key: answer for job, answer in in_processes(jobs, 2, 1.0, UnderWay())}
+    assert {key: result[key] for key in result if key.startswith("good")} == {
         f"good {n}": math.sqrt(n) for n in range(6)
     }
-    told = {key: (type(found[key]), str(found[key])) for key in found if "good" not in key}
-    assert told == {
+    message = {key: (type(result[key]), str(result[key])) for key in result if "good" not in key}
+    assert message == {
         "exits": (Died, "its process died: exit status 3"),
         "aborts": (Died, "its process died: signal 6 (SIGABRT)"),
-        "hangs": (Died, "ended after cell_timeout = 3 s"),
+        "hangs": (Died, "ended after cell_timeout = 1 s"),
         "raises": (Failed, "ValueError: math domain error"),
         "leaves": (Failed, "SystemExit"),
         "knows": (Failed, "TypeError: Object of type Workers is not JSON serializable"),
@@ -84,24 +84,24 @@ def test_no_more_processes_than_jobs_and_each_serves_again():
     assert few == {os.getpid()}  # which starts none
     alone = [Job(str(n), os.getpid, (), alone=True) for n in range(3)]
     for backend in ("loky", "threading"):
-        found = {answer for _, answer in answers(alone, Workers(2, backend), UnderWay())}
-        assert len(found) == 3 and os.getpid() not in found
+        result = {answer for _, answer in answers(alone, Workers(2, backend), UnderWay())}
+        assert len(result) == 3 and os.getpid() not in result
 
 
 def test_a_timeout_holds_for_threads_as_well():
     jobs = [Job("hangs", time.sleep, (1000,), False), Job("good", math.sqrt, (4,), False)]
-    workers = Workers(2, "threading", timeout=2.0)
-    found = {job.key: answer for job, answer in answers(jobs, workers, UnderWay())}
-    assert found["good"] == 2.0 and str(found["hangs"]) == "ended after cell_timeout = 2 s"
+    workers = Workers(2, "threading", timeout=1.0)
+    result = {job.key: answer for job, answer in answers(jobs, workers, UnderWay())}
+    assert result["good"] == 2.0 and str(result["hangs"]) == "ended after cell_timeout = 1 s"
 
 
 def test_what_runs_is_named_while_it_runs():
     under_way = UnderWay()
     jobs = [Job("a", time.sleep, (0.2,), True), Job("b", time.sleep, (0.4,), True)]
-    found = answers(jobs, Workers(jobs=2), under_way)
-    done, _ = next(found)
+    result = answers(jobs, Workers(jobs=2), under_way)
+    done, _ = next(result)
     assert done.key == "a" and list(under_way.named({"b": "b"})) == ["b"]
-    found.close()
+    result.close()
 
 
 def test_a_process_takes_over_folder_and_variables_and_ends_with_what_it_has_started(

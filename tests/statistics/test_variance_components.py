@@ -1,7 +1,8 @@
 """Where variance comes from: components against simulations and by hand; the table of a run."""
 
 import json
-from datetime import UTC, datetime
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,16 +13,11 @@ from torch import Tensor
 
 from gradest.errors import SuiteError
 from gradest.measurement.result import Measurement
-from gradest.plugins.registry import PluginBundle, Registry
 from gradest.runs.journal import read_records
 from gradest.runs.measurement_tables import SOURCES
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
 from gradest.runs.tables import read_run, write_results
-from gradest.runs.workers import Workers
 from gradest.statistics.variance_components import DRAWS, estimate_components
-from tests.support import LEVEL
+from tests.support import LEVEL, run_suite
 
 K = stats.norm.isf(LEVEL / 2)
 LEVELS = ("seed", "steps", "batch")
@@ -42,33 +38,38 @@ def nested(
 
 @pytest.mark.parametrize(
     ("shape", "sigma"),
-    [((4,), (2.0,)), ((5, 3), (2.0, 0.7)), ((4, 3, 5), (1.5, 0.0, 3.0)), ((3, 2, 2), (0.0,) * 3)],
+    [
+        pytest.param((4,), (2.0,), marks=pytest.mark.slow),
+        pytest.param((5, 3), (2.0, 0.7), marks=pytest.mark.slow),
+        ((4, 3, 5), (1.5, 0.0, 3.0)),
+        pytest.param((3, 2, 2), (0.0,) * 3, marks=pytest.mark.slow),
+    ],
 )
 def test_the_components_are_unbiased(shape, sigma):
     """Over 1500 simulations, with noise of the means whose variance differs from place to place."""
     draws = torch.Generator().manual_seed(1)
     variance = 4 + torch.rand(shape, generator=draws, dtype=torch.float64)  # of one estimate
     replicates = 8
-    found = []
+    outcome = []
     for _ in range(1500):
         means = nested(draws, shape, sigma, 6, 0.0)
         scale = (variance / replicates / 6).sqrt().unsqueeze(-1)
         means = means + scale * torch.randn(*shape, 6, generator=draws, dtype=torch.float64)
-        told = estimate_components(LEVELS[: len(shape)], means, variance, variance / replicates)
-        found.append([s.variance.estimate for s in told])
-    found = np.array(found)
+        sentence = estimate_components(LEVELS[: len(shape)], means, variance, variance / replicates)
+        outcome.append([s.variance.estimate for s in sentence])
+    outcome = np.array(outcome)
     expected = np.array([float(variance.mean()), *reversed(sigma)])
-    error = found.std(0) / 1500**0.5
-    assert found[:, 0] == pytest.approx(expected[0], rel=1e-12)
+    error = outcome.std(0) / 1500**0.5
+    assert outcome[:, 0] == pytest.approx(expected[0], rel=1e-12)
     assert (error[1:] <= 0.1).all(), "inconclusive"
     k = stats.norm.isf(LEVEL / (2 * len(sigma)))
-    assert (abs(found.mean(0) - expected)[1:] <= k * error[1:]).all()
+    assert (abs(outcome.mean(0) - expected)[1:] <= k * error[1:]).all()
 
 
 def test_the_names_go_from_the_draws_outwards():
     means = torch.arange(3 * 2 * 2 * 1, dtype=torch.float64).reshape(3, 2, 2, 1)
-    found = estimate_components(LEVELS, means, torch.ones(3, 2, 2), torch.ones(3, 2, 2))
-    assert [s.name for s in found] == [DRAWS, "batch", "steps", "seed"]
+    outcome = estimate_components(LEVELS, means, torch.ones(3, 2, 2), torch.ones(3, 2, 2))
+    assert [s.name for s in outcome] == [DRAWS, "batch", "steps", "seed"]
 
 
 def test_components_of_numbers_made_by_hand():
@@ -80,11 +81,11 @@ def test_components_of_numbers_made_by_hand():
     """
     means = torch.tensor([[1.0, 3.0], [2.0, 2.0], [9.0, 7.0]], dtype=torch.float64).unsqueeze(-1)
     variance = torch.tensor([[5.0, 7.0], [6.0, 6.0], [4.0, 8.0]], dtype=torch.float64)
-    found = estimate_components(("a", "b"), means, variance, torch.full((3, 2), 0.5).double())
-    values = {s.name: s.variance.estimate for s in found}
+    outcome = estimate_components(("a", "b"), means, variance, torch.full((3, 2), 0.5).double())
+    values = {s.name: s.variance.estimate for s in outcome}
     assert values == pytest.approx({"draws": 6, "b": 4 / 3 - 1 / 2, "a": (24 - 4 / 3) / 2})
     # Of the draws: Student's interval over 6, 6, 6.
-    assert found[0].variance.low == found[0].variance.high == pytest.approx(6)
+    assert outcome[0].variance.low == outcome[0].variance.high == pytest.approx(6)
 
 
 def test_coordinates_add_up():
@@ -106,8 +107,8 @@ def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values()
     draws = torch.Generator().manual_seed(2)
     x = torch.randn(7, 3, generator=draws, dtype=torch.float64)
     variance = torch.full((7,), 0.3, dtype=torch.float64)
-    found = estimate_components(("a",), x, variance, variance)
-    total = sum(s.variance.estimate for s in found)
+    outcome = estimate_components(("a",), x, variance, variance)
+    total = sum(s.variance.estimate for s in outcome)
     assert total == pytest.approx(float(x.var(0).sum()), rel=1e-12)
     sums = []
     for _ in range(1000):
@@ -129,9 +130,11 @@ def test_intervals_cover():
         means = nested(draws, (5, 4), sigma, 20, 0.5)
         # The variance is itself measured, with noise of its own.
         variance = 10 + torch.randn(5, 4, generator=draws, dtype=torch.float64)
-        found = estimate_components(("a", "b"), means, variance, variance / 20)
+        outcome = estimate_components(("a", "b"), means, variance, variance / 20)
         truth = (10.0, sigma[1], sigma[0])
-        hits += [s.variance.low <= t <= s.variance.high for s, t in zip(found, truth, strict=True)]
+        hits += [
+            s.variance.low <= t <= s.variance.high for s, t in zip(outcome, truth, strict=True)
+        ]
     assert (hits / 1000 >= 0.9).all(), hits / 1000
     assert hits[0] / 1000 <= 0.975  # not by being far too wide
 
@@ -140,10 +143,10 @@ def test_an_interval_is_symmetric_about_its_estimate_and_of_its_error():
     draws = torch.Generator().manual_seed(4)
     means = nested(draws, (6, 2), (1.0, 1.0), 3, 0.1)
     for source in estimate_components(("a", "b"), means, torch.ones(6, 2), torch.full((6, 2), 0.1)):
-        found = source.variance
-        half = stats.t.ppf(0.975, 5) * found.standard_error
-        assert found.high - found.estimate == pytest.approx(half, abs=1e-9)
-        assert found.estimate - found.low == pytest.approx(half, abs=1e-9)
+        outcome = source.variance
+        half = stats.t.ppf(0.975, 5) * outcome.standard_error
+        assert outcome.high - outcome.estimate == pytest.approx(half, abs=1e-9)
+        assert outcome.estimate - outcome.low == pytest.approx(half, abs=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(2,), (1,), (3, 1), (2, 4), (5, 2, 1)])
@@ -202,24 +205,18 @@ estimators: [exact, reinforce]
 """
 
 
-@pytest.fixture
-def ran(tmp_path, plugin):
-    """Runs a suite in one process: its tables of sources and measurements, and its folder."""
-    layered = plugin("layered.py", TASK)
+def tables_of(folder: Path, text: str = SUITE):
+    """The tables of sources and measurements of a run of the suite, and its folder."""
+    (folder / "layered.py").write_text(TASK)
+    out = run_suite(folder, text, [folder / "layered.py"])
+    names = ("sources", "measurements")
+    return *(pd.read_parquet(out / f"{name}.parquet") for name in names), out
 
-    def ran(text: str = SUITE):
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        registry = Registry.load([layered])
-        suite = load_suite(str(path), registry)
-        folder = tmp_path / "out"
-        bundle = PluginBundle.of([layered])
-        run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
-        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
-        names = ("sources", "measurements")
-        return *(pd.read_parquet(folder / f"{name}.parquet") for name in names), folder
 
-    return ran
+@pytest.fixture(scope="module")
+def nested_run(tmp_path_factory):
+    """The suite as it stands, run once and to be read."""
+    return tables_of(tmp_path_factory.mktemp("nested"))
 
 
 def by_hand(folder, estimator: str) -> dict[str, float]:
@@ -230,10 +227,10 @@ def by_hand(folder, estimator: str) -> dict[str, float]:
             continue
         knobs = record["cell"]["task_knobs"]
         place = (knobs["seed"], knobs["steps"], knobs["batch"])
-        found = Measurement.from_json(record["measurement"])
-        m[place] = found.means["weights"].numpy()
-        variance[place] = found.row("weights")["variance"]
-        noise[place] = variance[place] / found.replicates if found.replicates else 0.0
+        outcome = Measurement.from_json(record["measurement"])
+        m[place] = outcome.means["weights"].numpy()
+        variance[place] = outcome.row("weights")["variance"]
+        noise[place] = variance[place] / outcome.replicates if outcome.replicates else 0.0
     assert len(m) == 12
     middle = {(a, b): (m[a, b, 0] + m[a, b, 1]) / 2 for a in range(3) for b in (1, 2)}
     outer = {a: (middle[a, 1] + middle[a, 2]) / 2 for a in range(3)}
@@ -249,8 +246,8 @@ def by_hand(folder, estimator: str) -> dict[str, float]:
     }
 
 
-def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(ran):
-    sources, _, folder = ran()
+def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(nested_run):
+    sources, _, folder = nested_run
     assert list(sources.columns) == list(SOURCES)
     assert len(sources) == 2 * 4
     assert set(sources.parameter) == {"weights"}
@@ -258,8 +255,8 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(ran):
     for estimator in ("exact", "reinforce"):
         rows = sources[sources.estimator == estimator]
         assert rows.source.tolist() == ["draws", "batch", "steps", "seed"]
-        found = dict(zip(rows.source, rows.variance, strict=True))
-        assert found == pytest.approx(by_hand(folder, estimator), rel=1e-9, abs=1e-12)
+        outcome = dict(zip(rows.source, rows.variance, strict=True))
+        assert outcome == pytest.approx(by_hand(folder, estimator), rel=1e-9, abs=1e-12)
         assert (rows.variance_low <= rows.variance).all()
         assert (rows.variance <= rows.variance_high).all()
         for params in rows.task_params:
@@ -269,26 +266,25 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(ran):
     assert sources[sources.estimator == "reinforce"].set_index("source").variance["draws"] > 0.1
 
 
-def test_enumerated_cells_have_no_noise_in_their_means(ran):
-    sources, rows, folder = ran(SUITE.replace("enumerate_draws: false\n", ""))
+def test_enumerated_cells_have_no_noise_in_their_means(tmp_path):
+    sources, rows, folder = tables_of(tmp_path, SUITE.replace("enumerate_draws: false\n", ""))
     assert set(rows.method) == {"enumerated"}
-    found = sources[sources.estimator == "reinforce"].set_index("source").variance
-    assert dict(found) == pytest.approx(by_hand(folder, "reinforce"), rel=1e-9, abs=1e-12)
-    assert found["draws"] > 0.1
+    outcome = sources[sources.estimator == "reinforce"].set_index("source").variance
+    assert dict(outcome) == pytest.approx(by_hand(folder, "reinforce"), rel=1e-9, abs=1e-12)
+    assert outcome["draws"] > 0.1
     # REINFORCE is unbiased, so that its means are the exact ones.
     exact = sources[sources.estimator == "exact"].set_index("source").variance
     for level in ("batch", "steps", "seed"):
-        assert found[level] == pytest.approx(exact[level], abs=1e-10)
+        assert outcome[level] == pytest.approx(exact[level], abs=1e-10)
 
 
-def test_grids_that_are_not_complete_say_nothing(ran, tmp_path):
-    sources, _, folder = ran()
-    described = read_run(folder)
-    dropped = [c for c in described["cells"][:1]]
-    described["cells"] = [c for c in described["cells"] if c not in dropped]
-    write_results(folder, described)
-    left = pd.read_parquet(folder / "sources.parquet")
-    assert len(left) == 4 and len(sources) == 8
+def test_grids_that_are_not_complete_say_nothing(nested_run, tmp_path):
+    sources, _, folder = nested_run
+    copy = shutil.copytree(folder, tmp_path / "mine")
+    described = read_run(copy)
+    del described["cells"][0]
+    write_results(copy, described)
+    assert len(pd.read_parquet(copy / "sources.parquet")) == 4 and len(sources) == 8
 
 
 @pytest.mark.parametrize(
@@ -304,41 +300,37 @@ def test_grids_that_are_not_complete_say_nothing(ran, tmp_path):
         ),
     ],
 )
-def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(ran, tasks, message):
+def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(
+    tmp_path, tasks, message
+):
     head = SUITE.partition("tasks:")[0]
     with pytest.raises(SuiteError, match=rf"mine.yaml:5: .*{message}"):
-        ran(f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
+        tables_of(tmp_path, f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
 
 
-def test_runs_that_are_not_nested_have_an_empty_table(ran):
-    sources, _, _ = ran(SUITE.replace("nested: [seed, steps, batch]\n", ""))
+def test_runs_that_are_not_nested_have_an_empty_table(tmp_path):
+    sources, _, _ = tables_of(tmp_path, SUITE.replace("nested: [seed, steps, batch]\n", ""))
     assert len(sources) == 0 and list(sources.columns) == list(SOURCES)
 
 
-def test_other_settings_are_families_of_their_own(ran):
-    sources, _, _ = ran(SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
+def test_other_settings_are_families_of_their_own(tmp_path):
+    sources, _, _ = tables_of(tmp_path, SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
     assert len(sources) == 16
     assert sources.groupby(["estimator", "seed"]).size().tolist() == [4] * 4
 
 
-def test_a_cell_without_a_finite_mean_leaves_its_family_out(ran):
+def test_a_cell_without_a_finite_mean_leaves_its_family_out(tmp_path):
     """The table is written all the same."""
     text = SUITE.replace("layered: {", "layered: {odd: true, ") + "nonfinite: count\n"
-    sources, rows, _ = ran(text.replace("[exact, reinforce]", "[reinforce]"))
+    sources, rows, _ = tables_of(tmp_path, text.replace("[exact, reinforce]", "[reinforce]"))
     assert (rows.status == "ok").all()
     assert rows[rows.parameter == "weights"].nonfinite.gt(0).sum() == 2
     assert len(sources) == 0
 
 
-def test_a_group_that_has_no_rows_has_no_sources(ran, monkeypatch):
+def test_a_group_that_has_no_rows_has_no_sources(tmp_path, monkeypatch):
     """Where the map of a group would be too large its mean is known, its variance is not."""
-
-    def here(jobs, *_):  # what is patched in this process is not in others
-        for job in jobs:
-            yield job, job.call(*job.arguments)
-
-    monkeypatch.setattr("gradest.runs.runner.answers", here)
     monkeypatch.setattr("gradest.measurement.parameters.LARGEST", 5)
-    sources, rows, _ = ran()
+    sources, rows, _ = tables_of(tmp_path)
     assert set(rows.parameter) == {"log_alpha"}
     assert len(sources) == 0

@@ -1,7 +1,5 @@
 """Numerics at the edge: what is zero, not finite or adrift, and how a run tells of it."""
 
-from datetime import UTC, datetime
-
 import pandas as pd
 import pytest
 import torch
@@ -10,13 +8,7 @@ import gradest
 from gradest.checks.problems import Bounded
 from gradest.errors import KnobError, NonFiniteGradient
 from gradest.measurement.enumerated_truth import exact_gradient
-from gradest.plugins.registry import PluginBundle, Registry
-from gradest.runs.provenance import describe_run
-from gradest.runs.runner import run
-from gradest.runs.suite import load_suite
-from gradest.runs.tables import write_results
-from gradest.runs.workers import Workers
-from tests.support import EXACT
+from tests.support import EXACT, run_suite
 
 
 def extreme(**knobs) -> gradest.Task:
@@ -44,14 +36,14 @@ def test_the_cost_is_the_parabola_of_the_mean_value():
 def test_a_constant_cost_has_no_gradient_and_a_nan_cost_is_nan_where_it_should():
     z = torch.eye(3, dtype=torch.float64)[torch.tensor([[[0, 2], [1, 1], [2, 0]]])]
     assert torch.equal(extreme(cost="constant").problem().f(z), torch.ones(1, 3).double())
-    found = extreme(cost="nan").problem().f(z)
-    assert found.isnan().tolist() == [[False, False, True]]
+    result = extreme(cost="nan").problem().f(z)
+    assert result.isnan().tolist() == [[False, False, True]]
     truth = exact_gradient(extreme(cost="constant").problem())
     assert truth.gradient.abs().max() < EXACT and float(truth.value) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "message"),
     [
         ({"masked": 2}, "masked = 2; expected at most 1, which leaves two of 3"),
         ({"masked": -1}, "masked = -1"),
@@ -59,8 +51,8 @@ def test_a_constant_cost_has_no_gradient_and_a_nan_cost_is_nan_where_it_should()
         ({"cost": "cubic"}, "cost = 'cubic'"),
     ],
 )
-def test_knobs_that_make_no_task_are_refused(knobs, told):
-    with pytest.raises(KnobError, match=told):
+def test_knobs_that_make_no_task_are_refused(knobs, message):
+    with pytest.raises(KnobError, match=message):
         extreme(**knobs)
 
 
@@ -69,13 +61,13 @@ def test_knobs_that_make_no_task_are_refused(knobs, told):
 
 def test_a_constant_cost_leaves_leave_one_out_nothing_but_zeros():
     for choice in (True, False):
-        found = gradest.measure(
+        result = gradest.measure(
             gradest.make_estimator("rloo"),
             extreme(cost="constant"),
             replicates=64,
             enumerate_draws=choice,
         )
-        row = found.row()
+        row = result.row()
         assert row["zero"] == pytest.approx(1, abs=1e-12)
         assert (row["nonfinite"], row["overflow"]) == (0.0, 0.0)
         assert row["variance"] == row["cosine"] == 0
@@ -90,14 +82,14 @@ def test_a_nan_cost_is_not_finite_in_the_share_of_draws_that_meet_it(enumerate_d
     share = float(task.problem().logits.softmax(-1)[0, 0, -1])
     error = (share * (1 - share) / 4000) ** 0.5
     noise = EXACT if enumerate_draws is None else 4.5 * error
-    found = gradest.measure(
+    result = gradest.measure(
         gradest.make_estimator("reinforce"),
         task,
         replicates=4000,
         enumerate_draws=enumerate_draws,
         tolerant=True,
     )
-    row = found.row()
+    row = result.row()
     assert row["nonfinite"] == pytest.approx(share, abs=noise)
     assert row["overflow"] == 0
     assert row["verdict"] == "inconclusive"
@@ -128,18 +120,18 @@ APPLICABLE = sorted(n for n, e in gradest.all_estimators().items() if e.categori
 
 @pytest.mark.parametrize("name", APPLICABLE)
 def test_the_catalogue_stays_finite_at_probabilities_of_e_to_the_minus_100(name):
-    found = measured(name, spread=50.0)
-    assert found.nonfinite == 0, f"{found.nonfinite:.0%} of the estimates are not finite"
+    result = measured(name, spread=50.0)
+    assert result.nonfinite == 0, f"{result.nonfinite:.0%} of the estimates are not finite"
 
 
 @pytest.mark.parametrize("name", APPLICABLE)
 def test_the_catalogue_stays_finite_and_right_at_masked_logits(name):
-    found = measured(name, masked=1)
-    assert found.nonfinite == 0, f"{found.nonfinite:.0%} of the estimates are not finite"
-    assert found.row()["reference"] == "exact"
-    assert not found.mean[..., 0].any() and not found.exact[..., 0].any()
-    if gradest.all_estimators()[name].unbiased and found.method == "enumerated":
-        assert torch.allclose(found.mean, found.exact, rtol=0, atol=EXACT)
+    result = measured(name, masked=1)
+    assert result.nonfinite == 0, f"{result.nonfinite:.0%} of the estimates are not finite"
+    assert result.row()["reference"] == "exact"
+    assert not result.mean[..., 0].any() and not result.exact[..., 0].any()
+    if gradest.all_estimators()[name].unbiased and result.method == "enumerated":
+        assert torch.allclose(result.mean, result.exact, rtol=0, atol=EXACT)
 
 
 # runs
@@ -162,13 +154,7 @@ estimators: [rloo, reinforce]
 @pytest.fixture
 def ran(tmp_path):
     def ran(text: str = SUITE) -> pd.DataFrame:
-        path = tmp_path / "mine.yaml"
-        path.write_text(text)
-        registry, folder = Registry.load(), tmp_path / "out"
-        suite = load_suite(str(path), registry)
-        bundle = PluginBundle.of([])
-        run(suite.name, suite.cells, folder, registry, bundle, Workers(jobs=1), timed=False)
-        write_results(folder, describe_run(suite, registry, datetime.now(UTC)))
+        folder = run_suite(tmp_path, text)
         return pd.read_parquet(folder / "measurements.parquet")
 
     return ran
@@ -184,8 +170,8 @@ def test_a_run_that_counts_tells_shares_and_drift_for_each_dtype(ran):
     assert (constant.nonfinite == 0).all()
     share = 0.665240955774822  # e¹/(e⁻¹ + 1 + e¹)
     for name, expected in (("reinforce", share), ("rloo", 1 - (1 - share) ** 2)):
-        found = nan[nan.estimator == name].nonfinite
-        assert found.tolist() == pytest.approx([expected] * 2, abs=1e-3)
+        result = nan[nan.estimator == name].nonfinite
+        assert result.tolist() == pytest.approx([expected] * 2, abs=1e-3)
     assert nan.variance.isna().all() and (nan.verdict == "inconclusive").all()
     double, half = (rows[rows.dtype == d] for d in ("float64", "float16"))
     assert (double.drift == 0).all()

@@ -8,6 +8,8 @@ from tools.fuzz import command_lines, costs, suites
 from tools.fuzz.__main__ import BAD
 from tools.fuzz.child import Child, Ending
 
+DRY = "{}, 0 done; the others: {} with {}, plus tables and figures"  # the end of a dry run
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [suites, command_lines, costs])
@@ -36,19 +38,20 @@ def test_cases_hang_on_their_seed_and_number_alone():
         (Ending(2, "", "error: a.yaml:2: wrong\nmore\n"), None, "wrong words"),
         (Ending(2, "some", "error: a.yaml:2: wrong\n"), None, "wrong words"),
         (Ending(1, "", "error: a.yaml:2: wrong\n"), None, "wrong words"),
-        (Ending(0, "1 cell, less than a second with 1 job\n"), None, "ran"),
-        (Ending(0, "2 cells, about 9 s with 2 jobs\n"), 2, "wrong"),
-        (Ending(1, "2 cells, about 9 s with 2 jobs\n"), 0, "wrong"),
+        (Ending(0, f"{DRY.format('1 cell', 'less than a second', '1 job')}\n"), None, "ran"),
+        (Ending(0, f"{DRY.format('2 cells', 'about 9 s', '2 jobs')}\n"), 2, "wrong"),
+        (Ending(1, f"{DRY.format('2 cells', 'about 9 s', '2 jobs')}\n"), 0, "wrong"),
         (Ending(None, trouble="traceback: KeyError: 3"), None, "traceback"),
         (Ending(None, trouble="hang: 9 s"), None, "hang"),
     ],
 )
 def test_endings_are_told_apart(ending, line, name):
-    found, told = suites.classified(ending, Path("a.yaml"), b"a\nb\n", line)
-    assert found == name
-    assert bool(told) == name.startswith(BAD)
+    result, message = suites.classified(ending, Path("a.yaml"), b"a\nb\n", line)
+    assert result == name
+    assert bool(message) == name.startswith(BAD)
 
 
+@pytest.mark.slow
 def test_a_death_is_seen_and_the_next_case_runs(tmp_path):
     (tmp_path / "dies.py").write_text("import os\nos._exit(3)")
     with Child(tmp_path) as child:

@@ -195,7 +195,9 @@ def classified(ending: Ending, path: Path, content: bytes, line: int | None) -> 
     if ending.status in (0, 1) and not ending.err:
         said = ending.out.splitlines()[-1] if ending.out else ""
         if not re.fullmatch(
-            r"[\d,]+ cells?, (about \d+ s|less than a second) with \d+ jobs?", said
+            r"[\d,]+ cells?, [\d,]+ done; the others: (about \d+ s|less than a second) with "
+            r"\d+ jobs?, plus (\d+ s or more of timing, )?tables and figures",
+            said,
         ):
             return "wrong words", said[:200]
         if line:

@@ -1,4 +1,4 @@
-"""Prints which law catches each mutant, and by how much; exits with 1 when one survives."""
+"""Prints which check catches each mutant, and by how much; exits with 1 when one survives."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ import torch
 from . import FAMILIES, UNSEEN, Mutant, caught, verdict
 from .mutant import Finding
 
-_MARGIN = re.compile(r"(?:relative bias|deviates from E f by|violated by|changes by) (.*)")
+_MARGIN = re.compile(r"(?:relative bias|deviates from E f by|relative error of|changes by) (.*)")
 _WIDTH = 80
 
 
@@ -27,9 +27,9 @@ def main() -> int:
                 survivors.append(mutant)
     print("\nunseen\n")
     for mutant, reason in UNSEEN:
-        print(f"{mutant!s:<84} {'no law':<15} {reason}")
+        print(f"{mutant!s:<84} {'no check':<15} {reason}")
     total = sum(len(mutants) for mutants in FAMILIES.values())
-    print(f"\n{total - len(survivors)} of {total} are rejected by the law that they break.")
+    print(f"\n{total - len(survivors)} of {total} are rejected by the check for their mistake.")
     return 1 if survivors else 0
 
 
@@ -39,7 +39,7 @@ def _judged(mutant: Mutant) -> Finding:
 
 
 def _margin(detail: str) -> str:
-    """By how much, without what it is the margin of, which the law says."""
+    """By how much, without what it is the margin of, which the check says."""
     found = _MARGIN.search(detail)
     return (found[1] if found else detail)[:_WIDTH]
 

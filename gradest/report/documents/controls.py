@@ -75,5 +75,10 @@ def _line(failures: Sequence[str], expected: Mapping[str, Sequence[str]]) -> str
         text = markup.escape(" ".join(failures))
         return Alert(f"**CONTROLS FAILED, do not trust this run until the cause is known:** {text}")
     kinds = sorted(expected.items(), reverse=True)
-    named = [f"{', '.join(map(markup.escape, names))} {kind}" for kind, names in kinds if names]
-    return f"All controls passed: {' and '.join(named)}." if named else ""
+    clauses = [_clause(list(map(markup.escape, names)), kind) for kind, names in kinds if names]
+    return f"All controls passed: {', '.join(clauses)}." if clauses else ""
+
+
+def _clause(names: Sequence[str], kind: str) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last} are {kind}" if others else f"{last} is {kind}"

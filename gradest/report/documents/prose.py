@@ -15,17 +15,22 @@ from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN
 from gradest.support import markup
 
 _READING = f"""\
+The gradient is that of E f(z), where z is a one-hot code: N latents with K categories each, for B \
+data points, with probabilities proportional to α. A *cell* is one estimator with fixed \
+hyperparameters (*knobs*) on one task; an estimator gives *estimates* ĝ of the exact gradient g, \
+and *replicates* are independent estimates.
+
 Variance is tr Cov(ĝ) of one estimate, over independent draws at fixed parameters: not over \
 training steps and not over coordinates. Bias is the distance of E ĝ from the exact gradient g, \
 debiased (the noise of the mean is subtracted) and relative to ‖g‖. Brackets are 95 % intervals, \
-except for the time, where they are the range of the timing rounds. A verdict is *biased* where \
-the family-wise test rejects at {100 * BIASED_BELOW:g} %, *unbiased* where the upper end of the \
-relative bias is below {100 * UNBIASED_WITHIN:g} %, and *inconclusive* otherwise; the number in \
-parentheses is the relative bias the test would detect with {100 * POWER:g} % power, where that \
-is known. Headings name the parameter that the gradient is taken with respect to; figures show \
-log α where it was measured.
+except for the time, where they are the range of the timing rounds. A verdict is *biased* if the \
+family-wise test rejects "no bias" at {100 * BIASED_BELOW:g} %, *unbiased* if the upper end of \
+the relative bias is below {100 * UNBIASED_WITHIN:g} %, and *inconclusive* otherwise; the number \
+in parentheses is the relative bias that the test would detect with {100 * POWER:g} % power, \
+where that is known. Headings name the parameter that the gradient is taken with respect to; \
+figures show log α where it was measured.
 
-Rows are ranked by mean squared error (mse), the squared bias plus the variance of one estimate. \
+Rows are ranked by mean squared error (MSE), the squared bias plus the variance of one estimate. \
 A row shares the rank of the rows above it unless it differs significantly from the first row \
 with that rank, at {100 * LEVEL:g} % for all pairs of a table together (Holm). The number in \
 parentheses after a shared rank is the smallest ratio to that first row that the test would \
@@ -34,8 +39,9 @@ distinguish from zero are written as 0.
 
 *exact* in place of a number of replicates means that all outcomes of the draws, whose number \
 follows in parentheses, were enumerated, so that the numbers have no sampling error. \
-*Evaluations of f* are those of one estimate; the number after a plus counts the evaluations \
-with a backward pass. *Memory* is the peak of one estimate."""
+*Cosine with g* is the mean cosine of the angle between one estimate and g. *Evaluations of f* \
+are those of one estimate; the number after a plus counts the evaluations that also have a \
+backward pass. *Memory* is the peak of one estimate."""
 _PROTOCOL = ("replicates", "precision", "dtype")
 _FILES_OF_TRAININGS = "All data, unrounded: `training.parquet`. `run.json` describes the run."
 _FILES = (
@@ -51,7 +57,7 @@ def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> 
     yield "\n".join(
         [
             *([] if frame.empty else [f"- cells: {_cells(frame)}"]),
-            *([] if points.empty else [f"- trainings: {_trainings(points)}"]),
+            *([] if points.empty else [f"- training runs: {_trainings(points)}"]),
         ]
     )
     yield Folded("How this was run", tuple(_reproduction(frame, run)), level=2)
@@ -73,7 +79,7 @@ def _reproduction(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
         "commit": in_a_line(run.get("commit")),
         "plugins (first digits of SHA-256)": in_a_line(run.get("plugins")),
         "machine": in_a_line(run.get("machine")),
-        "time": _time(run.get("started"), run.get("finished")),
+        "measured (without tables and figures)": _time(run.get("started"), run.get("finished")),
         "knobs with a single value": _constant(frame),
     }
     yield "\n".join(f"- {name}: {markup.escape(text)}" for name, text in facts.items() if text)

@@ -41,10 +41,10 @@ def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
 
 @style.theme()
 def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
-    """Variance against evaluations of f, a panel per task, with lines of equal cost × variance."""
+    """Variance against evaluations of f, a panel per task, with lines of equal product."""
     rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["variance"].notna()]
-    title = f"Variance and work of one estimate of the gradient in {symbol}: lower left is better"
+    title = f"Variance and evaluations of one estimate in {symbol}: lower left is better"
     keys = style.verdict_keys() | style.work_keys()
 
     def draw(ax: Axes, part: pd.DataFrame, styles: Mapping[str, Style]) -> Part:
@@ -60,10 +60,10 @@ def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
 
 @style.theme()
 def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
-    """The mse of a mean of estimates against its budget, one panel per task."""
+    """The MSE of the mean of m estimates against its budget, one panel per task."""
     rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
-    title = f"MSE at a fixed budget: mean of estimates of the gradient in {symbol}"
+    title = f"MSE at a fixed budget: mean of m estimates of the gradient in {symbol}"
     keys = style.verdict_keys() | style.best_keys()
 
     def draw(ax: Axes, part: pd.DataFrame, styles: Mapping[str, Style]) -> Part:
@@ -77,7 +77,7 @@ def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
         for _, curve in drawn.groupby("curve"):
             canvas.banded(ax, curve, styles[str(curve["estimator"].iloc[0])], "budget", "mse")
             ends.append(curve.iloc[[0, *range(-1, -len(curve), -_APART)]])
-        ax.set(xlabel="budget: passes through f, forward and backward", ylabel="mse of the mean")
+        ax.set(xlabel="budget: passes through f, forward and backward", ylabel="MSE of the mean")
         return ax, pd.concat(ends).sort_values("best", ascending=False), "budget", "mse"
 
     return _one_a_task(frame, rows, title, keys, draw, canvas.label_curves)
@@ -85,7 +85,7 @@ def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
 
 @style.theme()
 def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
-    """Bias, variance and mse against temperature, one row of panels per task.
+    """Bias, variance and MSE against temperature, one row of panels per task.
 
     Shows every estimator that was measured at three temperatures or more.
     """
@@ -98,7 +98,7 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
     sections = list(tables.sections(rows))
     styles, keys = _styles(frame), style.verdict_keys() | style.bias_keys()
     title = f"Effect of the temperature on one estimate of the gradient in {symbol}"
-    columns = {"bias": _BIAS, "variance": _VARIANCE, "mse": "mse of one estimate"}
+    columns = {"bias": _BIAS, "variance": _VARIANCE, "mse": "MSE of one estimate"}
     names = style.legend_entries(rows, styles)
     figure, grid = canvas.panels(len(sections), 3, (3.6, 2.7), title, keys, names)
     parts = []
@@ -128,7 +128,7 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
     styles = _styles(frame)
     names = style.legend_entries(pd.concat([each.rows for each in slices]), styles)
     columns = {"µs": "µs per estimate", "evaluations": "evaluations of f per estimate"}
-    title = "Cost of one estimate against the size of the problem"
+    title = "Time and evaluations of one estimate against the size of the problem"
     figure, grid = canvas.panels(len(slices), 2, (4.8, 3.0), title, {}, names)
     parts = []
     titles = style.titles((each.title for each in slices), 60)

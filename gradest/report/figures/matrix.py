@@ -1,4 +1,4 @@
-"""The matrix of all estimators on all tasks: bias, and variance at equal cost."""
+"""The matrix of all estimators on all tasks: bias, and variance × evaluations."""
 
 import itertools
 from collections.abc import Mapping, Sequence, Set

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame,
     Of several dtypes only the finest is kept, and the symbol names it: in coarser ones bias is
     rounding, and equal numbers would cover each other.  Sweeps of α, which have figures of their
     own, are left out unless `swept`.
-    Adds `tag`, the values of the knobs that vary, and `paleness`, by the verdict.
+    Keeps of `settings` the knobs of which the estimator has several values, which a legend and a
+    label at each point need; adds `tag`, these values, and `paleness`, by the verdict.
 
     Raises UsageError for rows of several runs, which would cover each other.
     """
@@ -51,13 +53,27 @@ def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame,
     parameter = next(iter(tables.parameters(frame)), "log_alpha")
     frame = frame if swept else outside_sweeps(frame)
     rows = _drawable(tables.measured_rows(frame, parameter))
-    tags = [_tag(settings) for settings in rows["settings"]]
-    rows = rows.assign(tag=tags, paleness=style.paleness(rows["verdict"]))
+    settings = pd.Series(_varying_settings(rows), rows.index, dtype=object)
+    tags = list(map(_tag, settings))
+    rows = rows.assign(settings=settings, tag=tags, paleness=style.paleness(rows["verdict"]))
     symbol = tables.SYMBOLS.get(parameter, parameter)
     if (dtypes := rows["dtype"]).nunique() > 1:
         finest = min(dtypes.unique(), key=tables.resolution)
         return rows[dtypes == finest], f"{symbol} in {finest}"
     return rows, symbol
+
+
+def _varying_settings(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The settings of each row without those that all rows of its estimator share."""
+    values = defaultdict(set)
+    pairs = list(zip(rows["estimator"], rows["settings"], strict=True))
+    for name, settings in pairs:
+        for knob, value in settings.items():
+            values[name, knob].add(tables.plain_text(value))
+    return [
+        {knob: value for knob, value in settings.items() if len(values[name, knob]) > 1}
+        for name, settings in pairs
+    ]
 
 
 def _drawable(rows: pd.DataFrame) -> pd.DataFrame:

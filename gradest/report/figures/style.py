@@ -109,7 +109,7 @@ def bias_keys() -> dict[str, Line2D]:
     """The legend for the margin and the arrows of a bias axis."""
     return {
         f"{100 * UNBIASED_WITHIN:g} % of ‖g‖": Line2D([], [], linestyle="--", **GUIDE),
-        "upper limit of the bias, 95 %": Line2D([], [], **_point(Style(_GREY, r"$\downarrow$"))),
+        "upper limit of the bias (95 %)": Line2D([], [], **_point(Style(_GREY, r"$\downarrow$"))),
     }
 
 
@@ -118,7 +118,7 @@ def work_keys() -> dict[str, Line2D]:
 
 
 def best_keys() -> dict[str, Line2D]:
-    return {"lowest mse at a budget": Line2D([], [], **BEST)}
+    return {"lowest MSE at a budget": Line2D([], [], **BEST)}
 
 
 def part_keys() -> dict[str, Line2D]:

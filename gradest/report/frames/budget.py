@@ -55,10 +55,10 @@ def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
     parts = [*columns_of("bias_sq"), *columns_of("variance")]
     usable = tables.usable_numbers(rows[["passes", *parts]]).notna().all(axis=1)
     rows = rows[rows["passes"].gt(0) & usable & rows["variance"].ge(0)]
-    competitors = rows[rows["verdict"] == "unbiased"]
+    competitors = rows[rows["verdict"] == "unbiased"].to_dict("records")
     crossings = []
     for biased in rows[rows["verdict"] == "biased"].to_dict("records"):
-        pairs = [_pair(biased, unbiased) for unbiased in competitors.to_dict("records")]
+        pairs = [_pair(biased, unbiased) for unbiased in competitors]
         if pairs:
             crossings.append(min(pairs, key=lambda pair: (pair["budget"], pair["budget_low"])))
     return pd.DataFrame(crossings, columns=list(COLUMNS))

@@ -122,7 +122,12 @@ def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+# A column that rows are ranked by -> its name in a sentence.
+RANKED_BY = {"mse": "MSE", "variance": "variance"}
+
+
 def ranking_column(rows: pd.DataFrame) -> str:
+    """A key of RANKED_BY."""
     return "mse" if np.isfinite(rows["mse"].astype(float)).any() else "variance"
 
 

@@ -309,7 +309,7 @@ def _trained(
     if change.same:
         return _Row(run, key, seeds, change)
     if min(m, n) == 1:
-        why = "not tested: one seed does not cover other trainings"
+        why = "not tested: one seed does not cover other training runs"
         return _Row(run, key, seeds, change._replace(reason=why), judgement=UNDECIDED)
     error, freedom = ranking.combined_error(
         *((a.high - a.estimate) / ranking.quantile(m - 1), m - 1),

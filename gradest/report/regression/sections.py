@@ -44,7 +44,7 @@ _DETECTABLE = "smallest detectable change"
 _TAGS = {WORSE: "bad", BETTER: "good", CHANGED: "unsure"}
 _TIMES = (
     "Medians of the timing rounds, and their range, over the seeds compared. Times are not "
-    "judged{}."
+    "tested{}."
 )
 
 
@@ -107,11 +107,11 @@ def trainings(frame: pd.DataFrame) -> Iterator[Part]:
     rows = frame[frame["kind"].eq(TRAINING) & frame["quantity"].ne("status")]
     if rows.empty:
         return
-    yield "## Trainings"
+    yield "## Training runs"
     yield (
         "The bound of the test data at the last step, in nats per data point, lower is better, at "
         "the best learning rate of each run. Intervals are over seeds. With one seed they are over "
-        "data points and do not cover other trainings, so that nothing is tested."
+        "data points and do not cover other training runs, so that nothing is tested."
     )
 
     def line(row: dict[str, Any]) -> list[str]:

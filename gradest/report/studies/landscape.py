@@ -64,7 +64,7 @@ _HEADERS = (
 _READING = (
     "One table for all settings. The bias is ‖E ĝ − g‖, not relative to ‖g‖, at the probabilities "
     "π where it is largest. Its interval ends at the largest lower end and the largest upper end "
-    "of the settings' 95 % intervals. Rows are sorted by their median mse."
+    "of the settings' 95 % intervals. Rows are sorted by their median MSE."
 )
 
 

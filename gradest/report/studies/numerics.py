@@ -5,20 +5,25 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
+from gradest.measurement import LOG_ALPHA
 from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.studies.study import Pieces, Study
 from gradest.statistics import UNBIASED_WITHIN
-from gradest.support import markup, number, plus_minus
+from gradest.support import counted, markup, number, plus_minus
 
+_CELL = ["task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"]
 _ANOMALIES = {"zero": "zero", "nonfinite": "non-finite", "overflow": "infinite"}
 _SMALL = 1e-4  # relative to a number: an error that its three digits do not show
 _READING = """\
-Numerical anomalies per cell: the fraction of estimates, or the probability of the outcomes, that \
-are *zero* in every coordinate, *non-finite* (a NaN or an infinity) or *infinite* (an overflow); \
-and the *error* relative to float64 under the same noise. ± is a standard error. **Bold** marks a \
-gradient that is always zero, even if ‖g‖ is zero too, or never finite. A dot means none."""
+The fraction of estimates, or the probability of the outcomes, that are *zero* in every \
+coordinate, *non-finite* (a NaN or an infinity) or *infinite* (an overflow); and the *error* \
+relative to float64 under the same noise. ± is a standard error. Zero estimates can be a property \
+of the method, such as a difference of two equal samples. **Bold** marks an estimator whose \
+estimates are all zero, even if ‖g‖ is zero too, or never finite."""
+_NONE = "·"
+_LEGEND = f" {_NONE}: none of these."
 _TOGETHER = " Where several settings share a row, each number is the largest."
 
 
@@ -50,22 +55,16 @@ def section(frame: pd.DataFrame) -> Iterator[Part]:
 
     `frame` holds annotated rows; those of many settings that share a section share a task_label.
     """
-    cells = tables.measured_rows(frame).drop_duplicates(
-        ["task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"]
-    )
+    rows = tables.measured_rows(frame)
+    # A row in log α stands for its cell where it was measured, as in the figures.
+    first = rows["parameter"].ne(LOG_ALPHA).sort_values(kind="stable").index
+    cells = rows.loc[first].drop_duplicates(_CELL).sort_index()
     dtypes = list(cells["dtype"].unique())
     anomalies = anomalous(cells)
     if not anomalies.any():
         return
     yield "## Numerics"
     together = cells.groupby("task_label")["task_params"].nunique().gt(1).any()
-    yield _READING + (_TOGETHER if together else "")
-    if coarse := [d for d in dtypes if not resolved(d)]:
-        limits = ", ".join(f"{100 * tables.resolution(d):.0f} % in {d}" for d in coarse)
-        yield (
-            f"A relative bias within the rounding error of long sums, {limits}, does not count as "
-            f"bias: rankings in {' and '.join(coarse)} would only rank rounding errors."
-        )
     cells = cells.assign(name=_without_dtype(cells))
     shown = [d for d in dtypes if anomalies[cells["dtype"].eq(d)].any()]
     shown_rows = cells[anomalies].drop_duplicates(["task_label", "name"])[["task_label", "name"]]
@@ -78,12 +77,36 @@ def section(frame: pd.DataFrame) -> Iterator[Part]:
         ]
         for task, name in shown_rows.to_numpy()
     ]
-    yield Table(["task", "‖g‖", "estimator", *shown], lines, left=3)
+    has_dots = any(_NONE in map(str, line) for line in lines)
+    yield _READING + (_LEGEND if has_dots else "") + (_TOGETHER if together else "")
+    yield from _coarse(dtypes)
+    headers = [f"estimates in {dtype}" for dtype in shown]
+    yield Table(["task", _norm_header(cells), "estimator", *headers], lines, left=3)
     every = len(cells.drop_duplicates(["task_label", "name"]))
     if every > len(lines):
-        yield f"{every - len(lines):,} rows without anomalies are left out."
-    if rest := [d for d in dtypes if d not in shown]:
-        yield f"There are no anomalies in {markup.escape(', '.join(rest))}."
+        rest = counted(every - len(lines), "row")
+        yield f"Left out: {rest} without zero, non-finite or inaccurate estimates."
+    if clean := [d for d in dtypes if d not in shown]:
+        yield f"There are none of these in {markup.escape(', '.join(clean))}."
+
+
+def _coarse(dtypes: Iterable[str]) -> Iterator[Part]:
+    if coarse := [d for d in dtypes if not resolved(d)]:
+        limits = ", ".join(f"{100 * tables.resolution(d):.0f} % in {d}" for d in coarse)
+        yield (
+            f"A relative bias within the rounding error of long sums, {limits}, does not count as "
+            f"bias: rankings in {' and '.join(coarse)} would only rank rounding errors."
+        )
+
+
+def _norm_header(cells: pd.DataFrame) -> str:
+    """‖g‖, with the parameter if it is the same in all cells."""
+    parameters = cells["parameter"].unique()
+    return (
+        f"‖g‖ in {tables.SYMBOLS.get(parameters[0], parameters[0])}"
+        if len(parameters) == 1
+        else "‖g‖"
+    )
 
 
 def _without_dtype(cells: pd.DataFrame) -> list[str]:
@@ -118,7 +141,7 @@ def _cell(rows: pd.DataFrame | None) -> str:
         error = row["drift_se"]
         negligible = error < _SMALL * row["drift"]
         anomalies.append(f"error {plus_minus(row['drift'], 0.0 if negligible else error)}")
-    text = "; ".join(anomalies) or "·"
+    text = "; ".join(anomalies) or _NONE
     return Strong(text) if rows[["zero", "nonfinite"]].ge(1).any(axis=None) else text
 
 

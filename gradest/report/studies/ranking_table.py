@@ -19,10 +19,10 @@ from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.studies.numerics import ranked_dtypes
 from gradest.report.studies.study import BEST
 from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN, Interval
-from gradest.support import Parts, Quantity, count, interval, markup, number, plus_minus, share
+from gradest.support import Parts, Quantity, count, interval, markup, number, share
 
 _HEADERS = (
-    *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "mse"),
+    *("rank", "estimator", "verdict", "replicates", "relative bias, %", "variance", "MSE"),
     *(
         "cosine with g",
         "evaluations of f",
@@ -43,7 +43,7 @@ _F = "\N{MATHEMATICAL ITALIC SMALL F}"
 _PAPER_HEADERS = {
     "bias": "relative\nbias, %",
     "variance": "variance",
-    "mse": "mse",
+    "mse": "MSE",
     "evaluations": f"evals\nof {_F}",
     "work": "variance\n× evals",
 }
@@ -64,9 +64,9 @@ def ranking_notes(rows: pd.DataFrame) -> Iterator[str]:
     if rows.apply(_is_unproven, axis=1).any():
         yield (
             f"{_UNPROVEN} Inconclusive although the interval of the bias excludes 0: without any "
-            "bias this happens once in twenty intervals, whereas the test rejects at "
-            f"{100 * BIASED_BELOW:g} % and allows for the effect of outcomes that are too rare to "
-            "have been drawn. More replicates would decide."
+            "bias this happens in one of twenty intervals, whereas the test has a level of "
+            f"{100 * BIASED_BELOW:g} % and allows for outcomes that are too rare to have been "
+            "drawn. More replicates would decide."
         )
     for note, part in rows[rows["note"].map(bool) & rows["note"].notna()].groupby("note"):
         labels = "All rows" if len(part) == len(rows) else ", ".join(part["label"])
@@ -104,8 +104,8 @@ def ranking_environment(section: Section, ranking: Ranking) -> Environment:
     headers = ["", "estimator", *(_PAPER_HEADERS[c] for c in columns)]
     symbol = tables.SYMBOLS.get(ranking.parameter, ranking.parameter)
     return Environment(
-        f"Gradient estimators on {section.label}, sorted by the {by} of one estimate of the "
-        f"gradient in {symbol}.",
+        f"Gradient estimators on {section.label}, sorted by the {tables.RANKED_BY[by]} of one "
+        f"estimate of the gradient in {symbol}.",
         " ".join(_paper_notes(rows, by, any(_are_best(block).any() for block in blocks))),
         [
             Table(
@@ -130,7 +130,7 @@ def _line(row: pd.Series) -> list[str]:
         interval(*(Interval.of(row, "relative_bias") * 100).ends),
         interval(*Interval.of(row, "variance").ends),
         interval(*Interval.of(row, "mse").ends),
-        plus_minus(row["cosine"], row["cosine_se"]),
+        interval(*Interval.normal(row["cosine"], row["cosine_se"]).ends),
         _evaluations(row),
         count(np.round(row["memory"])),
         interval(*(Interval.of(row, "seconds") * 1e6).ends),
@@ -238,7 +238,7 @@ def _paper_notes(rows: pd.DataFrame, by: str, best: bool) -> Iterator[str]:
     yield f"{', '.join(f'{_MARKS[v]} {_VERDICTS[v]}' for v in used)}."
     yield _PAPER_NOTE
     if best:
-        yield BEST.format(by=by, level=100 * LEVEL)
+        yield BEST.format(by=tables.RANKED_BY[by], level=100 * LEVEL)
     short = rows[rows["name"].ne(rows["label"])]
     fixed = [tables.label(name, _shared_knobs(part)) for name, part in short.groupby("estimator")]
     if fixed:

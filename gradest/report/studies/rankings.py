@@ -1,4 +1,4 @@
-"""Rankings: estimators on each task by bias, variance and cost, and by mse at a fixed budget."""
+"""Rankings: estimators on each task by bias, variance and time, and by MSE at a fixed budget."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -20,9 +20,17 @@ from gradest.report.studies.ranking_table import (
     ranking_notes,
     ranking_table,
 )
-from gradest.report.studies.study import LIMITS, POINTS, ZEROS, Illustration, Pieces, Study
+from gradest.report.studies.study import (
+    LIMITS,
+    MARGIN,
+    POINTS,
+    ZEROS,
+    Illustration,
+    Pieces,
+    Study,
+)
 from gradest.statistics import BIASED_BELOW, Interval
-from gradest.support import count, interval, markup, number
+from gradest.support import count, counted, interval, markup, number
 
 _LONGEST = 40  # rows of the table of crossovers
 
@@ -53,38 +61,40 @@ STUDY = Study(
         _of_measurements(
             matrix,
             "Relative bias, and variance × evaluations, of every estimator on every task",
-            "Estimators not found biased on any task are listed above the line, sorted by mean "
-            "rank of variance × evaluations; the others below, sorted by mean rank of bias. "
-            f"{POINTS.partition(';')[0]}; a number after < is an upper limit where the bias may be "
-            "zero. Hatched cells are exactly zero, and a dot marks a cell that was not run. The "
+            "Above the line: estimators that are found biased on no task, sorted by mean rank of "
+            "variance × evaluations. Below: the others, sorted by mean rank of bias. "
+            f"{POINTS.partition('.')[0]}. A number after < is an upper limit where the bias may be "
+            "zero. Hatched: exactly zero, up to rounding; grey: skipped or failed; ·: not run. The "
             "tables contain the intervals.",
         ),
         _of_measurements(
             general.bias_against_variance,
             "Relative bias against variance of one estimate, one panel per task",
-            f"{POINTS}; {LIMITS}; {ZEROS}.",
+            f"{POINTS}; {LIMITS}; {MARGIN}; {ZEROS}. "
+            "A panel shows the estimators that apply to its task.",
         ),
         _of_measurements(
             general.variance_against_evaluations,
             "Variance of one estimate against its evaluations of f, one panel per task",
             f"{POINTS}; {ZEROS}. Along a dotted line variance × evaluations is constant, so that "
-            "the means of estimates have equal variance at equal cost.",
+            "means of estimates have equal variance if they take equally many evaluations.",
         ),
         _of_measurements(
             general.mse_against_budget,
-            "Mean squared error (mse) of the mean of m estimates against its budget",
-            "The mse is the squared bias plus the variance divided by m. The budget is m times "
+            "Mean squared error (MSE) of the mean of m estimates against its budget",
+            "The MSE is the squared bias plus the variance divided by m. The budget is m times "
             "the passes through f of one estimate: its evaluations and its backward passes. A "
-            "backward pass counts as one evaluation, which is a lower bound of its cost because it "
-            "repeats every operation of f. A curve begins at one estimate; the mse of a biased "
-            "estimator approaches its squared bias. Curves of estimators called unbiased leave the "
-            "bias out, while their bands, the 95 % intervals, include the bias they may have. The "
-            "thick grey line marks the lowest mse at each budget.",
+            "backward pass counts as one evaluation, a lower bound on its cost because it repeats "
+            "every operation of f. A curve begins at one estimate; the MSE of a biased estimator "
+            "approaches its squared bias. For estimators with the verdict *unbiased* the curve "
+            "assumes zero bias, while its band, the 95 % interval, includes the bias that they may "
+            "have. The thick grey line marks the lowest MSE at each budget; "
+            f"{ZEROS}.",
         ),
         _of_measurements(
             general.temperature_tradeoff,
-            "Relative bias, variance and mse of one estimate against temperature",
-            f"{POINTS}; {LIMITS}.",
+            "Relative bias, variance and MSE of one estimate against temperature",
+            f"{POINTS}; {LIMITS}; {MARGIN}; {ZEROS}.",
         ),
         _of_measurements(
             general.cost_growth,
@@ -106,10 +116,10 @@ def _multiplicity(frame: pd.DataFrame) -> str:
         return ""
     rejected, expected = tests["p_value"] < BIASED_BELOW, BIASED_BELOW * len(tests)
     return (
-        f"**Multiple tests.** The run made {len(tests):,} random tests of bias at "
-        f"{100 * BIASED_BELOW:g} %, one for each cell that was not enumerated (α and log α share "
-        f"a test). If all these estimators were unbiased, at most {number(expected)} false alarms "
-        f"would be expected; {rejected.sum():,} of the tests reject, and "
+        f"**Multiple tests.** The run made {counted(len(tests), 'test')} of bias at a level of "
+        f"{100 * BIASED_BELOW:g} %, one for each cell whose bias is not exact (α and log α share a "
+        f"test). If no estimator had a bias, at most {expected:g} rejections would be expected; "
+        f"{rejected.sum():,} of the tests reject, and "
         f"{(tests['p_holm'] < BIASED_BELOW).sum():,} of them still reject after Holm's correction "
         "over the whole run (`p_holm` in `tables/`)."
     )
@@ -125,7 +135,7 @@ def _section(section: Section) -> Iterator[Part]:
         yield f"### Gradient in {markup.escape(tables.SYMBOLS.get(parameter, parameter))}"
         if tables.ranking_column(ranked) == "variance":
             yield (
-                "The exact gradient is unknown, and so are bias and mse: every verdict is "
+                "The exact gradient is unknown, and so are bias and MSE: every verdict is "
                 "inconclusive, and the ranking is by variance."
             )
         yield from _tables(ranked)
@@ -169,12 +179,13 @@ def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
     symbol = tables.SYMBOLS.get(first["parameter"].iloc[0], "parameters")
     yield "## MSE at a fixed budget"
     yield (
-        "The mean of m estimates has the mse bias² + variance/m, so that an unbiased estimator "
-        "(variance v_u, passes c_u) overtakes any biased one (v_b, c_b) at the budget "
+        "The mean of m estimates has the MSE bias² + variance/m. An unbiased estimator (variance "
+        "v_u, passes c_u) therefore overtakes a biased one (v_b, c_b) at the budget "
         "B* = (v_u c_u − v_b c_b)/bias², counted in passes through f, forward and backward. The "
-        "table names the estimator called unbiased that is the first to do so. *always*: it is "
-        "better as soon as the budget pays for one of its estimates, which is B*; *never*: it is "
-        f"better at no budget. Gradient in {markup.escape(symbol)}."
+        "table names the estimator with the verdict *unbiased* that is the first to do so. "
+        "*always*: it is better at every budget that affords one of its estimates, and B* is the "
+        "cost of that estimate; *never*: it is better at no budget. "
+        f"Gradient in {markup.escape(symbol)}."
     )
     rows = [
         [
@@ -184,6 +195,6 @@ def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
         ]
         for _, row in first.head(_LONGEST).iterrows()
     ]
-    yield Table(("task", "biased", "overtaken by", "B*", ""), rows, left=3)
+    yield Table(("task", "biased", "overtaken by", "B*", "when"), rows, left=3)
     more = f"; {len(first) - _LONGEST} more rows are there" if len(first) > _LONGEST else ""
     yield f"Unrounded, and for every parameter: [{CROSSOVERS}](tables/{CROSSOVERS}){more}"

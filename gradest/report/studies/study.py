@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from gradest.report.documents.document import Part
 from gradest.report.documents.latex import Environment
 from gradest.report.frames.loading import LoadedRun
+from gradest.statistics import UNBIASED_WITHIN
 
 T = TypeVar("T")
 
@@ -15,15 +16,15 @@ T = TypeVar("T")
 Pieces = Iterable[tuple[str, Callable[[], T]]]
 
 POINTS = (
-    "Filled points are unbiased, hollow points are biased and pale points are inconclusive; "
-    "bars are 95 % intervals"
+    "Filled points: found unbiased; hollow: biased; pale: inconclusive. Bars are 95 % intervals"
 )
 LIMITS = "an arrow marks an upper limit where the bias may be zero"
+MARGIN = f"the dashed line marks {100 * UNBIASED_WITHIN:g} % of ‖g‖"
 BEST = (  # of tables for papers
     "Bold marks the lowest {by} and all that do not differ from it significantly ({level:g} % for "
     "all pairs of rows, Holm)."
 )
-ZEROS = "the grey band contains exact zeros"
+ZEROS = "the grey band contains values that are exactly zero, up to rounding"
 
 
 class Illustration(NamedTuple):

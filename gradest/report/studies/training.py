@@ -21,7 +21,7 @@ from gradest.report.frames import tables
 from gradest.report.frames.curves import average_over_seeds, rank_final
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
-from gradest.report.studies.study import BEST, LIMITS, Illustration, Pieces, Study
+from gradest.report.studies.study import BEST, LIMITS, MARGIN, Illustration, Pieces, Study
 from gradest.statistics import UNBIASED_WITHIN
 from gradest.support import Quantity, count, interval, markup, number
 
@@ -91,7 +91,7 @@ STUDY = Study(
             "With respect to log α, for a few data points; the bias is relative to the exact "
             "gradient, where all discrete samples can be enumerated. Points are hollow where the "
             "interval of the bias excludes zero, filled where it ends below the margin, and pale "
-            f"otherwise or where the bias is unknown; bars are 95 % intervals; {LIMITS}.",
+            f"otherwise or where the bias is unknown; bars are 95 % intervals; {LIMITS}; {MARGIN}.",
         ),
         Illustration(
             "pictures",

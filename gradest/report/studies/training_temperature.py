@@ -31,8 +31,8 @@ _AXES = {
 }
 _HEADERS = ("task", "estimator", "best λ", "tied with", "test −log p(x)", "1/(K − 1)")
 _READING = (
-    "For each group of trainings that differ in the temperature λ alone, the table shows the λ "
-    "with the lowest bound of the test data, evaluated with discrete samples, and the λ that do "
+    "For each group of training runs that differ only in the temperature λ, the table shows the "
+    "λ with the lowest bound of the test data, evaluated with discrete samples, and the λ that do "
     "not differ from it significantly, at 5 % for all pairs of the group (Holm). The groups of a "
     "task are sorted by that bound. Brackets are 95 % intervals, as in the table above. The "
     "Concrete density of K categories has no mode inside the simplex for λ up to 1/(K − 1)."

@@ -39,8 +39,8 @@ _READING = (
     "one level after the other changes, from the innermost to the outermost. **These 95 % "
     "intervals are over {over}**: they cover what other values of {level} would give. The "
     "intervals of all other tables are within one cell and cover the draws alone. The estimates "
-    "of the parts are unbiased, so that the estimate of a part that is zero is negative about half "
-    "of the time. A share is relative to the sum of the positive estimates and has no interval."
+    "of the parts are unbiased, so that the estimate of a part that is zero is often negative. A "
+    "share is relative to the sum of the positive estimates and has no interval."
 )
 
 
@@ -206,7 +206,7 @@ def _settings_section(family: Family, section: Section) -> Iterator[Part]:
         yield "Nothing was measured here."
     for parameter, rows, file in section.rankings:
         yield f"### Gradient in {markup.escape(_symbol(parameter))}"
-        yield _SETTINGS.format(by=tables.ranking_column(rows))
+        yield _SETTINGS.format(by=tables.RANKED_BY[tables.ranking_column(rows)])
         yield _settings_table(rows)
         yield f"Unrounded, with a row for each setting: [{markup.escape(file)}](tables/{file})"
 
@@ -239,5 +239,5 @@ def _environment(section: Section, ranking: Ranking) -> Environment:
     table = _settings_table(ranking.rows)
     table = replace(table, headers=[name.replace(" ", "\n", 1) for name in table.headers])
     caption = f"Gradient estimators on {section.label}: gradient in {_symbol(ranking.parameter)}."
-    notes = _SETTINGS.format(by=tables.ranking_column(ranking.rows))
+    notes = _SETTINGS.format(by=tables.RANKED_BY[tables.ranking_column(ranking.rows)])
     return Environment(caption, notes, [table])
