@@ -1,0 +1,183 @@
+"""The search for a problem on which a claim fails.
+
+Differential evolution maximises the violation in each space, from few codes to many, and starts
+again with twice as many generations until the budget is spent.  The first violation that fresh
+draws confirm is minimised, and confirmed again.
+
+Storn & Price, "Differential evolution: a simple and efficient heuristic for global optimization
+over continuous spaces", Journal of Global Optimization 11, 1997.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+
+from gradest.errors import Inapplicable, UsageError
+from gradest.runs.refutation.minimisation import Point, minimise
+from gradest.runs.refutation.spaces import Space
+from gradest.runs.refutation.trial import Confirmation, Trial
+from gradest.runs.refutation.violation import LEAST
+
+EVALUATIONS = 10_000  # problems, by default
+
+_POPULATION = 32
+_GENERATIONS = 8  # of the first round
+
+
+class Approach(NamedTuple):
+    """How close to a violation, or how far beyond, a problem comes."""
+
+    score: float  # the relative excess, less its noise
+    left: float
+    right: float
+    place: str  # the space
+
+
+class Counterexample(NamedTuple):
+    """A confirmed counterexample, minimised."""
+
+    point: Point
+    confirmation: Confirmation
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """The result of a search."""
+
+    searched: int  # problems evaluated
+    seconds: float
+    exact: bool  # whether all of them were enumerated
+    spaces: tuple[str, ...]
+    closest: Approach | None  # of what does not count as a violation; None where all are equal
+    counterexample: Counterexample | None
+
+
+def refute(
+    trial: Trial,
+    spaces: Sequence[Space],
+    evaluations: int | None = EVALUATIONS,
+    seconds: float | None = None,
+    progress: Callable[[int, float], None] = lambda searched, score: None,
+) -> Refutation:
+    """Search the spaces for a counterexample until the budget is spent.
+
+    `progress` is called with the number of problems and the highest score.  Raises UsageError
+    where the estimators of the claim apply to none of the spaces.
+    """
+    search = _Search(trial, evaluations, seconds, progress)
+    open_spaces = search.applicable(spaces)
+    for generations in (_GENERATIONS * 2**i for i in itertools.count()):
+        for space in open_spaces:
+            if search.counterexample or search.spent:
+                return search.result(open_spaces)
+            search.explore(space, generations)
+
+
+class _Search:
+    """The state of a search: what was spent, the closest problem, and a counterexample."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        evaluations: int | None,
+        seconds: float | None,
+        progress: Callable[[int, float], None],
+    ) -> None:
+        self._trial, self._evaluations, self._seconds = trial, evaluations, seconds
+        self._progress = progress
+        self._start = time.monotonic()
+        self._runs = 0  # of the optimiser
+        self._closest: Approach | None = None
+        self._promising: Point | None = None
+        self.counterexample: Counterexample | None = None
+
+    def applicable(self, spaces: Sequence[Space]) -> list[Space]:
+        """The spaces to which the estimators apply.  Raises UsageError where there is none."""
+        kept, reason = [], "no problem"
+        for space in spaces:
+            try:
+                self._trial.choice(space, space.bounds.mean(1)[None])
+            except Inapplicable as error:
+                reason = str(error)
+            else:
+                kept.append(space)
+        if not kept:
+            raise UsageError(f"the claim is about no problem of the search: {reason}")
+        return kept
+
+    @property
+    def spent(self) -> bool:
+        used = time.monotonic() - self._start
+        return (self._evaluations is not None and self._trial.evaluated >= self._evaluations) or (
+            self._seconds is not None and used >= self._seconds
+        )
+
+    def explore(self, space: Space, generations: int) -> None:
+        """One run of the optimiser, which ends with the first violation that may be one."""
+        self._runs += 1
+        rng = np.random.default_rng((self._trial.seed, self._runs))
+        self._promising = None
+        scipy.optimize.differential_evolution(
+            lambda x: -self._scores(space, x.T),
+            space.bounds,
+            strategy="rand1bin",
+            maxiter=generations,
+            init=_population(space, rng),
+            atol=-1,  # a population of equal violations is no reason to stop
+            polish=False,
+            updating="deferred",
+            vectorized=True,
+            callback=lambda x, convergence: self.spent or self._promising is not None,
+            rng=rng,
+        )
+        if self._promising is not None:
+            self._conclude(self._promising)
+
+    def _scores(self, space: Space, x: np.ndarray) -> np.ndarray:
+        """The scores of rows x [P, V]; −1 where no more shall be evaluated."""
+        if self.spent or self._promising is not None:
+            return np.full(len(x), -1.0)
+        found = self._trial.on(space, x, self._runs)
+        best = found.best
+        score, left, right = (float(y[best]) for y in (found.score, found.left, found.right))
+        if score > LEAST:
+            self._promising = Point(space, x[best])
+        elif score > (self._closest.score if self._closest else -1.0):
+            self._closest = Approach(score, left, right, str(space))
+        self._progress(self._trial.evaluated, max(score, self._closest.score if self._closest else -1.0))
+        return found.score
+
+    def _conclude(self, point: Point) -> None:
+        """Confirm a violation, minimise it and confirm it again."""
+        first = self._trial.confirm(*point)
+        if first is None:
+            return
+        simple = minimise(self._trial, point)
+        second = self._trial.confirm(*simple)
+        self.counterexample = (
+            Counterexample(point, first) if second is None else Counterexample(simple, second)
+        )
+
+    def result(self, spaces: Sequence[Space]) -> Refutation:
+        return Refutation(
+            self._trial.evaluated,
+            time.monotonic() - self._start,
+            self._trial.exact,
+            tuple(map(str, spaces)),
+            self._closest,
+            self.counterexample,
+        )
+
+
+def _population(space: Space, rng: np.random.Generator) -> np.ndarray:
+    """Half of it anywhere in the box, half at its ends and its middle, where extremes lie."""
+    low, high = space.bounds.T
+    u = rng.random((_POPULATION, len(low)))
+    coarse = np.round(2 * u) / 2
+    u[::2] = coarse[::2]
+    return low + u * (high - low)
