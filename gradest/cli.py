@@ -5,7 +5,7 @@ Exit status:
 - 0: everything ran
 - 1: a cell or a control failed, no cell gave a finite number, a part of the report or a file could
   not be written, a plugin was rejected, --fail-on-regression found a regression or nothing to
-  compare, or --fail-on-refuted a claim that is refuted
+  compare, --fail-on-refuted a claim that is refuted, or --refute a counterexample
 - 2: the command line or one of its input files is invalid
 - 130, 143: interrupted by Ctrl-C, terminated by SIGTERM
 """
@@ -13,6 +13,7 @@ Exit status:
 import argparse
 import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -49,11 +50,11 @@ if TYPE_CHECKING:
 _COMMANDS_OF_OPTION = {
     "only_tasks": ("suite",),
     "only_estimators": ("suite",),
-    "plugin": ("suite", "list", "check", "new"),
-    "out": ("suite", "report", "new"),
+    "plugin": ("suite", "list", "check", "new", "refute"),
+    "out": ("suite", "report", "new", "refute"),
     "jobs": ("suite",),
     "device": ("suite",),
-    "seed": ("suite",),
+    "seed": ("suite", "refute"),
     "replicates": ("suite",),
     "precision": ("suite",),
     "steps": ("suite",),
@@ -66,6 +67,8 @@ _COMMANDS_OF_OPTION = {
     "bibtex": ("list",),
     "fail_on_regression": ("report",),
     "fail_on_refuted": ("suite", "report"),
+    "evaluations": ("refute",),
+    "budget": ("refute",),
 }
 _COMMANDS = {
     "suite": "--suite",
@@ -73,6 +76,7 @@ _COMMANDS = {
     "check": "--check",
     "report": "--report",
     "new": "--new-...",
+    "refute": "--refute",
 }
 # The parser itself has no defaults: only so can `parse` see which options the user has set.
 _DEFAULTS: dict[str, Any] = {
@@ -146,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s COMMAND [options]",
         description="Measure the bias, variance and cost of gradient estimators for discrete "
         "latent variables, each with its statistical uncertainty.",
-        epilog="Exit status: 0 success; 1 a cell, control or plugin failed, or a regression was "
-        "found; 2 invalid command line or input file; 130 interrupted.",
+        epilog="Exit status: 0 success; 1 a cell, control or plugin failed, a regression was "
+        "found, or a claim refuted; 2 invalid command line or input file; 130 interrupted.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -170,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if a run is worse than the first one",
     )
+    _add_search_options(parser.add_argument_group("options of --refute"))
     group = parser.add_argument_group("options of --suite and --report")
     group.add_argument(
         "--fail-on-refuted",
@@ -201,6 +206,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="rebuild the report of a run, or compare several runs with the first one",
     )
+    commands.add_argument(
+        "--refute",
+        metavar="CLAIM",
+        type=_nonempty,
+        help="search for a problem on which a claim fails, such as 'variance(rebar) <= "
+        "variance(reinforce)'; exit status 0: none was found, 1: refuted",
+    )
     for kind in ("estimator", "task"):
         commands.add_argument(
             f"--new-{kind}",
@@ -224,7 +236,13 @@ def _add_shared_options(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         type=_path,
         help="output folder (default: results/<suite> for --suite, results/comparison for "
-        "--report, the current folder for --new-...)",
+        "--report, the current folder for --new-..., results/counterexample for --refute)",
+    )
+    group.add_argument(
+        "--seed",
+        metavar="N",
+        type=_integer(INTEGERS[0], INTEGERS[-1]),
+        help="random seed (overrides the seeds of the suite; of a search: 0)",
     )
 
 
@@ -236,12 +254,6 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
             nargs="+",
             help=f"run only the {kind} whose names match a glob",
         )
-    group.add_argument(
-        "--seed",
-        metavar="N",
-        type=_integer(INTEGERS[0], INTEGERS[-1]),
-        help="random seed (overrides the seeds of the suite)",
-    )
     amount = group.add_mutually_exclusive_group()
     amount.add_argument(
         "--replicates",
@@ -291,6 +303,30 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print only failed cells, failed controls and the path of the report",
     )
+
+
+def _add_search_options(group: argparse._ArgumentGroup) -> None:
+    budget = group.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--evaluations",
+        metavar="N",
+        type=_integer(1, MOST_REPLICATES),
+        help="number of problems to search (default: 10000)",
+    )
+    budget.add_argument(
+        "--budget", metavar="SECONDS", type=_seconds, help="time to search, instead of a number"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        message = f"expected a positive number of seconds, got {shortened(text)}"
+        raise argparse.ArgumentTypeError(message)
+    return seconds
 
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
@@ -403,6 +439,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from gradest.commands import check
 
         return check(options.check, options.plugin)
+    if options.refute:
+        from gradest.commands import refute_claim
+
+        return refute_claim(options)
     if options.new:
         from gradest.commands import Scaffold, write_plugin
         from gradest.plugins import Registry

@@ -1,5 +1,5 @@
-from .families import family_spaces
-from .quantities import Contestant
+from .domain import GENERAL, contestants_of, evaluations_of, spaces_of
+from .files import NAME, texts
 from .search import EVALUATIONS, Refutation, refute
-from .spaces import SMALL_PROBLEMS, Space, general_spaces
+from .summary import COLUMNS, NOT_REFUTED, REFUTED, describe, row
 from .trial import Trial

@@ -165,9 +165,7 @@ def family_spaces(
     types = knob_types(cls)
     for name in ranges:
         if name not in types:
-            raise UsageError(
-                f"{cls.name} has no knob {shortened(name)}{suggestion(name, types)}"
-            )
+            raise UsageError(f"{cls.name} has no knob {shortened(name)}{suggestion(name, types)}")
     varied = {
         name: pair
         for name, pair in ranges.items()
@@ -178,9 +176,7 @@ def family_spaces(
     fixed = {name: value for name, value in ranges.items() if name not in varied}
     several = [name for name in varied if _kind(types[name])[0]]
     if several and not lengths:
-        raise UsageError(
-            f"{cls.name}: {several[0]} takes several numbers; set N or K to how many"
-        )
+        raise UsageError(f"{cls.name}: {several[0]} takes several numbers; set N or K to how many")
     if lengths and not several:
         raise UsageError(
             f"{cls.name}: N and K set how many numbers a knob takes, and none of "

@@ -142,15 +142,16 @@ class _Search:
         """The scores of rows x [P, V]; −1 where no more shall be evaluated."""
         if self.spent or self._promising is not None:
             return np.full(len(x), -1.0)
-        found = self._trial.on(space, x, self._runs)
-        best = found.best
-        score, left, right = (float(y[best]) for y in (found.score, found.left, found.right))
+        tried = self._trial.on(space, x, self._runs)
+        best = tried.best
+        score, left, right = (float(y[best]) for y in (tried.score, tried.left, tried.right))
+        highest = self._closest.score if self._closest else -1.0
         if score > LEAST:
             self._promising = Point(space, x[best])
-        elif score > (self._closest.score if self._closest else -1.0):
+        elif score > highest:
             self._closest = Approach(score, left, right, str(space))
-        self._progress(self._trial.evaluated, max(score, self._closest.score if self._closest else -1.0))
-        return found.score
+        self._progress(self._trial.evaluated, max(score, highest))
+        return tried.score
 
     def _conclude(self, point: Point) -> None:
         """Confirm a violation, minimise it and confirm it again."""

@@ -112,8 +112,9 @@ class GeneralSpace(Space):
         logits, costs, *bends = (part[0] for part in self._parts(x[None]))
         bends = [*bends, *[np.zeros_like(logits)] * (2 - len(bends))]
         knobs = dict(zip(("quadratic", "cubic"), bends, strict=True))
-        knobs = {"logits": logits, "costs": costs.ravel()} | knobs
-        return Entry("counterexample", {}, {name: _plain(part) for name, part in knobs.items()})
+        knobs = {"logits": logits, "costs": costs} | knobs
+        plain = {name: _plain(part) for name, part in knobs.items()}
+        return Entry("counterexample", {}, {"categories": self.categories} | plain)
 
     def smaller(self, x: np.ndarray) -> Iterator[tuple[Space, np.ndarray]]:
         logits, costs, *bends = (part[0] for part in self._parts(x[None]))
@@ -144,11 +145,9 @@ def _joined(logits: np.ndarray, costs: np.ndarray, bends: list[np.ndarray]) -> n
     return np.concatenate([part.ravel() for part in (logits, costs, *bends)])
 
 
-def _plain(array: np.ndarray) -> Any:
-    """Nested tuples of numbers, without negative zeros."""
-    if array.ndim == 1:
-        return tuple(float(x) + 0.0 for x in array)
-    return tuple(map(_plain, array))
+def _plain(array: np.ndarray) -> tuple[float, ...]:
+    """All numbers in a row, without negative zeros."""
+    return tuple(float(x) + 0.0 for x in array.ravel())
 
 
 def general_spaces(

@@ -134,4 +134,7 @@ class Trial:
             known[contestant] = {
                 name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]
             }
-        return violation(self.relation, lambda q: known[self.contestants[str(q)]][q.name])
+        result = violation(self.relation, lambda q: known[self.contestants[str(q)]][q.name])
+        # Where the true gradient is zero there is nothing to estimate.
+        flat = truth.gradient.norm(dim=-1).numpy() <= LEAST * truth.size
+        return result._replace(score=np.where(flat, -1.0, result.score))
