@@ -64,6 +64,7 @@ class SearchCell(Cell):
 
     kind: ClassVar[str] = "search"
     tables: ClassVar[type[CellTables]] = SearchTables
+    settings: ClassVar[tuple[str, ...]] = ("seed", "holds")
 
     holds: str
     for_all: Mapping[str, Any]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from gradest.report.claims.judgement import (
+    NOT_REFUTED,
     REFUTED,
     REPRODUCED,
     UNDECIDED,
@@ -16,7 +17,7 @@ from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
 from gradest.support import counted, interval, number
 
-_TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure"}
+_TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure", NOT_REFUTED: "unsure"}
 _HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
 _READING = (
     "A claim that compares two quantities is measured as their ratio, or as their difference where "
@@ -25,7 +26,9 @@ _READING = (
     f"(Holm): with {100 * (1 - LEVEL):g} % probability none of them is wrong. Enumerated numbers "
     "are compared exactly. *Cannot tell* means that the noise is too large, or that an equality "
     "states no tolerance, which replicates alone cannot show; more replicates, or a tolerance, "
-    "settle it."
+    "settle it. Of a claim for all problems a counterexample was searched, and the measured value "
+    "is that of the counterexample, or of the problem that came closest to one: the left side less "
+    "the right one. *Not refuted* is no proof."
 )
 
 

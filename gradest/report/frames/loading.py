@@ -37,6 +37,7 @@ class LoadedRun:
     images: Images  # (task_label, label) -> name -> [how many, H, W]
     properties: pd.DataFrame  # of distributions
     problems: Problems = field(default_factory=Problems)
+    searches: pd.DataFrame = field(default_factory=pd.DataFrame)  # for counterexamples
 
     @property
     def levels(self) -> list[str]:
@@ -91,6 +92,7 @@ def load_run(folder: Path) -> LoadedRun:
             points,
             load_images(folder, points),
             load_properties(folder),
+            searches=load_searches(folder),
         )
 
 
@@ -158,6 +160,12 @@ def load_images(folder: Path, points: pd.DataFrame) -> Images:
 def load_properties(folder: Path) -> pd.DataFrame:
     """The rows of properties; none where no property was tested."""
     path = folder / "properties.parquet"
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+
+
+def load_searches(folder: Path) -> pd.DataFrame:
+    """The rows of searches for counterexamples; none where no claim is for all problems."""
+    path = folder / "searches.parquet"
     return pd.read_parquet(path) if path.exists() else pd.DataFrame()
 
 

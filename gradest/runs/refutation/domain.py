@@ -43,6 +43,8 @@ def spaces_of(
 ) -> list[Space]:
     """The spaces of problems, from small to large.  Raises UsageError for keys or values."""
     name = for_all.get("task", GENERAL)
+    if not isinstance(name, str):
+        raise UsageError(f"task: expected the name of a task, got {shortened(name)}")
     ranges = {key: v for key, v in for_all.items() if key not in ("task", "evaluations")}
     if name != GENERAL:
         lengths = [_size(key, ranges.pop(key)) for key in _SIZES if key in ranges]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradest.contracts import Task
 from gradest.costs import Cost, Problem, outcomes
-from gradest.errors import UsageError
+from gradest.errors import KnobError, UsageError
 from gradest.knobs import build, knob_types
 from gradest.runs.refutation.spaces import MOST_CODES, Entry, Range, Space
 from gradest.support import shortened, suggestion
@@ -76,6 +76,18 @@ class FamilySpace(Space):
 
     def task(self, x: np.ndarray) -> Task:
         return JoinedTasks([build(self.cls, self._knobs(row)) for row in x])
+
+    def groups(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, Task]]:
+        groups: dict[tuple[int, ...], list[tuple[int, Task]]] = {}
+        for i, row in enumerate(x):
+            try:
+                task = build(self.cls, self._knobs(row))
+            except KnobError:  # knobs that each are valid may contradict each other
+                continue
+            groups.setdefault(tuple(task.problem().logits.shape), []).append((i, task))
+        for members in groups.values():
+            rows, tasks = zip(*members, strict=True)
+            yield np.array(rows), JoinedTasks(tasks)
 
     def entry(self, x: np.ndarray) -> Entry:
         knobs = self._knobs(x)

@@ -35,6 +35,7 @@ class Approach(NamedTuple):
     score: float  # the relative excess, less its noise
     left: float
     right: float
+    error: float  # the standard error of their difference
     place: str  # the space
 
 
@@ -53,7 +54,7 @@ class Refutation:
     seconds: float
     exact: bool  # whether all of them were enumerated
     spaces: tuple[str, ...]
-    closest: Approach | None  # of what does not count as a violation; None where all are equal
+    closest: Approach | None  # of problems that do not violate the claim
     counterexample: Counterexample | None
 
 
@@ -94,6 +95,7 @@ class _Search:
         self._runs = 0  # of the optimiser
         self._closest: Approach | None = None
         self._promising: Point | None = None
+        self._error: ValueError | None = None
         self.counterexample: Counterexample | None = None
 
     def applicable(self, spaces: Sequence[Space]) -> list[Space]:
@@ -101,7 +103,7 @@ class _Search:
         kept, reason = [], "no problem"
         for space in spaces:
             try:
-                self._trial.choice(space, space.bounds.mean(1)[None])
+                self._trial.applies(space, _population(space, np.random.default_rng(0)))
             except Inapplicable as error:
                 reason = str(error)
             else:
@@ -116,6 +118,10 @@ class _Search:
         return (self._evaluations is not None and self._trial.evaluated >= self._evaluations) or (
             self._seconds is not None and used >= self._seconds
         )
+
+    @property
+    def _stopped(self) -> bool:
+        return self.spent or self._promising is not None or self._error is not None
 
     def explore(self, space: Space, generations: int) -> None:
         """One run of the optimiser, which ends with the first violation that may be one."""
@@ -132,24 +138,34 @@ class _Search:
             polish=False,
             updating="deferred",
             vectorized=True,
-            callback=lambda x, convergence: self.spent or self._promising is not None,
+            callback=lambda x, convergence: self._stopped,
             rng=rng,
         )
+        if self._error is not None:
+            raise self._error
         if self._promising is not None:
             self._conclude(self._promising)
 
     def _scores(self, space: Space, x: np.ndarray) -> np.ndarray:
         """The scores of rows x [P, V]; −1 where no more shall be evaluated."""
-        if self.spent or self._promising is not None:
-            return np.full(len(x), -1.0)
-        tried = self._trial.on(space, x, self._runs)
+        idle = np.full(len(x), -1.0)
+        if self._stopped:
+            return idle
+        try:
+            tried = self._trial.on(space, x, self._runs)
+        except Inapplicable:  # to none of these problems, but to others of the space
+            return idle
+        except ValueError as error:  # which scipy would replace by one of its own
+            self._error = error
+            return idle
         best = tried.best
-        score, left, right = (float(y[best]) for y in (tried.score, tried.left, tried.right))
+        sides = (float(y[best]) for y in (tried.left, tried.right, tried.error))
+        score = float(tried.score[best])
         highest = self._closest.score if self._closest else -1.0
         if score > LEAST:
             self._promising = Point(space, x[best])
-        elif score > highest:
-            self._closest = Approach(score, left, right, str(space))
+        elif score > highest or self._closest is None:
+            self._closest = Approach(score, *sides, str(space))
         self._progress(self._trial.evaluated, max(score, highest))
         return tried.score
 

@@ -48,6 +48,13 @@ class Space(ABC):
         Raises UsageError where they cannot be built.
         """
 
+    def groups(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, Task]]:
+        """The problems of rows x by their size: the indices of rows, and their task.
+
+        Rows that are no valid problem are left out.
+        """
+        yield np.arange(len(x)), self.task(x)
+
     @abstractmethod
     def entry(self, x: np.ndarray) -> Entry:
         """The problem of one row x [V], for a suite."""

@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
+import scipy
+
 from gradest.runs.claims import Expression, Number, Operation, Relation
-from gradest.runs.refutation.search import Refutation
-from gradest.support import counted, number
+from gradest.runs.refutation.search import Approach, Refutation
+from gradest.runs.refutation.trial import Confirmation
+from gradest.support import counted, interval, number
 
 REFUTED, NOT_REFUTED = "refuted", "not refuted"
 # The columns of a search in the tables of a run, besides the claim.
-COLUMNS = ("verdict", "left", "right", "place", "searched", "seconds", "exact", "p_value")
+COLUMNS = ("verdict", "left", "right", "error", "place", "searched", "seconds", "exact", "p_value")
+
+
+QUANTILE = float(scipy.stats.norm.isf(0.025))  # of a 95 % interval
 
 
 def describe(claim: str, relation: Relation, result: Refutation) -> str:
@@ -22,13 +28,13 @@ def describe(claim: str, relation: Relation, result: Refutation) -> str:
         )
         return (
             f"refuted: {claim}\n"
-            f"  {_sides(relation, found.left, found.right)}\n"
+            f"  {_sides(relation, found)}\n"
             f"  {space} ({proof}); searched {searched}"
         )
     how = "enumerated exactly" if result.exact else "estimated on common random numbers"
     closest = "both sides were equal up to rounding on all of them, or could not be compared"
-    if result.closest is not None:
-        sides = _sides(relation, result.closest.left, result.closest.right)
+    if result.closest is not None and result.closest.score > -1:
+        sides = _sides(relation, result.closest)
         closest = f"closest approach: {sides} ({result.closest.place})"
     return (
         f"not refuted: {claim}\n"
@@ -43,23 +49,30 @@ def row(result: Refutation) -> dict[str, Any]:
     common = {"searched": result.searched, "seconds": result.seconds}
     if result.counterexample is not None:
         point, found = result.counterexample
-        sides = {"left": found.left, "right": found.right, "place": str(point.space)}
+        sides = _numbers(found) | {"place": str(point.space)}
         tested = {"exact": found.exact, "p_value": found.p_value}
         return {"verdict": REFUTED, **sides, **common, **tested}
     closest = result.closest
-    sides = {
-        "left": None if closest is None else closest.left,
-        "right": None if closest is None else closest.right,
-        "place": _range(result.spaces),
-    }
+    sides = _numbers(closest) | {"place": _range(result.spaces)}
     return {"verdict": NOT_REFUTED, **sides, **common, "exact": result.exact, "p_value": None}
 
 
-def _sides(relation: Relation, left: float, right: float) -> str:
-    texts = (
-        text if (text := _text(side)) == number(value) else f"{text} = {number(value)}"
-        for side, value in ((relation.left, left), (relation.right, right))
-    )
+def _numbers(sides: Approach | Confirmation | None) -> dict[str, float | None]:
+    names = ("left", "right", "error")
+    return {name: None if sides is None else getattr(sides, name) for name in names}
+
+
+def _sides(relation: Relation, sides: Approach | Confirmation) -> str:
+    """Both sides, and their difference with its interval where it is estimated."""
+    texts = [
+        f"{_text(side)} = {number(value)}"
+        for side, value in ((relation.left, sides.left), (relation.right, sides.right))
+        if not isinstance(side, Number)
+    ]
+    if sides.error > 0:
+        half, difference = QUANTILE * sides.error, sides.left - sides.right
+        ends = interval(difference, difference - half, difference + half)
+        texts.append(f"left − right = {ends}")
     return ", ".join(texts)
 
 

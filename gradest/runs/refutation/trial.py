@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 
 from gradest.contracts import Task
+from gradest.errors import Inapplicable
 from gradest.measurement import ENUMERATED, Measurement, measure
 from gradest.runs.claims import Quantity, Relation
 from gradest.runs.refutation.quantities import Contestant, Noise, Statistics, Truth, statistics
@@ -30,6 +31,7 @@ class Confirmation(NamedTuple):
 
     left: float
     right: float
+    error: float  # the standard error of their difference
     p_value: float  # 0 where both sides are exact
     replicates: int  # by which a suite shows it; 0 where it enumerates
 
@@ -55,8 +57,8 @@ class Trial:
 
         Raises Inapplicable where an estimator does not apply to them.
         """
-        result = self._violation(space, x, Noise(self.seed + noise, *_SEARCH))
         self.evaluated += len(x)
+        result = self._violation(space, x, Noise(self.seed + noise, *_SEARCH))
         self.exact = self.exact and result.exact
         return result
 
@@ -85,6 +87,7 @@ class Trial:
         return Confirmation(
             float(fresh.left[0]),
             float(fresh.right[0]),
+            float(fresh.error[0]),
             p,
             math.ceil(min(max(needed, _FEWEST), _MOST)),
         )
@@ -103,7 +106,7 @@ class Trial:
         measured = violation(self.relation, read)
         if not measured.score[0] > LEAST:
             return None
-        return Confirmation(float(measured.left[0]), float(measured.right[0]), 0.0, 0)
+        return Confirmation(float(measured.left[0]), float(measured.right[0]), 0.0, 0.0, 0)
 
     def _measure(self, task: Task, quantity: Quantity, seed: int) -> Measurement:
         contestant = self.contestants[str(quantity)]
@@ -116,8 +119,23 @@ class Trial:
             progress=False,
         )
 
+    def applies(self, space: Space, x: np.ndarray) -> None:
+        """Raise Inapplicable where the estimators apply to no problem of the rows x [P, V]."""
+        self._violation(space, x, Noise(self.seed, *_SEARCH))
+
     def _violation(self, space: Space, x: np.ndarray, noise: Noise) -> Violation:
-        task = space.task(x)
+        """Of the rows x.  Raises Inapplicable where an estimator applies to none of them."""
+        parts, reason = [], Inapplicable(f"{space}: no valid problem")
+        for rows, task in space.groups(x):
+            try:
+                parts.append((rows, self._of_task(space, x[rows], task, noise)))
+            except Inapplicable as error:
+                reason = error
+        if not parts:
+            raise reason
+        return Violation.merged(parts, len(x))
+
+    def _of_task(self, space: Space, x: np.ndarray, task: Task, noise: Noise) -> Violation:
         truth = Truth.of(task)
         known: dict[Contestant, Statistics] = {}
         for contestant in dict.fromkeys(self.contestants.values()):

@@ -7,7 +7,7 @@ excess must also exceed three standard errors.  A strict claim is searched like 
 where nothing varies both sides are equal, which nobody would call a counterexample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,18 @@ class Violation(NamedTuple):
     score: np.ndarray  # relative excess less its noise; −1 where nothing can be compared
     errors: np.ndarray  # the excess in standard errors, infinite where it is exact
     unpaired: np.ndarray  # the same, if both sides had noise of their own
+    error: np.ndarray  # the standard error of L − R
     exact: bool
+
+    @classmethod
+    def merged(cls, parts: Sequence[tuple[np.ndarray, "Violation"]], count: int) -> "Violation":
+        """Of `count` problems, from parts with the indices of theirs; −1 where there is none."""
+        columns = [np.full(count, np.nan) for _ in cls._fields[:-1]]
+        columns[cls._fields.index("score")][:] = -1.0
+        for rows, part in parts:
+            for column, values in zip(columns, part, strict=False):
+                column[rows] = values
+        return cls(*columns, exact=all(part.exact for _, part in parts))
 
     @property
     def best(self) -> int:
@@ -50,6 +61,7 @@ def violation(relation: Relation, read: Read) -> Violation:
         score = np.where(np.isfinite(score), score, -1.0)
         return Violation(
             *(left[0], right[0], score, excess[0] / error, excess[0] / apart),
+            error=_standard_error(left - right),
             exact=len(excess) == 1,
         )
 
