@@ -70,6 +70,7 @@ def _rounded(trial: Trial, point: Point, least: float) -> Point:
         variants[0, i] = np.clip(0.0, *space.bounds[i])
         for row, decimals in zip(variants[1:], _DECIMALS, strict=True):
             row[i] = space.rounded(x, decimals)[i]
+        variants = variants[np.sort(np.unique(variants[:, i], return_index=True)[1])]
         kept = np.flatnonzero(trial.choice(space, variants).score > least)
         if len(kept):
             x = variants[kept[0]]

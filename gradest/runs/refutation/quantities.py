@@ -44,11 +44,14 @@ class Contestant:
         return build(self.cls, dict(self.knobs))
 
     def adapts(self, task: Task) -> bool:
-        """Whether a step of adaptation changes the estimates, as it need not with these knobs."""
-        if not self.adapt_steps:
-            return False
+        """Whether a step of adaptation changes the estimates, as it need not with these knobs.
+
+        Raises Inapplicable where the estimator does not apply to the task.
+        """
         with drawing_from(Draws.seeded(0)):
             replicator = Replicator(self.built(), task)
+            if not self.adapt_steps:
+                return False
             before = _drawn(replicator, _TRIED, 1)
             replicator.adapt(1)
             return not torch.equal(before, _drawn(replicator, _TRIED, 1))

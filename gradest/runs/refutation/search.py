@@ -103,7 +103,7 @@ class _Search:
         kept, reason = [], "no problem"
         for space in spaces:
             try:
-                self._trial.applies(space, _population(space, np.random.default_rng(0)))
+                self._trial.prepare(space, _population(space, np.random.default_rng(0)))
             except Inapplicable as error:
                 reason = str(error)
             else:
@@ -139,7 +139,7 @@ class _Search:
             updating="deferred",
             vectorized=True,
             callback=lambda x, convergence: self._stopped,
-            rng=rng,
+            seed=rng,
         )
         if self._error is not None:
             raise self._error
@@ -148,6 +148,12 @@ class _Search:
 
     def _scores(self, space: Space, x: np.ndarray) -> np.ndarray:
         """The scores of rows x [P, V]; −1 where no more shall be evaluated."""
+        # The budget is looked at between problems that take long.
+        pieces = len(x) if self._trial.adaptive else 1
+        parts = [self._scores_at_once(space, part) for part in np.array_split(x, pieces)]
+        return np.concatenate(parts)
+
+    def _scores_at_once(self, space: Space, x: np.ndarray) -> np.ndarray:
         idle = np.full(len(x), -1.0)
         if self._stopped:
             return idle

@@ -119,9 +119,26 @@ class Trial:
             progress=False,
         )
 
-    def applies(self, space: Space, x: np.ndarray) -> None:
-        """Raise Inapplicable where the estimators apply to no problem of the rows x [P, V]."""
-        self._violation(space, x, Noise(self.seed, *_SEARCH))
+    @property
+    def adaptive(self) -> bool:
+        """Whether an estimator adapts to each problem, so that each takes as long as many."""
+        return any(self._adapting.values())
+
+    def prepare(self, space: Space, x: np.ndarray) -> None:
+        """Examine the estimators before a search.
+
+        Raises Inapplicable where one of them applies to no problem of the rows x [P, V].
+        """
+        reason = Inapplicable(f"{space}: no valid problem")
+        for _, task in space.groups(x):
+            try:
+                for contestant in self.contestants.values():
+                    self._adapting[contestant] = contestant.adapts(task)
+            except Inapplicable as error:
+                reason = error
+            else:
+                return
+        raise reason
 
     def _violation(self, space: Space, x: np.ndarray, noise: Noise) -> Violation:
         """Of the rows x.  Raises Inapplicable where an estimator applies to none of them."""
@@ -139,8 +156,6 @@ class Trial:
         truth = Truth.of(task)
         known: dict[Contestant, Statistics] = {}
         for contestant in dict.fromkeys(self.contestants.values()):
-            if contestant not in self._adapting:
-                self._adapting[contestant] = contestant.adapts(task)
             if not self._adapting[contestant]:
                 known[contestant] = statistics(contestant, task, truth, noise)
                 continue
