@@ -23,6 +23,7 @@ from gradest.runs.refutation import (
 from gradest.support import in_a_line, one_thread, write_text
 
 _FOLDER = Path("results/counterexample")
+_SEEDS = 2**32  # of a search, which cannot be negative
 
 
 def refute_claim(options: argparse.Namespace) -> int:
@@ -37,7 +38,7 @@ def refute_claim(options: argparse.Namespace) -> int:
     folder = options.out or _FOLDER
     _refuse_existing(folder)
     contestants = contestants_of(relation, estimators, registry)
-    trial = Trial(relation, contestants, options.seed or 0)
+    trial = Trial(relation, contestants, (options.seed or 0) % _SEEDS)
     spaces = spaces_of({}, registry, list(contestants.values()))
     evaluations = options.evaluations
     if evaluations is None and options.budget is None:

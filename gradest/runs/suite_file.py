@@ -352,9 +352,7 @@ class SuiteSource:
                 spaces_of(claim.for_all, registry, list(contestants.values()))
                 evaluations_of(claim.for_all)
             except UsageError as error:
-                key = next((k for k in claim.for_all if str(k) in str(error)), None)
-                place = (*own, "for_all", *([] if key is None else [key]))
-                raise self.error(place, f"for_all: {error}") from None
+                raise self.error((*own, "for_all"), f"for_all: {error}") from None
             yield claim, chosen
 
     def _place_of_claim(self, place: Place, entry: Any, tasks: Sequence[Task]) -> dict[str, Any]:

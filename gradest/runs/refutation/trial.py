@@ -152,11 +152,16 @@ class Trial:
             raise reason
         return Violation.merged(parts, len(x))
 
+    def _adapts(self, contestant: Contestant, task: Task) -> bool:
+        if contestant not in self._adapting:
+            self._adapting[contestant] = contestant.adapts(task)
+        return self._adapting[contestant]
+
     def _of_task(self, space: Space, x: np.ndarray, task: Task, noise: Noise) -> Violation:
         truth = Truth.of(task)
         known: dict[Contestant, Statistics] = {}
         for contestant in dict.fromkeys(self.contestants.values()):
-            if not self._adapting[contestant]:
+            if not self._adapts(contestant, task):
                 known[contestant] = statistics(contestant, task, truth, noise)
                 continue
             # The state of an adaptive estimator belongs to one problem.
