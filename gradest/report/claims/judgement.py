@@ -48,7 +48,7 @@ from gradest.runs import (
     Relation,
     parse_claim,
 )
-from gradest.runs.refutation import QUANTILE
+from gradest.runs.refutation import GENERAL, QUANTILE
 from gradest.statistics import Interval
 
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "refuted", "cannot tell"
@@ -76,6 +76,7 @@ class Place:
     exact: bool = False
     reason: str = ""  # why the quantities are not known
     searched: int = 0  # problems, where a counterexample was searched
+    nearest: str = ""  # where it lies, or the problem that came closest to one
 
     @property
     def verdict(self) -> str:
@@ -184,20 +185,20 @@ def _unknown(name: str, reason: str, symbol: str) -> Place:
 
 def _searched_place(relation: Relation, claim: Mapping[str, Any], run: LoadedRun) -> Place:
     """The counterexample of a search, or the closest that it came to one."""
-    rows = run.searches
+    rows, name = run.searches, _all_of(claim["for_all"])
     if not rows.empty:
         asked = json.dumps(claim["for_all"], sort_keys=True, separators=(",", ":"))
         rows = rows[rows["holds"].eq(claim["holds"]) & rows["for_all"].eq(asked)]
     if rows.empty or rows.iloc[-1]["status"] != "ok":
         reason = "it was not searched" if rows.empty else str(rows.iloc[-1]["reason"])
-        return _unknown("a search", reason, relation.symbol)
+        return _unknown(name, reason, relation.symbol)
     row = rows.iloc[-1]
     against_number = isinstance(relation.right, Number)
     value = row["left"] - (0.0 if against_number else row["right"])
     half = QUANTILE * row["error"]
     refuted = row["verdict"] == REFUTED
     return Place(
-        f"{row['place']}, {int(row['searched']):,} problems searched",
+        name,
         Interval(value, value - half, value + half),
         row["right"] if against_number else 0.0,
         relation.symbol,
@@ -205,7 +206,14 @@ def _searched_place(relation: Relation, claim: Mapping[str, Any], run: LoadedRun
         refuted=0.0 if refuted else 1.0,
         exact=True,
         searched=int(row["searched"]),
+        nearest=str(row["place"]),
     )
+
+
+def _all_of(for_all: Mapping[str, Any]) -> str:
+    """The problems of a search, which are the same in every run of the claim."""
+    knobs = (f"{k}={v}" for k, v in for_all.items() if k not in ("task", "evaluations"))
+    return ", ".join([f"for all {for_all.get('task', GENERAL)}", *knobs])
 
 
 def _measured_places(

@@ -19,6 +19,7 @@ from gradest.support import counted, interval, number
 
 _TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure", NOT_REFUTED: "unsure"}
 _HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
+_SEARCHED = ("claim", "counterexample, or closest approach", "problems searched", "verdict")
 _READING = (
     "A claim that compares two quantities is measured as their ratio, or as their difference where "
     "one may be negative; *published* is the value or the bound that the claim states. Brackets "
@@ -47,6 +48,8 @@ def section(judgements: Sequence[Judgement]) -> Iterator[Part]:
         )
     if reasons := list(_reasons(judgements)):
         yield Table(("claim", "on", "why there is no number"), reasons, left=3)
+    if searches := [each for each in judgements if each.decisive.searched]:
+        yield Table(_SEARCHED, list(map(_search, searches)), left=2)
     yield Folded("How to read the claims", [_READING])
     yield "Unrounded: `claims.csv`"
 
@@ -90,6 +93,12 @@ def _line(judgement: Judgement, place: Place) -> list[str]:
         interval(*place.interval.ends),
         Tagged(verdict, _TAGS[verdict]),
     ]
+
+
+def _search(judgement: Judgement) -> list[str]:
+    place = judgement.decisive
+    verdict = Tagged(judgement.verdict, _TAGS[judgement.verdict])
+    return [judgement.holds, place.nearest, f"{place.searched:,}", verdict]
 
 
 def _reasons(judgements: Sequence[Judgement]) -> Iterator[list[str]]:
