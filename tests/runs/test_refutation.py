@@ -149,6 +149,19 @@ def test_estimated_quantities_agree_with_the_exact_ones_within_their_errors(monk
         assert (np.abs(drawn[name][0] - exact[name][0]) <= k * error).all(), name
 
 
+def test_the_moments_of_batches_are_those_of_all_their_replicates():
+    x = np.random.default_rng(0).normal(1.0, 2.0, (4, 50, 3, 5))  # [J, R, B, D]
+    mean = x.mean(1)
+    square = np.square(x - mean[:, None]).sum((1, 3))
+    parts = quantities._pooled(mean, square, np.zeros((4, 2, 3)), 50)
+    every = x.reshape(200, 3, 5)
+    variance = every.var(0, ddof=1).sum(-1)
+    assert np.allclose(parts.variance, variance, rtol=EXACT)
+    # Without the noise of the mean, of which the squared length would have a bias.
+    bias_sq = np.square(every.mean(0)).sum(-1) - variance / 200
+    assert np.allclose(parts.bias_sq, bias_sq, rtol=EXACT)
+
+
 def test_all_problems_of_a_batch_share_their_noise():
     space = GeneralSpace(2, 2)
     x = np.repeat(rows(space, 1), 3, 0)
@@ -190,6 +203,13 @@ def test_an_excess_within_its_noise_is_no_violation():
     found = violation(relation, lambda _: noisy)
     assert found.left[0] > found.right[0] and found.score[0] < 0
     assert violation(relation, lambda _: noisy[:1]).score[0] > 0
+
+
+def test_the_jackknife_of_a_mean_has_its_standard_error():
+    batches = np.random.default_rng(0).normal(size=(16, 2))
+    means = np.stack([batches.mean(0), *(np.delete(batches, j, 0).mean(0) for j in range(16))])
+    found = violation(parse_claim("value(rloo) <= 0"), lambda _: means)
+    assert np.allclose(found.error, batches.std(0, ddof=1) / 4, rtol=EXACT)
 
 
 @pytest.mark.parametrize("claim", FALSE)
@@ -252,6 +272,26 @@ def test_fresh_draws_reject_what_only_noise_violates():
     assert sum(each is not None and each.p_value < 1e-4 for each in found) == 8
 
 
+def test_a_confirmation_needs_more_evidence_the_more_were_tried():
+    # ARM has less than one percent more variance there.
+    trial = trial_of("variance(arm) <= variance(disarm)")
+    space, x = GeneralSpace(1, 2, 1), np.array([0.0, 2.0, 1.0, 0.0])
+    found = trial.confirm(space, x)
+    assert 1e-12 < found.p_value < 1e-4 and found.replicates > 10**6
+    trial.attempts = 10**6
+    assert trial.confirm(space, x) is None
+
+
+def test_a_bias_is_confirmed_by_its_joint_test(monkeypatch):
+    trial = trial_of("bias(concrete) == 0")
+    space = GeneralSpace(1, 2, 1)
+    x = np.array([0.0, 0.0, 1.0, 0.0])
+    assert trial.confirm(space, x).left > 0
+    unbiased = measure(contestant("reinforce").built(), make_task("bernoulli"))
+    monkeypatch.setattr(Trial, "_measure", lambda *_: unbiased)
+    assert trial.confirm(space, x) is None
+
+
 def test_a_counterexample_loses_latents_categories_and_decimals():
     trial = trial_of(FALSE[0])
     space = GeneralSpace(3, 3, 1)
@@ -275,6 +315,7 @@ def test_a_smaller_problem_holds_a_latent_at_a_category_or_leaves_one_out():
     fewer, first = variants[0]
     assert (fewer.latents, fewer.categories) == (1, 3)
     assert (first == [*x[3:6], *table[0], *x[18:21]]).all()
+    assert (variants[4][1] == [*x[:3], *table[:, 1], *x[15:18]]).all()
     less, last = variants[-1]
     assert (less.latents, less.categories) == (2, 2)
     assert (last[4:8] == table[:2, :2].ravel()).all() and (last[:4] == x[[0, 1, 3, 4]]).all()
