@@ -476,8 +476,8 @@ def test_a_suite_searches_and_its_counterexamples_refute_the_claim_again(suite, 
     claims = pd.read_csv(tmp_path / "run" / "claims.csv")
     assert claims["verdict"].tolist() == ["not refuted", "refuted", "refuted"]
     assert claims["measured"][0] == 0 < claims["measured"][1]
-    assert claims["on"][0] == "for all general, K=2, N=1"
-    assert claims["on"][1].startswith("for all categorical, K=[2, 3], alpha=[-4, 4]")
+    assert claims["on"][0] == "all general, K=2, N=1"
+    assert claims["on"][1].startswith("all categorical, K=[2, 3], alpha=[-4, 4]")
     report = (tmp_path / "run" / "report.md").read_text()
     assert "problems searched" in report and "general costs, N = 1, K = 2" in report
     searches = pd.read_parquet(tmp_path / "run" / "searches.parquet")

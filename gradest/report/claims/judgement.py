@@ -213,7 +213,7 @@ def _searched_place(relation: Relation, claim: Mapping[str, Any], run: LoadedRun
 def _all_of(for_all: Mapping[str, Any]) -> str:
     """The problems of a search, which are the same in every run of the claim."""
     knobs = (f"{k}={v}" for k, v in for_all.items() if k not in ("task", "evaluations"))
-    return ", ".join([f"for all {for_all.get('task', GENERAL)}", *knobs])
+    return ", ".join([f"all {for_all.get('task', GENERAL)}", *knobs])
 
 
 def _measured_places(
