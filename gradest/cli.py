@@ -5,7 +5,7 @@ Exit status:
 - 0: everything ran
 - 1: a cell or a control failed, no cell gave a finite number, a part of the report or a file could
   not be written, a plugin was rejected, --fail-on-regression found a regression or nothing to
-  compare, or --fail-on-refuted a claim that is refuted
+  compare, --fail-on-refuted a claim that is refuted, or --refute a counterexample
 - 2: the command line or one of its input files is invalid
 - 130, 143: interrupted by Ctrl-C, terminated by SIGTERM
 """
@@ -13,6 +13,7 @@ Exit status:
 import argparse
 import errno
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -49,11 +50,11 @@ if TYPE_CHECKING:
 _COMMANDS_OF_OPTION = {
     "only_tasks": ("suite",),
     "only_estimators": ("suite",),
-    "plugin": ("suite", "list", "check", "new"),
-    "out": ("suite", "report", "new"),
+    "plugin": ("suite", "list", "check", "new", "refute"),
+    "out": ("suite", "report", "new", "refute"),
     "jobs": ("suite",),
     "device": ("suite",),
-    "seed": ("suite",),
+    "seed": ("suite", "refute"),
     "replicates": ("suite",),
     "precision": ("suite",),
     "steps": ("suite",),
@@ -66,6 +67,8 @@ _COMMANDS_OF_OPTION = {
     "bibtex": ("list",),
     "fail_on_regression": ("report",),
     "fail_on_refuted": ("suite", "report"),
+    "evaluations": ("refute",),
+    "budget": ("refute",),
 }
 _COMMANDS = {
     "suite": "--suite",
@@ -73,6 +76,7 @@ _COMMANDS = {
     "check": "--check",
     "report": "--report",
     "new": "--new-...",
+    "refute": "--refute",
 }
 # The parser itself has no defaults: only so can `parse` see which options the user has set.
 _DEFAULTS: dict[str, Any] = {
@@ -143,14 +147,14 @@ class _Once(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python benchmark.py" if Path(sys.argv[0]).name == "benchmark.py" else "gradest",
-        usage="%(prog)s (--suite ... | --list | --check ... | --report ... | --new-... NAME) "
-        "[options]",
+        usage="%(prog)s (--suite ... | --list | --check ... | --report ... | --refute ... | "
+        "--new-... NAME) [options]",
         description="Measure the bias, variance and computing time of gradient estimators for "
         "discrete latent variables, each with its statistical uncertainty.",
         epilog="Exit status: 0 success; 1 a cell or a control failed, part of the report is "
-        "missing, a plugin was rejected, or --fail-on-regression found a regression or nothing to "
-        "compare; 2 invalid command line or input file; 130 interrupted by Ctrl-C; 143 terminated "
-        "by SIGTERM.",
+        "missing, a plugin was rejected, --fail-on-regression found a regression or nothing to "
+        "compare, or a claim is refuted by --refute or with --fail-on-refuted; 2 invalid command "
+        "line or input file; 130 interrupted by Ctrl-C; 143 terminated by SIGTERM.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -173,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if a later run is worse than the first",
     )
+    _add_search_options(parser.add_argument_group("options of --refute"))
     group = parser.add_argument_group("options of --suite and --report")
     group.add_argument(
         "--fail-on-refuted",
@@ -207,6 +212,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="rebuild the report of a run, or compare further runs with the first",
     )
+    commands.add_argument(
+        "--refute",
+        metavar="CLAIM",
+        type=_nonempty,
+        help="search for a problem on which a claim fails, such as 'variance(rebar) <= "
+        "variance(reinforce)'; exit status 0: none was found, 1: refuted",
+    )
     for kind in ("estimator", "task"):
         commands.add_argument(
             f"--new-{kind}",
@@ -230,7 +242,14 @@ def _add_shared_options(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         type=_path,
         help="output folder (default: results/<suite> for --suite, results/comparison for "
-        "--report of several runs, the current folder for --new-...)",
+        "--report of several runs, the current folder for --new-..., results/counterexample for "
+        "--refute)",
+    )
+    group.add_argument(
+        "--seed",
+        metavar="N",
+        type=_integer(INTEGERS[0], INTEGERS[-1]),
+        help="random seed (overrides the seeds of the suite; of a search: 0)",
     )
 
 
@@ -242,12 +261,6 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
             nargs="+",
             help=f"run only the {kind} whose names match a glob",
         )
-    group.add_argument(
-        "--seed",
-        metavar="N",
-        type=_integer(INTEGERS[0], INTEGERS[-1]),
-        help="random seed (overrides the seeds of the suite)",
-    )
     amount = group.add_mutually_exclusive_group()
     amount.add_argument(
         "--replicates",
@@ -301,6 +314,30 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print only failed cells, failed controls and the path of the report",
     )
+
+
+def _add_search_options(group: argparse._ArgumentGroup) -> None:
+    budget = group.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--evaluations",
+        metavar="N",
+        type=_integer(1, MOST_REPLICATES),
+        help="number of problems to search (default: 10000)",
+    )
+    budget.add_argument(
+        "--budget", metavar="SECONDS", type=_seconds, help="time to search, instead of a number"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        message = f"expected a positive number of seconds, got {shortened(text)}"
+        raise argparse.ArgumentTypeError(message)
+    return seconds
 
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
@@ -413,6 +450,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         from gradest.commands import check
 
         return check(options.check, options.plugin)
+    if options.refute:
+        from gradest.commands import refute_claim
+
+        return refute_claim(options)
     if options.new:
         from gradest.commands import Scaffold, write_plugin
         from gradest.plugins import Registry

@@ -1,12 +1,15 @@
 from .cells import Cell, labels
 from .claims import (
     TRAINED,
+    ClaimError,
     Expression,
     Number,
     Operation,
     Quantity,
     Relation,
     parse_claim,
+    refuse_ambiguous,
+    refuse_mixture,
 )
 from .folder import alone_in
 from .journal import Contents, Record, read_journal

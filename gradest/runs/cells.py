@@ -113,11 +113,12 @@ class EstimatorCell(Cell):
 
 
 def foreign(cell: Cell, registry: Registry) -> bool:
-    """Whether the cell executes code from outside the catalogue."""
-    if not isinstance(cell, EstimatorCell):
-        return False
-    classes = registry.task(cell.task), registry.estimator(cell.estimator)
-    return not all(map(built_in, classes))
+    """Whether the cell executes code from outside the catalogue.
+
+    Members that are neither tasks nor estimators belong to gradest.
+    """
+    classes = {**registry.tasks, **registry.estimators}
+    return not all(built_in(classes[name]) for name in cell.names if name in classes)
 
 
 def labels(cells: Sequence[Cell]) -> dict[str, str]:
@@ -139,7 +140,9 @@ def labels(cells: Sequence[Cell]) -> dict[str, str]:
 def label_of(record: Record) -> str:
     """A short label for a recorded cell."""
     cell = record["cell"]
-    return " × ".join(str(cell[name]) for name in ("task", "estimator", "name") if name in cell)
+    return " × ".join(
+        str(cell[name]) for name in ("task", "estimator", "name", "holds") if name in cell
+    )
 
 
 def _hash(text: str) -> str:
@@ -149,7 +152,7 @@ def _hash(text: str) -> str:
 # The fields that rows are named after.
 _NAMING = (
     *("task", "task_knobs", "estimator", "estimator_knobs", "name", "knobs"),
-    *("seed", "dtype", "replicates", "learning_rate"),
+    *("seed", "dtype", "replicates", "learning_rate", "holds", "for_all"),
 )
 
 

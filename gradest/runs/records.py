@@ -91,9 +91,11 @@ _CELLS: dict[str, dict[str, _Check]] = {
     "measurement": {**_member, "dtype": _text},
     "training": {**_member, "learning_rate": _is_number},
     "property": {"name": _text, "knobs": _mapping},
+    "search": {"holds": _text, "for_all": _mapping, "estimators": _is(list)},
 }
 _PAYLOADS: dict[str, dict[str, _Check]] = {
     "measurement": {"measurement": _mapping, "reference": _is(str, type(None))},
     "training": {"training": _is_training},
     "property": {"rows": _is_table},
+    "search": {"search": _mapping, "files": _mapping},
 }

@@ -19,6 +19,8 @@ from gradest.runs.cells import Cell, EstimatorCell
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.plain_yaml import Place
 from gradest.runs.property_cell import PropertyCell
+from gradest.runs.refutation import refute
+from gradest.runs.search_cell import SearchCell
 from gradest.runs.size import refuse_too_large
 from gradest.runs.suite_file import Member, SuiteFile, SuiteSource
 from gradest.runs.suites import find_suite
@@ -111,7 +113,11 @@ def load_suite(
     refuse_too_large(source, settings, members["tasks"], members["estimators"], device)
     make = _training_cells if settings.training else _measuring_cells
     built = [member.built for member in properties]
-    cells = (*_property_cells(settings, built), *make(settings, tasks, estimators, device))
+    cells = (
+        *_property_cells(settings, built),
+        *make(settings, tasks, estimators, device),
+        *_search_cells(settings, source, registry, estimators),
+    )
     return Suite(path.stem, settings, cells, claims)
 
 
@@ -135,6 +141,31 @@ def _property_cells(settings: SuiteFile, properties: Iterable[Property]) -> Iter
     code = {"core": _digest(run_property), "torch": torch.__version__}
     for each, seed in itertools.product(properties, settings.seeds):
         yield PropertyCell(name=each.name, knobs=each.knobs, seed=seed, code=code)
+
+
+def _search_cells(
+    settings: SuiteFile,
+    source: SuiteSource,
+    registry: Registry,
+    estimators: Sequence[Estimator],
+) -> Iterator[SearchCell]:
+    """A cell for every claim that is to hold for all problems of a space."""
+    members = source.searched(settings, registry, estimators)
+    for claim, own in members:
+        classes = {type(each) for each in own}
+        name = claim.for_all.get("task")
+        classes |= {registry.task(name)} if name in registry.tasks else set()
+        yield SearchCell(
+            holds=claim.holds,
+            for_all=claim.for_all,
+            estimators=[[e.name, e.knobs, _adapt_steps(e, settings)] for e in own],
+            seed=settings.seeds[0],
+            code={
+                **{cls.name: digest_of_class(cls) for cls in classes},
+                "core": _digest(refute),
+                "torch": torch.__version__,
+            },
+        )
 
 
 def _measuring_cells(

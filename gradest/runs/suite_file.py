@@ -7,7 +7,7 @@ and the line.
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,8 +19,16 @@ from gradest.contracts import Estimator, Model, Task
 from gradest.errors import KnobError, SuiteError, UsageError
 from gradest.knobs import Positive, build, grid
 from gradest.measurement import LOG_ALPHA, SCALES, Precision, ReferencePrecision
-from gradest.runs.claims import ClaimError, parse_claim, refuse_ambiguous, refuse_mixture
+from gradest.plugins import Registry
+from gradest.runs.claims import (
+    ClaimError,
+    Quantity,
+    parse_claim,
+    refuse_ambiguous,
+    refuse_mixture,
+)
 from gradest.runs.plain_yaml import Place, read_document
+from gradest.runs.refutation import contestants_of, evaluations_of, spaces_of
 from gradest.runs.training import Annealing, Evaluation, GradientMeasurements, TrainingSettings
 from gradest.statistics import FEWEST
 from gradest.support import (
@@ -54,6 +62,8 @@ class Claim(BaseModel):
     source: str = ""  # who says so
     on: Annotated[Entries, MinLen(1)] | None = None  # tasks, by name or with knobs; None: every one
     parameter: str | None = None  # with respect to which gradients are meant; None: the logits
+    # Problems among which a counterexample is searched; None: the claim is tested on the tasks.
+    for_all: dict[str, Any] | None = None
 
 
 class SuiteFile(BaseModel):
@@ -82,6 +92,16 @@ class SuiteFile(BaseModel):
     claims: list[Claim] = []
     tasks: Annotated[Entries, MinLen(1)]
     estimators: Annotated[Entries, MinLen(1)]
+
+
+def _member_of(quantity: Quantity, estimators: Sequence[Estimator]) -> Estimator:
+    """The estimator of a suite that a quantity singles out."""
+    return next(
+        each
+        for each in estimators
+        if each.name == quantity.estimator
+        and all(each.knobs[name] == value for name, value in quantity.knobs.items())
+    )
 
 
 def _logits(parameters: Sequence[str]) -> str:
@@ -305,6 +325,36 @@ class SuiteSource:
             for index, entry in enumerate(claim.on or ())
         ]
         return {**claim.model_dump(), "parameter": parameter, "on": places}
+
+    def searched(
+        self, settings: SuiteFile, registry: Registry, estimators: Sequence[Estimator]
+    ) -> Iterator[tuple[Claim, list[Estimator]]]:
+        """The claims with `for_all`, each with the estimators of its quantities.
+
+        Raises SuiteError for problems that cannot be searched.
+        """
+        for number, claim in enumerate(settings.claims):
+            if claim.for_all is None:
+                continue
+            own = ("claims", number)
+            for key, conflict in (
+                ("on", claim.on is not None),
+                ("parameter", claim.parameter not in (None, LOG_ALPHA)),
+            ):
+                if conflict:
+                    raise self.error((*own, key), f"for_all does not go with {key}")
+            if settings.training:
+                raise self.error((*own, "for_all"), "for_all does not apply to trainings")
+            relation = parse_claim(claim.holds)
+            chosen = [_member_of(quantity, estimators) for quantity in relation.quantities()]
+            plain = [(each.name, each.knobs, each.adapt_steps) for each in chosen]
+            try:
+                contestants = contestants_of(relation, plain, registry)
+                spaces_of(claim.for_all, registry, list(contestants.values()))
+                evaluations_of(claim.for_all)
+            except UsageError as error:
+                raise self.error((*own, "for_all"), f"for_all: {error}") from None
+            yield claim, chosen
 
     def _place_of_claim(self, place: Place, entry: Any, tasks: Sequence[Task]) -> dict[str, Any]:
         """The task, and those of its knobs, where a claim holds."""

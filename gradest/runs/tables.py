@@ -12,6 +12,7 @@ from gradest.runs.journal import Contents, Record, read_journal
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.property_cell import PropertyCell
 from gradest.runs.records import kind_of
+from gradest.runs.search_cell import SearchCell
 from gradest.runs.training_cell import TrainingCell
 from gradest.support import (
     checksum,
@@ -26,7 +27,7 @@ from gradest.support import (
 
 _RUN = ("suite", "parameters", "cells")  # keys of run.json from which the tables are derived
 _DERIVED = ("journal", "recorded", "damage", "checksum")  # keys that are derived with the tables
-_CELLS = (MeasuringCell, TrainingCell, PropertyCell)
+_CELLS = (MeasuringCell, TrainingCell, PropertyCell, SearchCell)
 
 
 def write_results(folder: Path, run: Mapping[str, Any]) -> list[str]:

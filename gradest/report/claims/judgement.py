@@ -16,6 +16,7 @@ Schuirmann, "A comparison of the two one-sided tests procedure and the power app
 the equivalence of average bioavailability", 1987.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,9 +47,11 @@ from gradest.runs import (
     Relation,
     parse_claim,
 )
+from gradest.runs.refutation import GENERAL, QUANTILE
 from gradest.statistics import Interval, holm
 
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "refuted", "cannot tell"
+NOT_REFUTED = "not refuted"  # by a search, which proves nothing
 COLUMNS = ("holds", "on", "says", "source", "published", "measured", "low", "high", "verdict")
 
 # Quantities that cannot be negative, whose ratios are compared.
@@ -71,11 +74,15 @@ class Place:
     refuted: float = 1.0
     exact: bool = False
     reason: str = ""  # why the quantities are not known
+    searched: int = 0  # problems, where a counterexample was searched
+    nearest: str = ""  # where it lies, or the problem that came closest to one
 
     @property
     def verdict(self) -> str:
         if self.refuted < LEVEL and self.refuted <= self.reproduced:
             return REFUTED
+        if self.searched:
+            return NOT_REFUTED
         return REPRODUCED if self.reproduced < LEVEL else UNDECIDED
 
 
@@ -94,7 +101,7 @@ class Judgement:
         verdicts = {place.verdict for place in self.places}
         if REFUTED in verdicts:
             return REFUTED
-        return REPRODUCED if verdicts == {REPRODUCED} else UNDECIDED
+        return verdicts.pop() if len(verdicts) == 1 else UNDECIDED
 
     @property
     def symbol(self) -> str:
@@ -158,18 +165,54 @@ def _adjusted(place: Place, p: float) -> Place:
 
 def _judged(claim: Mapping[str, Any], run: LoadedRun) -> Judgement:
     relation = parse_claim(claim["holds"])
+    says, source = (str(claim.get(key) or "") for key in ("says", "source"))
+    if claim.get("for_all") is not None:
+        place = _searched_place(relation, claim, run)
+        return Judgement(claim["holds"], says, source, relation, (place,))
     trained = relation.quantities()[0].name in TRAINED
     make = _trained_places if trained else _measured_places
     places = list(make(relation, claim, run))
     if not places:
         names = ", ".join(place["task"] for place in claim["on"]) or "every task"
         places = [_unknown(names, "it was measured on none of these tasks", relation.symbol)]
-    says, source = (str(claim.get(key) or "") for key in ("says", "source"))
     return Judgement(claim["holds"], says, source, relation, tuple(places))
 
 
 def _unknown(name: str, reason: str, symbol: str) -> Place:
     return Place(name, Interval.unknown(), math.nan, symbol, reason=reason)
+
+
+def _searched_place(relation: Relation, claim: Mapping[str, Any], run: LoadedRun) -> Place:
+    """The counterexample of a search, or the closest that it came to one."""
+    rows, name = run.searches, _all_of(claim["for_all"])
+    if not rows.empty:
+        asked = json.dumps(claim["for_all"], sort_keys=True, separators=(",", ":"))
+        rows = rows[rows["holds"].eq(claim["holds"]) & rows["for_all"].eq(asked)]
+    if rows.empty or rows.iloc[-1]["status"] != "ok":
+        reason = "it was not searched" if rows.empty else str(rows.iloc[-1]["reason"])
+        return _unknown(name, reason, relation.symbol)
+    row = rows.iloc[-1]
+    against_number = isinstance(relation.right, Number)
+    value = row["left"] - (0.0 if against_number else row["right"])
+    half = QUANTILE * row["error"]
+    refuted = row["verdict"] == REFUTED
+    return Place(
+        name,
+        Interval(value, value - half, value + half),
+        row["right"] if against_number else 0.0,
+        relation.symbol,
+        # The search has confirmed it on fresh draws, at a level of its own.
+        refuted=0.0 if refuted else 1.0,
+        exact=True,
+        searched=int(row["searched"]),
+        nearest=str(row["place"]),
+    )
+
+
+def _all_of(for_all: Mapping[str, Any]) -> str:
+    """The problems of a search, which are the same in every run of the claim."""
+    knobs = (f"{k}={v}" for k, v in for_all.items() if k not in ("task", "evaluations"))
+    return ", ".join([f"all {for_all.get('task', GENERAL)}", *knobs])
 
 
 def _measured_places(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from gradest.report.claims.judgement import (
+    NOT_REFUTED,
     REFUTED,
     REPRODUCED,
     UNDECIDED,
@@ -16,8 +17,9 @@ from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
 from gradest.support import counted, interval, number
 
-_TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure"}
+_TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure", NOT_REFUTED: "unsure"}
 _HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
+_SEARCHED = ("claim", "counterexample, or closest approach", "problems searched", "verdict")
 _READING = (
     "A claim that compares two quantities is measured as their ratio, or as their difference where "
     "one may be negative; *published* is the value or the bound that the claim states. Brackets "
@@ -25,7 +27,9 @@ _READING = (
     f"(Holm): with {100 * (1 - LEVEL):g} % probability none of them is wrong. Enumerated numbers "
     "are compared exactly. *Cannot tell* means that the noise is too large, or that an equality "
     "states no tolerance, which replicates alone cannot show; more replicates, or a tolerance, "
-    "settle it."
+    "settle it. Of a claim for all problems a counterexample was searched, and the measured value "
+    "is that of the counterexample, or of the problem that came closest to one: the left side less "
+    "the right one. *Not refuted* is no proof."
 )
 
 
@@ -44,6 +48,8 @@ def section(judgements: Sequence[Judgement]) -> Iterator[Part]:
         )
     if reasons := list(_reasons(judgements)):
         yield Table(("claim", "on", "why there is no number"), reasons, left=3)
+    if searches := [each for each in judgements if each.decisive.searched]:
+        yield Table(_SEARCHED, list(map(_search, searches)), left=2)
     yield Folded("How to read the claims", [_READING])
     yield "Unrounded: `claims.csv`"
 
@@ -87,6 +93,12 @@ def _line(judgement: Judgement, place: Place) -> list[str]:
         interval(*place.interval.ends),
         Tagged(verdict, _TAGS[verdict]),
     ]
+
+
+def _search(judgement: Judgement) -> list[str]:
+    place = judgement.decisive
+    verdict = Tagged(judgement.verdict, _TAGS[judgement.verdict])
+    return [judgement.holds, place.nearest, f"{place.searched:,}", verdict]
 
 
 def _reasons(judgements: Sequence[Judgement]) -> Iterator[list[str]]:

@@ -39,6 +39,7 @@ class LoadedRun:
     images: Images  # (task_label, label) -> name -> [how many, H, W]
     properties: pd.DataFrame  # of distributions
     problems: Problems = field(default_factory=Problems)
+    searches: pd.DataFrame = field(default_factory=pd.DataFrame)  # for counterexamples
 
     @property
     def levels(self) -> list[str]:
@@ -93,6 +94,7 @@ def load_run(folder: Path) -> LoadedRun:
             points,
             load_images(folder, points),
             load_properties(folder),
+            searches=load_searches(folder),
         )
 
 
@@ -167,6 +169,12 @@ def load_claims(folder: Path) -> pd.DataFrame:
     """The verdicts on the claims of a run; none where its suite states none."""
     path = folder / CLAIMS
     return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def load_searches(folder: Path) -> pd.DataFrame:
+    """The rows of searches for counterexamples; none where no claim is for all problems."""
+    path = folder / "searches.parquet"
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
 
 
 def _levels(facts: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.measurement import LOG_ALPHA, Measurement
-from gradest.report.claims.judgement import REFUTED, REPRODUCED
+from gradest.report.claims.judgement import NOT_REFUTED, REFUTED, REPRODUCED
 from gradest.report.claims.judgement import UNDECIDED as UNSETTLED
 from gradest.report.frames import curves, ranking, tables
 from gradest.report.regression.pairs import (
@@ -51,7 +51,7 @@ COLUMNS = (
 )
 CELL = ["run", "task_label", "label", "base_seeds", "other_seeds"]  # has several quantities
 
-_VERDICTS = (REFUTED, UNSETTLED, REPRODUCED)  # of claims, the best last
+_RANK = {REFUTED: 0, UNSETTLED: 1, NOT_REFUTED: 1, REPRODUCED: 2}  # of verdicts on claims
 _JUDGED = ("variance", "bias", CLAIM)  # of which worse is a regression
 _OK, _ABSENT, _ODD = "ok", "absent", "not finite"
 _LOST = ("failed", _ODD)
@@ -354,10 +354,10 @@ def _claims(base: Run, other: Run) -> Iterator[_Row]:
             for side in "ab"
         )
         verdicts = row["verdict_a"], row["verdict_b"]
-        steps = [_VERDICTS.index(verdict) for verdict in verdicts]
+        steps = [_RANK[verdict] for verdict in verdicts]
         direction = sign(steps[0] - steps[1])
         judgement = {-1: BETTER, 0: SAME, 1: WORSE}[direction]
-        if direction and UNSETTLED in verdicts:
+        if direction and {UNSETTLED, NOT_REFUTED} & set(verdicts):
             judgement = CHANGED
         change = Change(CLAIM, "", a, b, "", _UNKNOWN, direction == 0)
         key = Key(CLAIM, str(places), "{}", holds, "{}", "", "")
