@@ -58,7 +58,7 @@ def place(tmp_path_factory):
         shutil.copytree(first, folder / "results" / name)
     (suite,) = blocks("README.md", "yaml")
     (folder / "mine.yaml").write_text(suite, encoding="utf-8")
-    (claims,) = blocks("docs/claims.md", "yaml")
+    claims, *_ = blocks("docs/claims.md", "yaml")
     (folder / "my_claims.yaml").write_text(claims, encoding="utf-8")
     plugin = next(each for each in blocks("README.md", "python") if "class Clipped" in each)
     for name in ("my_estimator.py", "clipped.py"):

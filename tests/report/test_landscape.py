@@ -202,7 +202,7 @@ def test_each_value_of_another_knob_has_a_sweep_of_its_own():
     frame = tables.annotate(measurements_frame(rows))
     assert outside_sweeps(frame)["task"].tolist() == ["other"]
     nothing = pd.DataFrame()
-    run = LoadedRun({}, frame, nothing, nothing, nothing, {}, nothing)
+    run = LoadedRun({}, frame, nothing, nothing, nothing, nothing, {}, nothing)
     assert run.grouped["task_label"].nunique() == 3
 
 
