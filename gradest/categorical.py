@@ -147,6 +147,28 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard + nabla(soft)
 
 
+def with_pullback(z: Tensor, logits: Tensor, pullback: Callable[[Tensor], Tensor]) -> Tensor:
+    """z in value; a derivative g with respect to it becomes pullback(g) for the logits.
+
+    For surrogates that are given as Jacobians and are no derivative of anything.  `pullback` maps
+    [R, N, K] to [R, N, K] and should draw nothing: it is called in the backward pass.
+    """
+    return _Pullback.apply(z.detach(), logits, pullback)
+
+
+class _Pullback(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor, logits: Tensor, pullback: Callable) -> Tensor:
+        # What pullback closes over is not seen by those who count saved tensors; these are.
+        ctx.save_for_backward(z, logits)
+        ctx.pullback = pullback
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[None, Tensor, None]:
+        return None, ctx.pullback(g), None
+
+
 def leave_one_out_mean(x: Tensor, dim: int) -> Tensor:
     """For each entry the mean of the others along `dim`; needs at least two."""
     return (x.sum(dim, keepdim=True) - x) / (x.shape[dim] - 1)
