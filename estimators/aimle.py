@@ -21,15 +21,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradest import LAWS, Cost, SurrogateSample
-from gradest.categorical import gumbel_max, nabla, one_hot, unmasked, with_pullback
+from gradest import LAWS, Cost, Estimator
+from gradest.categorical import gumbel_max, nabla, one_hot, unmasked
 from gradest.knobs import Positive, Probability
 
 from ._derivative import cost_and_derivative
 
 
 @dataclass(eq=False)
-class AIMLE(SurrogateSample):
+class AIMLE(Estimator):
+    unbiased = False
+    differentiates = True
+    evaluations = "1"
     adapt_steps = 1000
     laws = LAWS - {"shift", "scale"}
     degree = 2
@@ -49,10 +52,6 @@ class AIMLE(SurrogateSample):
         step = self.beta_step if self._nonzeros < 1 else -self.beta_step
         self._beta = max(self._beta + step, 0.0)
 
-    def draw(self, logits: Tensor) -> Tensor:
-        z, perturbed = gumbel_max(logits.detach())  # [R, N, K]
-        return with_pullback(z, logits, lambda d: self._move(logits.detach(), z, perturbed, d))
-
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         cost, g = self._estimate(logits.detach(), f)
         return cost + (g * nabla(logits)).sum((-2, -1))  # [R]
@@ -61,10 +60,6 @@ class AIMLE(SurrogateSample):
         """f(z) [R] and ĝ [R, N, K]."""
         z, perturbed = gumbel_max(logits)  # [R, N, K]
         cost, d = cost_and_derivative(f, z)
-        return cost, self._move(logits, z, perturbed, d)
-
-    def _move(self, logits: Tensor, z: Tensor, perturbed: Tensor, d: Tensor) -> Tensor:
-        """ĝ: [R, N, K]."""
         d = torch.where(logits > -torch.inf, d, 0.0)  # of what can be drawn
         norms = unmasked(logits).norm(dim=(-2, -1)), d.norm(dim=(-2, -1))  # [R] each
         lambda_ = (self._beta * norms[0] / norms[1])[:, None, None]  # [R, 1, 1]
@@ -72,4 +67,4 @@ class AIMLE(SurrogateSample):
         other = one_hot((perturbed + lambda_ * d).argmax(-1), z) if self.central else z
         moved = (other - target) / (2 if self.central else 1)
         # Where d = 0, λ is infinite, and the quotient zero as well.
-        return torch.where(lambda_ > 0, moved / lambda_, 0.0)
+        return cost, torch.where(lambda_ > 0, moved / lambda_, 0.0)

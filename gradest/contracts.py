@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from gradest.categorical import log_prob, nabla, sample
 from gradest.costs import Cost, Problem, layers, outcomes, width
-from gradest.errors import ContractError
-from gradest.knobs import Knobs, Positive
+from gradest.errors import ContractError, StateError
+from gradest.knobs import Knobs, Positive, knob_types
 
 # Properties that the estimates may have under the same draws, for every cost:
 LAWS = frozenset(
@@ -158,6 +158,16 @@ class Estimator(Knobs, ABC):
         are independent; draws are fresh; state is read, never written.
         """
 
+    def __getattr__(self, name: str) -> Any:
+        """Called for an attribute that is missing, as the state is before `reset`."""
+        cls = type(self)
+        if cls.reset is not Estimator.reset and vars(self).keys() <= knob_types(cls).keys():
+            raise StateError(
+                f"{cls.name} has no state yet, such as {name!r}: call reset(logits) first, or use "
+                "gradest.nn.Expectation, which builds and adapts it"
+            )
+        raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}")
+
     def reset(self, logits: Tensor) -> None:
         """Build the state for problems like `logits` [B, N, K]."""
 
@@ -275,28 +285,29 @@ class Tuned(Estimator):
 
 def built_in(cls: type) -> bool:
     """Whether a class belongs to the catalogue, and not to a plugin."""
-    return cls.__module__.startswith("gradest.")
+    return cls.__module__.startswith(("gradest.estimators.", "gradest.tasks."))
 
 
 def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | None:
     """The reason why the estimator cannot run on the task, or None when it can."""
+    if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
+        return f"{estimator.name} needs f', and {task.name} defines f only on the vertices"
+    return inapplicable_to(estimator, problem, task.name)
+
+
+def inapplicable_to(estimator: Estimator, problem: Problem, name: str) -> str | None:
+    """The reason why the estimator cannot run on a problem of this name, or None when it can."""
     sizes = layers(problem)
     unsuitable = [k for _, k in sizes if estimator.categories not in (None, k)]
     if unsuitable:
-        return (
-            f"{estimator.name} needs K = {estimator.categories}, {task.name} has "
-            f"K = {unsuitable[0]}"
-        )
-    if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
-        return f"{estimator.name} needs f', and {task.name} defines f only on the vertices"
+        return f"{estimator.name} needs K = {estimator.categories}, {name} has K = {unsuitable[0]}"
     if estimator.bounds and problem.f.samples == 1:
-        return f"{estimator.name} needs a multi-sample bound, {task.name} has one sample"
+        return f"{estimator.name} needs a multi-sample bound, {name} has one sample"
     if len(sizes) > 1 and problem.f.samples > 1:
-        return f"no estimator takes a bound of several layers of latents, which {task.name} has"
+        return f"no estimator takes a bound of several layers of latents, which {name} has"
     if len(sizes) > 1 and estimator.adapt_steps:
         return (
-            f"{estimator.name} has a state for one layer of latents, {task.name} has {len(sizes)} "
-            "layers"
+            f"{estimator.name} has a state for one layer of latents, {name} has {len(sizes)} layers"
         )
     if estimator.outcomes is not None and outcomes(problem) > estimator.outcomes:
         product = " · ".join(f"{k}^{n}" for n, k in sizes)

@@ -22,6 +22,10 @@ class Draws:
     deterministic.  `nbytes` is the memory of their noise and tables of probabilities.
     """
 
+    # Whether `gradest.categorical` may use whichever kernels are the fastest.  Those of a seeded
+    # source stay the same, and so does every measured number.
+    lean = False
+
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
         self.count = 0

@@ -14,6 +14,6 @@ from .pairing import length_of
 from .parameters import LOG_ALPHA, SCALES, SYMBOLS
 from .precision import Precision, plan_replicates
 from .reference import DEFAULT, ReferencePrecision, measure_reference, needs_reference
-from .replicator import Replicator
+from .replicator import Replicator, copy_of
 from .result import ENUMERATED, Measurement
 from .truth import Reference, exact_truth

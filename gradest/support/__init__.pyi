@@ -27,7 +27,9 @@ from .limits import (
     SEEDS,
 )
 from .numbers import Parts, Quantity, between, count, interval, number, plus_minus, share
-from .states import load_state, one_thread, read_state, write_state
+from .questions import Questions, Ticket, answered, questions
+from .row_axes import Axes, Context
+from .states import convert, load_state, one_thread, read_state, restore, state_of, write_state
 from .termination import INTERRUPTED, TERMINATED, Terminated, exit_with, terminable
 from .text import (
     counted,
