@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradest import LAWS, PATHWISE, SurrogateSample
-from gradest.categorical import gumbel_max, softmax
+from gradest.categorical import perturbed, softmax
 from gradest.knobs import Positive
 
 
@@ -31,5 +31,4 @@ class GumbelSoftmax(SurrogateSample):
     temperature: Positive = 0.5
 
     def draw(self, logits: Tensor) -> Tensor:
-        _, z = gumbel_max(logits)  # [R, N, K]
-        return softmax(z / self.temperature)  # [R]
+        return softmax(perturbed(logits) / self.temperature)  # [R]

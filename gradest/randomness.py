@@ -5,6 +5,7 @@ reproducible and the global random state stays as it is.  For other draws, such 
 quasi-random numbers, another source takes its place, without a change of any estimator.
 """
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ class Draws:
         weight = logits.detach().double()
         weight = (weight - weight.amax(-1, keepdim=True)).exp_()
         cdf = weight.cumsum(-1)  # unnormalised, [R, ..., K]
-        self.nbytes += weight.nbytes + cdf.nbytes
+        self._count_bytes(weight, cdf)
         u = self.uniform((*cdf.shape[:-1], samples), cdf) * cdf[..., -1:]  # [R, ..., S]
         # right=True skips categories of probability zero, also when u is exactly 0.
         index = torch.searchsorted(cdf, u, right=True)
@@ -70,10 +71,16 @@ class Draws:
         return index.clamp_(max=logits.shape[-1] - 1).movedim(-1, 1)
 
     def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
-        self.count += 1
         noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
-        self.nbytes += noise.nbytes
+        self._count_request()
+        self._count_bytes(noise)
         return getattr(noise, distribution)(generator=self.generator)
+
+    def _count_request(self) -> None:
+        self.count += 1
+
+    def _count_bytes(self, *tensors: Tensor) -> None:
+        self.nbytes += sum(tensor.nbytes for tensor in tensors)
 
 
 def _noise_dtype(like: Tensor) -> torch.dtype:
@@ -114,12 +121,52 @@ def isolated_global_randomness(seed: int) -> Iterator[None]:
             random.setstate(pythons)
 
 
-_global = Draws()
+class _GlobalDraws(Draws):
+    """Draws from torch's global generator, uncounted, and with few operations where they are few.
+
+    A training step draws a few hundred numbers, whose time is that of the calls.  `torch.compile`
+    traces it, as there is no count that would differ from call to call.
+    """
+
+    lean = True
+
+    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        if not is_small(shape):
+            return super().exponential(shape, like)
+        # In float64, since the smallest number of a float32 is 2⁻²⁴.
+        e = torch.empty(shape, dtype=torch.float64, device=like.device).exponential_()
+        return e.to(_noise_dtype(like))
+
+    def categories(self, logits: Tensor, samples: int) -> Tensor:
+        rows, *middle = logits.shape
+        if not is_small(shape := (rows, samples, *middle)):
+            return super().categories(logits, samples)
+        e = torch.empty(shape, dtype=torch.float64, device=logits.device).exponential_()
+        return (logits.detach().unsqueeze(1) - e.log_()).argmax(-1)  # the Gumbel-max trick
+
+    def _count_request(self) -> None:
+        pass
+
+    def _count_bytes(self, *tensors: Tensor) -> None:
+        pass
+
+
+_FEW = 2048  # numbers, below which the time of an operation hardly depends on them
+
+
+def is_small(shape: Sequence[int]) -> bool:
+    """Whether an operation on a tensor of this shape takes as long as on a single number."""
+    return math.prod(shape) <= _FEW
+
+
+_global = _GlobalDraws()
 _current: ContextVar[Draws | None] = ContextVar("draws", default=None)
 
 
 def draws() -> Draws:
-    """The current source; outside `drawing_from`, torch's global generator."""
+    """The current source; outside `drawing_from` and in compiled code, torch's global generator."""
+    if torch.compiler.is_compiling():  # which traces no context variable
+        return _global
     return _current.get() or _global
 
 
