@@ -34,4 +34,4 @@ class DecoupledStraightThrough(SurrogateSample):
 
     def draw(self, logits: Tensor) -> Tensor:
         z = sample(logits / self.temperature_forward)  # [R, N, K]
-        return straight_through(z, softmax(logits / self.temperature_backward))  # [R]
+        return straight_through(z, softmax(logits / self.temperature_backward))

@@ -35,7 +35,7 @@ class GappedStraightThrough(SurrogateSample):
         gap = _mean_lead(phi, z) if self.gap == "adaptive" else self.gap
         top = phi.amax(-1, keepdim=True)  # [R, N, 1]
         moved = torch.where(z > 0, top, torch.minimum(phi, top - gap))
-        return straight_through(z, softmax((moved + nabla(logits)) / self.temperature))  # [R]
+        return straight_through(z, softmax((moved + nabla(logits)) / self.temperature))
 
 
 def _mean_lead(phi: Tensor, z: Tensor) -> Tensor:

@@ -40,4 +40,4 @@ class InvertibleGaussian(SurrogateSample):
         mu = logits[..., :-1] - logits[..., -1:]  # [R, N, K-1]
         kappa = mu + self.sigma * draws().normal(mu.shape, mu)
         last = torch.full_like(logits[..., -1:], math.log(self.delta))  # [R, N, 1]
-        return softmax(torch.cat([kappa / self.temperature, last], -1))  # [R]
+        return softmax(torch.cat([kappa / self.temperature, last], -1))

@@ -38,4 +38,4 @@ class ReinMax(SurrogateSample):
 
     def draw(self, logits: Tensor) -> Tensor:
         z = sample(logits)  # [R, N, K]
-        return straight_through(z, reinmax(logits, z, self.temperature))  # [R]
+        return straight_through(z, reinmax(logits, z, self.temperature))

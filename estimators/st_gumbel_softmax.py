@@ -25,4 +25,4 @@ class STGumbelSoftmax(SurrogateSample):
 
     def draw(self, logits: Tensor) -> Tensor:
         b, z = gumbel_max(logits)  # [R, N, K]
-        return straight_through(b, softmax(z / self.temperature))  # [R]
+        return straight_through(b, softmax(z / self.temperature))

@@ -17,7 +17,7 @@ from typing import Literal
 from torch import Tensor
 
 from gradest import SurrogateSample
-from gradest.categorical import sample, softmax, straight_through
+from gradest.categorical import nabla, sample, softmax, straight_through
 
 
 @dataclass(eq=False)
@@ -27,5 +27,6 @@ class StraightThrough(SurrogateSample):
 
     def draw(self, logits: Tensor) -> Tensor:
         z = sample(logits)  # [R, N, K]
-        soft = softmax(logits) if self.jacobian == "softmax" else logits
-        return straight_through(z, soft)  # [R]
+        if self.jacobian == "softmax":
+            return straight_through(z, softmax(logits))
+        return z + nabla(logits)

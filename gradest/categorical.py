@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradest.randomness import draws, is_small
+from gradest.randomness import FEW, draws
 
 
 def nabla(x: Tensor) -> Tensor:
@@ -30,14 +30,21 @@ def sample(logits: Tensor, samples: int | None = None) -> Tensor:
     [R, N, K] -> [R, N, K], or [R, S, N, K] with S = `samples`.  Rows are independent.
     """
     index = draws().categories(logits, samples or 1)  # [R, S, N]
-    z = one_hot(index, logits)
-    return z[:, 0] if samples is None else z
+    return one_hot(index.squeeze(1) if samples is None else index, logits)
 
 
 def one_hot(index: Tensor, like: Tensor) -> Tensor:
     """One-hot rows over the categories of `like`, in its dtype: [...] -> [..., K]."""
-    shape = (*index.shape, like.shape[-1])
-    return like.new_zeros(shape).scatter_(-1, index.unsqueeze(-1), 1.0)
+    if index.shape == like.shape[:-1]:
+        zeros = torch.zeros_like(like)
+    else:
+        zeros = like.new_zeros((*index.shape, like.shape[-1]))
+    return zeros.scatter_(-1, index.unsqueeze(-1), 1.0)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The one-hot code of the largest logit of each latent: [..., K] -> [..., K]."""
+    return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -46,7 +53,7 @@ def softmax(x: Tensor) -> Tensor:
     The numbers are those of torch, whose kernel is several times slower on a short last axis, and
     faster only for few numbers.
     """
-    if draws().lean and is_small(x.shape):
+    if x.numel() <= FEW and draws().lean:
         return x.softmax(-1)
     e = (x - x.detach().amax(-1, keepdim=True)).exp()
     return e / e.sum(-1, keepdim=True)
@@ -94,7 +101,8 @@ def gumbel(like: Tensor) -> Tensor:
 
 def perturbed(logits: Tensor) -> Tensor:
     """z = log α + G, with the gradient to the logits: [..., K] -> [..., K]."""
-    return logits - draws().exponential(logits.shape, logits).log().to(logits.dtype)
+    log_e = draws().exponential(logits.shape, logits).log()
+    return logits - (log_e if log_e.dtype is logits.dtype else log_e.to(logits.dtype))
 
 
 def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
@@ -107,7 +115,7 @@ def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tens
     if samples is not None:
         logits = logits.unsqueeze(1).expand(-1, samples, *logits.shape[1:])
     z = perturbed(logits)
-    return one_hot(z.detach().argmax(-1), z), z
+    return likeliest(z.detach()), z
 
 
 def exponential_race(logits: Tensor, samples: int | None = None) -> Tensor:
@@ -151,7 +159,11 @@ def conditional_gumbel(logits: Tensor, b: Tensor, samples: int | None = None) ->
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """`hard` in value, `soft` in gradient."""
+    """`hard` in value, `soft`, which is finite, in gradient."""
+    if draws().lean and not torch.compiler.is_compiling():
+        z = soft.clone()
+        z.detach().copy_(hard)  # one operation in the graph where there would be four
+        return z
     return hard + nabla(soft)
 
 

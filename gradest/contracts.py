@@ -200,7 +200,7 @@ class SurrogateSample(Estimator):
 def checked_draw(estimator: SurrogateSample, logits: Tensor) -> Tensor:
     """`estimator.draw(logits)`; raises ContractError unless it is a tensor like the logits."""
     z = estimator.draw(logits)
-    if not isinstance(z, Tensor) or z.shape != logits.shape or z.dtype != logits.dtype:
+    if not isinstance(z, Tensor) or z.shape != logits.shape or z.dtype is not logits.dtype:
         raise ContractError(
             f"{estimator.name}: expected draw(logits) to return {_described(logits)}, like the "
             f"logits, got {_described(z)}"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gradest.categorical import one_hot
+from gradest.categorical import likeliest
 from gradest.categorical import sample as sample_categories
 from gradest.contracts import Estimator, SurrogateSample, checked_draw, inapplicable_to
 from gradest.costs import Cost, Problem
@@ -30,6 +30,7 @@ from gradest.support import (
     Questions,
     Ticket,
     answered,
+    as_rows,
     convert,
     questions,
     restore,
@@ -70,14 +71,13 @@ class Sample(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """z like the logits.  Raises UsageError for logits that are no floating [..., K]."""
-        axes = Axes.of(logits)
-        rows = axes.rows(logits)
+        rows = as_rows(logits)
         z = checked_draw(self.estimator, rows) if self.training else self._discrete(rows.detach())
         return z if rows is logits else z.to(logits.dtype).view_as(logits)
 
     def _discrete(self, logits: Tensor) -> Tensor:
         if self.mode == "argmax":
-            return one_hot(logits.argmax(-1), logits)
+            return likeliest(logits)
         if self.estimator.relaxes:
             return sample_categories(logits)
         return checked_draw(self.estimator, logits)  # it may draw from other probabilities
@@ -136,8 +136,7 @@ class Expectation(nn.Module):
         Raises UsageError for logits that are no floating [..., K], CostError for an f that breaks
         its contract and Inapplicable where the estimator does not apply.
         """
-        axes = Axes.of(logits)
-        rows = axes.rows(logits)
+        axes, rows = Axes.of(logits), as_rows(logits)
         precise, outside = _autocast(logits)
         with precise:
             cost = axes.cost(f, rows, outside)
@@ -159,8 +158,7 @@ class Expectation(nn.Module):
         Raises UsageError for an estimator that needs f' or f at codes that are not one-hot, or
         whose next codes depend on costs, and Inapplicable where it does not apply.
         """
-        axes = Axes.of(logits)
-        rows = axes.rows(logits)
+        axes, rows = Axes.of(logits), as_rows(logits)
         with _autocast(logits)[0]:
             self._check_applies(rows, Cost(_no_cost, samples=samples))
             self._build(rows)
@@ -221,7 +219,7 @@ class Expectation(nn.Module):
                 "expected the logits with which the codes were asked for; the logits changed, so "
                 "that the codes are not drawn from them"
             )
-        return ticket.axes.rows(logits)
+        return as_rows(logits)
 
     def _on(self, f: Cost, logits: Tensor, run: Callable[[Tensor, Cost], Any]) -> Any:
         return run(*problem_for(self.estimator, logits, f))

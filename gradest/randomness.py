@@ -5,7 +5,6 @@ reproducible and the global random state stays as it is.  For other draws, such 
 quasi-random numbers, another source takes its place, without a change of any estimator.
 """
 
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -121,6 +120,10 @@ def isolated_global_randomness(seed: int) -> Iterator[None]:
             random.setstate(pythons)
 
 
+_PRECISE = (torch.float32, torch.float64)
+FEW = 2048  # numbers, below which the time of an operation hardly depends on them
+
+
 class _GlobalDraws(Draws):
     """Draws from torch's global generator, uncounted, and with few operations where they are few.
 
@@ -131,32 +134,24 @@ class _GlobalDraws(Draws):
     lean = True
 
     def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        if not is_small(shape):
+        if like.numel() > FEW or like.shape != shape or like.dtype not in _PRECISE:
             return super().exponential(shape, like)
-        # In float64, since the smallest number of a float32 is 2⁻²⁴.
-        e = torch.empty(shape, dtype=torch.float64, device=like.device).exponential_()
-        return e.to(_noise_dtype(like))
+        return torch.empty_like(like).exponential_()
 
     def categories(self, logits: Tensor, samples: int) -> Tensor:
-        rows, *middle = logits.shape
-        if not is_small(shape := (rows, samples, *middle)):
+        if logits.numel() * samples > FEW:
             return super().categories(logits, samples)
-        e = torch.empty(shape, dtype=torch.float64, device=logits.device).exponential_()
-        return (logits.detach().unsqueeze(1) - e.log_()).argmax(-1)  # the Gumbel-max trick
+        phi = logits.detach().unsqueeze(1)  # [R, 1, ..., K]
+        if samples > 1:
+            phi = phi.expand(-1, samples, *phi.shape[2:])
+        e = torch.empty_like(phi, dtype=torch.float64).exponential_()
+        return (phi - e.log_()).argmax(-1)  # the Gumbel-max trick
 
     def _count_request(self) -> None:
         pass
 
     def _count_bytes(self, *tensors: Tensor) -> None:
         pass
-
-
-_FEW = 2048  # numbers, below which the time of an operation hardly depends on them
-
-
-def is_small(shape: Sequence[int]) -> bool:
-    """Whether an operation on a tensor of this shape takes as long as on a single number."""
-    return math.prod(shape) <= _FEW
 
 
 _global = _GlobalDraws()

@@ -12,6 +12,30 @@ from gradest.errors import CostError, UsageError
 
 Context = Callable[[], AbstractContextManager]
 
+_PRECISE = (torch.float32, torch.float64)
+
+
+def as_rows(logits: Tensor) -> Tensor:
+    """[..., N, K] or [K] -> [R, N, K], in float32 where half precision has too few digits.
+
+    Raises UsageError for logits that are no floating [..., K] with K of at least 2.
+    """
+    if isinstance(logits, Tensor) and logits.ndim == 3 and logits.dtype in _PRECISE:
+        return logits
+    _check_logits(logits)
+    precise = logits if logits.dtype in _PRECISE else logits.float()
+    return precise.reshape(-1, *(logits.shape[-2:] if logits.ndim > 1 else (1, logits.shape[-1])))
+
+
+def _check_logits(logits: Tensor) -> None:
+    if not isinstance(logits, Tensor):
+        raise UsageError(f"expected logits as a torch.Tensor, got a {type(logits).__name__}")
+    if not logits.is_floating_point() or logits.ndim == 0 or logits.shape[-1] < 2:
+        raise UsageError(
+            "expected floating logits of shape [..., N, K] or [K] with at least 2 categories, "
+            f"got {logits.dtype} {list(logits.shape)}"
+        )
+
 
 class Axes(NamedTuple):
     """The axes of logits [..., N, K], or [K], that are flattened to rows [R, N, K]."""
@@ -22,24 +46,9 @@ class Axes(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor) -> "Axes":
-        """Raises UsageError for logits that are no floating [..., K] with K of at least 2."""
-        if not isinstance(logits, Tensor):
-            raise UsageError(f"expected logits as a torch.Tensor, got a {type(logits).__name__}")
-        if not logits.is_floating_point() or logits.ndim == 0 or logits.shape[-1] < 2:
-            raise UsageError(
-                "expected floating logits of shape [..., N, K] or [K] with at least 2 categories, "
-                f"got {logits.dtype} {list(logits.shape)}"
-            )
+        """Raises UsageError as `as_rows` does."""
+        _check_logits(logits)
         return cls(logits.shape[:-2], logits.ndim > 1, logits.dtype)
-
-    def rows(self, logits: Tensor) -> Tensor:
-        """[..., N, K] -> [R, N, K], in float32 where half precision has too few digits."""
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        if logits.ndim == 3:
-            return logits
-        last = logits.shape[-2:] if self.latents else (1, logits.shape[-1])
-        return logits.reshape(self.leading.numel(), *last)
 
     def restore(self, value: Tensor) -> Tensor:
         """A number for each row, [R] -> [...]."""

@@ -80,8 +80,8 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="straight_through",
         mistake="soft forward",
-        old="straight_through(z, soft)",
-        new="soft",
+        old="straight_through(z, softmax(logits))",
+        new="softmax(logits)",
         law="vertices",
     ),
     Mutant(
@@ -94,8 +94,8 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="straight_through",
         mistake="the Jacobian of each category alone, diag(π) without ππᵀ",
-        old="softmax(logits) if",
-        new="softmax(logits).detach() * logits if",
+        old="straight_through(z, softmax(logits))",
+        new="straight_through(z, softmax(logits).detach() * logits)",
         law="degree",
     ),
     Mutant(
