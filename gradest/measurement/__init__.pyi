@@ -2,6 +2,7 @@ from .comparison import Comparison, compare
 from .enumerated_moments import ExactMoments, exact_moments, outcome_count
 from .enumerated_truth import LIMIT, ExactGradient, all_codes, codes, enumerable, exact_gradient
 from .measurement import measure
+from .model_task import task_of
 from .objectives import (
     analytic_terms,
     closed_form,

@@ -28,6 +28,7 @@ from .limits import (
 )
 from .numbers import Parts, Quantity, between, count, interval, number, plus_minus, share
 from .questions import Questions, Ticket, answered, questions
+from .recorded_draws import Drawn, RecordedDraws, ReplayedDraws
 from .row_axes import Axes, Context, as_rows
 from .states import convert, load_state, one_thread, read_state, restore, state_of, write_state
 from .termination import INTERRUPTED, TERMINATED, Terminated, exit_with, terminable
