@@ -33,11 +33,15 @@ class IMLE(SurrogateSample):
     lambda_: Positive = 1.0
 
     def draw(self, logits: Tensor) -> Tensor:
+        """A sample whose d is the derivative of the loss: of a mean over B rows, f'/B.
+
+        λ has to be B times as large then.
+        """
         z, perturbed = gumbel_max(logits.detach())  # [R, N, K]
         return with_pullback(z, logits, lambda d: self._move(z, perturbed, d))
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        # Not f(draw(logits)): λ belongs to f', not to the multiple of it that a loss takes.
+        # Not f(draw(logits)), whose λ would act on the multiple of f' that a loss takes.
         z, perturbed = gumbel_max(logits.detach())  # [R, N, K]
         cost, d = cost_and_derivative(f, z)  # [R], [R, N, K]
         return cost + (self._move(z, perturbed, d) * nabla(logits)).sum((-2, -1))  # [R]

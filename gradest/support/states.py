@@ -1,5 +1,6 @@
 """States of estimators and trainings as tensors and plain data, and files that hold them."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ def _plain(value: Any, name: str) -> Any:
 @torch.no_grad()
 def _load(own: Any, stored: Any, device: str | torch.device) -> Any:
     if isinstance(own, _Stateful):
-        own.load_state_dict(stored)
+        own.load_state_dict(copy.deepcopy(stored))  # an optimiser would share the number of steps
     elif isinstance(own, Tensor):
         own.copy_(stored)
     elif isinstance(own, list | tuple):
@@ -120,26 +121,27 @@ def _load(own: Any, stored: Any, device: str | torch.device) -> Any:
 @torch.no_grad()
 def convert(estimator: Any, fn: Callable[[Tensor], Tensor]) -> None:
     """Apply fn, such as a move to another device, to all tensors of the state, in place."""
-    for name, value in vars(estimator).items():
-        if name not in estimator.knobs:
-            _convert(value, fn, set())
+    converted: set[int] = set()  # a tensor may be an attribute and a parameter of an optimiser
 
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            if id(value) not in converted:
+                converted.add(id(value))
+                value.data, value.grad = fn(value.data), None
+        elif isinstance(value, nn.Module):
+            value._apply(fn)
+        elif isinstance(value, torch.optim.Optimizer):
+            for state in value.state.values():
+                for name, item in state.items():
+                    if name != "step":  # the number of steps stays what it is, on the CPU
+                        visit(item)
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                visit(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item)
+        elif hasattr(value, "__dict__") and not isinstance(value, type | FunctionType):
+            visit(vars(value))
 
-def _convert(value: Any, fn: Callable[[Tensor], Tensor], seen: set[int]) -> None:
-    if id(value) in seen or isinstance(value, type | FunctionType):
-        return
-    seen.add(id(value))
-    if isinstance(value, Tensor):
-        value.data = fn(value.data)
-    elif isinstance(value, nn.Module):
-        value._apply(fn)
-    elif isinstance(value, torch.optim.Optimizer):
-        for state in value.state.values():  # the number of steps stays where it is, on the CPU
-            _convert({key: x for key, x in state.items() if key != "step"}, fn, seen)
-    elif isinstance(value, Mapping):
-        _convert(list(value.values()), fn, seen)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _convert(item, fn, seen)
-    elif hasattr(value, "__dict__"):
-        _convert(vars(value), fn, seen)
+    visit({name: x for name, x in vars(estimator).items() if name not in estimator.knobs})
