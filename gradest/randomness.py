@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_HALF = (torch.float16, torch.bfloat16)
+
 
 class Draws:
     """Pseudo-random draws from one `torch.Generator` (None: torch's global one).
@@ -84,7 +86,7 @@ class Draws:
 
 def _noise_dtype(like: Tensor) -> torch.dtype:
     """The dtype of noise: half precision has too few mantissa bits for the tails."""
-    return torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+    return torch.float32 if like.dtype in _HALF else like.dtype
 
 
 def global_states() -> dict[str, object]:
@@ -120,7 +122,6 @@ def isolated_global_randomness(seed: int) -> Iterator[None]:
             random.setstate(pythons)
 
 
-_PRECISE = (torch.float32, torch.float64)
 FEW = 2048  # numbers, below which the time of an operation hardly depends on them
 
 
@@ -134,7 +135,7 @@ class _GlobalDraws(Draws):
     lean = True
 
     def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
-        if like.numel() > FEW or like.shape != shape or like.dtype not in _PRECISE:
+        if like.numel() > FEW or like.shape != shape or like.dtype in _HALF:
             return super().exponential(shape, like)
         return torch.empty_like(like).exponential_()
 
