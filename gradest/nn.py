@@ -141,7 +141,7 @@ class Expectation(nn.Module):
         with precise:
             cost = axes.cost(f, rows, outside)
             self._check_applies(rows, cost)
-            self._build(rows)
+            self._build(rows, cost)
             if (step := self._due()) is not None:
                 with drawing_from(self._draws(step, rows)):
                     self._on(axes.cost(f, rows.detach(), outside), rows.detach(), self._adapt)
@@ -160,8 +160,9 @@ class Expectation(nn.Module):
         """
         axes, rows = Axes.of(logits), as_rows(logits)
         with _autocast(logits)[0]:
-            self._check_applies(rows, Cost(_no_cost, samples=samples))
-            self._build(rows)
+            shape_alone = Cost(_no_cost, samples=samples)
+            self._check_applies(rows, shape_alone)
+            self._build(rows, shape_alone)
             name, detached, step = self.estimator.name, rows.detach(), self._due()
             adaptation = Questions([], [], False)
             if step is not None:
@@ -253,16 +254,31 @@ class Expectation(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        return _title(self.estimator)
+        return f"{_title(self.estimator)}, adapt_every={self.adapt_every}"
 
     def _check_applies(self, rows: Tensor, f: Cost) -> None:
         """Raises Inapplicable."""
         if reason := inapplicable_to(self.estimator, Problem(rows, f), "this problem"):
             raise Inapplicable(reason)
 
-    def _build(self, rows: Tensor) -> None:
-        if self._like is None and type(self.estimator).reset is not Estimator.reset:
-            self._reset(rows.detach())
+    def _build(self, rows: Tensor, f: Cost) -> None:
+        """Build the state, if there is to be one and is none yet.
+
+        Raises UsageError for logits of other latents or categories than it was built for.
+        """
+        if type(self.estimator).reset is Estimator.reset:
+            return
+        logits = problem_for(self.estimator, rows.detach(), f)[0]
+        if self._like is None and vars(self.estimator).keys() > self.estimator.knobs.keys():
+            self._like, self._shape = logits.new_zeros(()), tuple(logits.shape)  # it has a state
+        elif self._like is None:
+            self._reset(logits)
+        if self._shape[1:] != logits.shape[1:]:
+            raise UsageError(
+                f"the state of {self.estimator.name} was built for logits [..., "
+                f"{', '.join(map(str, self._shape[1:]))}], got {list(logits.shape)}; make another "
+                "gradest.nn.Expectation for them"
+            )
 
     def _reset(self, rows: Tensor) -> None:
         with drawing_from(self._draws("reset", rows)), torch.enable_grad():

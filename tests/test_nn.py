@@ -228,6 +228,31 @@ def test_a_module_moves_to_another_dtype(name: str) -> None:
     assert value.dtype == gradient.dtype == torch.float64 and gradient.isfinite().all()
 
 
+def test_a_state_belongs_to_latents_and_categories() -> None:
+    expect = Expectation("relax")
+    expect(logits_for("relax", 3), f)
+    expect(logits_for("relax", 2, 5), f)  # any number of rows
+    with pytest.raises(UsageError, match=r"state of relax was built for logits \[..., 3, 4\], got"):
+        expect(torch.randn(3, N + 1, K, requires_grad=True), f)
+    bound = Expectation("relax")  # of two codes, which are one of twice as many latents
+    assert bound(logits_for("relax", 3), Cost(f, samples=2)).shape == (3,)
+
+
+def test_the_state_of_an_instance_is_kept() -> None:
+    estimator = make_estimator("reinforce_ema")
+    estimator.reset(logits_for("reinforce_ema", 3))
+    estimator.adapt(logits_for("reinforce_ema", 3), Cost(f))
+    mean = estimator._mean.clone()
+    expect = Expectation(estimator).eval()
+    expect(logits_for("reinforce_ema", 3), f)
+    assert torch.equal(estimator._mean, mean)
+    other = Expectation("reinforce_ema")
+    other.load_state_dict(expect.state_dict())
+    assert torch.equal(other.estimator._mean, mean)
+    with pytest.raises(UsageError, match="expected the state of rloo, got that of reinforce_ema"):
+        Expectation("rloo").load_state_dict(expect.state_dict())
+
+
 def test_the_draws_of_an_estimate_do_not_depend_on_adaptation() -> None:
     logits = logits_for("nvil", 4)
     expect = Expectation("nvil")
