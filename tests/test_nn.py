@@ -226,6 +226,10 @@ def test_a_module_moves_to_another_dtype(name: str) -> None:
     expect.double()
     value, gradient = values_and_gradient(expect, logits_for(name, 4), 1)
     assert value.dtype == gradient.dtype == torch.float64 and gradient.isfinite().all()
+    state = expect.state_dict()["_extra_state"]["state"]
+    for slots in state.get("_optimiser", {"state": {}})["state"].values():
+        # As bfloat16 the number of steps would end at 256.
+        assert slots["step"].dtype == torch.float32 and slots["exp_avg"].dtype == torch.float64
 
 
 def test_a_state_belongs_to_latents_and_categories() -> None:

@@ -93,6 +93,20 @@ class Stubborn(Estimator):
         return cost * (1 + nabla(log_prob(logits, z)))
 
 
+@dataclass(eq=False)
+class Halfway(Estimator):
+    """It needs f between the vertices, though no derivative of it."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return f((z + 1 / z.shape[-1]) / 2) * (1 + nabla(log_prob(logits, z)))
+
+
+def test_codes_off_the_vertices_cannot_be_asked_for() -> None:
+    with pytest.raises(UsageError, match=r"^Halfway needs f at codes that are not one-hot"):
+        Expectation(Halfway()).ask(logits_for("rloo", 2))
+
+
 @pytest.mark.parametrize("estimator", [Greedy(), Stubborn()], ids=lambda x: x.name)
 def test_codes_that_depend_on_costs_cannot_be_asked_for(estimator: Estimator) -> None:
     with pytest.raises(UsageError, match=r"chooses codes by the costs of earlier ones"):
