@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 
 import numpy as np
 import torch
@@ -157,11 +158,14 @@ class _GlobalDraws(Draws):
 
 _global = _GlobalDraws()
 _current: ContextVar[Draws | None] = ContextVar("draws", default=None)
+_open_blocks = 0  # of `drawing_from`, in all threads
+_counting = Lock()
 
 
 def draws() -> Draws:
-    """The current source; outside `drawing_from` and in compiled code, torch's global generator."""
-    if torch.compiler.is_compiling():  # which traces no context variable
+    """The current source; outside `drawing_from`, torch's global generator."""
+    # torch.compile traces the number, though not the variable: within a block it leaves its graph.
+    if not _open_blocks:
         return _global
     return _current.get() or _global
 
@@ -170,7 +174,15 @@ def draws() -> Draws:
 def drawing_from(source: Draws) -> Iterator[Draws]:
     """Take every draw within the block from `source`."""
     token = _current.set(source)
+    _count_blocks(1)
     try:
         yield source
     finally:
+        _count_blocks(-1)
         _current.reset(token)
+
+
+def _count_blocks(change: int) -> None:
+    global _open_blocks
+    with _counting:
+        _open_blocks += change

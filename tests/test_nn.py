@@ -398,6 +398,19 @@ def test_compilation_without_a_graph_break(name: str, device: str) -> None:
         assert not torch.equal(compiled(logits), compiled(logits))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
+def test_compiled_code_draws_from_the_source_of_its_block() -> None:
+    module, logits = Sample("st_gumbel_softmax"), logits_for("st_gumbel_softmax", 5)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, backend="aot_eager")
+    compiled(logits)  # outside of a block, from torch's generator
+    with drawing_from(Draws.seeded(1)):
+        expected = module(logits)
+    with drawing_from(Draws.seeded(1)):
+        assert torch.equal(compiled(logits), expected)
+
+
 @pytest.mark.parametrize("name", [*SAMPLES, "rloo", "local_expectation"])
 def test_checkpointing_recomputes_the_same_sample(name: str) -> None:
     module = Sample(name) if name in SAMPLES else Expectation(name)

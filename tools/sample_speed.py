@@ -1,8 +1,8 @@
 """The time of one draw with its backward pass, against other implementations: for `make bench`.
 
 A training step makes a single call, so that for few data points the time is that of the operations,
-not of the numbers.  Processor time, in
-which other programs do not count.  The package `reinmax` is compared where it is installed.
+not of the numbers.  It is processor time, in which other programs do not count.  The package
+`reinmax` is compared where it is installed.
 """
 
 import importlib.util
