@@ -19,28 +19,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
-from gradest.categorical import nabla, sample
+from gradest import SurrogateSample
+from gradest.categorical import sample, with_pullback
 from gradest.knobs import AtLeast1, Positive
 
 from ._conditional import conditional_pulls
-from ._derivative import cost_and_derivative
 
 
 @dataclass(eq=False)
-class GumbelRao(Estimator):
-    unbiased = False
-    differentiates = True
-    laws = LAWS
+class GumbelRao(SurrogateSample):
     degree = 2
     limit = {"temperature": 0.05}
-    evaluations = "1"
     slow = "draws the noise of M relaxed samples for one evaluation"
     samples: AtLeast1 = 10
     temperature: Positive = 0.5
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         b = sample(logits)  # [R, N, K]
-        cost, slope = cost_and_derivative(f, b)  # [R], [R, N, K]
-        pulls = conditional_pulls(logits, b, slope, self.temperature, self.samples)
-        return cost + (pulls.mean(1) * nabla(logits)).sum((-2, -1))  # [R]
+        pulls = conditional_pulls(logits, b, self.temperature, self.samples)
+        return with_pullback(b, logits, lambda slope: pulls(slope).mean(1))

@@ -18,26 +18,35 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
-from gradest.categorical import gumbel_max, nabla, one_hot
+from gradest import LAWS, Cost, SurrogateSample
+from gradest.categorical import gumbel_max, nabla, one_hot, with_pullback
 from gradest.knobs import Positive
 
 from ._derivative import cost_and_derivative
 
 
 @dataclass(eq=False)
-class IMLE(Estimator):
-    unbiased = False
-    differentiates = True
+class IMLE(SurrogateSample):
     laws = LAWS - {"scale"}
     degree = 1
     limit = {"lambda_": 0.05}
-    evaluations = "1"
     lambda_: Positive = 1.0
 
+    def draw(self, logits: Tensor) -> Tensor:
+        """A sample whose d is the derivative of the loss: of a mean over B rows, f'/B.
+
+        λ has to be B times as large then.
+        """
+        z, perturbed = gumbel_max(logits.detach())  # [R, N, K]
+        return with_pullback(z, logits, lambda d: self._move(z, perturbed, d))
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        # Not f(draw(logits)), whose λ would act on the multiple of f' that a loss takes.
         z, perturbed = gumbel_max(logits.detach())  # [R, N, K]
         cost, d = cost_and_derivative(f, z)  # [R], [R, N, K]
+        return cost + (self._move(z, perturbed, d) * nabla(logits)).sum((-2, -1))  # [R]
+
+    def _move(self, z: Tensor, perturbed: Tensor, d: Tensor) -> Tensor:
+        """ĝ: [R, N, K]."""
         target = one_hot((perturbed - self.lambda_ * d).argmax(-1), z)
-        g = (z - target) / self.lambda_
-        return cost + (g * nabla(logits)).sum((-2, -1))  # [R]
+        return (z - target) / self.lambda_

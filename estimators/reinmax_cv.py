@@ -50,7 +50,7 @@ class ReinMaxCV(Estimator):
         z = sample(logits)  # [R, N, K]
         cost, slope = cost_and_derivative(f, z)  # [R], [R, N, K]
         mixture = torch.logaddexp(logits.detach().log_softmax(-1), z.log())  # log (π + z)
-        pulls = conditional_pulls(mixture, z, slope, self.temperature, self.samples + 1)
+        pulls = conditional_pulls(mixture, z, self.temperature, self.samples + 1)(slope)
         control = pulls[:, 1:].mean(1) - pulls[:, 0]  # (J_GR − J_GS) f'(z), [R, N, K]
         g = slope * reinmax(logits, z) + self.eta * control * nabla(logits)
         return cost + g.sum((-2, -1))  # [R]

@@ -1,5 +1,5 @@
-from . import plots
-from .contracts import LAWS, PATHWISE, Estimator, Task, Tuned
+from . import nn, plots
+from .contracts import LAWS, PATHWISE, Estimator, ScoreFunction, SurrogateSample, Task, Tuned
 from .costs import Cost, Problem
 from .measurement import (
     Comparison,
@@ -9,7 +9,9 @@ from .measurement import (
     compare,
     measure,
     measure_reference,
+    task_of,
 )
+from .nn import sample
 from .plugins import all_estimators, all_tasks, load_plugin, make_estimator, make_task
 from .report import rank, read_results, read_training
 from .runs.training import load_networks

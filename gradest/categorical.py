@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradest.randomness import draws
+from gradest.randomness import FEW, draws
 
 
 def nabla(x: Tensor) -> Tensor:
@@ -30,21 +30,31 @@ def sample(logits: Tensor, samples: int | None = None) -> Tensor:
     [R, N, K] -> [R, N, K], or [R, S, N, K] with S = `samples`.  Rows are independent.
     """
     index = draws().categories(logits, samples or 1)  # [R, S, N]
-    z = one_hot(index, logits)
-    return z[:, 0] if samples is None else z
+    return one_hot(index.squeeze(1) if samples is None else index, logits)
 
 
 def one_hot(index: Tensor, like: Tensor) -> Tensor:
     """One-hot rows over the categories of `like`, in its dtype: [...] -> [..., K]."""
-    shape = (*index.shape, like.shape[-1])
-    return like.new_zeros(shape).scatter_(-1, index.unsqueeze(-1), 1.0)
+    if index.shape == like.shape[:-1]:
+        zeros = torch.zeros_like(like)
+    else:
+        zeros = like.new_zeros((*index.shape, like.shape[-1]))
+    return zeros.scatter_(-1, index.unsqueeze(-1), 1.0)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The one-hot code of the largest logit of each latent: [..., K] -> [..., K]."""
+    return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
 
 
 def softmax(x: Tensor) -> Tensor:
     """The softmax over the last axis.
 
-    The numbers are those of torch, whose kernel is several times slower on a short last axis.
+    The numbers are those of torch, whose kernel is several times slower on a short last axis, and
+    faster only for few numbers.
     """
+    if x.numel() <= FEW and draws().lean:
+        return x.softmax(-1)
     e = (x - x.detach().amax(-1, keepdim=True)).exp()
     return e / e.sum(-1, keepdim=True)
 
@@ -89,6 +99,12 @@ def gumbel(like: Tensor) -> Tensor:
     return -draws().exponential(like.shape, like).log().to(like.dtype)
 
 
+def perturbed(logits: Tensor) -> Tensor:
+    """z = log α + G, with the gradient to the logits: [..., K] -> [..., K]."""
+    log_e = draws().exponential(logits.shape, logits).log()
+    return logits - (log_e if log_e.dtype is logits.dtype else log_e.to(logits.dtype))
+
+
 def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
     """The Gumbel-max trick: z = log α + G and the one-hot b = argmax z ~ Cat(α).
 
@@ -98,8 +114,8 @@ def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tens
     """
     if samples is not None:
         logits = logits.unsqueeze(1).expand(-1, samples, *logits.shape[1:])
-    z = logits + gumbel(logits)
-    return one_hot(z.detach().argmax(-1), z), z
+    z = perturbed(logits)
+    return likeliest(z.detach()), z
 
 
 def exponential_race(logits: Tensor, samples: int | None = None) -> Tensor:
@@ -143,8 +159,34 @@ def conditional_gumbel(logits: Tensor, b: Tensor, samples: int | None = None) ->
 
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """`hard` in value, `soft` in gradient."""
+    """`hard` in value, `soft`, which is finite, in gradient."""
+    if draws().lean and not torch.compiler.is_compiling():
+        z = soft.clone()
+        z.detach().copy_(hard)  # one operation in the graph where there would be four
+        return z
     return hard + nabla(soft)
+
+
+def with_pullback(z: Tensor, logits: Tensor, pullback: Callable[[Tensor], Tensor]) -> Tensor:
+    """z in value; a derivative g with respect to it becomes pullback(g) for the logits.
+
+    For surrogates that are given as Jacobians and are no derivative of anything.  `pullback` maps
+    [R, N, K] to [R, N, K] and should draw nothing: it is called in the backward pass.
+    """
+    return _Pullback.apply(z.detach(), logits, pullback)
+
+
+class _Pullback(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor, logits: Tensor, pullback: Callable) -> Tensor:
+        # What pullback closes over is not seen by those who count saved tensors; these are.
+        ctx.save_for_backward(z, logits)
+        ctx.pullback = pullback
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[None, Tensor, None]:
+        return None, ctx.pullback(g), None
 
 
 def leave_one_out_mean(x: Tensor, dim: int) -> Tensor:

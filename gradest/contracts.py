@@ -13,8 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gradest.categorical import log_prob, nabla, sample
 from gradest.costs import Cost, Problem, layers, outcomes, width
-from gradest.knobs import Knobs, Positive
+from gradest.errors import ContractError, StateError
+from gradest.knobs import Knobs, Positive, knob_types
 
 # Properties that the estimates may have under the same draws, for every cost:
 LAWS = frozenset(
@@ -156,11 +158,87 @@ class Estimator(Knobs, ABC):
         are independent; draws are fresh; state is read, never written.
         """
 
+    def __getattr__(self, name: str) -> Any:
+        """Called for an attribute that is missing, as the state is before `reset`."""
+        cls = type(self)
+        if cls.reset is not Estimator.reset and vars(self).keys() <= knob_types(cls).keys():
+            raise StateError(
+                f"{cls.name} has no state yet, such as {name!r}: call reset(logits) first, or use "
+                "gradest.nn.Expectation, which builds and adapts it"
+            )
+        raise AttributeError(f"{cls.__name__!r} object has no attribute {name!r}")
+
     def reset(self, logits: Tensor) -> None:
         """Build the state for problems like `logits` [B, N, K]."""
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         """Update the state by fresh draws; never called while measuring."""
+
+
+class SurrogateSample(Estimator):
+    """An estimator that is f of a sample whose derivative is a surrogate.
+
+        ĝ = J f'(z),    J = the backward pass of z = draw(logits)
+
+    z is one-hot, or relaxed where `relaxes` is set.  Such a sample serves a model directly, with
+    any function of it in the place of f: see `gradest.nn.Sample`.
+    """
+
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    evaluations: ClassVar[str] = "1"
+    laws: ClassVar[frozenset[str]] = LAWS
+
+    @abstractmethod
+    def draw(self, logits: Tensor) -> Tensor:
+        """A sample for each row, with the surrogate as its derivative: [R, N, K] -> [R, N, K]."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(checked_draw(self, logits))
+
+
+def checked_draw(estimator: SurrogateSample, logits: Tensor) -> Tensor:
+    """`estimator.draw(logits)`; raises ContractError unless it is a tensor like the logits."""
+    z = estimator.draw(logits)
+    if not isinstance(z, Tensor) or z.shape != logits.shape or z.dtype is not logits.dtype:
+        raise ContractError(
+            f"{estimator.name}: expected draw(logits) to return {_described(logits)}, like the "
+            f"logits, got {_described(z)}"
+        )
+    return z
+
+
+class ScoreFunction(Estimator):
+    """An estimator that weights the score of each sample.
+
+        ĝ = 1/S Σₛ aₛ ∇ log p(zₛ),    zₛ ~ p,    a = advantages(f(z₁), …, f(z_S))
+
+    S is `samples`: 1, unless a subclass makes it a knob.  The value is the mean of the costs.
+    """
+
+    samples: ClassVar[int] = 1
+    evaluations: ClassVar[str] = "samples"
+    laws: ClassVar[frozenset[str]] = LAWS
+
+    @abstractmethod
+    def advantages(self, cost: Tensor) -> Tensor:
+        """The weights of the scores, from the costs of a row's samples: [R, S] -> [R, S]."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, self.samples)  # [R, S, N, K]
+        cost = f(z)  # [R, S]
+        advantage = self.advantages(cost)  # [R, S]
+        if not isinstance(advantage, Tensor) or advantage.shape != cost.shape:
+            raise ContractError(
+                f"{self.name}: expected advantages(cost) to return {_described(cost)}, like the "
+                f"costs, got {_described(advantage)}"
+            )
+        score = nabla(log_prob(logits.unsqueeze(1), z))  # [R, S]
+        return (cost + advantage * score).mean(1)  # [R]
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
 
 
 @dataclass(eq=False)
@@ -207,28 +285,29 @@ class Tuned(Estimator):
 
 def built_in(cls: type) -> bool:
     """Whether a class belongs to the catalogue, and not to a plugin."""
-    return cls.__module__.startswith("gradest.")
+    return cls.__module__.startswith(("gradest.estimators.", "gradest.tasks."))
 
 
 def inapplicable(estimator: Estimator, task: Task, problem: Problem) -> str | None:
     """The reason why the estimator cannot run on the task, or None when it can."""
+    if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
+        return f"{estimator.name} needs f', and {task.name} defines f only on the vertices"
+    return inapplicable_to(estimator, problem, task.name)
+
+
+def inapplicable_to(estimator: Estimator, problem: Problem, name: str) -> str | None:
+    """The reason why the estimator cannot run on a problem of this name, or None when it can."""
     sizes = layers(problem)
     unsuitable = [k for _, k in sizes if estimator.categories not in (None, k)]
     if unsuitable:
-        return (
-            f"{estimator.name} needs K = {estimator.categories}, {task.name} has "
-            f"K = {unsuitable[0]}"
-        )
-    if (estimator.relaxes or estimator.differentiates) and not task.relaxable:
-        return f"{estimator.name} needs f', and {task.name} defines f only on the vertices"
+        return f"{estimator.name} needs K = {estimator.categories}, {name} has K = {unsuitable[0]}"
     if estimator.bounds and problem.f.samples == 1:
-        return f"{estimator.name} needs a multi-sample bound, {task.name} has one sample"
+        return f"{estimator.name} needs a multi-sample bound, {name} has one sample"
     if len(sizes) > 1 and problem.f.samples > 1:
-        return f"no estimator takes a bound of several layers of latents, which {task.name} has"
+        return f"no estimator takes a bound of several layers of latents, which {name} has"
     if len(sizes) > 1 and estimator.adapt_steps:
         return (
-            f"{estimator.name} has a state for one layer of latents, {task.name} has {len(sizes)} "
-            "layers"
+            f"{estimator.name} has a state for one layer of latents, {name} has {len(sizes)} layers"
         )
     if estimator.outcomes is not None and outcomes(problem) > estimator.outcomes:
         product = " · ".join(f"{k}^{n}" for n, k in sizes)

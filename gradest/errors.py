@@ -33,6 +33,13 @@ class ContractError(UsageError):
     """An estimator that violates its contract, so that its measurement would be misleading."""
 
 
+class StateError(UsageError, AttributeError):
+    """An estimator that is called before its state was built.
+
+    It is an AttributeError too, for `hasattr` and `getattr` with a default.
+    """
+
+
 class Inapplicable(UsageError):
     """An estimator that does not apply to a task; the cell is skipped."""
 

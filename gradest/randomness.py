@@ -9,10 +9,13 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Draws:
@@ -21,6 +24,10 @@ class Draws:
     `count` is the number of requests served: an estimator that leaves it unchanged is
     deterministic.  `nbytes` is the memory of their noise and tables of probabilities.
     """
+
+    # Whether `gradest.categorical` may use whichever kernels are the fastest.  Those of a seeded
+    # source stay the same, and so does every measured number.
+    lean = False
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
@@ -58,7 +65,7 @@ class Draws:
         weight = logits.detach().double()
         weight = (weight - weight.amax(-1, keepdim=True)).exp_()
         cdf = weight.cumsum(-1)  # unnormalised, [R, ..., K]
-        self.nbytes += weight.nbytes + cdf.nbytes
+        self._count_bytes(weight, cdf)
         u = self.uniform((*cdf.shape[:-1], samples), cdf) * cdf[..., -1:]  # [R, ..., S]
         # right=True skips categories of probability zero, also when u is exactly 0.
         index = torch.searchsorted(cdf, u, right=True)
@@ -66,15 +73,21 @@ class Draws:
         return index.clamp_(max=logits.shape[-1] - 1).movedim(-1, 1)
 
     def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
-        self.count += 1
         noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
-        self.nbytes += noise.nbytes
+        self._count_request()
+        self._count_bytes(noise)
         return getattr(noise, distribution)(generator=self.generator)
+
+    def _count_request(self) -> None:
+        self.count += 1
+
+    def _count_bytes(self, *tensors: Tensor) -> None:
+        self.nbytes += sum(tensor.nbytes for tensor in tensors)
 
 
 def _noise_dtype(like: Tensor) -> torch.dtype:
     """The dtype of noise: half precision has too few mantissa bits for the tails."""
-    return torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
+    return torch.float32 if like.dtype in _HALF else like.dtype
 
 
 def global_states() -> dict[str, object]:
@@ -110,12 +123,50 @@ def isolated_global_randomness(seed: int) -> Iterator[None]:
             random.setstate(pythons)
 
 
-_global = Draws()
+FEW = 2048  # numbers, below which the time of an operation hardly depends on them
+
+
+class _GlobalDraws(Draws):
+    """Draws from torch's global generator, uncounted, and with few operations where they are few.
+
+    A training step draws a few hundred numbers, whose time is that of the calls.  `torch.compile`
+    traces it, as there is no count that would differ from call to call.
+    """
+
+    lean = True
+
+    def exponential(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        if like.numel() > FEW or like.shape != shape or like.dtype in _HALF:
+            return super().exponential(shape, like)
+        return torch.empty_like(like).exponential_()
+
+    def categories(self, logits: Tensor, samples: int) -> Tensor:
+        if logits.numel() * samples > FEW:
+            return super().categories(logits, samples)
+        phi = logits.detach().unsqueeze(1)  # [R, 1, ..., K]
+        if samples > 1:
+            phi = phi.expand(-1, samples, *phi.shape[2:])
+        e = torch.empty_like(phi, dtype=torch.float64).exponential_()
+        return (phi - e.log_()).argmax(-1)  # the Gumbel-max trick
+
+    def _count_request(self) -> None:
+        pass
+
+    def _count_bytes(self, *tensors: Tensor) -> None:
+        pass
+
+
+_global = _GlobalDraws()
 _current: ContextVar[Draws | None] = ContextVar("draws", default=None)
+_open_blocks = 0  # of `drawing_from`, in all threads
+_counting = Lock()
 
 
 def draws() -> Draws:
     """The current source; outside `drawing_from`, torch's global generator."""
+    # torch.compile traces the number, though not the variable: within a block it leaves its graph.
+    if not _open_blocks:
+        return _global
     return _current.get() or _global
 
 
@@ -123,7 +174,15 @@ def draws() -> Draws:
 def drawing_from(source: Draws) -> Iterator[Draws]:
     """Take every draw within the block from `source`."""
     token = _current.set(source)
+    _count_blocks(1)
     try:
         yield source
     finally:
+        _count_blocks(-1)
         _current.reset(token)
+
+
+def _count_blocks(change: int) -> None:
+    global _open_blocks
+    with _counting:
+        _open_blocks += change

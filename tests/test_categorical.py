@@ -18,12 +18,15 @@ from gradest.categorical import (
     gumbel,
     gumbel_max,
     leave_one_out_mean,
+    likeliest,
     log_prob,
     nabla,
     neighbours,
+    perturbed,
     sample,
     softmax,
     straight_through,
+    with_pullback,
     without_each,
 )
 from gradest.randomness import Draws, drawing_from, draws
@@ -502,3 +505,38 @@ def test_half_precision_logits_get_noise_of_single_precision(half, seeded):
 def test_noise_follows_its_law(law, cdf, seeded):
     noise = getattr(seeded, law)((20_000,), torch.empty(0, dtype=torch.float64))
     assert stats.kstest(noise, cdf).pvalue > 1e-4
+
+
+# samples with a derivative
+
+
+def test_perturbed_logits_are_those_of_the_gumbel_max_trick():
+    logits = rows(PHI, 50).clone().requires_grad_()
+    with drawing_from(Draws.seeded(1)):
+        z = perturbed(logits)
+    with drawing_from(Draws.seeded(1)):
+        b, other = gumbel_max(logits)
+    with drawing_from(Draws.seeded(1)):
+        assert torch.equal(z, logits + gumbel(logits))
+    assert torch.equal(z, other) and torch.equal(b, likeliest(z.detach()))
+    assert torch.equal(torch.autograd.grad(z.sum(), logits)[0], torch.ones_like(logits))
+
+
+def test_a_pullback_takes_the_place_of_the_derivative():
+    logits, z = PHI.clone().requires_grad_(), torch.tensor([0.0, 1.0, 0.0, 0.0]).double()
+    drawn = with_pullback(z, logits, lambda g: g.flip(-1) * 3)
+    assert torch.equal(drawn, z)
+    (gradient,) = torch.autograd.grad((drawn * torch.arange(4)).sum(), logits)
+    assert gradient.tolist() == [9.0, 6.0, 3.0, 0.0]
+
+
+@pytest.mark.parametrize("lean", [True, False])  # torch's global source, and one of a measurement
+def test_a_straight_through_sample_is_exact_in_value_and_soft_in_gradient(lean):
+    logits, hard = PHI.clone().requires_grad_(), torch.tensor([0.0, 1.0, 0.0, 0.0]).double()
+    source, slope = Draws.seeded(0), torch.tensor([1.0, -2.0, 0.5, 3.0]).double()
+    source.lean = lean
+    with drawing_from(source):
+        z = straight_through(hard, softmax(logits))
+    assert torch.equal(z, hard)
+    expected = torch.autograd.grad(logits.softmax(-1), logits, slope)[0]
+    torch.testing.assert_close(torch.autograd.grad(z, logits, slope)[0], expected)

@@ -13,11 +13,11 @@ from gradest.plugins import all_estimators, all_tasks
 
 ROOT = Path(gradest.__file__).parent
 # From the top down: a room imports from those below it alone.  Loose files may be imported by all
-# rooms; the command line, the figures and the package itself stand above them.
+# rooms; the command line, the modules of nn, the figures and the package itself stand above them.
 ROOMS = (
     *("commands", "report", "runs", "checks", "measurement", "plugins", "statistics", "support"),
 )
-ABOVE = ("gradest", "gradest.cli", "gradest.plots")
+ABOVE = ("gradest", "gradest.cli", "gradest.nn", "gradest.plots")
 FEWEST_LINES = 40
 
 

@@ -16,7 +16,7 @@ PLUGINS = [block for block in BLOCKS if "(Estimator)" in block]
 
 
 def test_there_is_code():
-    assert len(PLUGINS) == 2 and len(BLOCKS) == 3
+    assert len(PLUGINS) == 2 and len(BLOCKS) == 4
 
 
 @pytest.mark.slow
@@ -36,7 +36,11 @@ def test_a_claim_that_does_not_hold_is_rejected_as_it_says(plugin):
     assert all(verdict_in_order(cls, law).status == "passed" for law in passed_laws)
 
 
-def test_the_python_snippet_runs(capsys):
-    (snippet,) = (block for block in BLOCKS if block not in PLUGINS)
-    exec(compile(snippet, "README.md", "exec"), {})
+def test_the_snippets_run(capsys):
+    measuring, modelling = (block for block in BLOCKS if block not in PLUGINS)
+    exec(compile(measuring, "README.md", "exec"), {})
     assert "unbiased" in capsys.readouterr().out
+    names = {}
+    exec(compile(modelling, "README.md", "exec"), names)
+    assert names["logits"].grad.abs().max() > 0
+    assert names["Gated"]()(names["torch"].rand(5, 64)).shape == (5, 10)

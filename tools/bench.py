@@ -26,6 +26,7 @@ from gradest.measurement.replicator import Replicator
 from gradest.randomness import Draws, drawing_from
 from gradest.runs.training.evaluation import negative_bound
 from gradest.runs.training.trainer import Trainer
+from tools.sample_speed import sample_speed
 
 BENCHMARK = Path(__file__).parents[1] / "benchmark.py"
 
@@ -51,6 +52,7 @@ def main() -> None:
     every = torch.get_num_threads()
     _start_up()
     torch.set_num_threads(1)
+    sample_speed()
     _estimates()
     for threads in sorted({1, every}):
         torch.set_num_threads(threads)

@@ -3,6 +3,7 @@ from .comparisons import Comparisons, compare
 from .enumerated_moments import ExactMoments, exact_moments, outcome_count
 from .enumerated_truth import LIMIT, ExactGradient, all_codes, codes, enumerable, exact_gradient
 from .measurement import measure
+from .model_task import task_of
 from .objectives import (
     analytic_terms,
     closed_form,
@@ -14,6 +15,6 @@ from .objectives import (
 from .parameters import LOG_ALPHA, SCALES, SYMBOLS
 from .precision import Precision, plan_replicates
 from .reference import DEFAULT, ReferencePrecision, measure_reference, needs_reference
-from .replicator import Replicator
+from .replicator import Replicator, copy_of
 from .result import ENUMERATED, Measurement
 from .truth import Reference, exact_truth

@@ -27,7 +27,10 @@ from .limits import (
     SEEDS,
 )
 from .numbers import Parts, Quantity, between, count, interval, number, plus_minus, share
-from .states import load_state, one_thread, read_state, write_state
+from .questions import Questions, Ticket, answered, questions
+from .recorded_draws import Drawn, RecordedDraws, ReplayedDraws
+from .row_axes import Axes, Context, as_rows
+from .states import convert, load_state, one_thread, read_state, restore, state_of, write_state
 from .termination import INTERRUPTED, TERMINATED, Terminated, exit_with, terminable
 from .text import (
     counted,

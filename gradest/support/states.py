@@ -1,12 +1,15 @@
-"""Files with the states of trainings: tensors and plain data, written atomically."""
+"""States of estimators and trainings as tensors and plain data, and files that hold them."""
 
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from gradest.errors import UsageError
 from gradest.support.files import write_atomically
@@ -55,3 +58,90 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+_Stateful = (torch.optim.Optimizer, nn.Module)
+
+
+def state_of(estimator: Any) -> dict[str, Any]:
+    """The state that reset and adapt have built: tensors, optimisers, modules, numbers, containers.
+
+    As plain tensors and data, which a checkpoint can hold.  Raises TypeError for other objects,
+    which could not be restored.
+    """
+    return {
+        name: _plain(value, f"{estimator.name}.{name}")
+        for name, value in vars(estimator).items()
+        if name not in estimator.knobs
+    }
+
+
+def restore(estimator: Any, state: Mapping[str, Any], device: str | torch.device) -> None:
+    """Load the state into an estimator that was reset for the same problem.
+
+    In place, since optimisers hold references to the tensors that they update.
+    """
+    for name, value in state.items():
+        setattr(estimator, name, _load(getattr(estimator, name), value, device))
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, _Stateful):
+        return value.state_dict()
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{name}[{number}]") for number, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "__dict__") and not isinstance(value, type | FunctionType):
+        return {key: _plain(item, f"{name}.{key}") for key, item in vars(value).items()}
+    raise TypeError(
+        f"expected {name} to hold tensors, optimisers, modules, numbers or containers of them, got "
+        f"{type(value).__name__}, which a checkpoint cannot store"
+    )
+
+
+@torch.no_grad()
+def _load(own: Any, stored: Any, device: str | torch.device) -> Any:
+    if isinstance(own, _Stateful):
+        own.load_state_dict(copy.deepcopy(stored))  # an optimiser would share the number of steps
+    elif isinstance(own, Tensor):
+        own.copy_(stored)
+    elif isinstance(own, list | tuple):
+        return type(own)(_load(mine, item, device) for mine, item in zip(own, stored, strict=True))
+    elif isinstance(stored, dict):
+        for key, item in stored.items():
+            setattr(own, key, _load(getattr(own, key), item, device))
+    else:
+        return stored.to(device) if isinstance(stored, Tensor) else stored
+    return own
+
+
+@torch.no_grad()
+def convert(estimator: Any, fn: Callable[[Tensor], Tensor]) -> None:
+    """Apply fn, such as a move to another device, to all tensors of the state, in place."""
+    converted: set[int] = set()  # a tensor may be an attribute and a parameter of an optimiser
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            if id(value) not in converted:
+                converted.add(id(value))
+                value.data, value.grad = fn(value.data), None
+        elif isinstance(value, nn.Module):
+            value._apply(fn)
+        elif isinstance(value, torch.optim.Optimizer):
+            for state in value.state.values():
+                for name, item in state.items():
+                    if name != "step":  # the number of steps stays what it is, on the CPU
+                        visit(item)
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                visit(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item)
+        elif hasattr(value, "__dict__") and not isinstance(value, type | FunctionType):
+            visit(vars(value))
+
+    visit({name: x for name, x in vars(estimator).items() if name not in estimator.knobs})

@@ -6,8 +6,8 @@ RELAXED = [
     Mutant(
         of="concrete",
         mistake="claims to be unbiased",
-        old="unbiased = False\n    relaxes",
-        new="relaxes",
+        old="    relaxes",
+        new="    unbiased = True\n    relaxes",
         law="bias",
     ),
     Mutant(
@@ -94,32 +94,34 @@ def gumbel(logits):
     Mutant(
         of="gumbel_softmax",
         mistake="the temperature without effect",
-        old="softmax(z / self.temperature)",
-        new="softmax(z / 0.5)",
+        old="softmax(perturbed(logits) / self.temperature)",
+        new="softmax(perturbed(logits) / 0.5)",
         law="knobs",
     ),
     Mutant(
         of="gumbel_softmax",
         mistake="the factor 1/τ missing in the gradient",
-        old="softmax(z / self.temperature)",
-        new="softmax(z.detach() / self.temperature + logits - logits.detach())",
+        old="softmax(perturbed(logits) / self.temperature)",
+        new="softmax(perturbed(logits).detach() / self.temperature + logits - logits.detach())",
         law="pathwise",
     ),
     Mutant(
         of="gumbel_softmax",
         mistake="hard samples forward under the claim to relax",
-        old="        _, z = gumbel_max(logits)  # [R, N, K]\n"
-        "        return f(softmax(z / self.temperature))",
-        new="        b, z = gumbel_max(logits)\n"
+        old="        return softmax(perturbed(logits) / self.temperature)",
+        new="        from gradest.categorical import gumbel_max\n\n"
+        "        b, z = gumbel_max(logits)\n"
         "        y = softmax(z / self.temperature)\n"
-        "        return f(b + y - y.detach())",
+        "        return b + y - y.detach()",
         law="vertices",
     ),
     Mutant(
         of="gumbel_softmax",
         mistake="the parameters of f frozen",
-        old="return f(softmax",
-        new="return f.frozen(softmax",
+        old="    def draw",
+        new="    def __call__(self, logits, f):\n"
+        "        return f.frozen(self.draw(logits))\n\n"
+        "    def draw",
         law="parameters",
     ),
     Mutant(
@@ -139,10 +141,10 @@ def gumbel(logits):
     Mutant(
         of="invertible_gaussian",
         mistake="noise that is left out of the gradient's point",
-        old="return f(softmax(torch.cat([kappa / self.temperature, last], -1)))",
+        old="return softmax(torch.cat([kappa / self.temperature, last], -1))",
         new="y = softmax(torch.cat([kappa / self.temperature, last], -1))\n"
         "        x = softmax(torch.cat([mu / self.temperature, last], -1))\n"
-        "        return f(y.detach() + x - x.detach())",
+        "        return y.detach() + x - x.detach()",
         law="pathwise",
     ),
 ]

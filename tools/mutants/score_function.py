@@ -6,8 +6,8 @@ SCORE_FUNCTION = [
     Mutant(
         of="reinforce_ema",
         mistake="the current cost folded into the baseline first",
-        old="baseline = 0.0 if self._mean is None else self._mean",
-        new="baseline = 0.0 if self._mean is None else self._mean.lerp(cost, 1 - self.decay)",
+        old="else self._mean)",
+        new="else self._mean.lerp(cost, 1 - self.decay))",
         law="bias",
         known="a moving average that holds the current cost (found in a published library)",
     ),
@@ -22,13 +22,13 @@ SCORE_FUNCTION = [
     Mutant(
         of="reinforce",
         mistake="the mean over all rows as baseline",
-        old="(cost - self.baseline)",
-        new="(cost - cost.mean())",
+        old="cost - self.baseline",
+        new="cost - cost.mean()",
         law="rows",
         known="a batch mean that holds the current sample",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="differentiates with respect to probabilities",
         old="nabla(log_prob(logits, z))",
         new="(z * (-logits).exp() * nabla(logits)).sum((-2, -1))",
@@ -36,7 +36,7 @@ SCORE_FUNCTION = [
         known="a gradient with respect to probabilities, taken for one with respect to logits",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="probabilities clamped at 1e-6 in the logarithm",
         old="nabla(log_prob(logits, z))",
         new="nabla((z * logits.softmax(-1).clamp(1e-6, 1 - 1e-6).log()).sum((-2, -1)))",
@@ -44,14 +44,14 @@ SCORE_FUNCTION = [
         known="probabilities clamped away from 0 and 1",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="the logarithm of a probability that underflows",
         old="nabla(log_prob(logits, z))",
         new="nabla((z * logits.softmax(-1).log()).sum((-2, -1)))",
         law="extreme logits",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="the score averaged over the latents",
         old="nabla(log_prob(logits, z))",
         new="nabla(log_prob(logits, z)) / logits.shape[1]",
@@ -60,26 +60,26 @@ SCORE_FUNCTION = [
     Mutant(
         of="reinforce",
         mistake="the knob without effect",
-        old="(cost - self.baseline)",
+        old="cost - self.baseline",
         new="cost",
         law="knobs",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="no gradient to the parameters of f",
         old="return cost + (cost",
         new="return cost.detach() + (cost",
         law="parameters",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="the value is a surrogate loss",
-        old="return cost + (cost - self.baseline) * nabla(log_prob(logits, z))",
-        new="return (cost - self.baseline).detach() * log_prob(logits, z)",
+        old="return cost + (cost - f.frozen(greedy)) * nabla(log_prob(logits, z))",
+        new="return (cost - f.frozen(greedy)).detach() * log_prob(logits, z)",
         law="value",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="one draw for all rows",
         old="z = sample(logits)",
         new="z = sample(logits)[:1].expand_as(logits)",
@@ -88,8 +88,8 @@ SCORE_FUNCTION = [
     Mutant(
         of="reinforce_ema",
         mistake="the average updated in the call",
-        old="        baseline = 0.0",
-        new="        self._mean = cost.detach().mean()\n        baseline = 0.0",
+        old="        return cost - (0.0",
+        new="        self._mean = cost.detach().mean()\n        return cost - (0.0",
         law="state",
     ),
     Mutant(
@@ -123,15 +123,19 @@ SCORE_FUNCTION = [
     Mutant(
         of="rloo",
         mistake="the sum over samples instead of the mean",
-        old=".mean(1)",
-        new=".sum(1)",
+        old="    def advantages",
+        new="    def __call__(self, logits, f):\n"
+        "        return self.samples * super().__call__(logits, f)\n\n"
+        "    def advantages",
         law="value",
     ),
     Mutant(
         of="rloo",
         mistake="one sample in common, so that its own cost is its baseline",
-        old="z = sample(logits, self.samples)",
-        new="z = sample(logits, 1).expand(-1, self.samples, -1, -1)",
+        old="    def advantages",
+        new="    def __call__(self, logits, f):\n"
+        "        return super().__call__(logits, lambda z: f(z[:, :1].expand_as(z)))\n\n"
+        "    def advantages",
         law="bias",
     ),
     Mutant(
@@ -178,7 +182,7 @@ SCORE_FUNCTION = [
         law="scale",
     ),
     Mutant(
-        of="reinforce",
+        of="self_critical",
         mistake="draws from the global generator",
         stand_in="""
 def sample(logits):
@@ -206,8 +210,8 @@ def sample(logits):
     Mutant(
         of="reinforce_ema",
         mistake="the baseline added",
-        old="(cost - baseline)",
-        new="(cost + baseline)",
+        old="cost - (0.0",
+        new="cost + (0.0",
         law="adapting",
     ),
 ]

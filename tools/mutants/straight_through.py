@@ -34,12 +34,11 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="gumbel_rao",
         mistake="differentiates through the conditional noise",
-        old="        pulls = conditional_pulls(logits, b, slope, self.temperature, self.samples)\n"
-        "        return cost + (pulls.mean(1) * nabla(logits)).sum((-2, -1))",
-        new="        from gradest.categorical import conditional_gumbel, softmax\n\n"
+        old="        pulls = conditional_pulls(logits, b, self.temperature, self.samples)\n"
+        "        return with_pullback(b, logits, lambda slope: pulls(slope).mean(1))",
+        new="        from gradest.categorical import conditional_gumbel, nabla, softmax\n\n"
         "        z = conditional_gumbel(logits, b, self.samples)\n"
-        "        y = softmax(z / self.temperature).mean(1)\n"
-        "        return cost + (slope * nabla(y)).sum((-2, -1))",
+        "        return b + nabla(softmax(z / self.temperature).mean(1))",
         law="degree",
         known="a derivative through the conditional noise",
     ),
@@ -67,8 +66,8 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="straight_through",
         mistake="claims to be unbiased",
-        old="    unbiased = False\n",
-        new="",
+        old="    degree = 1\n",
+        new="    unbiased = True\n",
         law="bias",
     ),
     Mutant(
@@ -81,8 +80,8 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="straight_through",
         mistake="soft forward",
-        old="straight_through(z, soft)",
-        new="soft",
+        old="straight_through(z, softmax(logits))",
+        new="softmax(logits)",
         law="vertices",
     ),
     Mutant(
@@ -95,15 +94,17 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="straight_through",
         mistake="the Jacobian of each category alone, diag(π) without ππᵀ",
-        old="softmax(logits) if",
-        new="softmax(logits).detach() * logits if",
+        old="straight_through(z, softmax(logits))",
+        new="straight_through(z, softmax(logits).detach() * logits)",
         law="degree",
     ),
     Mutant(
         of="straight_through",
         mistake="the parameters of f frozen",
-        old="return f(straight",
-        new="return f.frozen(straight",
+        old="    def draw",
+        new="    def __call__(self, logits, f):\n"
+        "        return f.frozen(self.draw(logits))\n\n"
+        "    def draw",
         law="parameters",
     ),
     Mutant(
@@ -123,17 +124,17 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="gumbel_rao",
         mistake="the sum over the noise instead of the mean",
-        old="pulls.mean(1)",
-        new="pulls.sum(1)",
+        old="pulls(slope).mean(1)",
+        new="pulls(slope).sum(1)",
         law="degree",
     ),
     Mutant(
         of="gumbel_rao",
         mistake="unconditional noise",
         file="_conditional.py",
-        old="x = conditional_gumbel(logits.detach(), z, samples)",
+        old="y = softmax(conditional_gumbel(logits.detach(), z, samples) / temperature)",
         new="from gradest.categorical import gumbel_max\n\n"
-        "    _, x = gumbel_max(logits.detach(), samples)",
+        "    y = softmax(gumbel_max(logits.detach(), samples)[1] / temperature)",
         law="degree",
     ),
     Mutant(
@@ -147,8 +148,8 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="reinmax",
         mistake="differentiates at π instead of z",
-        old="f(straight_through(z, reinmax(logits, z, self.temperature)))",
-        new="f(straight_through(logits.softmax(-1).detach(), reinmax(logits, z)))",
+        old="straight_through(z, reinmax(logits, z, self.temperature))",
+        new="straight_through(logits.softmax(-1).detach(), reinmax(logits, z))",
         law="vertices",
     ),
     Mutant(

@@ -18,7 +18,7 @@ from gradest.knobs import build
 from gradest.measurement import analytic_terms, owns_kl, problem_for
 from gradest.randomness import Draws, drawing_from
 from gradest.runs.training.settings import Annealing
-from gradest.runs.training.state import restore, state_of
+from gradest.support import restore, state_of
 
 
 class Trainer:
