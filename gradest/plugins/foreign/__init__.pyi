@@ -1,0 +1,1 @@
+from .redirection import redirected
