@@ -21,27 +21,30 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, PATHWISE, Cost, Estimator
+from gradest import LAWS, PATHWISE, Cost, SurrogateSample
 from gradest.categorical import gumbel, softmax
 from gradest.concrete import exp_concrete_log_prob
 from gradest.knobs import Positive
 
 
 @dataclass(eq=False)
-class Concrete(Estimator):
-    unbiased = False
+class Concrete(SurrogateSample):
     relaxes = True
-    differentiates = True
     owns_kl = True
     laws = LAWS | {PATHWISE}
     degree = math.inf
     limit = {"temperature": 0.03}
-    evaluations = "1"
     temperature: Positive = 0.5
     prior_temperature: Positive | None = None
 
+    def draw(self, logits: Tensor) -> Tensor:
+        return softmax(self._unnormalised(logits))
+
+    def _unnormalised(self, logits: Tensor) -> Tensor:
+        return (logits + gumbel(logits)) / self.temperature  # [R, N, K]
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = (logits + gumbel(logits)) / self.temperature  # [R, N, K]
+        z = self._unnormalised(logits)
         value = f(softmax(z))  # [R]
         return value + self._divergence(z, logits, f.prior) if f.kl == "relaxed" else value
 

@@ -20,22 +20,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
+from gradest import SurrogateSample
 from gradest.categorical import sample, softmax, straight_through
 from gradest.knobs import Positive
 
 
 @dataclass(eq=False)
-class DecoupledStraightThrough(Estimator):
-    unbiased = False
-    differentiates = True
-    laws = LAWS
+class DecoupledStraightThrough(SurrogateSample):
     degree = 1
     limit = {"temperature_backward": 1.0}
-    evaluations = "1"
     temperature_forward: Positive = 1.0
     temperature_backward: Positive = 0.5
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         z = sample(logits / self.temperature_forward)  # [R, N, K]
-        return f(straight_through(z, softmax(logits / self.temperature_backward)))  # [R]
+        return straight_through(z, softmax(logits / self.temperature_backward))  # [R]

@@ -20,26 +20,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
+from gradest import SurrogateSample
 from gradest.categorical import nabla, sample, softmax, straight_through
 from gradest.knobs import Positive
 
 
 @dataclass(eq=False)
-class GappedStraightThrough(Estimator):
-    unbiased = False
-    differentiates = True
-    laws = LAWS
-    evaluations = "1"
+class GappedStraightThrough(SurrogateSample):
     gap: Positive | Literal["adaptive"] = 1.0
     temperature: Positive = 0.5
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         z, phi = sample(logits), logits.detach()  # [R, N, K]
         gap = _mean_lead(phi, z) if self.gap == "adaptive" else self.gap
         top = phi.amax(-1, keepdim=True)  # [R, N, 1]
         moved = torch.where(z > 0, top, torch.minimum(phi, top - gap))
-        return f(straight_through(z, softmax((moved + nabla(logits)) / self.temperature)))  # [R]
+        return straight_through(z, softmax((moved + nabla(logits)) / self.temperature))  # [R]
 
 
 def _mean_lead(phi: Tensor, z: Tensor) -> Tensor:

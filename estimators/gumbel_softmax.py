@@ -17,22 +17,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, PATHWISE, Cost, Estimator
+from gradest import LAWS, PATHWISE, SurrogateSample
 from gradest.categorical import gumbel_max, softmax
 from gradest.knobs import Positive
 
 
 @dataclass(eq=False)
-class GumbelSoftmax(Estimator):
-    unbiased = False
+class GumbelSoftmax(SurrogateSample):
     relaxes = True
-    differentiates = True
     laws = LAWS | {PATHWISE}
     degree = math.inf
     limit = {"temperature": 0.03}
-    evaluations = "1"
     temperature: Positive = 0.5
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         _, z = gumbel_max(logits)  # [R, N, K]
-        return f(softmax(z / self.temperature))  # [R]
+        return softmax(z / self.temperature)  # [R]

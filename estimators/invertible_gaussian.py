@@ -22,25 +22,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradest import LAWS, PATHWISE, Cost, Estimator
+from gradest import LAWS, PATHWISE, SurrogateSample
 from gradest.categorical import softmax
 from gradest.knobs import Positive
 from gradest.randomness import draws
 
 
 @dataclass(eq=False)
-class InvertibleGaussian(Estimator):
-    unbiased = False
+class InvertibleGaussian(SurrogateSample):
     relaxes = True
-    differentiates = True
     laws = LAWS - {"labels"} | {PATHWISE}
-    evaluations = "1"
     temperature: Positive = 0.5
     sigma: Positive = 1.7
     delta: Positive = 1.0
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         mu = logits[..., :-1] - logits[..., -1:]  # [R, N, K-1]
         kappa = mu + self.sigma * draws().normal(mu.shape, mu)
         last = torch.full_like(logits[..., -1:], math.log(self.delta))  # [R, N, 1]
-        return f(softmax(torch.cat([kappa / self.temperature, last], -1)))  # [R]
+        return softmax(torch.cat([kappa / self.temperature, last], -1))  # [R]

@@ -13,17 +13,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
-from gradest.categorical import log_prob, nabla, sample
+from gradest import LAWS, ScoreFunction
 
 
 @dataclass(eq=False)
-class Reinforce(Estimator):
+class Reinforce(ScoreFunction):
     laws = LAWS - {"constant"}
     evaluations = "1"
     baseline: float = 0.0
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)  # [R, N, K]
-        cost = f(z)  # [R]
-        return cost + (cost - self.baseline) * nabla(log_prob(logits, z))  # [R]
+    def advantages(self, cost: Tensor) -> Tensor:
+        return cost - self.baseline  # [R, 1]

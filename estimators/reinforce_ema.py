@@ -13,16 +13,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
-from gradest.categorical import log_prob, nabla, sample
+from gradest import Cost, ScoreFunction
+from gradest.categorical import sample
 from gradest.knobs import Probability
 
 
 @dataclass(eq=False)
-class ReinforceEMA(Estimator):
+class ReinforceEMA(ScoreFunction):
     evaluations = "1"
     adapt_steps = 200
-    laws = LAWS
     decay: Probability = 0.95
 
     def reset(self, logits: Tensor) -> None:
@@ -33,8 +32,5 @@ class ReinforceEMA(Estimator):
         # Starting at the first cost seen: a start at 0 would take 1/(1 − β) steps to forget.
         self._mean = cost if self._mean is None else self._mean.lerp(cost, 1 - self.decay)
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)  # [R, N, K]
-        cost = f(z)  # [R]
-        baseline = 0.0 if self._mean is None else self._mean
-        return cost + (cost - baseline) * nabla(log_prob(logits, z))  # [R]
+    def advantages(self, cost: Tensor) -> Tensor:
+        return cost - (0.0 if self._mean is None else self._mean)  # [R, 1]

@@ -25,21 +25,17 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
+from gradest import SurrogateSample
 from gradest.categorical import sample, straight_through
 
 from ._reinmax import reinmax
 
 
 @dataclass(eq=False)
-class ReinMax(Estimator):
-    unbiased = False
-    differentiates = True
-    laws = LAWS
+class ReinMax(SurrogateSample):
     degree = 2
-    evaluations = "1"
     temperature: Annotated[float, Ge(1)] = 1.0
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         z = sample(logits)  # [R, N, K]
-        return f(straight_through(z, reinmax(logits, z, self.temperature)))  # [R]
+        return straight_through(z, reinmax(logits, z, self.temperature))  # [R]

@@ -11,20 +11,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
-from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
+from gradest import ScoreFunction
+from gradest.categorical import leave_one_out_mean
 from gradest.knobs import AtLeast2
 
 
 @dataclass(eq=False)
-class RLOO(Estimator):
-    laws = LAWS
-    evaluations = "samples"
+class RLOO(ScoreFunction):
     samples: AtLeast2 = 2
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits, self.samples)  # [R, S, N, K]
-        cost = f(z)  # [R, S]
-        advantage = cost - leave_one_out_mean(cost, dim=1)  # [R, S]
-        score = nabla(log_prob(logits.unsqueeze(1), z))  # [R, S]
-        return (cost + advantage * score).mean(1)  # [R]
+    def advantages(self, cost: Tensor) -> Tensor:
+        return cost - leave_one_out_mean(cost, dim=1)  # [R, S]

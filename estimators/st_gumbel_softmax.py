@@ -12,21 +12,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
+from gradest import SurrogateSample
 from gradest.categorical import gumbel_max, softmax, straight_through
 from gradest.knobs import Positive
 
 
 @dataclass(eq=False)
-class STGumbelSoftmax(Estimator):
-    unbiased = False
-    differentiates = True
-    laws = LAWS
+class STGumbelSoftmax(SurrogateSample):
     degree = 2
     limit = {"temperature": 0.05}
-    evaluations = "1"
     temperature: Positive = 0.5
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         b, z = gumbel_max(logits)  # [R, N, K]
-        return f(straight_through(b, softmax(z / self.temperature)))  # [R]
+        return straight_through(b, softmax(z / self.temperature))  # [R]

@@ -16,20 +16,16 @@ from typing import Literal
 
 from torch import Tensor
 
-from gradest import LAWS, Cost, Estimator
+from gradest import SurrogateSample
 from gradest.categorical import sample, softmax, straight_through
 
 
 @dataclass(eq=False)
-class StraightThrough(Estimator):
-    unbiased = False
-    differentiates = True
-    laws = LAWS
+class StraightThrough(SurrogateSample):
     degree = 1
-    evaluations = "1"
     jacobian: Literal["softmax", "identity"] = "softmax"
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+    def draw(self, logits: Tensor) -> Tensor:
         z = sample(logits)  # [R, N, K]
         soft = softmax(logits) if self.jacobian == "softmax" else logits
-        return f(straight_through(z, soft))  # [R]
+        return straight_through(z, soft)  # [R]

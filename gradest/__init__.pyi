@@ -1,5 +1,5 @@
 from . import plots
-from .contracts import LAWS, PATHWISE, Estimator, Task, Tuned
+from .contracts import LAWS, PATHWISE, Estimator, ScoreFunction, SurrogateSample, Task, Tuned
 from .costs import Cost, Problem
 from .measurement import Comparison, Measurement, Precision, compare, measure, measure_reference
 from .plugins import all_estimators, all_tasks, load_plugin, make_estimator, make_task

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gradest.categorical import log_prob, nabla, sample
 from gradest.costs import Cost, Problem, layers, outcomes, width
+from gradest.errors import ContractError
 from gradest.knobs import Knobs, Positive
 
 # Properties that the estimates may have under the same draws, for every cost:
@@ -161,6 +163,72 @@ class Estimator(Knobs, ABC):
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         """Update the state by fresh draws; never called while measuring."""
+
+
+class SurrogateSample(Estimator):
+    """An estimator that is f of a sample whose derivative is a surrogate.
+
+        ĝ = J f'(z),    J = the backward pass of z = draw(logits)
+
+    z is one-hot, or relaxed where `relaxes` is set.  Such a sample serves a model directly, with
+    any function of it in the place of f: see `gradest.nn.Sample`.
+    """
+
+    unbiased: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
+    evaluations: ClassVar[str] = "1"
+    laws: ClassVar[frozenset[str]] = LAWS
+
+    @abstractmethod
+    def draw(self, logits: Tensor) -> Tensor:
+        """A sample for each row, with the surrogate as its derivative: [R, N, K] -> [R, N, K]."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(checked_draw(self, logits))
+
+
+def checked_draw(estimator: SurrogateSample, logits: Tensor) -> Tensor:
+    """`estimator.draw(logits)`; raises ContractError unless it is a tensor like the logits."""
+    z = estimator.draw(logits)
+    if not isinstance(z, Tensor) or z.shape != logits.shape or z.dtype != logits.dtype:
+        raise ContractError(
+            f"{estimator.name}: expected draw(logits) to return {_described(logits)}, like the "
+            f"logits, got {_described(z)}"
+        )
+    return z
+
+
+class ScoreFunction(Estimator):
+    """An estimator that weights the score of each sample.
+
+        ĝ = 1/S Σₛ aₛ ∇ log p(zₛ),    zₛ ~ p,    a = advantages(f(z₁), …, f(z_S))
+
+    S is `samples`: 1, unless a subclass makes it a knob.  The value is the mean of the costs.
+    """
+
+    samples: ClassVar[int] = 1
+    evaluations: ClassVar[str] = "samples"
+    laws: ClassVar[frozenset[str]] = LAWS
+
+    @abstractmethod
+    def advantages(self, cost: Tensor) -> Tensor:
+        """The weights of the scores, from the costs of a row's samples: [R, S] -> [R, S]."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits, self.samples)  # [R, S, N, K]
+        cost = f(z)  # [R, S]
+        advantage = self.advantages(cost)  # [R, S]
+        if not isinstance(advantage, Tensor) or advantage.shape != cost.shape:
+            raise ContractError(
+                f"{self.name}: expected advantages(cost) to return {_described(cost)}, like the "
+                f"costs, got {_described(advantage)}"
+            )
+        score = nabla(log_prob(logits.unsqueeze(1), z))  # [R, S]
+        return (cost + advantage * score).mean(1)  # [R]
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
 
 
 @dataclass(eq=False)
