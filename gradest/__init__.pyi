@@ -1,4 +1,4 @@
-from . import plots
+from .report import plots
 from .contracts import LAWS, PATHWISE, Estimator, ScoreFunction, SurrogateSample, Task, Tuned
 from .costs import Cost, Problem
 from .measurement import Comparison, Measurement, Precision, compare, measure, measure_reference

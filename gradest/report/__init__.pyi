@@ -1,3 +1,4 @@
+from . import plots
 from .documents.terminal import show
 from .figures.general import (
     bias_against_variance,
