@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradest.errors import ContractError
+
 
 class Draws:
     """Pseudo-random draws from one `torch.Generator` (None: torch's global one).
@@ -54,7 +56,10 @@ class Draws:
 
         By inversion, in float64 for logits of any dtype: one uniform a draw instead of
         K exponentials, and a resolution of 2⁻⁵³ where float32 uniforms would stop at 2⁻²⁴.
+
+        Raises ContractError for logits without an axis of rows.
         """
+        check_rows(logits.shape)
         weight = logits.detach().double()
         weight = (weight - weight.amax(-1, keepdim=True)).exp_()
         cdf = weight.cumsum(-1)  # unnormalised, [R, ..., K]
@@ -70,6 +75,15 @@ class Draws:
         noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
         self.nbytes += noise.nbytes
         return getattr(noise, distribution)(generator=self.generator)
+
+
+def check_rows(shape: Sequence[int]) -> None:
+    """Raise ContractError unless this can be the shape of logits [R, ..., K]."""
+    if len(shape) < 2:
+        raise ContractError(
+            f"expected logits [R, ..., K] of draws, with an axis of rows, got shape {list(shape)} "
+            "(law 'rows'); draw for every row, as sample(logits) does with the logits of all rows"
+        )
 
 
 def _noise_dtype(like: Tensor) -> torch.dtype:
