@@ -14,11 +14,11 @@ _OWNERS = (torch, torch.Tensor, torch.nn.functional, Distribution)
 class Patches:
     """Replaced attributes of torch.
 
-        patches = Patches()
-        with patches.recorded():
-            import library  # its replacements are undone after the block
-        with patches.applied():
-            library.function()  # and in effect within this one
+    patches = Patches()
+    with patches.recorded():
+        import library  # its replacements are undone after the block
+    with patches.applied():
+        library.function()  # and in effect within this one
     """
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ import torch
 from pydrobert.torch import estimators
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.foreign import redirected
 from gradest.knobs import Positive
 
@@ -14,6 +14,9 @@ from ._gradient import bits, one_hot_bits, with_gradient
 
 
 class Reinforce(Estimator):
+    laws = LAWS - {"constant"}
+    evaluations = "1"
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         with redirected(logits):
             b = estimators.to_b(estimators.to_z(logits, "onehot"), "onehot")
@@ -26,6 +29,8 @@ class Reinforce(Estimator):
 class RebarOfBits(Estimator):
     categories = 2
     relaxes = True
+    laws = LAWS
+    evaluations = "3"
     temperature: Positive = 0.5
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -11,7 +11,7 @@ from pyro.distributions import OneHotCategorical
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, config_enumerate
 from torch import Tensor
 
-from gradest import Cost, Estimator
+from gradest import LAWS, Cost, Estimator
 from gradest.foreign import redirected
 
 from ._gradient import with_gradient
@@ -21,8 +21,7 @@ def estimate(elbo: ELBO, logits: Tensor, f: Cost) -> Tensor:
     """Estimates with the gradient of `loss_and_grads`, a sum over the rows of a plate."""
     costs: list[Tensor] = []
 
-    def sites() -> Tensor:
-        parameter = pyro.param("logits", logits.detach())
+    def sites(parameter: Tensor) -> Tensor:
         z = [
             pyro.sample(f"z{n}", OneHotCategorical(logits=parameter[:, n]))
             for n in range(logits.shape[1])
@@ -32,11 +31,11 @@ def estimate(elbo: ELBO, logits: Tensor, f: Cost) -> Tensor:
 
     def guide() -> None:
         with pyro.plate("rows", len(logits)):
-            sites()
+            sites(pyro.param("logits", logits.detach()))
 
     def model() -> None:
         with pyro.plate("rows", len(logits)):
-            costs.append(f(sites().movedim(-3, 0)))  # [R, ...]
+            costs.append(f(sites(logits.detach()).movedim(-3, 0)))  # [R, ...]
             pyro.factor("f", -costs[-1].detach().movedim(0, -1))
 
     enumerates = isinstance(elbo, TraceEnum_ELBO)
@@ -53,15 +52,24 @@ def estimate(elbo: ELBO, logits: Tensor, f: Cost) -> Tensor:
 
 
 class TraceElbo(Estimator):
+    laws = LAWS - {"constant"}
+    evaluations = "1"
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return estimate(Trace_ELBO(), logits, f)
 
 
 class TraceGraphElbo(Estimator):
+    laws = LAWS - {"constant"}
+    evaluations = "1"
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return estimate(TraceGraph_ELBO(), logits, f)
 
 
 class TraceEnumElbo(Estimator):
+    laws = LAWS
+    evaluations = "K**N"
+
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         return estimate(TraceEnum_ELBO(max_plate_nesting=1), logits, f)

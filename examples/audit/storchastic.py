@@ -31,15 +31,17 @@ def estimate(method: Any, logits: Tensor, f: Cost, first: bool = False) -> Tenso
     with patches.applied():
         storch.reset()
         binary = isinstance(method, methods.ARM | methods.DisARM)
-        rows = storch.denote_independent(bits(logits) if binary else logits, 0, "rows")
+        rows = bits(logits) if binary else logits
+        # A plate of one row is none for the library.
+        rows = rows[0] if len(rows) == 1 else storch.denote_independent(rows, 0, "rows")
         distribution = Bernoulli(logits=rows) if binary else OneHotCategorical(logits=rows)
         # Samples without replacement have the rows first, all others the samples.
         ordered = isinstance(method, methods.ScoreFunctionWOR | methods.UnorderedSetEstimator)
         z, codes = _sample(method, distribution, logits, 0 if ordered else 1)
         value = f(codes)  # [R] or [R, S]
-        plates = [plate for plate in z.plates if plate.n > 1 or plate.name == "rows"]
-        samples_first = len(plates) > 1 and plates[0].name != "rows"
-        cost = value.movedim(0, -1) if samples_first else value
+        plates = [plate.name for plate in z.plates if plate.n > 1]
+        cost = value.movedim(0, -1) if plates and plates[0] != "rows" else value
+        cost = cost if "rows" in plates else cost.reshape(cost.shape[: len(plates)] or ())
         storch.add_cost(storch.Tensor(cost.detach(), [z], z.plates, "cost"), "f")
         loss = storch.inference.surrogate_loss()
         loss = loss._tensor if isinstance(loss, storch.Tensor) else loss
@@ -59,9 +61,11 @@ def _sample(
     codes = z._tensor.detach().to(logits)
     if isinstance(distribution, Bernoulli):
         codes = one_hot_bits(codes)
-    if codes.ndim > logits.ndim and z.plates[0].name != "rows":
+    if len(logits) == 1:
+        codes = codes.unsqueeze(0)
+    elif codes.ndim > logits.ndim and z.plates[0].name != "rows":
         codes = codes.movedim(0, 1)
-    return z, codes.reshape(len(logits), *codes.shape[1:])
+    return z, codes
 
 
 @dataclass(eq=False)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.distributions import (
     Categorical,
@@ -11,7 +10,7 @@ from torch.distributions import (
 )
 from torch.nn import functional
 
-from gradest import LAWS, Cost, Estimator, SurrogateSample
+from gradest import LAWS, PATHWISE, Cost, Estimator, SurrogateSample
 from gradest.categorical import nabla, one_hot
 from gradest.foreign import redirected
 from gradest.knobs import Positive
@@ -35,6 +34,7 @@ class Score(Estimator):
 @dataclass(eq=False)
 class GumbelSoftmax(SurrogateSample):
     relaxes = True
+    laws = LAWS | {PATHWISE}
     temperature: Positive = 0.5
 
     def draw(self, logits: Tensor) -> Tensor:
@@ -54,6 +54,7 @@ class HardGumbelSoftmax(SurrogateSample):
 @dataclass(eq=False)
 class Relaxed(SurrogateSample):
     relaxes = True
+    laws = LAWS | {PATHWISE}
     temperature: Positive = 0.5
 
     def draw(self, logits: Tensor) -> Tensor:

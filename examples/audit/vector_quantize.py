@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from vector_quantize_pytorch.vector_quantize_pytorch import gumbel_sample
 
-from gradest import LAWS, SurrogateSample
+from gradest import SurrogateSample
 from gradest.foreign import redirected
 from gradest.knobs import Positive
 

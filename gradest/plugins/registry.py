@@ -199,10 +199,10 @@ def load_plugin(
     """The classes in a plugin file or folder, named after their files; one class per file.
 
     `FILE.py:Class` is one class of a file that may have several, and keeps the name of the class.
-    With `only`, files and classes of other names are not loaded.  Afterwards `make_estimator` and `make_task`
-    find the classes by name in this process; of two plugins with the same name they use the last
-    one loaded, but a plugin never replaces a name of the catalogue.  Raises PluginError for a path
-    that contains no plugin and for a plugin that fails.
+    With `only`, files and classes of other names are not loaded.  Afterwards `make_estimator` and
+    `make_task` find the classes by name in this process; of two plugins with the same name they use
+    the last one loaded, but a plugin never replaces a name of the catalogue.  Raises PluginError
+    for a path that contains no plugin and for a plugin that fails.
     """
     path, name = _file_and_class(path)
     try:

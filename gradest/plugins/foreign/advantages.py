@@ -10,38 +10,37 @@ from torch import Tensor
 
 from gradest.contracts import ScoreFunction
 from gradest.errors import ContractError, UsageError
-from gradest.knobs import AtLeast1
+from gradest.knobs import AtLeast2
 
 Advantages = Callable[[Tensor], Tensor]
 
 
-def advantages(
-    fn: Advantages, samples: int = 4, *, batched: bool = False
-) -> type[ScoreFunction]:
+def advantages(fn: Advantages, samples: int = 4, *, batched: bool = False) -> type[ScoreFunction]:
     """A class of estimators that weight scores by a function of the rewards of a group.
 
         ĝ = −1/G Σᵢ aᵢ ∇ log p(zᵢ),    a = fn(r),    rᵢ = −f(zᵢ),    zᵢ ~ p
 
     The sign turns the ascent of rewards into the gradient of the cost.  fn maps rewards [G] to
     advantages [G] or, where it is `batched`, [B, G] to [B, G], group by group.  G is the knob
-    `samples`.  The class claims to be unbiased and no law; a subclass claims otherwise:
+    `samples`, at least two.  The class claims to be unbiased and no law; a subclass may claim
+    otherwise:
 
         class Centred(advantages(lambda rewards: rewards - rewards.mean(), samples=8)):
             unbiased = False
 
-    Raises UsageError unless fn is a function and `samples` a positive whole number.  An estimate
-    raises ContractError for advantages of another shape than the rewards.
+    Raises UsageError unless fn is a function and `samples` a whole number of at least two.  An
+    estimate raises ContractError for advantages of another shape than the rewards.
     """
     if not callable(fn):
         raise UsageError(f"fn = {fn!r:.60}; expected a function of rewards")
-    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
-        raise UsageError(f"samples = {samples!r:.60}; expected a whole number of at least 1")
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 2:
+        raise UsageError(f"samples = {samples!r:.60}; expected a whole number of at least 2")
     size, name = samples, getattr(fn, "__name__", type(fn).__name__)
 
     @dataclass(eq=False)
     class Weighted(ScoreFunction):
         laws: ClassVar[frozenset[str]] = frozenset()
-        samples: AtLeast1 = size
+        samples: AtLeast2 = size
 
         def advantages(self, cost: Tensor) -> Tensor:
             rewards = -cost.detach()  # [R, S]

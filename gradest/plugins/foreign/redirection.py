@@ -19,7 +19,7 @@ _UNMARKED = frozenset({"binomial", "random_", "_sample_dirichlet"})
 _Arguments = Mapping[str, Any]  # of an operation, by the names in its schema
 
 
-class redirected(TorchDispatchMode):  # noqa: N801, used like a function
+class redirected(TorchDispatchMode):
     """Within the block, torch's random functions draw from `gradest.randomness.draws()`.
 
         with redirected(logits):

@@ -103,9 +103,7 @@ class _Group(NamedTuple):
 class _Run:
     """One call of fn, with the answers to its first requests; `request` is the next one, if any."""
 
-    def __init__(
-        self, fn: Estimate, logits: Tensor, f: Cost, answers: Sequence[_Answer]
-    ) -> None:
+    def __init__(self, fn: Estimate, logits: Tensor, f: Cost, answers: Sequence[_Answer]) -> None:
         self.request: _Request | None = None
         self._answers = answers
         self._asked = 0
@@ -131,21 +129,23 @@ class _Run:
     def estimates(self, logits: Tensor, rows: Tensor) -> Tensor:
         """The result for each of these rows, with its gradient to logits and parameters."""
         value = self._value
-        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
-            graph = " without a gradient" if isinstance(value, Tensor) else ""
-            raise ContractError(
-                "per_row: expected fn to return one number with a gradient to the logits, got "
-                f"{got}{graph if graph and not value.requires_grad else ''}"
-            )
+            raise ContractError(f"per_row: expected fn to return one number, got {got}")
         leaves = [leaf for _, leaf in self._costs if leaf.requires_grad]
-        slope, *weights = torch.autograd.grad(
-            value.sum(), [self._logits, *leaves], allow_unused=True, materialize_grads=True
-        )
+        slope, weights = None, []
+        if value.requires_grad:
+            inputs = [self._logits, *leaves]
+            slope, *weights = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+        if slope is None:
+            raise ContractError(
+                "per_row: expected fn to return a number with a gradient to the logits, got one "
+                "without; keep the logits in its graph"
+            )
         result = value.detach().reshape(1) + (slope * nabla(logits[rows])).sum((-2, -1))
         answers = [answer for answer, leaf in self._costs if leaf.requires_grad]
         for answer, weight in zip(answers, weights, strict=True):
-            if answer.costs.requires_grad:
+            if weight is not None and answer.costs.requires_grad:
                 costs = (weight * nabla(answer.costs[rows])).reshape(len(rows), -1)
                 result = result + costs.sum(1)
         return result
@@ -222,8 +222,10 @@ def _answered(asked: Sequence[tuple[_Group, _Request]], batch: _Batch) -> Iterat
     """The groups after their requests, of one signature, are served: those of equal answers."""
     rows = torch.cat([group.rows for group, _ in asked])
     payload = torch.cat(
-        [request.payload.expand(len(group.rows), *request.payload.shape[1:])
-         for group, request in asked]
+        [
+            request.payload.expand(len(group.rows), *request.payload.shape[1:])
+            for group, request in asked
+        ]
     )
     order = rows.argsort()  # as an estimator of a batch draws
     place = order.argsort()  # of every row of the groups, one group after the other
