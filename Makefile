@@ -1,4 +1,5 @@
 VENV ?= .venv
+AUDIT ?= .venv-audit
 PYTHON := $(VENV)/bin/python
 # Each worker begins with files of its own, which makes the runs that their tests share once; one
 # that has finished takes over tests of the others.
@@ -6,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -23,6 +24,7 @@ help:
 	@echo "make cost       evaluations and time of each estimator against leave-one-out"
 	@echo "make coverage   how often intervals cover and verdicts are right, on known answers"
 	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
+	@echo "make audit      estimators of published packages, judged; writes docs/audit.md"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -76,6 +78,17 @@ coverage: install
 
 fuzz: install
 	$(PYTHON) -m tools.fuzz all
+
+# The audited packages are in an environment of their own, which sees that of gradest beneath it.
+$(AUDIT)/.installed: $(VENV)/.installed examples/audit/requirements.txt
+	test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	$(PYTHON) -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" \
+		> `$(AUDIT)/bin/python -c "import site; print(site.getsitepackages()[0])"`/gradest.pth
+	$(AUDIT)/bin/python -m pip install --quiet --no-deps --requirement examples/audit/requirements.txt
+	touch $@
+
+audit: $(AUDIT)/.installed
+	$(AUDIT)/bin/python -W ignore -m tools.audit --write docs/audit.md
 
 wheel: install
 	rm -rf dist build

@@ -201,7 +201,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     )
     commands.add_argument(
         "--check",
-        metavar="NAME|FILE",
+        metavar="NAME|FILE[:CLASS]",
         type=_name,
         help="test an estimator or task against its contract and its claims",
     )
@@ -235,7 +235,7 @@ def _add_shared_options(group: argparse._ArgumentGroup) -> None:
         metavar="PATH",
         action="append",
         type=_name,
-        help="load estimators or tasks from a file or folder (repeatable)",
+        help="load estimators or tasks from a file, FILE:CLASS or folder (repeatable)",
     )
     group.add_argument(
         "--out",

@@ -145,7 +145,7 @@ class Cost:
             )
         logits = logits.flatten(0, -3)
         f = f.replicated(self.points or len(z), logits)
-        times = z.shape[1:-2].numel()
+        times = math.prod(z.shape[1:-2])
         return Problem(logits, f._with(_constant=frozen or self._constant, _whole=(self, times)))
 
     def _with(self, **changes: Any) -> "Cost":
@@ -177,7 +177,7 @@ class Cost:
 
     def _task_cost(self, z: Tensor, frozen: bool) -> Tensor:
         _check_codes(z, self._logits)
-        evaluations = z.shape[1:-2].numel()
+        evaluations = math.prod(z.shape[1:-2])
         self._count(evaluations)
         if z.requires_grad and torch.is_grad_enabled():
             z = z.view_as(z)  # a view only for f, so that other uses of z do not count

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradest.errors import ContractError
+
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -61,7 +63,10 @@ class Draws:
 
         By inversion, in float64 for logits of any dtype: one uniform a draw instead of
         K exponentials, and a resolution of 2⁻⁵³ where float32 uniforms would stop at 2⁻²⁴.
+
+        Raises ContractError for logits without an axis of rows.
         """
+        check_rows(logits.shape)
         weight = logits.detach().double()
         weight = (weight - weight.amax(-1, keepdim=True)).exp_()
         cdf = weight.cumsum(-1)  # unnormalised, [R, ..., K]
@@ -83,6 +88,15 @@ class Draws:
 
     def _count_bytes(self, *tensors: Tensor) -> None:
         self.nbytes += sum(tensor.nbytes for tensor in tensors)
+
+
+def check_rows(shape: Sequence[int]) -> None:
+    """Raise ContractError unless this can be the shape of logits [R, ..., K]."""
+    if len(shape) < 2:
+        raise ContractError(
+            f"expected logits [R, ..., K] of draws, with an axis of rows, got shape {list(shape)} "
+            "(check 'rows'); draw for every row, as sample(logits) does with the logits of all rows"
+        )
 
 
 def _noise_dtype(like: Tensor) -> torch.dtype:

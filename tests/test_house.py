@@ -17,7 +17,7 @@ ROOT = Path(gradest.__file__).parent
 ROOMS = (
     *("commands", "report", "runs", "checks", "measurement", "plugins", "statistics", "support"),
 )
-ABOVE = ("gradest", "gradest.cli", "gradest.nn", "gradest.plots")
+ABOVE = ("gradest", "gradest.cli", "gradest.foreign", "gradest.nn")
 FEWEST_LINES = 40
 
 

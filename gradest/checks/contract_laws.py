@@ -24,7 +24,7 @@ from gradest.checks.result import (
     Outcome,
     relative_gap,
 )
-from gradest.checks.settings import alternatives, setting_text, variations
+from gradest.checks.settings import alternatives, naming, setting_text, variations
 from gradest.checks.sharing import agreement, excess, excessive
 from gradest.contracts import Estimator, Task
 from gradest.knobs import knob_defaults
@@ -343,9 +343,9 @@ def _knobs(subject: Subject) -> Outcome:
 
 def _has_effect(subject: Subject, task: Task, knobs: dict[str, Any]) -> bool:
     for steps in (BRIEFLY, subject.cls.adapt_steps):
-        default, other = (
-            estimates(subject.prepare(task, steps=steps, knobs=k)) for k in ({}, knobs)
-        )
+        default = estimates(subject.prepare(task, steps=steps))
+        with naming(knobs, task.name):
+            other = estimates(subject.prepare(task, steps=steps, knobs=knobs))
         if relative_gap(default, other) > EQUAL:
             return True
         if subject.cls.adapt_steps <= BRIEFLY:
@@ -426,7 +426,8 @@ def _evaluations(subject: Subject) -> Outcome:
         counts = ", ".join(f"{_count(subject, t)[0]} ({t.name})" for t in subject.tasks)
         return "skipped", f"evaluations is not claimed; evaluations of f: {counts}"
     for knobs, task in product([{}, *variations(subject.cls)], subject.tasks):
-        count, values = _count(subject, task, knobs)
+        with naming(knobs, task.name):
+            count, values = _count(subject, task, knobs)
         claimed = formula.value(claim, values, owner)
         if claimed != count:
             violation = f"evaluations = {claim!r} is {claimed}, but f was evaluated {count} times"

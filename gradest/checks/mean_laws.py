@@ -17,10 +17,10 @@ from gradest.checks.battery import DEFAULTS, LOOKS, SHARP, Subject
 from gradest.checks.problems import of_degree, span, truth
 from gradest.checks.rare_laws import rare_bias
 from gradest.checks.result import EQUAL, Outcome, Status, percent
-from gradest.checks.settings import setting_text, variations
+from gradest.checks.settings import naming, setting_text, variations
 from gradest.contracts import Estimator, Task
 from gradest.measurement import ExactMoments
-from gradest.statistics import UNBIASED_WITHIN, largest_z, mean_interval, total_variance
+from gradest.statistics import SINGLE, UNBIASED_WITHIN, largest_z, mean_interval, total_variance
 
 _FIRST = 10_000  # replicates of a first test for a bias, enough for estimators of many samples
 _ENOUGH = 2  # problems on which adaptation lowers the variance
@@ -54,7 +54,8 @@ class _Result(NamedTuple):
     def text(self) -> str:
         size, z, most = self.deviation.size, self.deviation.z, self.deviation.most
         if z in (0.0, math.inf):
-            return f"{percent(size)}, enumerated ({self.task})"
+            note = ", the rounding of single precision" if not z and size > EQUAL else ""
+            return f"{percent(size)}, enumerated ({self.task}{note})"
         if self.certain:
             return f"{percent(size)}, |z| = {z:.1f} ({self.task})"
         return f"at most {percent(most)} ({self.task})"
@@ -92,7 +93,8 @@ def _value(subject: Subject) -> Outcome:
         spread = span(task)
         if moments := subject.exact_moments(task):
             size = float((moments.value - truth(task).value).abs().max()) / spread
-            return _Deviation.exactly(size, EQUAL if claim else UNBIASED_WITHIN)
+            single = SINGLE * (1 + float(truth(task).value.abs().max()) / spread)
+            return _Deviation.exactly(size, single if claim else UNBIASED_WITHIN)
         result = subject.measure(task, replicates)
         value, mean = result.exact_value, mean_interval(result.objective)
         exact = torch.tensor([value], dtype=torch.float64)
@@ -110,14 +112,17 @@ def _value(subject: Subject) -> Outcome:
 
 
 def _relative_bias(
-    subject: Subject, knobs: Mapping[str, Any] = DEFAULTS, tolerance: float = EQUAL
+    subject: Subject, knobs: Mapping[str, Any] = DEFAULTS, tolerance: float = 0.0
 ) -> _Law:
     """The deviation ‖E ĝ − g‖/‖g‖, as a function of the task and the replicates."""
 
     def deviation(task: Task, replicates: int) -> _Deviation:
-        if moments := subject.exact_moments(task, knobs):
-            return _Deviation.exactly(_gap(moments, task), tolerance)
-        row = subject.measure(task, replicates, knobs).row()
+        with naming(knobs, task.name):
+            moments = subject.exact_moments(task, knobs)
+        if moments:
+            return _Deviation.exactly(_gap(moments, task), max(tolerance, _rounding(task)))
+        with naming(knobs, task.name):
+            row = subject.measure(task, replicates, knobs).row()
         low, high = (row[name] ** 0.5 / row["gradient_norm"] for name in _INTERVAL)
         return _Deviation(row["p_value"], row["max_z"], row["relative_bias"], low, high)
 
@@ -125,6 +130,15 @@ def _relative_bias(
 
 
 _INTERVAL = ("bias_sq_low", "bias_sq_high")
+
+
+def _rounding(task: Task) -> float:
+    """The relative bias that code in single precision has by its rounding alone.
+
+    That of the gradient, and that of the costs in it, which may be far larger than the gradient.
+    """
+    cost = float(truth(task).value.abs().max()) + span(task)
+    return SINGLE + torch.finfo(torch.float32).eps * cost / float(truth(task).gradient.norm())
 
 
 def _gap(moments: ExactMoments, task: Task) -> float:
@@ -154,9 +168,11 @@ def _settings(subject: Subject) -> Outcome:
         return "skipped", "no knob has another value to try"
     gaps = []
     for knobs, task in product(settings, subject.with_truth):
-        if moments := subject.exact_moments(task, knobs):
+        with naming(knobs, task.name):
+            moments = subject.exact_moments(task, knobs)
+        if moments:
             gaps.append(gap := _gap(moments, task))
-            if not gap <= EQUAL:
+            if not gap <= _rounding(task):
                 where = setting_text(knobs, task.name)
                 return "failed", f"relative bias {percent(gap)}, enumerated ({where})"
     if not gaps:
@@ -177,7 +193,7 @@ def _degree(subject: Subject) -> Outcome:
         )
     if degree not in (1, 2, math.inf):
         return "failed", f"degree = {degree}; expected 1, 2 or math.inf"
-    relative_bias = _relative_bias(subject, limit, SHARP if limit else EQUAL)
+    relative_bias = _relative_bias(subject, limit, SHARP if limit else 0.0)
     claimed = setting_text(limit, f"degree {degree}")
     tasks = subject.with_truth if degree == math.inf else subject.applicable(of_degree(int(degree)))
     status, most, detail = _unbiased(subject, tasks, relative_bias)

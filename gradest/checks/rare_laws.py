@@ -14,8 +14,8 @@ from gradest.measurement import ExactMoments
 from gradest.statistics import BATCHES
 
 # Logits that make categories rare, and the relative bias that rounding may cause there: 1 − π has a
-# relative error of 10⁻¹⁶/(1 − π), and enters squared.
-_RARE = {14.0: 1e-6, 23.0: 1e-2}
+# relative error of 10⁻¹⁶/(1 − π), and enters squared.  A guard of 10⁻¹² in a logarithm passes.
+_RARE = {14.0: 1e-5, 23.0: 2e-2}
 _TILTED = 14.0  # the size at which rare events can be made common
 _MISSED = 5.0  # standard errors: twelve coordinates reach them once in 10⁵ seeds
 _FEW = 16  # batches, which are enough if they are precise and show nothing suspicious

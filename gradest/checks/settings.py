@@ -1,6 +1,7 @@
 """Values of the knobs other than their defaults."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin
 
 from gradest.contracts import Estimator
@@ -30,6 +31,17 @@ def variations(cls: type[Estimator]) -> list[dict[str, Any]]:
 def setting_text(knobs: Mapping[str, Any], *where: str) -> str:
     """The knobs as text, `temperature = 0.1, samples = 2`, followed by the place."""
     return ", ".join([*(f"{knob} = {value!r}" for knob, value in knobs.items()), *where])
+
+
+@contextmanager
+def naming(knobs: Mapping[str, Any], *where: str) -> Iterator[None]:
+    """Add the values of the knobs to an error that is raised at them."""
+    try:
+        yield
+    except Exception as error:
+        if knobs:
+            error.add_note(f"raised at {setting_text(knobs, *where)}")
+        raise
 
 
 def _near(default: Any) -> Iterator[Any]:

@@ -80,7 +80,7 @@ def _check_and_send(connection: Connection, name: str, plugins: Sequence[str]) -
 def _check_here(name: str, plugins: Sequence[str], send: _Send) -> int:
     registry = Registry.load(plugins)
     is_path = Path(name).suffix or Path(name).is_dir()
-    classes = load_plugin(Path(name)) if is_path else [registry.find(name)]
+    classes = load_plugin(name) if is_path else [registry.find(name)]
     rejected = False
     for cls in classes:
         findings = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from gradest.costs import width
 from gradest.measurement.progress import advance, phase
 from gradest.measurement.replicator import Replicator
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, check_rows, drawing_from
 from gradest.support import number
 
 LIMIT = 1_000_000  # joint outcomes of the draws of one estimate
@@ -91,9 +91,10 @@ class _FiniteDraws(Draws):
 
     def _count(self, logits: Tensor, samples: int) -> int | None:
         """The number of draws that a row takes at once; None where they cannot be enumerated."""
+        check_rows(logits.shape)
         rows, *middle, categories = logits.shape
         self.count += 1
-        places = torch.Size(middle).numel() * samples
+        places = math.prod(middle) * samples
         self._digits += places * math.log10(max(categories, 1))
         if rows != self._rows:
             self._refuse(f"{rows} draws are made in one call for {self._rows} rows")

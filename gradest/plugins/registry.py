@@ -1,8 +1,9 @@
 """The registry of plugins: built-in folders, `--plugin` paths and installed entry points.
 
 A plugin is a file with exactly one concrete class, a subclass of Estimator or Task; its name is the
-stem of the file.  In a folder, files whose names begin with an underscore are helpers, and files
-that pytest collects as tests are skipped.
+stem of the file.  `FILE.py:Class` is one of several classes in a file, with the name of the class.
+In a folder, files whose names begin with an underscore are helpers, and files that pytest collects
+as tests are skipped.
 """
 
 import hashlib
@@ -98,23 +99,20 @@ class PluginBundle:
     @classmethod
     def of(cls, paths: Iterable[str | Path]) -> "PluginBundle":
         """The bundle of these paths.  Raises PluginError for a path that contains no plugin."""
-        absolute = [Path(path).resolve() for path in paths]
-        return cls(tuple((str(path), _contents(path)) for path in absolute))
+        absolute = [str(Path(path).resolve()) for path in paths]
+        return cls(tuple((path, _contents(_file_and_class(path)[0])) for path in absolute))
 
     def registry(self, only: frozenset[str] | None = None) -> Registry:
         """The registry with these plugins, or `only` those of these names; cached per process."""
         return _loaded(self, only)
 
-    def unpacked(self) -> list[Path]:
+    def unpacked(self) -> list[str]:
         """The paths of the plugins on this machine: the original files or a private copy.
 
         The copy is used once a file has changed, so that editing a plugin while a suite runs does
         not mix two versions of it in one run.
         """
-        return [
-            path if path.exists() and _contents(path) == files else _copy(path, files)
-            for path, files in ((Path(path), files) for path, files in self.plugins)
-        ]
+        return [_unpacked(path, files) for path, files in self.plugins]
 
 
 _copies: list[tempfile.TemporaryDirectory] = []  # deleted when this process ends
@@ -123,6 +121,14 @@ _copies: list[tempfile.TemporaryDirectory] = []  # deleted when this process end
 @cache
 def _loaded(bundle: PluginBundle, only: frozenset[str] | None) -> Registry:
     return Registry.load(bundle.unpacked(), only)
+
+
+def _unpacked(path: str, files: tuple[tuple[str, str], ...]) -> str:
+    file, name = _file_and_class(path)
+    if file.exists() and _contents(file) == files:
+        return path
+    copy = _copy(file, files)
+    return f"{copy}:{name}" if name else str(copy)
 
 
 def _copy(path: Path, files: tuple[tuple[str, str], ...]) -> Path:
@@ -192,20 +198,24 @@ def load_plugin(
 ) -> list[type[Estimator] | type[Task]]:
     """The classes in a plugin file or folder, named after their files; one class per file.
 
-    With `only`, files of other names are not loaded.  Afterwards `make_estimator` and `make_task`
-    find the classes by name in this process; of two plugins with the same name they use the last
-    one loaded, but a plugin never replaces a name of the catalogue.  Raises PluginError for a path
-    that contains no plugin and for a plugin that fails.
+    `FILE.py:Class` is one class of a file that may have several, and keeps the name of the class.
+    With `only`, files and classes of other names are not loaded.  Afterwards `make_estimator` and
+    `make_task` find the classes by name in this process; of two plugins with the same name they use
+    the last one loaded, but a plugin never replaces a name of the catalogue.  Raises PluginError
+    for a path that contains no plugin and for a plugin that fails.
     """
-    path = Path(path)
+    path, name = _file_and_class(path)
     try:
-        files = [file for file in _files_at(path) if only is None or file.stem in only]
+        files = [file for file in _files_at(path) if only is None or (name or file.stem) in only]
         package = _package(_folder_of(path).resolve())
     except (OSError, ValueError) as error:
         if isinstance(error, PluginError):
             raise
         raise PluginError(f"{path}: cannot be read: {described(error)}") from None
-    classes = [_only_class(_import(file.resolve(), package), file) for file in files]
+    if name:
+        classes = [_class_of(_imported(file.resolve(), package), file, name) for file in files]
+    else:
+        classes = [_only_class(_import(file.resolve(), package), file) for file in files]
     for cls in classes:
         _plugins_loaded[_kind_of(cls)][cls.name] = cls
     return classes
@@ -294,6 +304,12 @@ def _files_at(path: Path) -> list[Path]:
     return files
 
 
+def _file_and_class(path: str | Path) -> tuple[Path, str | None]:
+    """The file or folder, and the class that `FILE.py:Class` names."""
+    file, _, name = str(path).rpartition(":")
+    return (Path(file), name) if file.endswith(".py") and name else (Path(path), None)
+
+
 def _folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
@@ -328,6 +344,31 @@ def _import(file: Path, package: str) -> ModuleType:
     return module
 
 
+def _imported(file: Path, package: str) -> ModuleType:
+    """The module of a file, executed once for all of its classes."""
+    return sys.modules.get(f"{package}.{file.stem}") or _import(file, package)
+
+
+def _class_of(module: ModuleType, file: Path, name: str) -> type:
+    """The class of that name, of a file with any number of them."""
+    classes = {
+        key: cls
+        for key, cls in vars(module).items()
+        if inspect.isclass(cls)
+        and issubclass(cls, tuple(_KINDS.values()))
+        and not (built_in(cls) or inspect.isabstract(cls))
+    }
+    if name not in classes:
+        hint = suggestion(name, classes) if classes else ", which has none"
+        raise PluginError(
+            f"the plugin {file}: expected a concrete Estimator or Task class, got {name}{hint}"
+        )
+    try:
+        return _named(classes[name], name)
+    except PluginError as error:
+        raise PluginError(f"the plugin {file}: {error}") from None
+
+
 def _only_class(module: ModuleType, file: Path) -> type:
     own = [
         cls
@@ -346,9 +387,10 @@ def _only_class(module: ModuleType, file: Path) -> type:
         for cls in own
         if inspect.isabstract(cls)
     )
+    hint = f"; name one of them: {file}:{concrete[0].__name__}" if concrete else ""
     raise PluginError(
         f"the plugin {file}: expected exactly one concrete Estimator or Task class, got "
-        f"{names}{missing}"
+        f"{names}{missing}{hint}"
     )
 
 

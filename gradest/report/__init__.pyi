@@ -1,3 +1,4 @@
+from . import plots
 from .claims.section import refuted_claims
 from .documents.terminal import show
 from .figures.general import (

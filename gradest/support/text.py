@@ -64,9 +64,11 @@ def message_of(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The type of an error and its message."""
+    """The type of an error, its message and its notes."""
     message, kind = message_of(error), type(error).__name__
-    return printable(_cut(f"{kind}: {message}" if message else kind, _LONGEST_MESSAGE))
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    text = "; ".join([f"{kind}: {message}" if message else kind, *notes])
+    return printable(_cut(text, _LONGEST_MESSAGE))
 
 
 def described(error: BaseException) -> str:

@@ -21,8 +21,8 @@ from gradest.errors import CostError, NonFiniteGradient, UsageError
 from gradest.measurement.cost_checks import probe_cost
 from gradest.measurement.replicator import Replicator
 from gradest.measurement.row_independence import check_row_independence
-from gradest.plots import simplex, simplex_panels
 from gradest.randomness import draws
+from gradest.report.plots import simplex, simplex_panels
 
 LOGITS = torch.tensor([[[0.3, -0.8, 0.5], [1.0, 0.2, -0.4]]], dtype=torch.float64)
 TWO = torch.cat([LOGITS, LOGITS.roll(1, -1)])

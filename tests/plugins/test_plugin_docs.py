@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gradest import LAWS, Estimator
+from gradest import LAWS, Estimator, make_task, measure
 from gradest.checks import (
     ESTIMATOR_LAWS,
     OF_ESTIMATORS,
@@ -17,7 +17,7 @@ from gradest.checks.task_laws import TASK_LAWS
 from gradest.contracts import PATHWISE
 from gradest.plugins import claims
 from gradest.plugins.registry import load_plugin
-from tests.support import ROOT
+from tests.support import EXACT, ROOT
 
 PAGE = ROOT / "docs" / "plugins.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -34,12 +34,18 @@ def section(title: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Sampled", "MovingAverage", "Die"])
+@pytest.mark.parametrize("name", ["Sampled", "MovingAverage", "Die", "Theirs"])
 def test_its_plugins_are_certified(plugin, name):
     (cls,) = load_plugin(plugin("mine.py", PLUGINS[name]))
     findings = (check_estimator if issubclass(cls, Estimator) else check_task)(cls)
     assert passed(findings), findings
     assert not [f for f in findings if "but it holds" in f.detail]
+
+
+def test_its_advantages_are_biased_by_one_part_in_g(plugin):
+    (cls,) = load_plugin(plugin("mine.py", PLUGINS["Centred"]))
+    bias = measure(cls(), make_task("categorical")).row()["relative_bias"]
+    assert abs(bias - 1 / 4) < EXACT
 
 
 def test_it_explains_every_claim():

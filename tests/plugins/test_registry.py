@@ -152,6 +152,27 @@ def test_any_name_that_is_unknown_is_said_to_be(name):
         gradest.make_estimator(name)
 
 
+def test_a_class_of_several_in_a_file_has_its_own_name(plugin):
+    path = plugin("several.py", ESTIMATOR + TASK)
+    registry_ = Registry.load([f"{path}:Mine", f"{path}:MyTask"])
+    assert registry_.estimators["Mine"].name == "Mine" and "MyTask" in registry_.tasks
+    assert load_plugin(f"{path}:Mine")[0] is registry_.estimators["Mine"]  # executed once
+    assert "Mine" not in Registry.load([f"{path}:Mine"], only=["MyTask"]).estimators
+    bundle = PluginBundle.of([f"{path}:Mine"])
+    path.write_text("1 / 0")
+    assert bundle.unpacked() != [f"{path}:Mine"]
+    assert bundle.registry().estimators["Mine"] is not registry_.estimators["Mine"]
+    path.write_text(ESTIMATOR + TASK)
+    for name in ("Estimator", "Min", "dataclass", ""):
+        with pytest.raises(PluginError, match=r"several\.py") as error:
+            load_plugin(f"{path}:{name}")
+        assert (
+            name == ""
+            or "available: Mine, MyTask" in str(error.value)
+            or "Mine" in str(error.value)
+        )
+
+
 # what is refused
 
 
