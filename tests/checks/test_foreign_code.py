@@ -140,7 +140,7 @@ def test_tensor_subclasses_pass():
 
 @pytest.mark.parametrize("cls", [WithoutRows, Shared, SharedGlobal])
 def test_noise_that_rows_share_is_refused_by_name(cls):
-    with pytest.raises(ContractError, match="law 'rows'"):
+    with pytest.raises(ContractError, match="check 'rows'"):
         measure(cls(), TASK)
     failed = {law: detail for law, (status, detail) in findings(cls).items() if status == "failed"}
     expected = {WithoutRows: "shape", Shared: "rows", SharedGlobal: "randomness"}[cls]

@@ -257,4 +257,4 @@ def test_noise_that_all_rows_share_is_refused():
     with pytest.raises(ContractError, match=r"of shape \[1, 3\] has no first axis of 7 rows"):
         measure(SharedNoise(), TASK)
     failed = [finding for finding in check_estimator(SharedNoise) if finding.status == "failed"]
-    assert failed and "law 'rows'" in failed[0].detail
+    assert failed and "check 'rows'" in failed[0].detail
