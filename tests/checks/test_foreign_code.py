@@ -155,5 +155,5 @@ def test_no_exception_passes_through_code_with_endless_draws():
 
 def test_an_error_names_the_knob_at_which_it_was_raised():
     laws = findings(FailsAtOneSetting)
-    raised = "RuntimeError: out of range; raised at samples = 4, one categorical"
+    raised = "RuntimeError: out of range; raised at samples = 4, test problem 'one categorical'"
     assert laws["settings"] == ("failed", raised)

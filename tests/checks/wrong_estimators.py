@@ -290,7 +290,7 @@ class LogOfZero(Estimator):
 class DifferenceQuotient(Estimator):
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = all_codes(logits).unsqueeze(0).expand(len(logits), -1, -1, -1)
-        cost, step = f(z), 1e-6
+        cost, step = f(z), 1e-4
 
         def expected(logits: Tensor) -> Tensor:
             return (log_prob(logits.unsqueeze(1), z).exp() * cost).sum(1)

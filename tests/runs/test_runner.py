@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -332,9 +333,9 @@ def test_a_run_leaves_the_threads_and_the_random_state_alone(measured):
 
 def test_plugins_travel_by_value(plugins, tmp_path):
     bundle = PluginBundle.of([plugins, plugins / "halved.py"])
-    assert bundle.unpacked() == [plugins, plugins / "halved.py"]
+    assert bundle.unpacked() == [str(plugins), str(plugins / "halved.py")]
     plugins.rename(tmp_path / "gone")
-    folder, file = bundle.unpacked()
+    folder, file = map(Path, bundle.unpacked())
     assert folder != plugins
     assert (folder / "_helper.py").exists() and (file.parent / "_helper.py").exists()
     assert set(Registry.load([folder]).estimators) >= {"halved", "broken"}
