@@ -400,6 +400,7 @@ def test_compilation_without_a_graph_break(name: str, device: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_code_draws_from_the_source_of_its_block() -> None:
     module, logits = Sample("st_gumbel_softmax"), logits_for("st_gumbel_softmax", 5)
     torch._dynamo.reset()

@@ -21,9 +21,9 @@ EXACT_AND_PARTLY_EXACT = [
     ),
     Mutant(
         of="indecater",
-        mistake="samples from probabilities clamped at 1e-5",
+        mistake="samples from probabilities clamped at 1e-3",
         old="z = sample(logits, self.samples)",
-        new="z = sample(softmax(logits).clamp(min=1e-5).log(), self.samples)",
+        new="z = sample(softmax(logits).clamp(min=1e-3).log(), self.samples)",
         law="rare",
         known="probabilities clamped away from 0 and 1",
     ),
@@ -61,9 +61,9 @@ EXACT_AND_PARTLY_EXACT = [
     ),
     Mutant(
         of="local_expectation",
-        mistake="works in single precision",
+        mistake="works in half precision",
         old="nabla(softmax(logits))",
-        new="nabla(softmax(logits.float()).to(logits))",
+        new="nabla(softmax(logits.bfloat16()).to(logits))",
         law="bias",
     ),
     Mutant(
