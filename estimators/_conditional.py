@@ -6,6 +6,8 @@ from torch import Tensor
 
 from gradest.categorical import conditional_gumbel, softmax
 
+from ._derivative import softmax_pull
+
 
 def conditional_pulls(
     logits: Tensor, z: Tensor, temperature: float, samples: int
@@ -18,7 +20,6 @@ def conditional_pulls(
     y = softmax(conditional_gumbel(logits.detach(), z, samples) / temperature)  # [R, S, N, K]
 
     def pulls(slope: Tensor) -> Tensor:
-        pull = y * (slope / temperature).unsqueeze(1)
-        return pull - y * pull.sum(-1, keepdim=True)
+        return softmax_pull(y, (slope / temperature).unsqueeze(1))
 
     return pulls

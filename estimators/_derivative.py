@@ -1,4 +1,4 @@
-"""The derivative of a cost, for methods that need it before their backward pass."""
+"""Derivatives that methods need before their backward pass: of a cost, and of a softmax."""
 
 import torch
 from torch import Tensor
@@ -12,3 +12,9 @@ def cost_and_derivative(f: Cost, z: Tensor) -> tuple[Tensor, Tensor]:
     cost = f(z)
     (derivative,) = torch.autograd.grad(cost.sum(), z, retain_graph=True)
     return cost, derivative
+
+
+def softmax_pull(y: Tensor, g: Tensor) -> Tensor:
+    """J(y) g = y ⊙ g − y yᵀg, what g pulls at the logits of y = softmax: [..., K] twice."""
+    pull = y * g
+    return pull - y * pull.sum(-1, keepdim=True)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from gradest import Cost
-from gradest.categorical import gumbel, one_hot
+from gradest.categorical import gumbel, likeliest
 
 
 def perturbed_costs(logits: Tensor, f: Cost, shifts: Tensor) -> Tensor:
@@ -14,4 +14,4 @@ def perturbed_costs(logits: Tensor, f: Cost, shifts: Tensor) -> Tensor:
     independent noise it would be O(1/|δ|²).
     """
     z = (logits + gumbel(logits)).detach().unsqueeze(1) + shifts  # [R, P, N, K]
-    return f(one_hot(z.argmax(-1), z))
+    return f(likeliest(z))

@@ -5,6 +5,8 @@ from torch import Tensor, zeros_like
 from gradest.categorical import nabla, softmax, with_pullback
 from gradest.randomness import draws
 
+from ._derivative import softmax_pull
+
 
 def reinmax(logits: Tensor, z: Tensor, temperature: float = 1.0) -> Tensor:
     """Zero in value, 2 J(½(π_τ + z)) − ½ J(π) in its Jacobian: [R, N, K] -> [R, N, K].
@@ -28,12 +30,6 @@ def _multiplied_out(logits: Tensor, z: Tensor, temperature: float) -> Tensor:
     mixture = ((pi if temperature == 1 else softmax(phi / temperature)) + z) / 2
 
     def pullback(g: Tensor) -> Tensor:
-        return 2 * _jacobian(mixture, g) - _jacobian(pi, g) / 2
+        return 2 * softmax_pull(mixture, g) - softmax_pull(pi, g) / 2
 
     return with_pullback(zeros_like(z), logits, pullback)
-
-
-def _jacobian(p: Tensor, g: Tensor) -> Tensor:
-    """J(p) g = p ⊙ g − p pᵀg."""
-    pull = p * g
-    return pull - p * pull.sum(-1, keepdim=True)

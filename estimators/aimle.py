@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
-from gradest.categorical import gumbel_max, nabla, one_hot, unmasked
+from gradest.categorical import gumbel_max, likeliest, nabla, unmasked
 from gradest.knobs import Positive, Probability
 
 from ._derivative import cost_and_derivative
@@ -63,8 +63,8 @@ class AIMLE(Estimator):
         d = torch.where(logits > -torch.inf, d, 0.0)  # of what can be drawn
         norms = unmasked(logits).norm(dim=(-2, -1)), d.norm(dim=(-2, -1))  # [R] each
         lambda_ = (self._beta * norms[0] / norms[1])[:, None, None]  # [R, 1, 1]
-        target = one_hot((perturbed - lambda_ * d).argmax(-1), z)
-        other = one_hot((perturbed + lambda_ * d).argmax(-1), z) if self.central else z
+        target = likeliest(perturbed - lambda_ * d)
+        other = likeliest(perturbed + lambda_ * d) if self.central else z
         moved = (other - target) / (2 if self.central else 1)
         # Where d = 0, λ is infinite, and the quotient zero as well.
         return cost, torch.where(lambda_ > 0, moved / lambda_, 0.0)

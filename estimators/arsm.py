@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
-from gradest.categorical import gumbel, nabla, one_hot, softmax
+from gradest.categorical import gumbel, likeliest, nabla, softmax
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class ARSM(Estimator):
         noise = gumbel(logits)  # −log ϖ up to a constant, [R, N, K]
         swaps, number = _swaps(categories, logits.device)  # [P, K], [K, K]
         swapped = noise[..., swaps].movedim(-2, 1)  # [R, P, N, K]
-        cost = f(one_hot((logits.unsqueeze(1) + swapped).argmax(-1), logits))  # [R, P]
+        cost = f(likeliest(logits.unsqueeze(1) + swapped))  # [R, P]
         of_swap = cost[:, number]  # f(z^{m⇌j}), [R, K, K]
         advantage = of_swap - of_swap.mean(1, keepdim=True)
         weight = 1 - categories * softmax(-noise)  # [R, N, K]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradest import LAWS, Cost, SurrogateSample
-from gradest.categorical import gumbel_max, nabla, one_hot, with_pullback
+from gradest.categorical import gumbel_max, likeliest, nabla, with_pullback
 from gradest.knobs import Positive
 
 from ._derivative import cost_and_derivative
@@ -48,5 +48,5 @@ class IMLE(SurrogateSample):
 
     def _move(self, z: Tensor, perturbed: Tensor, d: Tensor) -> Tensor:
         """ĝ: [R, N, K]."""
-        target = one_hot((perturbed - self.lambda_ * d).argmax(-1), z)
+        target = likeliest(perturbed - self.lambda_ * d)
         return (z - target) / self.lambda_

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradest import LAWS, Cost, Estimator
-from gradest.categorical import log_prob, nabla, one_hot, sample
+from gradest.categorical import likeliest, log_prob, nabla, sample
 
 
 @dataclass(eq=False)
@@ -25,6 +25,6 @@ class SelfCritical(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
-        greedy = one_hot(logits.argmax(-1), logits)  # [R, N, K]
+        greedy = likeliest(logits)  # [R, N, K]
         cost = f(z)  # [R]
         return cost + (cost - f.frozen(greedy)) * nabla(log_prob(logits, z))  # [R]

@@ -7,7 +7,6 @@ Alphabet of the shapes: logits are [..., N, K], N latents of K categories behind
 or [K].  R is the product of the leading axes, M a number of codes.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,7 +22,7 @@ from gradest.costs import Cost, Problem
 from gradest.errors import Inapplicable, UsageError
 from gradest.measurement import copy_of, problem_for
 from gradest.plugins import make_estimator
-from gradest.randomness import Draws, drawing_from, draws
+from gradest.randomness import Draws, drawing_from, draws, seed_of
 from gradest.support import (
     Axes,
     Context,
@@ -298,8 +297,7 @@ class Expectation(nn.Module):
 
     def _draws(self, step: int | str, like: Tensor) -> Draws:
         """Those of one step, so that no generator, which has a device, is a part of the state."""
-        seed = int(hashlib.sha256(f"{self.seed} {step}".encode()).hexdigest()[:15], 16)
-        return Draws.seeded(seed, like.device)
+        return Draws.seeded(seed_of(f"{self.seed} {step}"), like.device)
 
 
 def _estimator(estimator: str | Estimator, knobs: Mapping[str, Any]) -> Estimator:

@@ -5,6 +5,7 @@ reproducible and the global random state stays as it is.  For other draws, such 
 quasi-random numbers, another source takes its place, without a change of any estimator.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,6 +103,11 @@ def check_rows(shape: Sequence[int]) -> None:
 def _noise_dtype(like: Tensor) -> torch.dtype:
     """The dtype of noise: half precision has too few mantissa bits for the tails."""
     return torch.float32 if like.dtype in _HALF else like.dtype
+
+
+def seed_of(text: str) -> int:
+    """A seed for draws that are named by a text."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
 
 
 def global_states() -> dict[str, object]:

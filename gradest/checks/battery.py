@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.categorical import one_hot
+from gradest.categorical import likeliest
 from gradest.checks.controlled_noise import TiltedDraws, UnevenNoise, UniformCounter
 from gradest.checks.problems import Changed, battery, bound_of
 from gradest.contracts import Estimator, Task, inapplicable
@@ -153,7 +153,7 @@ class Subject:
             with drawing_from(source):
                 gradient, _ = replicator.each(TILTED)  # [B, R, N · K]
             first = codes[0].reshape(points, TILTED, -1, *shape)[:, :, 0]  # [B, R, N, K]
-            code = one_hot(first.argmax(-1), first).flatten(2)
+            code = likeliest(first).flatten(2)
             weight = source.weight.view(points, TILTED, 1)
             both = weight * torch.cat([gradient, code], 2)  # [B, R, 2 · N · K]
             yield Moments.of(both.transpose(0, 1).flatten(1).unsqueeze(0))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gradest.categorical import one_hot
+from gradest.categorical import likeliest
 from gradest.checks.battery import BRIEFLY, DEFAULTS, ROWS, SHARP, Subject, estimates
 from gradest.checks.controlled_noise import SharedNoise
 from gradest.checks.problems import extreme, span
@@ -263,7 +263,7 @@ def _off_vertices(subject: Subject, task: Task) -> str:
     off = [0.0]
 
     def watch(z: Tensor, cost: Tensor) -> Tensor:
-        off.append(float((z - one_hot(z.argmax(-1), z)).detach().abs().max()))
+        off.append(float((z - likeliest(z)).detach().abs().max()))
         return cost
 
     estimates(subject.prepare(task), watch)

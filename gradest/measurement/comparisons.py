@@ -33,20 +33,20 @@ _HEADERS = ("task", "a", "b", "variance a/b at equal work", "p (Holm)", "differe
 class Comparisons:
     """An estimator against one competitor or several, on one task or several.
 
-    `each` holds the comparisons.  A notebook shows the sentence above the table; `sentence`,
+    A notebook shows the sentence above the table; `sentence`,
     `to_markdown` and `to_latex` return them as text.
     """
 
-    each: tuple[Comparison, ...]
+    comparisons: tuple[Comparison, ...]
 
     @cached_property
     def p_values(self) -> tuple[float, ...]:
         """Of the variances at equal work, adjusted for all of them; NaN where both are exact."""
-        return tuple(holm(np.array([_p_value(one) for one in self.each])).tolist())
+        return tuple(holm(np.array([_p_value(one) for one in self.comparisons])).tolist())
 
     def frame(self) -> pd.DataFrame:
         """A row for each comparison, the columns of `Comparison.row` and `p_holm`."""
-        rows = [one.row() for one in self.each]
+        rows = [one.row() for one in self.comparisons]
         return pd.DataFrame(rows).assign(p_holm=self.p_values)
 
     def sentence(self, latex: bool = False) -> str:
@@ -74,7 +74,7 @@ class Comparisons:
         return markup.html_table(_HEADERS, list(self._rows()), 3, self.sentence())
 
     def _rows(self) -> Iterator[list[str]]:
-        for one, p in zip(self.each, self.p_values, strict=True):
+        for one, p in zip(self.comparisons, self.p_values, strict=True):
             yield [
                 *(one.task, one.a, one.b),
                 interval(*one.work_ratio.ends),
@@ -83,8 +83,8 @@ class Comparisons:
             ]
 
     def _sentences(self) -> Iterator[str]:
-        for b in dict.fromkeys(one.b for one in self.each):
-            pairs = zip(self.each, self.p_values, strict=True)
+        for b in dict.fromkeys(one.b for one in self.comparisons):
+            pairs = zip(self.comparisons, self.p_values, strict=True)
             yield _sentence([(one, p) for one, p in pairs if one.b == b])
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradest.categorical import one_hot
+from gradest.categorical import likeliest, one_hot
 from gradest.costs import Cost, Problem, outcomes, width
 from gradest.measurement.objectives import merge_samples, nested_cost
 from gradest.measurement.progress import advance, phase
@@ -95,11 +95,11 @@ def _score_function_sum(problem: Problem) -> ExactGradient:
     value = logits.new_zeros(points)  # E f
     joint = torch.zeros_like(logits)  # E[f z]
     least, most = value + torch.inf, value - torch.inf
-    likeliest = problem.f(one_hot(logits.argmax(-1), logits).unsqueeze(1))  # [B, 1]
+    offset = problem.f(likeliest(logits).unsqueeze(1))  # [B, 1]
     with phase("true gradient", logits.shape[2] ** logits.shape[1]):
         for z, log_p in _blocks(logits):
             p = log_p.exp()  # [B, C]
-            cost = problem.f(z.expand(points, *z.shape)) - likeliest  # [B, C]
+            cost = problem.f(z.expand(points, *z.shape)) - offset  # [B, C]
             # An outcome of probability zero adds nothing, whatever its cost.
             weighted = torch.where(p > 0, p * cost, 0.0)
             value += weighted.sum(1)
@@ -109,7 +109,7 @@ def _score_function_sum(problem: Problem) -> ExactGradient:
             joint += torch.einsum("bc,cnk->bnk", weighted, z)
             advance(len(z))
     gradient = joint - logits.softmax(-1) * value[:, None, None]
-    return ExactGradient(value + likeliest.squeeze(1), gradient, float((most - least).max()))
+    return ExactGradient(value + offset.squeeze(1), gradient, float((most - least).max()))
 
 
 def _expectation(logits: Tensor, f: Cost) -> Tensor:

@@ -1,4 +1,4 @@
-from .cells import Cell, labels
+from .cells import Cell, canonical, labels
 from .claims import (
     TRAINED,
     ClaimError,
@@ -7,6 +7,7 @@ from .claims import (
     Operation,
     Quantity,
     Relation,
+    compute,
     parse_claim,
     refuse_ambiguous,
     refuse_mixture,

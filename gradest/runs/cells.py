@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from gradest.contracts import built_in
 from gradest.measurement import Reference
 from gradest.plugins import Registry
+from gradest.randomness import seed_of
 from gradest.runs.journal import Record
 from gradest.support import in_a_line
 
@@ -42,7 +43,7 @@ class Keyed:
     def draw_seed(self) -> int:
         """The seed of the draws, independent of other cells, of the suite and of the code."""
         measured = {k: v for k, v in self._fields.items() if k not in _IMPLEMENTATION}
-        return int(_hash(f"draws {canonical(measured)}")[:15], 16)
+        return seed_of(f"draws {canonical(measured)}")
 
     @property
     def _fields(self) -> dict[str, Any]:
@@ -163,6 +164,7 @@ def same_cell(recorded: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
 
 
 def canonical(data: Any) -> str:
+    """Plain data as text, the same for equal data."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -8,10 +8,11 @@ and a variance, cannot be compared or added.
 """
 
 import ast
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gradest.support import shortened, suggestion
 
@@ -47,6 +48,12 @@ OPTIONS = ("step", "learning_rate", "split")
 
 _RELATIONS = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=", ast.Gt: ">", ast.Eq: "=="}
 _OPERATIONS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+_ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
 _TOLERANCE = re.compile(r"(?P<claim>.*?)(?:\+-|±)(?P<size>[^%]*)(?P<percent>%?)\s*", re.DOTALL)
 _WORDS = {"true": True, "false": False, "null": None}
 
@@ -111,6 +118,26 @@ class Operation:
 
 
 Expression = Number | Quantity | Operation
+
+T = TypeVar("T")
+
+
+def compute(
+    expression: Expression, read: Callable[[Quantity], T], constant: Callable[[float], T]
+) -> T:
+    """The value of an expression, in any type with + - * /.
+
+    `read` gives the value of a quantity and `constant` that of a number.
+    """
+    match expression:
+        case Number(value):
+            return constant(value)
+        case Quantity():
+            return read(expression)
+        case Operation(symbol, left, right):
+            return _ARITHMETIC[symbol](
+                compute(left, read, constant), compute(right, read, constant)
+            )
 
 
 @dataclass(frozen=True)
@@ -240,8 +267,7 @@ def _operation(node: ast.BinOp) -> Expression:
 def _folded(symbol: str, a: float, b: float) -> Number:
     if symbol == "/" and b == 0:
         raise ClaimError("expected a ratio to something that is not 0")
-    results = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else 0.0}
-    return Number(_finite(results[symbol]))
+    return Number(_finite(_ARITHMETIC[symbol](a, b)))
 
 
 def _common_unit(left: Expression, right: Expression, verb: str) -> Unit | None:

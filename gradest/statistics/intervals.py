@@ -92,9 +92,10 @@ class Interval(NamedTuple):
         """To the ends of a sum, where those of the other term are `below` and `above`."""
         return np.hypot(self.estimate - self.low, below), np.hypot(self.high - self.estimate, above)
 
-    def __mul__(self, factor: Any) -> "Interval":
-        """Multiplied by an exact number that is not negative."""
-        return self.map(lambda end: end * factor)
+    def __mul__(self, factor: float) -> "Interval":
+        """Multiplied by an exact number; a negative one exchanges the ends."""
+        estimate, low, high = (end * factor for end in self.ends)
+        return Interval(estimate, *((low, high) if factor >= 0 else (high, low)))
 
     def __truediv__(self, other: "Interval") -> "Interval":
         """The ratio of two numbers that are not negative, by the logarithms; NaN over zero."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradest.categorical import one_hot
+from gradest.categorical import likeliest
 from gradest.costs import Cost
 from gradest.errors import UsageError
 from gradest.randomness import Draws, drawing_from
@@ -128,7 +128,7 @@ class _Placeholders:
                 f"{self._name} needs the derivative of f, which costs that are told do not have; "
                 "call the expectation with f instead"
             )
-        if not torch.equal(z, one_hot(z.argmax(-1), z)):
+        if not torch.equal(z, likeliest(z)):
             raise UsageError(
                 f"{self._name} needs f at codes that are not one-hot; call the expectation with f "
                 "instead"

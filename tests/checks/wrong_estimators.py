@@ -45,6 +45,21 @@ def leave_one_out(logits: Tensor, z: Tensor, cost: Tensor) -> Tensor:
     return score_function(logits.unsqueeze(1), z, cost, leave_one_out_mean(cost, dim=1)).mean(1)
 
 
+class Score(Estimator):
+    """Right, for classes that claim something wrong about it."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        return score_function(logits, z, f(z))
+
+
+class StraightThrough(Estimator):
+    """Right, for classes that claim something wrong about it."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        return f(straight_through(sample(logits), logits.softmax(-1)))
+
+
 @breaks("evaluations")
 @dataclass(eq=False)
 class ForgetsTheFrozen(Estimator):
@@ -58,12 +73,8 @@ class ForgetsTheFrozen(Estimator):
 
 
 @breaks("evaluations")
-class RightForOneLatentAlone(Estimator):
+class RightForOneLatentAlone(Score):
     evaluations = "N"
-
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)
-        return score_function(logits, z, f(z))
 
 
 @breaks("evaluations")
@@ -171,20 +182,13 @@ class Scaled(Estimator):
 
 
 @breaks("bias")
-class ClaimsToBeUnbiased(Estimator):
+class ClaimsToBeUnbiased(StraightThrough):
     differentiates = True
-
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        return f(straight_through(sample(logits), logits.softmax(-1)))
 
 
 @breaks("bias")
-class ClaimsToBeBiased(Estimator):
+class ClaimsToBeBiased(Score):
     unbiased = False
-
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)
-        return score_function(logits, z, f(z))
 
 
 @breaks("state", "seed")
@@ -252,29 +256,18 @@ class RelaxesInSilence(Estimator):
 
 
 @breaks("vertices")
-class ClaimsToRelax(Estimator):
+class ClaimsToRelax(Score):
     relaxes = True
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)
-        return score_function(logits, z, f(z))
-
 
 @breaks("derivative")
-class DifferentiatesInSilence(Estimator):
+class DifferentiatesInSilence(StraightThrough):
     unbiased = False
 
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        return f(straight_through(sample(logits), logits.softmax(-1)))
-
 
 @breaks("derivative")
-class ClaimsToDifferentiate(Estimator):
+class ClaimsToDifferentiate(Score):
     differentiates = True
-
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)
-        return score_function(logits, z, f(z))
 
 
 @breaks("extreme logits")
@@ -313,12 +306,8 @@ class LacksFloat32(Estimator):
 
 
 @breaks("laws")
-class ClaimsWhatIsNoLaw(Estimator):
+class ClaimsWhatIsNoLaw(Score):
     laws = frozenset({"zero-sum"})
-
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits)
-        return score_function(logits, z, f(z))
 
 
 @breaks("zero sum", "pathwise")
@@ -433,13 +422,10 @@ class RightForTwoSamples(Estimator):
 
 
 @breaks("degree")
-class ClaimsTooHighADegree(Estimator):
+class ClaimsTooHighADegree(StraightThrough):
     unbiased = False
     differentiates = True
     degree = 2
-
-    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        return f(straight_through(sample(logits), logits.softmax(-1)))
 
 
 @breaks("degree")

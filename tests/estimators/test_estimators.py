@@ -20,17 +20,8 @@ from gradest.categorical import log_prob, nabla, sample
 from gradest.measurement.enumerated_truth import all_codes, exact_gradient
 from gradest.randomness import Draws, drawing_from
 from gradest.statistics import squared_bias, total_variance
+from tests.estimators.toys import estimates
 from tests.support import EXACT, Prescribed
-
-
-def estimates(estimator: Estimator, task: Task, rows: int, source: Draws) -> Tensor:
-    """ĝ of that many rows on a task with one data point: [R, N, K]."""
-    problem = task.problem()
-    logits = problem.logits.expand(rows, -1, -1).clone().requires_grad_()
-    with drawing_from(source):
-        objective = estimator(logits, problem.f.replicated(1))
-    (gradient,) = torch.autograd.grad(objective.sum(), logits)
-    return gradient
 
 
 def every_draw(estimator: Estimator, task: Task, samples: int = 1) -> tuple[Tensor, Tensor]:

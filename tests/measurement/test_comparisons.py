@@ -31,17 +31,17 @@ def test_one_pair_is_still_one_comparison(tasks) -> None:
 
 
 def test_each_pair_on_each_task_is_compared_as_alone(drawn, tasks) -> None:
-    assert isinstance(drawn, Comparisons) and len(drawn.each) == 6
+    assert isinstance(drawn, Comparisons) and len(drawn.comparisons) == 6
     alone = compare(
         make_estimator("disarm"), make_estimator("rloo"), tasks[2], replicates=2000, progress=False
     )
-    (same,) = [one for one in drawn.each if (one.b, one.task) == (alone.b, alone.task)]
+    (same,) = [one for one in drawn.comparisons if (one.b, one.task) == (alone.b, alone.task)]
     assert same.variance_ratio == alone.variance_ratio
 
 
 def test_all_tests_are_one_family(drawn) -> None:
     alone = []
-    for one in drawn.each:
+    for one in drawn.comparisons:
         ratio = one.work_ratio
         exact = ratio.low == ratio.high
         steps = 0 if exact else abs(math.log(ratio.estimate)) / ratio.standard_error
@@ -53,7 +53,9 @@ def test_all_tests_are_one_family(drawn) -> None:
 
 def test_the_sentence_counts_the_problems_and_leaves_zero_variances_out_of_the_mean(drawn) -> None:
     text = drawn.sentence()
-    ratios = [one.work_ratio for one in drawn.each if one.b == "arm" and one.work_ratio.estimate]
+    ratios = [
+        one.work_ratio for one in drawn.comparisons if one.b == "arm" and one.work_ratio.estimate
+    ]
     mean = math.sqrt(ratios[0].estimate * ratios[1].estimate)
     value = re.match(r"disarm has a variance ([\d.]+) \[", text)
     assert float(value[1]) == pytest.approx(mean, rel=1e-2)
@@ -66,7 +68,7 @@ def test_problems_that_differ_are_counted_apart_and_enumeration_has_no_p_value()
     """A baseline of two samples is worth its evaluations on one of these problems alone."""
     tasks = [make_task("bernoulli", theta=[0.5], target=t) for t in (0.0, 5.0)]
     both = compare(make_estimator("reinforce"), make_estimator("rloo"), tasks, progress=False)
-    ratios = [one.work_ratio.estimate for one in both.each]
+    ratios = [one.work_ratio.estimate for one in both.comparisons]
     assert ratios[0] < 1 < ratios[1]
     text = both.sentence()
     assert "lower on 1 of 2 problems (exact, by enumeration)" in text

@@ -170,8 +170,8 @@ SCORE_FUNCTION = [
     Mutant(
         of="self_critical",
         mistake="the first category instead of the likeliest",
-        old="one_hot(logits.argmax(-1), logits)",
-        new="one_hot(0 * logits.argmax(-1), logits)",
+        old="likeliest(logits)",
+        new="likeliest(0 * logits)",
         law="labels",
     ),
     Mutant(

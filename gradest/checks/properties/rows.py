@@ -1,6 +1,5 @@
 """The results of a property of a distribution: rows with simultaneous intervals."""
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from typing import Any, Literal, NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from gradest.concrete import exp_concrete
 from gradest.knobs import Knobs
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, drawing_from, seed_of
 
 LEVEL = 1e-3  # the share of seeds for which some true property is reported not to hold
 ROWS = 1000  # that share LEVEL; the shipped suite has fewer
@@ -91,8 +90,7 @@ class Property(Knobs, ABC):
 
     def source(self, seed: int) -> Draws:
         """A source of draws for this property, its settings and the seed."""
-        stream = hashlib.sha256(json.dumps([self.name, self.knobs, seed]).encode())
-        return Draws.seeded(int(stream.hexdigest()[:15], 16))
+        return Draws.seeded(seed_of(json.dumps([self.name, self.knobs, seed])))
 
     def draw_samples(self, logits: Tensor, temperature: float, draws: int, seed: int) -> Tensor:
         """Samples y = log x: [K] -> [R, K]."""

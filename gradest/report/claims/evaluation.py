@@ -15,12 +15,10 @@ import pandas as pd
 import scipy
 
 from gradest.report.frames import curves, ranking, tables
-from gradest.runs import Expression, Number, Operation, Quantity
-from gradest.statistics import BATCHES, Interval
+from gradest.runs import Expression, Quantity, compute
+from gradest.statistics import Interval
 
 BIASES = ("bias", "relative_bias")
-
-_NORMAL = float(scipy.stats.norm.isf(0.025))
 
 
 class Unmeasured(Exception):
@@ -40,9 +38,29 @@ class Value:
     def exact(self) -> bool:
         return self.interval.low == self.interval.high
 
+    @classmethod
+    def exactly(cls, value: float) -> "Value":
+        return cls(Interval.exactly(value))
+
     def combined(self, other: "Value", interval: Interval) -> "Value":
         """An interval that was computed from two values."""
         return Value(interval, min(self.freedom, other.freedom), max(self.rounding, other.rounding))
+
+    def __add__(self, other: "Value") -> "Value":
+        return self.combined(other, self.interval + other.interval)
+
+    def __sub__(self, other: "Value") -> "Value":
+        return self.combined(other, self.interval - other.interval)
+
+    def __mul__(self, other: "Value") -> "Value":
+        """One of them is a number."""
+        number, quantity = (other, self) if other.exact else (self, other)
+        return self.combined(other, quantity.interval * number.interval.estimate)
+
+    def __truediv__(self, other: "Value") -> "Value":
+        if other.exact and other.interval.estimate != 0:
+            return self.combined(other, self.interval * (1 / other.interval.estimate))
+        return self.combined(other, self.interval / other.interval)
 
 
 Read = Callable[[Quantity, pd.DataFrame], Value]
@@ -50,32 +68,7 @@ Read = Callable[[Quantity, pd.DataFrame], Value]
 
 def evaluate(expression: Expression, rows: pd.DataFrame, read: Read) -> Value:
     """The value of an expression from rows of one task.  Raises Unmeasured."""
-    match expression:
-        case Number(value):
-            return Value(Interval.exactly(value))
-        case Quantity():
-            return read(expression, rows)
-        case Operation(symbol, left, right):
-            return _combined(symbol, evaluate(left, rows, read), evaluate(right, rows, read))
-
-
-def _combined(symbol: str, a: Value, b: Value) -> Value:
-    x, y = a.interval, b.interval
-    if symbol == "+":
-        return a.combined(b, x + y)
-    if symbol == "-":
-        return a.combined(b, x - y)
-    if symbol == "*":  # one of them is a number
-        quantity, factor = (x, y.estimate) if b.exact else (y, x.estimate)
-        return a.combined(b, _scaled(quantity, factor))
-    if b.exact and y.estimate != 0:
-        return a.combined(b, _scaled(x, 1 / y.estimate))
-    return a.combined(b, x / y)
-
-
-def _scaled(interval: Interval, factor: float) -> Interval:
-    scaled = interval.map(lambda end: end * factor)
-    return scaled if factor >= 0 else Interval(scaled.estimate, scaled.high, scaled.low)
+    return compute(expression, lambda quantity: read(quantity, rows), Value.exactly)
 
 
 def rows_of(quantity: Quantity, rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,8 +101,7 @@ def _of_row(name: str, row: dict) -> Value:
     rounding *= max(map(abs, interval.ends))
     if row["method"] == "enumerated" and row["reference"] != "monte_carlo":
         return Value(interval, rounding=rounding)
-    # As many batches as the intervals rest on.
-    freedom = min(max(int(row["replicates"] or 0) // 8, 2), BATCHES) - 1
+    freedom = float(tables.freedom_of(pd.Series([row["replicates"]])).iloc[0])
     tested = row["p_value"] if name in BIASES else math.nan
     return Value(interval, freedom, rounding, tested)
 
@@ -125,8 +117,8 @@ def _interval_of(name: str, row: dict) -> Interval:
     if name == "snr":
         return Interval.exactly(row["gradient_norm"] ** 2) / Interval.of(row, "variance")
     if name in ("cosine", "value"):
-        half = 0.0 if row["method"] == "enumerated" else _NORMAL * row[f"{name}_se"]
-        return Interval(row[name], row[name] - half, row[name] + half)
+        error = 0.0 if row["method"] == "enumerated" else row[f"{name}_se"]
+        return Interval.normal(row[name], error)
     return Interval.exactly(row[name])
 
 
@@ -138,9 +130,9 @@ def _average(values: Sequence[Value]) -> Value:
     total = first.interval
     for value in values[1:]:
         total = total + value.interval
-    scaled = _scaled(total, 1 / len(values))
+    mean = total * (1 / len(values))
     tested = min(value.above_zero for value in values) * len(values)
-    return Value(scaled, sum(value.freedom for value in values), first.rounding, tested)
+    return Value(mean, sum(value.freedom for value in values), first.rounding, tested)
 
 
 class Evidence(NamedTuple):

@@ -1,8 +1,8 @@
 """The verdict on each claim of a run: reproduced, refuted, or cannot tell.
 
 A claim is tested at every place where it must hold: each task of the suite, or those of `on`, at
-each dtype.  It is brought into the form `value ~ bound`, where the value
-is a ratio of the two sides if both are positive quantities, and their difference otherwise.
+each dtype.  It is brought into the form `value ~ bound`, where the value is a ratio of the two
+sides if both are positive quantities, and their difference otherwise.
 
     L <= R          two one-sided tests, for and against
     L == R +- t     equivalence: both ends of the tolerance are excluded; or the value is outside
@@ -16,7 +16,6 @@ Schuirmann, "A comparison of the two one-sided tests procedure and the power app
 the equivalence of average bioavailability", 1987.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +44,7 @@ from gradest.runs import (
     Operation,
     Quantity,
     Relation,
+    canonical,
     parse_claim,
 )
 from gradest.runs.refutation import GENERAL, QUANTILE
@@ -137,7 +137,7 @@ def judge(run: LoadedRun) -> list[Judgement]:
     judgements = [_judged(claim, run) for claim in claims]
     places = [place for each in judgements for place in each.places]
     p = np.array([_chance(place) for place in places])
-    adjusted = iter(np.where(np.isnan(p), np.nan, holm(p)))
+    adjusted = iter(holm(p))
     return [
         replace(each, places=tuple(_adjusted(place, next(adjusted)) for place in each.places))
         for each in judgements
@@ -186,7 +186,7 @@ def _searched_place(relation: Relation, claim: Mapping[str, Any], run: LoadedRun
     """The counterexample of a search, or the closest that it came to one."""
     rows, name = run.searches, _all_of(claim["for_all"])
     if not rows.empty:
-        asked = json.dumps(claim["for_all"], sort_keys=True, separators=(",", ":"))
+        asked = canonical(claim["for_all"])
         rows = rows[rows["holds"].eq(claim["holds"]) & rows["for_all"].eq(asked)]
     if rows.empty or rows.iloc[-1]["status"] != "ok":
         reason = "it was not searched" if rows.empty else str(rows.iloc[-1]["reason"])
@@ -321,10 +321,9 @@ def _compared(relation: Relation, value_of: Callable[[Expression], Value]) -> _C
         size *= bound if relative else 1 / (a * denominator.interval.estimate)
         return _Compared(_ratio(numerator, denominator, ratio), symbol, bound, size, True)
     left_value, right_value = value_of(left), value_of(right)
-    difference = left_value.combined(right_value, left_value.interval - right_value.interval)
     if relative:
         size = size * abs(right_value.interval.estimate)
-    return _Compared(difference, symbol, 0.0, size, False)
+    return _Compared(left_value - right_value, symbol, 0.0, size, False)
 
 
 def _ratio(numerator: Value, denominator: Value, interval: Interval) -> Value:

@@ -111,8 +111,7 @@ def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
     # An infinite number is last; one without an interval cannot be compared.
     comparable = np.isfinite(rows[[f"{by}_low", f"{by}_high"]]).all(axis=1) | np.isposinf(rows[by])
     numbers = rows[rows[by].ge(0) & comparable]
-    # As many batches as the intervals rest on.
-    freedom = (numbers["replicates"].fillna(0) // 8).clip(2, BATCHES) - 1
+    freedom = freedom_of(numbers["replicates"])
     columns = (numbers[by], numbers[f"{by}_low"], numbers[f"{by}_high"], freedom)
     unresolved = float(_resolution(numbers).max()) if len(numbers) else 0.0
     placed = ranking.ranks(*(c.to_numpy(dtype=float) for c in columns), unresolved)
@@ -120,6 +119,11 @@ def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
         rank=pd.Series(placed.rank, numbers.index, dtype=float),
         detectable_ratio=pd.Series(placed.detectable, numbers.index),
     )
+
+
+def freedom_of(replicates: pd.Series) -> pd.Series:
+    """The degrees of freedom of intervals, one less than the batches that they rest on."""
+    return (replicates.fillna(0) // 8).clip(2, BATCHES) - 1
 
 
 # A column that rows are ranked by -> its name in a sentence.

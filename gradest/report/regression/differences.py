@@ -77,8 +77,7 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
     Quantities are variance, mean, bias, evaluations, gradient_evaluations and seconds of a
     measurement, also gradient where the exact one changed; negative_bound of a training; a
     property's own; the verdict on a claim; and status of a cell that is not measured in both.
-    Raises UsageError for a
-    journal of another version that this one cannot read.
+    Raises UsageError for a journal of another version that this one cannot read.
     """
     base, *others = runs
     rows = [row for other in others for row in _between(base, other)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradest.runs.claims import Expression, Number, Operation, Quantity, Relation
+from gradest.runs.claims import Number, Quantity, Relation, compute
 
 LEAST = 1e-6  # relative size of a violation
 _ERRORS = 3.0  # standard errors that the excess must exceed during a search
@@ -50,7 +50,8 @@ class Violation(NamedTuple):
 def violation(relation: Relation, read: Read) -> Violation:
     """The violation by B problems, of which `read` gives quantities [1 + J, B] or [1, B]."""
     with np.errstate(all="ignore"):  # what is not finite cannot be compared
-        left, right = np.broadcast_arrays(_value(relation.left, read), _value(relation.right, read))
+        sides = (compute(side, read, _constant) for side in (relation.left, relation.right))
+        left, right = np.broadcast_arrays(*sides)
         excess = _excess(relation, left, right)
         largest = np.maximum(np.abs(left[0]), np.abs(right[0]))
         error = _standard_error(excess)
@@ -66,16 +67,8 @@ def violation(relation: Relation, read: Read) -> Violation:
         )
 
 
-def _value(expression: Expression, read: Read) -> np.ndarray:
-    match expression:
-        case Number(value):
-            return np.full((1, 1), value)
-        case Quantity():
-            return read(expression)
-        case Operation(symbol, left, right):
-            a, b = _value(left, read), _value(right, read)
-            operation = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
-            return operation[symbol](a, b)
+def _constant(value: float) -> np.ndarray:
+    return np.full((1, 1), value)
 
 
 def _excess(relation: Relation, left: np.ndarray, right: np.ndarray) -> np.ndarray:

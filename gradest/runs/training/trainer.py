@@ -3,7 +3,6 @@
 There is only the step itself here: no logging, no evaluation, no waiting for the device.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from gradest.costs import Problem
 from gradest.errors import Inapplicable
 from gradest.knobs import build
 from gradest.measurement import analytic_terms, owns_kl, problem_for
-from gradest.randomness import Draws, drawing_from
+from gradest.randomness import Draws, drawing_from, seed_of
 from gradest.runs.training.settings import Annealing
 from gradest.support import restore, state_of
 
@@ -122,4 +121,4 @@ class Trainer:
 
 def stream_seed(*name: str | int) -> int:
     """The seed of the draws with this name, which differs for every other name."""
-    return int(hashlib.sha256(json.dumps(name).encode()).hexdigest()[:15], 16)
+    return seed_of(json.dumps(name))
