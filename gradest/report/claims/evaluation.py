@@ -172,11 +172,13 @@ def _one_sided(distance: float, error: float, freedom: float) -> float:
 
 
 def metric(quantity: Quantity, points: pd.DataFrame) -> Value:
-    """A metric of trainings, over their seeds, at its options.  Raises Unmeasured."""
+    """A metric of trainings, over their seeds, at its options.  Raises Unmeasured.
+
+    Without a learning rate among the options it is that of the best one.
+    """
     own = rows_of(quantity, points)
     rate = quantity.options.get("learning_rate")
-    if rate is not None:
-        own = own[own["learning_rate"].eq(rate)]
+    own = curves.best_rates(own) if rate is None else own[own["learning_rate"].eq(rate)]
     if own.empty:
         raise Unmeasured(f"{quantity} was not trained")
     split = quantity.options.get("split", "test" if quantity.name != "gap" else "valid")

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from gradest.cli import main
-from gradest.report.claims.evaluation import Value, evaluate, evidence
+from gradest.report.claims.evaluation import Value, evaluate, evidence, metric
 from gradest.report.claims.judgement import REFUTED, REPRODUCED, UNDECIDED, judge
 from gradest.report.frames.loading import load_run
 from gradest.runs.claims import parse_claim
@@ -175,3 +175,25 @@ def _file(folder, claims):
     path = folder / "again.yaml"
     path.write_text(SUITE.format(replicates=500, claims=entries))
     return path
+
+
+def test_a_metric_of_trainings_is_that_of_the_best_learning_rate_unless_one_is_named() -> None:
+    """The first rate is the worse one by the validation data, and has other test values."""
+    cell = {"task_label": "toy", "label": "rloo", "estimator": "rloo", "estimator_params": "{}"}
+    points = [
+        cell
+        | {"learning_rate": rate, "seed": seed, "step": 10, "status": "ok"}
+        | {"split": split, "metric": name, "value": value, "low": value, "high": value}
+        for rate, loss in ((0.1, 9.0), (0.01, 5.0))
+        for seed in (0, 1)
+        for split, name, value in (
+            ("valid", "negative_elbo", loss),
+            ("test", "negative_bound", loss + seed),
+        )
+    ]
+    for text, expected in (
+        ("negative_bound(rloo)", 5.5),
+        ("negative_bound(rloo, learning_rate=0.1)", 9.5),
+    ):
+        claim = parse_claim(f"{text} < 100")
+        assert metric(claim.left, pd.DataFrame(points)).interval.estimate == expected
