@@ -1,3 +1,4 @@
+from .blocks import BlockedTask, block_gap, stackable
 from .comparison import Comparison
 from .comparisons import Comparisons, compare
 from .enumerated_moments import ExactMoments, exact_moments, outcome_count

@@ -50,6 +50,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "degree": (lambda x: x is None or _is_number(x), "a number or None"),
     "limit": (lambda x: isinstance(x, Mapping), "a mapping of knobs to values"),
     "slow": _STRING,
+    "stackable": _BOOLEAN,
 }
 
 
