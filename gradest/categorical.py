@@ -170,8 +170,8 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 def with_pullback(z: Tensor, logits: Tensor, pullback: Callable[[Tensor], Tensor]) -> Tensor:
     """z in value; a derivative g with respect to it becomes pullback(g) for the logits.
 
-    For surrogates that are given as Jacobians and are no derivative of anything.  `pullback` maps
-    [R, N, K] to [R, N, K] and should draw nothing: it is called in the backward pass.
+    For surrogates that are given as Jacobians and are not the derivative of anything.  `pullback`
+    maps [R, N, K] to [R, N, K] and should draw nothing: it is called in the backward pass.
     """
     return _Pullback.apply(z.detach(), logits, pullback)
 

@@ -150,7 +150,7 @@ class _GlobalDraws(Draws):
     """Draws from torch's global generator, uncounted, and with few operations where they are few.
 
     A training step draws a few hundred numbers, whose time is that of the calls.  `torch.compile`
-    traces it, as there is no count that would differ from call to call.
+    traces it, as it keeps no count that would differ from call to call.
     """
 
     lean = True
