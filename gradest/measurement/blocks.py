@@ -28,21 +28,21 @@ class BlockedTask(Task):
 
     def __init__(self, task: Task, blocks: int) -> None:
         self.name, self.relaxable, self.blocks = task.name, task.relaxable, blocks
-        self._task = task
+        self.base = task
 
     def problem(self, batch: Any = None) -> Problem:
         """Raises UsageError where the task does not give a valid problem."""
-        problem = problem_of(self._task)
+        problem = problem_of(self.base)
         logits = problem.logits.repeat(self.blocks, 1, 1)
         return Problem(logits, _blocked(problem.f, self.blocks).replicated(None, logits))
 
     def penalty(self, logits: Tensor) -> Tensor:
-        if type(self._task).penalty is Task.penalty:
+        if type(self.base).penalty is Task.penalty:
             return super().penalty(logits)
-        return torch.cat([self._task.penalty(part) for part in logits.chunk(self.blocks)])
+        return torch.cat([self.base.penalty(part) for part in logits.chunk(self.blocks)])
 
     def expectation(self, logits: Tensor) -> Tensor | None:
-        parts = [self._task.expectation(part) for part in logits.chunk(self.blocks)]
+        parts = [self.base.expectation(part) for part in logits.chunk(self.blocks)]
         return None if parts[0] is None else torch.cat(parts)
 
 
