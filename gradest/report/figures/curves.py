@@ -58,8 +58,13 @@ def panels(
     return figure
 
 
-def lines(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> Panel:
-    """A line in a band for every curve, with a marker where it ends."""
+def lines(
+    ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], from_start: bool = False
+) -> Panel:
+    """A line in a band for every curve, with a marker where it ends.
+
+    The start, which may be far off, has its place on the axis only if asked for.
+    """
     for (estimator, _), curve in rows.groupby(["estimator", "label"], sort=False):
         curve = curve.sort_values("step")
         colour = styles[str(estimator)].colour
@@ -68,7 +73,7 @@ def lines(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> Panel:
         ax.plot(curve["step"], curve["value"], color=colour, linewidth=1.2)
         last = curve.iloc[-1]
         ax.plot(last["step"], last["value"], styles[str(estimator)].marker, color=colour)
-    later = rows[rows["step"] > 0]
+    later = rows if from_start else rows[rows["step"] > 0]
     if len(later):
         low, high = later["value"].min(), later["value"].max()
         room = 0.06 * (high - low) or 1.0

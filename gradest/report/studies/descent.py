@@ -85,7 +85,7 @@ def descents(points: pd.DataFrame) -> Figure | None:
 
 def _drawer(label: str) -> Drawer:
     def draw(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> Panel:
-        part = lines(ax, rows, styles)
+        part = lines(ax, rows, styles, from_start=True)
         ax.set(xlabel="step", ylabel=label)
         return part
 
@@ -104,12 +104,17 @@ def section(run: LoadedRun) -> Iterator[Part]:
         yield f"### {markup.escape(str(task))}"
         params = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
         yield markup.escape(in_a_line(tables.parse_knobs(params)))
-        yield Table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=1)
+        yield table(rows)
     failed = points[points["status"] != "ok"].drop_duplicates("key")
     if not failed.empty:
         yield "### Not descended"
         yield "\n".join(map(_failure, failed.to_dict("records")))
     yield "All points of all curves, unrounded: `descents.parquet` and `descents.csv`"
+
+
+def table(rows: pd.DataFrame) -> Table:
+    """Descents of one task, as `gradest.report.frames.curves.final_descents` has them."""
+    return Table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=1)
 
 
 def _finished(points: pd.DataFrame) -> pd.DataFrame:
