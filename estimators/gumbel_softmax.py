@@ -26,6 +26,7 @@ from gradest.knobs import Positive
 class GumbelSoftmax(SurrogateSample):
     relaxes = True
     laws = LAWS | {PATHWISE}
+    aliases = ("grade",)
     degree = math.inf
     limit = {"temperature": 0.03}
     temperature: Positive = 0.5

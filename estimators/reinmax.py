@@ -33,6 +33,7 @@ from ._reinmax import reinmax
 
 @dataclass(eq=False)
 class ReinMax(SurrogateSample):
+    aliases = ("zgr",)
     degree = 2
     temperature: Annotated[float, Ge(1)] = 1.0
 

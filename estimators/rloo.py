@@ -18,6 +18,7 @@ from gradest.knobs import AtLeast2
 
 @dataclass(eq=False)
 class RLOO(ScoreFunction):
+    aliases = ("loorf",)
     samples: AtLeast2 = 2
 
     def advantages(self, cost: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from gradest.categorical import likeliest, log_prob, nabla, sample
 @dataclass(eq=False)
 class SelfCritical(Estimator):
     laws = LAWS
+    aliases = ("remax", "scst")
     evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -19,6 +19,7 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class STGumbelSoftmax(SurrogateSample):
+    aliases = ("grade_ste",)
     degree = 2
     limit = {"temperature": 0.05}
     temperature: Positive = 0.5
