@@ -8,9 +8,9 @@ a uniform, a small change of the logits moves z to a neighbouring category, with
 front of the difference.  Unbiased; the order of the categories matters, and the estimates of a
 latent do not sum to zero.  A rare category between two others has a variance of order 1/π_k.
 
-There are 2N neighbours, some of which lie beyond the ends and weigh nothing.  `neighbours` of them,
-in a cyclic sequence from a random one, are evaluated and weighted by 2N/neighbours; one is the
-pruned form of the paper.  Needs f on the vertices alone.
+A code has V ≤ 2N neighbours, one fewer for each latent at an end.  `neighbours` of them, in cyclic
+sequence from a random one, are evaluated and weighted by V/neighbours; one is the pruned form of
+the paper, 2N is all of them.  Needs f on the vertices alone.
 
 Arya, Schauer, Schäfer & Rackauckas, "Automatic differentiation of programs with discrete
 randomness", NeurIPS, 2022, arXiv 2210.08572.
@@ -34,25 +34,27 @@ class StochasticDerivative(Estimator):
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
-        rows, latents, _ = z.shape
-        sides = 2 * latents
-        count = min(self.neighbours, sides)
-        first = sample(logits.new_zeros(rows, 1, sides)).argmax(-1)  # [R, 1]
-        chosen = (first + torch.arange(count, device=z.device)) % sides  # [R, P]
-        neighbours, rates = _neighbours(logits.detach(), z)  # [R, 2 N, N, K], [R, 2 N, K]
+        latents = z.shape[1]
+        count = min(self.neighbours, 2 * latents)  # evaluations, where there are fewer in vain
+        there, codes, rates = _neighbours(logits.detach(), z)  # [R, 2 N], [R, 2 N, N, K], …
+        number = there.sum(1, keepdim=True).clamp(min=1)  # V, [R, 1]
+        place = torch.arange(2 * latents, device=z.device)
+        first = sample(torch.where(place < number, 0.0, -torch.inf).to(z).unsqueeze(1)).argmax(-1)
+        chosen = (first + place[:count]) % number  # [R, P], among those that are there
+        weight = (place[:count] < number) * number.to(z) / number.clamp(max=count)  # [R, P]
+        chosen = there.to(z).argsort(stable=True, dim=1, descending=True).gather(1, chosen)
         cost = f(z)  # [R]
-        codes = neighbours.take_along_dim(chosen[..., None, None], 1)  # [R, P, N, K]
-        change = f.frozen(codes) - cost.unsqueeze(1)  # [R, P]
-        g = rates.take_along_dim(chosen.unsqueeze(-1), 1) * change.unsqueeze(-1)  # [R, P, K]
+        change = f.frozen(codes.take_along_dim(chosen[..., None, None], 1)) - cost.unsqueeze(1)
+        g = (weight * change).unsqueeze(-1) * rates.take_along_dim(chosen.unsqueeze(-1), 1)
         moved = (chosen // 2).unsqueeze(-1) == torch.arange(latents, device=z.device)  # [R, P, N]
-        g = torch.einsum("rpn,rpk->rnk", moved.to(z), g) * (sides / count)
+        g = torch.einsum("rpn,rpk->rnk", moved.to(z), g)
         return cost + (g * nabla(logits)).sum((-2, -1))  # [R]
 
 
-def _neighbours(logits: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """z with latent n moved down (2n) or up (2n + 1), and the rates: [R, 2N, N, K], [R, 2N, K].
+def _neighbours(logits: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether latent n can move down (2n) and up (2n + 1), z moved so, and the rates.
 
-    Categories that are masked are passed over, as if they were none.
+    [R, 2N], [R, 2N, N, K] and [R, 2N, K].  Masked categories are passed over, as if they were none.
     """
     latents, categories = z.shape[1:]
     log_pi, k = logits.log_softmax(-1), torch.arange(categories, device=z.device)
@@ -67,4 +69,4 @@ def _neighbours(logits: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     tails = log_pi.flip(-1).logcumsumexp(-1).flip(-1), log_pi.logcumsumexp(-1)  # from k, up to k
     rates = [(log_pi + (x - log_pi).gather(-1, own)).exp() for x in tails]
     rates = torch.stack([rates[0] * (k < own), rates[1] * (k > own)], 2)  # [R, N, 2, K]
-    return codes.flatten(1, 2), rates.flatten(1, 2)
+    return (there >= 0).flatten(1), codes.flatten(1, 2), rates.flatten(1, 2)
