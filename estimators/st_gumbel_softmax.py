@@ -3,7 +3,8 @@
     ĝ = 1/τ J(y) f'(b),    z = log α + G,    b = argmax z,    y = softmax(z / τ)
 
 b and y share the noise G.  As τ → 0 the mean becomes ReinMax's, exact for quadratic f, and the
-variance grows as 1/τ.
+variance grows as 1/τ.  GRADE-STE is the same sample, as is that of
+torch.nn.functional.gumbel_softmax with hard=True.
 
 Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
 """
