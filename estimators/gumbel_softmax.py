@@ -33,4 +33,4 @@ class GumbelSoftmax(SurrogateSample):
     temperature: Positive = 0.5
 
     def draw(self, logits: Tensor) -> Tensor:
-        return softmax(perturbed(logits) / self.temperature)
+        return softmax(perturbed(logits, self.temperature))

@@ -1,6 +1,6 @@
 """Straight-through Gumbel-softmax: a hard sample forward, its relaxation backward.
 
-    ĝ = 1/τ J(y) f'(b),    z = log α + G,    b = argmax z,    y = softmax(z / τ)
+    ĝ = 1/τ J(y) f'(b),    z = (log α + G) / τ,    b = argmax z,    y = softmax(z)
 
 b and y share the noise G.  As τ → 0 the mean becomes ReinMax's, exact for quadratic f, and the
 variance grows as 1/τ.  GRADE-STE is the same sample, as is that of
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gradest import SurrogateSample
-from gradest.categorical import gumbel_max, softmax, straight_through
+from gradest.categorical import likeliest, perturbed, softmax, straight_through
 from gradest.knobs import Positive
 
 
@@ -26,5 +26,5 @@ class STGumbelSoftmax(SurrogateSample):
     temperature: Positive = 0.5
 
     def draw(self, logits: Tensor) -> Tensor:
-        b, z = gumbel_max(logits)  # [R, N, K]
-        return straight_through(b, softmax(z / self.temperature))
+        z = perturbed(logits, self.temperature)  # [R, N, K]
+        return straight_through(likeliest(z.detach()), softmax(z))

@@ -69,7 +69,7 @@ class Sample(nn.Module):
         self.mode = mode
 
     def forward(self, logits: Tensor) -> Tensor:
-        """z like the logits.  Raises UsageError for logits that are no floating [..., K]."""
+        """z like the logits.  Raises UsageError for logits that are not floating-point [..., K]."""
         rows = as_rows(logits)
         z = checked_draw(self.estimator, rows) if self.training else self._discrete(rows.detach())
         return z if rows is logits else z.to(logits.dtype).view_as(logits)
@@ -132,8 +132,8 @@ class Expectation(nn.Module):
     def forward(self, logits: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         """Estimates of E f for each row: [..., N, K] -> [...].
 
-        Raises UsageError for logits that are no floating [..., K], CostError for an f that breaks
-        its contract and Inapplicable where the estimator does not apply.
+        Raises UsageError for logits that are not floating-point [..., K], CostError for an f that
+        breaks its contract and Inapplicable where the estimator does not apply.
         """
         axes, rows = Axes.of(logits), as_rows(logits)
         precise, outside = _autocast(logits)

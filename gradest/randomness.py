@@ -51,6 +51,10 @@ class Draws:
         # u = 0 would give E = 0 and an infinite Gumbel; half a step of u's grid replaces it.
         return u.neg_().log1p_().neg_().clamp_(min=2.0**-54).to(_noise_dtype(like))
 
+    def log_exponential(self, like: Tensor) -> Tensor:
+        """log E for Exp(1) noise E like `like`: standard Gumbel noise, but for its sign."""
+        return self.exponential(like.shape, like).log()
+
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Uniform noise on [0, 1)."""
         return self._fill(shape, like, "uniform_")
@@ -150,7 +154,7 @@ class _GlobalDraws(Draws):
     """Draws from torch's global generator, uncounted, and with few operations where they are few.
 
     A training step draws a few hundred numbers, whose time is that of the calls.  `torch.compile`
-    traces it, as there is no count that would differ from call to call.
+    traces it, as it keeps no count that would differ from call to call.
     """
 
     lean = True
@@ -159,6 +163,11 @@ class _GlobalDraws(Draws):
         if like.numel() > FEW or like.shape != shape or like.dtype in _HALF:
             return super().exponential(shape, like)
         return torch.empty_like(like).exponential_()
+
+    def log_exponential(self, like: Tensor) -> Tensor:
+        if like.numel() > FEW or like.dtype in _HALF:
+            return super().log_exponential(like)
+        return torch.empty_like(like).exponential_().log_()
 
     def categories(self, logits: Tensor, samples: int) -> Tensor:
         if logits.numel() * samples > FEW:

@@ -522,6 +522,23 @@ def test_perturbed_logits_are_those_of_the_gumbel_max_trick():
     assert torch.equal(torch.autograd.grad(z.sum(), logits)[0], torch.ones_like(logits))
 
 
+@pytest.mark.parametrize("lean", [True, False])  # torch's global source, and one of a measurement
+def test_a_temperature_divides_perturbed_logits_and_their_gradient(lean):
+    logits = rows(PHI, 50).clone().requires_grad_()
+
+    def at(temperature):
+        source = Draws.seeded(1)
+        source.lean = lean
+        with drawing_from(source):
+            z = perturbed(logits, temperature)
+        return z, torch.autograd.grad(z.sum(), logits)[0]
+
+    (z, slope), (hot, hot_slope) = at(1.0), at(0.4)
+    rounding = 1e-14 if lean else 0.0  # divided before the sum, where that is faster
+    torch.testing.assert_close(hot, z / 0.4, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(hot_slope, slope / 0.4, rtol=rounding, atol=0.0)
+
+
 def test_a_pullback_takes_the_place_of_the_derivative():
     logits, z = PHI.clone().requires_grad_(), torch.tensor([0.0, 1.0, 0.0, 0.0]).double()
     drawn = with_pullback(z, logits, lambda g: g.flip(-1) * 3)

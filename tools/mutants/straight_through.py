@@ -110,15 +110,15 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="st_gumbel_softmax",
         mistake="no noise in the relaxation",
-        old="softmax(z / self.temperature)",
-        new="softmax(logits / self.temperature)",
+        old=", softmax(z))",
+        new=", softmax(logits / self.temperature))",
         law="degree",
     ),
     Mutant(
         of="st_gumbel_softmax",
         mistake="the factor 1/τ missing",
-        old="softmax(z / self.temperature)",
-        new="softmax(z / self.temperature) * self.temperature",
+        old=", softmax(z))",
+        new=", softmax(z) * self.temperature)",
         law="degree",
     ),
     Mutant(
