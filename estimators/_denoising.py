@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 Posterior = Callable[[Tensor, float], Tensor]  # (x_t, a_t) -> the logits of z given x_t
@@ -12,7 +11,8 @@ _LAST = 1e-4  # a of the noisiest point
 
 def schedule(steps: int, start: float) -> list[float]:
     """a₁ … a_{n−1}, evenly from 1 − t₁ down to almost zero; x_t = a_t z + (1 − a_t) noise."""
-    return torch.linspace(1 - start, _LAST, steps - 1, dtype=torch.float64).tolist()
+    between = max(steps - 2, 1)
+    return [1 - start + (_LAST - 1 + start) * t / between for t in range(steps - 1)]
 
 
 def denoised(x: Tensor, schedule: list[float], posterior: Posterior) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,11 @@ latents the pair (k, j) has the probability π_k π_j/(1 − π_k), and (j, k) t
 π_k π_j (1/(1 − π_k) + 1/(1 − π_j)).  Dividing by the bracket leaves Σ_{k<j} π_k π_j (f_k − f_j)
 (e_k − e_j), which is the gradient: ĝ is unbiased.
 
-Two evaluations of f, on the vertices, whatever N and K: no published method is known that has both
-this and any K, so that the name is ours.  K = 2 is `bitflip`, and N = 1 `unordered_set` with two
-samples.
+Two evaluations of f, on the vertices, whatever N and K.  Proposed here, under a name of ours: no
+paper is known that has it.  K = 2 is `bitflip`, of the paper below, and N = 1 is `unordered_set`
+with two samples.
 
-Proposed here; after Kunes, Yin, Land, Haviv, Pe'er & Tavaré, "Gradient estimation for binary latent
+Kunes, Yin, Land, Haviv, Pe'er & Tavaré, "Gradient estimation for binary latent
 variables via gradient variance clipping", 2022, arXiv 2208.06124.
 """
 

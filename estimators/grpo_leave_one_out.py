@@ -1,4 +1,4 @@
-"""Leave-one-out GRPO: normalised by the mean and the standard deviation of the other costs.
+"""Leave-one-out GRPO: relative to the mean and the spread of the other costs.
 
     ĝ = 1/S Σₛ (f(zₛ) − f̄₋ₛ) / (σ₋ₛ + ε) ∇ log p(zₛ),    zₛ ~ p
 

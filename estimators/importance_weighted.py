@@ -1,4 +1,4 @@
-"""Importance-weighted REINFORCE: samples of an older policy, with one of eight weights.
+"""Importance-weighted REINFORCE: samples of another policy, reweighted.
 
     ĝₙ = Wₙ f(z) ∇ log πₙ(zₙ),    zₙ ~ μₙ,    rₙ = πₙ(zₙ)/μₙ(zₙ),    w = Πₙ rₙ
 
@@ -6,9 +6,9 @@
     geometric  w^(1/N)               sequence_truncate  min(w, C)   token_truncate  min(rₙ, C)
                                      sequence_mask      w 1[w ≤ C]  token_mask      rₙ 1[rₙ ≤ C]
 
-The older policy is tempered, μ = softmax((1 − lag) log α): flatter for lag > 0, sharper for
-lag < 0, whose weights of rare categories explode; lag = 0 is `reinforce`.  The value is w f(z), for
-every weight.
+The other policy is μ = softmax((1 − lag) log α): flatter for lag > 0, as an older one is, and
+sharper for lag < 0, where the weights of rare categories explode; lag = 0 is `reinforce`.  The
+value is w f(z), for every weighting.
 
 `sequence` is unbiased, with a second moment of w that grows exponentially in N.  `token` is the
 gradient with the other latents from μ: exact where f is a sum over latents, and for N = 1.  The

@@ -1,4 +1,4 @@
-"""ReDGE with the moments of z: the chain starts at noise with the mean and the spread of Cat(α).
+"""ReDGE-cov: ReDGE from noise with the mean and the variances of Cat(α).
 
     x_{n−1} = π + √c ε,    c = max(π (1 − π), 0.1),    ε ~ N(0, I)
     y_t = softmax(log α + (a_t x_t − a_t σ_t π − ½ a_t²)/(c σ_t²)),    σ_t = 1 − a_t

@@ -1,4 +1,4 @@
-"""ReinMax-Rao: ReinMax with the Jacobian of Gumbel-Rao in place of the one at its midpoint.
+"""ReinMax-Rao: ReinMax with Gumbel-Rao's Jacobian in place of the midpoint's.
 
     ĝ = 2 J_GR f'(z) − ½ J(π) f'(z),    z ~ Cat(π)
     J_GR = 1/M Σₘ 1/τ J(softmax(xₘ/τ)),    x ~ log ½(π + z) + G given argmax x = z

@@ -38,16 +38,17 @@ class Frequencies(NamedTuple):
         return f"{percent(self.size)} in the probability of a category ({self.name})"
 
 
-def frequencies(subject: Subject) -> Frequencies:
-    """The deviation on the worst problem; it is exact where the draws are enumerated."""
+def frequencies(subject: Subject) -> Frequencies | None:
+    """The deviation on the worst problem; it is exact where the draws are enumerated.
+
+    None for an estimator that applies to none of them, and for bounds, which are not linear in f.
+    """
+    tasks = [task for task in skewed() if not subject.cls.bounds and subject.applicable([task])]
     return max(
-        (_exactly(subject, task) or _measured(subject, task) for task in _problems(subject)),
+        (_exactly(subject, task) or _measured(subject, task) for task in tasks),
         key=lambda result: (result.deviates, result.most),
+        default=None,
     )
-
-
-def _problems(subject: Subject) -> list[Linear]:
-    return [task for task in skewed() if subject.applicable([task])]
 
 
 def _exactly(subject: Subject, task: Linear) -> Frequencies | None:
