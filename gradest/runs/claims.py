@@ -26,6 +26,8 @@ NUMBERS: Unit = (0, 0)
 MEASURED: Mapping[str, Unit] = {
     "bias": (1, 0),
     "relative_bias": NUMBERS,
+    "best_scale": NUMBERS,
+    "relative_bias_rescaled": NUMBERS,
     "variance": (2, 0),
     "mse": (2, 0),
     "work_variance": (2, 1),

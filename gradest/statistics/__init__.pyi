@@ -4,6 +4,7 @@ from .intervals import CONFIDENCE, Interval, columns_of, mean_interval, total_va
 from .moments import BATCHES, FEWEST, PER_BATCH, Moments, decode, encode, schedule
 from .planning import replicates_needed
 from .reference_noise import Noise
+from .rescaling import Rescaling, best_rescaling
 from .rounding import SINGLE, Arithmetic, resolution
 from .unbiasedness import Joint, joint_test, largest_z
 from .variance_components import DRAWS, Component, estimate_components

@@ -56,8 +56,8 @@ COLUMNS = ("holds", "on", "says", "source", "published", "measured", "low", "hig
 
 # Quantities that cannot be negative, whose ratios are compared.
 _POSITIVE = {
-    *("bias", "relative_bias", "variance", "mse", "work_variance", "snr", "gradient_norm"),
-    *("evaluations", "gradient_evaluations"),
+    *("bias", "relative_bias", "relative_bias_rescaled", "variance", "mse", "work_variance"),
+    *("snr", "gradient_norm", "evaluations", "gradient_evaluations"),
 }
 _MIRRORED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<", "==": "=="}
 
