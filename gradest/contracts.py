@@ -153,6 +153,10 @@ class Estimator(Knobs, ABC):
     # every f), possibly only in a limit, to which the knobs in `limit` are close.
     degree: ClassVar[float | None] = None
     limit: ClassVar[Mapping[str, Any]] = {}
+    # Biased in length alone: E ĝ is a positive multiple of ∇ E f, for every f and data point.
+    aligned: ClassVar[bool] = False
+    own_distribution: ClassVar[bool] = False  # a biased method whose samples are not from Cat(α)
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names of the method, at its default knobs
     slow: ClassVar[str] = ""  # reason, if it may take more than five times as long as leave-one-out
 
     def __init_subclass__(cls) -> None:

@@ -76,6 +76,27 @@ class SeveralSamples(Task):
         return Problem(logits, joint)
 
 
+class Linear(Task):
+    """f(z) = Σₙ wₙ · zₙ at one data point, with probabilities and weights [N, K]."""
+
+    def __init__(self, name: str, pi: Any, weights: Any) -> None:
+        self.name = f"test problem {name!r}"
+        self._pi = torch.as_tensor(pi, dtype=torch.float64)
+        self._weights = torch.as_tensor(weights, dtype=torch.float64)
+
+    def problem(self, batch: Any = None) -> Problem:
+        def cost(z: Tensor) -> Tensor:  # [1, ..., N, K] -> [1, ...]
+            return (z * self._weights.to(z)).sum((-2, -1))
+
+        return Problem(self._pi.log().unsqueeze(0), Cost(cost))
+
+    def indicators(self) -> list["Linear"]:
+        """The same logits with z_nk as the cost, for each n and k."""
+        shape = self._pi.shape
+        units = torch.eye(self._pi.numel()).unflatten(1, shape)
+        return [Linear(f"entry {i} of {self.name}", self._pi, w) for i, w in enumerate(units)]
+
+
 _ONE = [[[0.4, -0.7, 0.0, 0.8]]]  # four categories, so that two neighbours are not all others
 _COUPLED = [[[0.5, -0.7, 0.2], [-0.3, 0.9, 0.0]], [[-0.8, 0.4, 0.3], [0.6, 0.0, -0.7]]]
 _BITS = [[[0.8, -0.3], [-0.4, 0.1], [0.2, 1.2], [0.1, -0.6]]]
@@ -120,6 +141,18 @@ def of_degree(degree: int) -> tuple[Task, ...]:
     return (
         Polynomial(f"categoricals of degree {degree}", _COUPLED, seed=1, degree=degree),
         Polynomial(f"bits of degree {degree}", _BITS, seed=2, degree=degree),
+    )
+
+
+@cache
+def skewed() -> tuple[Linear, ...]:
+    """Affine costs with one large value that is rare, where a normalised cost turns the gradient.
+
+    Also far from uniform, so that the samples of another distribution show.
+    """
+    return (
+        Linear("skewed categories", [[0.15, 0.83, 0.02]], [[0.0, 0.07, 16.0]]),
+        Linear("skewed bits", [[0.83, 0.17], [0.98, 0.02]], [[0.0, 0.07], [0.0, 16.0]]),
     )
 
 

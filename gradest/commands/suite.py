@@ -70,7 +70,8 @@ def run_suite(options: argparse.Namespace) -> int:
         steps=options.steps,
         device=options.device,
     )
-    cells = suite.only(options.only_tasks, options.only_estimators)
+    only = [registry.canonical(glob) for glob in options.only_estimators]
+    cells = suite.only(options.only_tasks, only)
     folder = options.out or Path("results") / suite.name
     bundle = PluginBundle.of(options.plugin)
     jobs = options.jobs or Workers.jobs

@@ -9,6 +9,7 @@ from .claims import (
     Relation,
     compute,
     parse_claim,
+    refuse_aliases,
     refuse_ambiguous,
     refuse_mixture,
 )

@@ -312,6 +312,13 @@ def _setting(knob: str, node: ast.expr) -> Any:
         raise ClaimError(f"{knob}: expected a plain value, got {ast.unparse(node)}") from None
 
 
+def refuse_aliases(quantities: Sequence[Quantity], canonical: Callable[[str], str]) -> None:
+    """Raises ClaimError for an alias: rows, which claims are read from, have the names alone."""
+    for quantity in quantities:
+        if (name := canonical(quantity.estimator)) != quantity.estimator:
+            raise ClaimError(f"{quantity.estimator!r} is an alias of {name!r}; write {name!r}")
+
+
 def refuse_ambiguous(
     quantity: Quantity, estimators: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> None:
