@@ -244,7 +244,10 @@ def test_vimco_stays_in_log_space_where_weights_underflow():
     assert torch.allclose(*gradients, rtol=0, atol=1e5 * EXACT)
 
 
-@pytest.mark.parametrize("name", sorted(gradest.all_estimators()))
+@pytest.mark.parametrize(
+    "name",
+    sorted(n for n, cls in gradest.all_estimators().items() if cls.objective in (None, "bound")),
+)
 def test_every_family_takes_a_bound(name):
     estimator, task = gradest.make_estimator(name), Bits(samples=2)
     estimator.adapt_steps = min(estimator.adapt_steps, 2)
