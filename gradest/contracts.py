@@ -158,6 +158,10 @@ class Estimator(Knobs, ABC):
     own_distribution: ClassVar[bool] = False  # a biased method whose samples are not from Cat(α)
     aliases: ClassVar[tuple[str, ...]] = ()  # other names of the method, at its default knobs
     slow: ClassVar[str] = ""  # reason, if it may take more than five times as long as leave-one-out
+    # One instance can hold several states: rows then come in `blocks` equal blocks, one after the
+    # other, each with a state of its own.
+    stackable: ClassVar[bool] = False
+    blocks: ClassVar[int] = 1  # set on an instance, before `reset`, where it is stackable
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -191,6 +195,13 @@ class Estimator(Knobs, ABC):
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         """Update the state by fresh draws; never called while measuring."""
+
+    def per_row(self, x: Tensor, like: Tensor) -> Tensor:
+        """The number that each block has, [blocks], for its rows; it broadcasts with [R, ...]."""
+        if self.blocks == 1:
+            return x
+        rows = x.unsqueeze(1).expand(-1, len(like) // self.blocks).reshape(-1)  # [R]
+        return rows.view(-1, *(1,) * (like.ndim - 1))
 
 
 class SurrogateSample(Estimator):
@@ -265,7 +276,7 @@ class Tuned(Estimator):
 
     E ĝ does not depend on them, so E‖ĝ‖² has the gradient of the variance.  This class owns the
     optimiser; a subclass defines the parameters, and may use another loss, such as a regression,
-    by overriding `tuning_loss`.
+    by overriding `tuning_loss`.  It is `stackable` if its parameters have a first axis of `blocks`.
     """
 
     adapt_steps: ClassVar[int] = 1000
@@ -287,7 +298,8 @@ class Tuned(Estimator):
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         self._require_gradients(True)
-        loss = self.tuning_loss(logits.detach().requires_grad_(), f)
+        # The sum of the losses of the blocks, so that none moves more slowly next to others.
+        loss = self.blocks * self.tuning_loss(logits.detach().requires_grad_(), f)
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         self._optimiser.param_groups[0]["lr"] = self.learning_rate  # it may be annealed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):

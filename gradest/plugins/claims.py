@@ -64,6 +64,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "own_distribution": _BOOLEAN,
     "aliases": (_are_aliases, "a tuple of distinct identifiers"),
     "slow": _STRING,
+    "stackable": _BOOLEAN,
 }
 
 

@@ -1,12 +1,16 @@
 from .cells import Cell, canonical, labels
 from .claims import (
+    DESCENDED,
     TRAINED,
     ClaimError,
     Expression,
+    Median,
     Number,
     Operation,
     Quantity,
+    Read,
     Relation,
+    Share,
     compute,
     parse_claim,
     refuse_aliases,
