@@ -95,6 +95,46 @@ class Draws:
         self.nbytes += sum(tensor.nbytes for tensor in tensors)
 
 
+class BlockDraws(Draws):
+    """Draws for rows that come in equal blocks, each block from a generator of its own.
+
+    The first axis of a request holds the rows.  It is split into as many parts as there are seeds,
+    so that a block gets the same numbers alone and next to any others.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        super().__init__()
+
+    @property
+    def generator(self) -> torch.Generator:
+        """That of the only block.  Raises ContractError where there are several."""
+        if len(self._generators) > 1:
+            raise ContractError(
+                "draws of several blocks of rows have no common generator; draw with "
+                "gradest.categorical"
+            )
+        return self._generators[0]
+
+    @generator.setter
+    def generator(self, generator: torch.Generator | None) -> None:
+        """Ignored: the blocks keep their generators."""
+
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
+        blocks = len(self._generators)
+        if not shape or shape[0] % blocks:
+            raise ContractError(
+                f"expected draws for rows in {blocks} equal blocks, got a request of shape "
+                f"{list(shape)}; draw for every row, on the first axis"
+            )
+        noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
+        self._count_request()
+        self._count_bytes(noise)
+        for part, generator in zip(noise.chunk(blocks), self._generators, strict=True):
+            getattr(part, distribution)(generator=generator)
+        return noise
+
+
 def check_rows(shape: Sequence[int]) -> None:
     """Raise ContractError unless this can be the shape of logits [R, ..., K]."""
     if len(shape) < 2:

@@ -8,6 +8,7 @@ OF_ESTIMATORS = {
     "randomness": "Draws come from gradest.categorical, none from global or private generators.",
     "seed": "The same seed gives the same estimates, another seed gives others.",
     "rows": "The estimates of rows are independent: they share neither costs, logits nor noise.",
+    "blocks": "Several states in one instance give the estimates of each alone (`stackable`).",
     "vertices": "f is evaluated off the one-hot codes if and only if `relaxes` is True.",
     "derivative": "f' is used if `differentiates` is True, and otherwise only if `relaxes` is.",
     "float32": "The mean in float32 equals that in float64, up to rounding.",

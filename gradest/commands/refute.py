@@ -76,7 +76,7 @@ def _read(claim: str, registry: Registry) -> tuple[Relation, list[tuple[str, dic
         relation = parse_claim(claim)
         quantities = relation.quantities()
         refuse_aliases(quantities, registry.canonical)
-        refuse_mixture(quantities, trained=False)
+        refuse_mixture(quantities)
         built = [build(registry.estimator(q.estimator), q.knobs) for q in quantities]
         named = {(each.name, repr(each.knobs)): (each.name, each.knobs) for each in built}
         for quantity in quantities:

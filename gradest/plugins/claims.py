@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from gradest.contracts import Estimator
+from gradest.costs import Objective
 from gradest.errors import PluginError
 from gradest.knobs import knob_types
 from gradest.plugins import formula
@@ -52,7 +53,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "categories": _COUNT,
     "outcomes": _COUNT,
     "owns_kl": _BOOLEAN,
-    "bounds": _BOOLEAN,
+    "objective": (lambda x: x in (None, *get_args(Objective)), "'bound', 'minimum' or None"),
     "evaluations": _STRING,
     "adapt_steps": (_is_count, "a nonnegative integer"),
     "version": (is_version, VERSION),
@@ -63,6 +64,7 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "own_distribution": _BOOLEAN,
     "aliases": (_are_aliases, "a tuple of distinct identifiers"),
     "slow": _STRING,
+    "stackable": _BOOLEAN,
 }
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gradest.contracts import Estimator, Model, Task, built_in
+from gradest.contracts import Estimator, Task, built_in
 from gradest.errors import PluginError, UsageError
 from gradest.knobs import build, examine
 from gradest.plugins import claims
@@ -84,10 +84,6 @@ class Registry:
     def task(self, name: str) -> type[Task]:
         """The class of that name.  Raises UsageError that suggests the most similar name."""
         return _lookup(self.tasks, name, "task")
-
-    def models(self) -> list[str]:
-        """The names of the tasks that can be trained."""
-        return sorted(name for name, cls in self.tasks.items() if issubclass(cls, Model))
 
     def _add(self, plugin: type) -> None:
         members = self.estimators if issubclass(plugin, Estimator) else self.tasks

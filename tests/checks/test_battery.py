@@ -453,3 +453,43 @@ def test_findings_are_reproducible_and_leave_the_global_state_alone() -> None:
     before = torch.get_rng_state()
     assert check_estimator(ClaimsToBeUnbiased) == check_estimator(ClaimsToBeUnbiased)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@dataclass(eq=False)
+class OneAverageForAll(Estimator):
+    """A moving average of the costs of all rows, though it claims a state for each block."""
+
+    adapt_steps = 5
+    stackable = True
+
+    def reset(self, logits: Tensor) -> None:
+        self._mean = logits.new_zeros(())
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._mean = self._mean.lerp(f(sample(logits)).detach().mean(), 0.5)
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return cost + (cost - self._mean) * nabla(log_prob(logits, z))
+
+
+def blocks_finding(cls: type[Estimator]) -> Finding:
+    return verdict(cls, "blocks")
+
+
+def test_several_states_in_one_instance_are_those_of_several_instances() -> None:
+    shared = blocks_finding(OneAverageForAll)
+    assert shared.status == "failed" and "use self.per_row" in shared.detail
+
+    class Modest(OneAverageForAll):
+        stackable = False
+
+    assert blocks_finding(Modest).status == "skipped"
+    for name in ("reinforce_ema", "nvil", "relax"):
+        assert blocks_finding(gradest.all_estimators()[name]).status == "passed"
+
+
+def test_an_estimator_that_draws_its_samples_first_is_not_estimated_in_blocks() -> None:
+    finding = blocks_finding(SamplesFirst)
+    assert finding.status == "skipped" and "together differ by inf" in finding.detail

@@ -285,7 +285,7 @@ def test_networks_draw_from_the_vocabulary_and_have_their_width(latents):
         network = ready(name, task, width=5)._network
         assert torch.equal(torch.get_rng_state(), before)
         shapes = [tuple(parameter.shape) for parameter in network.parameters]
-        assert shapes == [(inputs, 5), (5,), (5, outputs), (outputs,)]
+        assert shapes == [(1, inputs, 5), (1, 1, 5), (1, 5, outputs), (1, 1, outputs)]
 
 
 # Double control variates and discrete Stein operators

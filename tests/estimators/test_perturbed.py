@@ -75,7 +75,7 @@ def imle_on_an_affine_bit(name: str, theta: float, slope: float, step: float, **
 
 
 def prepared(estimator: Estimator) -> Estimator:
-    estimator.reset(torch.zeros(1, 1, 2))
+    estimator.reset(torch.zeros(1, 1, 2, dtype=torch.float64))
     return estimator
 
 

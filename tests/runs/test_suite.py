@@ -246,9 +246,9 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         (BASE + "  - concrete: 3\n", 6, "expected a name or"),
         (BASE + "  - {a: {}, b: {}}\n", 6, "expected a name or"),
         (
-            BASE.replace("replicates: 100\n", "training: {}\n"),
+            BASE.replace("replicates: 100\n", "training: {batch: 10}\n"),
             1,
-            "categorical is not a model that can be trained; available: bernoulli_vae, categorical",
+            "training.batch is about models, of which this suite has none",
         ),
         (BASE + "  - 3\n", 6, "expected a name or"),
         (BASE.replace("- categorical", "- categorical: {alpha: [1, -1, 1]}"), 3, "alpha.1. = -1"),

@@ -66,4 +66,25 @@ POLICY_GRADIENTS = [
         law="bias",
         known="weights of single tokens, taken for the weight of the sequence",
     ),
+    Mutant(
+        of="sampled_kl",
+        mistake="the own sample in the baseline",
+        old="leave_one_out_mean(w * cost, 1) / leave_one_out_mean(w, 1)",
+        new="(w * cost).mean(1, keepdim=True)",
+        law="bias",
+    ),
+    Mutant(
+        of="sampled_kl",
+        mistake="the divergence left out of the value",
+        old='k3_k2": k3.detach() + nabla(k2)',
+        new='k3_k2": nabla(k2)',
+        law="divergence",
+    ),
+    Mutant(
+        of="sampled_kl",
+        mistake="the samples of the older policy without weights",
+        old="        w = (log_pi.detach() - log_prob(older.unsqueeze(1), z)).exp()",
+        new="        w = cost.new_ones(cost.shape)",
+        law="settings",
+    ),
 ]
