@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 
 from gradest.report.claims.evaluation import (
-    Evidence,
     Unmeasured,
     Value,
     descended,
@@ -51,7 +50,7 @@ from gradest.runs import (
     parse_claim,
 )
 from gradest.runs.refutation import GENERAL, QUANTILE
-from gradest.statistics import Interval, holm
+from gradest.statistics import Interval, Sides, holm
 
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "refuted", "cannot tell"
 NOT_REFUTED = "not refuted"  # by a search, which proves nothing
@@ -302,10 +301,10 @@ class _Compared(NamedTuple):
         upper = self._at(self.bound + self.tolerance)
         return max(lower.above, upper.below), 2 * min(lower.below, upper.above)
 
-    def _at(self, bound: float) -> Evidence:
+    def _at(self, bound: float) -> Sides:
         """The evidence against equality with a bound; below zero no test is needed."""
         if self.positive and bound < 0 and not math.isnan(self.value.interval.estimate):
-            return Evidence(1.0, 0.0)
+            return Sides(1.0, 0.0)
         # Where the interval ends at zero there is no logarithm of its end.
         return evidence(
             self.value, bound, self.positive and min(bound, self.value.interval.low) > 0
