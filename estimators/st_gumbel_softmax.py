@@ -3,7 +3,8 @@
     ĝ = 1/τ J(y) f'(b),    z = (log α + G) / τ,    b = argmax z,    y = softmax(z)
 
 b and y share the noise G.  As τ → 0 the mean becomes ReinMax's, exact for quadratic f, and the
-variance grows as 1/τ.
+variance grows as 1/τ.  GRADE-STE is the same sample, as is that of
+torch.nn.functional.gumbel_softmax with hard=True.
 
 Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
 """
@@ -19,6 +20,7 @@ from gradest.knobs import Positive
 
 @dataclass(eq=False)
 class STGumbelSoftmax(SurrogateSample):
+    aliases = ("grade_ste",)
     degree = 2
     limit = {"temperature": 0.05}
     temperature: Positive = 0.5

@@ -49,7 +49,8 @@ def logits_for(name: str, *leading: int, dtype: torch.dtype = torch.float64) -> 
 
 def values_and_gradient(expect: Expectation, logits: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    cost = Cost(f, samples=2) if expect.estimator.bounds else f
+    objective = expect.estimator.objective
+    cost = Cost(f, samples=2, objective=objective) if objective else f
     value = expect(logits, cost)
     return value.detach(), torch.autograd.grad(value.sum(), logits)[0]
 

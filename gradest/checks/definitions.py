@@ -24,12 +24,12 @@ OF_ESTIMATORS = {
     "pathwise": "The gradient is the derivative of the value at fixed noise.",
     "labels": "Relabelled categories give relabelled estimates, in distribution.",
     "divergence": "The value includes a divergence of the estimator's own if `owns_kl` is True.",
-    "value": "The mean of the values is E f.",
+    "value": "The mean of the values is E f; close to it if `own_distribution` is True.",
     "bias": "The mean gradient equals that of E f if `unbiased` is True, and differs otherwise.",
     "rare": "An unbiased estimator has no bias at categories with probabilities of 1e-6.",
     "settings": "An unbiased estimator has no bias at other values of its knobs.",
     "degree": "A biased estimator has no bias up to the claimed degree of f, and one above it.",
-    "direction": "For an affine f the mean of a biased estimator points along the gradient.",
+    "direction": "A biased mean is along the gradient for an affine f; if `aligned`, for all f.",
     "adapting": "Adaptation lowers the variance of an unbiased estimator and causes no bias.",
 }
 

@@ -27,6 +27,8 @@ NUMBERS: Unit = (0, 0)
 MEASURED: Mapping[str, Unit] = {
     "bias": (1, 0),
     "relative_bias": NUMBERS,
+    "best_scale": NUMBERS,
+    "relative_bias_rescaled": NUMBERS,
     "variance": (2, 0),
     "mse": (2, 0),
     "work_variance": (2, 1),
@@ -388,6 +390,13 @@ def _setting(knob: str, node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ClaimError(f"{knob}: expected a plain value, got {ast.unparse(node)}") from None
+
+
+def refuse_aliases(quantities: Sequence[Quantity], canonical: Callable[[str], str]) -> None:
+    """Raises ClaimError for an alias: rows, which claims are read from, have the names alone."""
+    for quantity in quantities:
+        if (name := canonical(quantity.estimator)) != quantity.estimator:
+            raise ClaimError(f"{quantity.estimator!r} is an alias of {name!r}; write {name!r}")
 
 
 def refuse_ambiguous(

@@ -25,7 +25,7 @@ from gradest.runs.refutation import refute
 from gradest.runs.search_cell import SearchCell
 from gradest.runs.size import refuse_too_large
 from gradest.runs.suite_file import Member, SuiteFile, SuiteSource
-from gradest.runs.suites import find_suite
+from gradest.runs.suites import find_suite, name_of_suite
 from gradest.runs.training import train
 from gradest.runs.training_cell import TrainingCell
 from gradest.support import suggestion
@@ -107,8 +107,9 @@ def load_suite(
         properties = source.members("properties", settings.properties, find_property)
         source.check_size(_factors(settings, members))
         source.check_size({("properties",): len(properties), ("seeds",): len(settings.seeds)})
+    settings = source.with_canonical_names(settings, registry)
     source.check_controls(settings, {e.name for e in estimators})
-    claims = source.resolve_claims(settings, tasks, estimators)
+    claims = source.resolve_claims(settings, registry, tasks, estimators)
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
     source.check_training(settings, tasks, estimators)
@@ -120,7 +121,7 @@ def load_suite(
         *make(settings, tasks, estimators, device),
         *_search_cells(settings, source, registry, estimators),
     )
-    return Suite(path.stem, settings, cells, claims)
+    return Suite(name_of_suite(path), settings, cells, claims)
 
 
 def _factors(settings: SuiteFile, members: Mapping[str, Sequence[Member]]) -> dict[Place, int]:

@@ -24,6 +24,7 @@ from gradest.runs.claims import (
     ClaimError,
     Quantity,
     parse_claim,
+    refuse_aliases,
     refuse_ambiguous,
     refuse_mixture,
 )
@@ -304,13 +305,37 @@ class SuiteSource:
                         f"{suggestion(name, estimators)}",
                     )
 
+    def with_canonical_names(self, settings: SuiteFile, registry: Registry) -> SuiteFile:
+        """The settings with the names of estimators for their aliases.
+
+        Raises SuiteError where an estimator is annealed under two names.
+        """
+        controls = {
+            claim: list(dict.fromkeys(map(registry.canonical, names)))
+            for claim, names in settings.controls.items()
+        }
+        changes: dict[str, Any] = {"controls": controls}
+        if settings.training:
+            anneal: dict[str, Any] = {}
+            for name, schedules in settings.training.anneal.items():
+                if (canonical := registry.canonical(name)) in anneal:
+                    message = f"{name!r} is an alias of {canonical!r}, which is annealed as well"
+                    raise self.error(("training", "anneal", name), message)
+                anneal[canonical] = schedules
+            changes["training"] = settings.training.model_copy(update={"anneal": anneal})
+        return settings.model_copy(update=changes)
+
     def resolve_claims(
-        self, settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator]
+        self,
+        settings: SuiteFile,
+        registry: Registry,
+        tasks: Sequence[Task],
+        estimators: Sequence[Estimator],
     ) -> list[dict[str, Any]]:
         """The claims as plain data.  Raises SuiteError for what the suite cannot test."""
         named = [(estimator.name, estimator.knobs) for estimator in estimators]
         return [
-            self._resolve_claim(number, claim, settings, tasks, named)
+            self._resolve_claim(number, claim, settings, registry, tasks, named)
             for number, claim in enumerate(settings.claims)
         ]
 
@@ -319,6 +344,7 @@ class SuiteSource:
         number: int,
         claim: Claim,
         settings: SuiteFile,
+        registry: Registry,
         tasks: Sequence[Task],
         estimators: Sequence[tuple[str, Mapping[str, Any]]],
     ) -> dict[str, Any]:
@@ -326,6 +352,7 @@ class SuiteSource:
         models = {isinstance(task, Model) for task in tasks} if trained else set()
         try:
             quantities = parse_claim(claim.holds, trained).quantities()
+            refuse_aliases(quantities, registry.canonical)
             for quantity in quantities:
                 refuse_ambiguous(quantity, estimators)
             refuse_mixture(quantities, models=True in models, others=False in models)

@@ -5,6 +5,7 @@ from .moments import BATCHES, FEWEST, PER_BATCH, Moments, decode, encode, schedu
 from .over_seeds import Sides, median_interval, median_test, share_interval, share_test
 from .planning import replicates_needed
 from .reference_noise import Noise
+from .rescaling import Rescaling, best_rescaling
 from .rounding import SINGLE, Arithmetic, resolution
 from .unbiasedness import Joint, joint_test, largest_z
 from .variance_components import DRAWS, Component, estimate_components

@@ -901,6 +901,13 @@ def test_what_is_exact_needs_no_replicates():
     assert replicates_needed(exact, torch.ones(2), torch.ones(2), 1.0, 0.1, 0.1) == 1
 
 
+def test_estimates_without_noise_need_few_replicates():
+    """As of an antithetic estimator whose draws cannot be enumerated."""
+    constant = moments_of(torch.ones(512, 2).double())
+    one = torch.ones(2, dtype=torch.float64)
+    assert replicates_needed(constant, one, one, 4.0, variance=0.01, bias=0.01) <= 16
+
+
 def test_targets_that_no_number_reaches_are_told():
     x, y = draws((512, 2), 1) + 1, draws((512, 2), 2) + 1
     one = torch.ones(2, dtype=torch.float64)

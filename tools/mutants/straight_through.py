@@ -187,4 +187,25 @@ STRAIGHT_THROUGH = [
         new="(moved - nabla(logits))",
         law="direction",
     ),
+    Mutant(
+        of="goste",
+        mistake="without the matrix of the category itself",
+        old="pull + t * (h * x).sum(-1, keepdim=True) * j_x",
+        new="pull",
+        law="degree",
+    ),
+    Mutant(
+        of="goste",
+        mistake="the penalty for the bias of the other sign",
+        old="t * (h * pi).sum(-1, keepdim=True) * v_x",
+        new="-t * (h * pi).sum(-1, keepdim=True) * v_x",
+        law="degree",
+    ),
+    Mutant(
+        of="reinmax_rao",
+        mistake="2 J(π) instead of ½ J(π)",
+        old="softmax_pull(pi, slope) / 2",
+        new="softmax_pull(pi, slope) * 2",
+        law="direction",
+    ),
 ]

@@ -120,7 +120,7 @@ def _interval_of(name: str, row: dict) -> Interval:
     """The quantity of a row, with its 95 % interval."""
     if name == "bias":
         return Interval.of(row, "bias_sq").root()
-    if name in ("relative_bias", "variance", "mse"):
+    if name in ("relative_bias", "best_scale", "relative_bias_rescaled", "variance", "mse"):
         return Interval.of(row, name)
     if name == "work_variance":
         return Interval.of(row, "variance") * row["evaluations"]
