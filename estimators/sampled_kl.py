@@ -1,4 +1,4 @@
-"""Sampled KL: leave-one-out with a KL divergence that is estimated from the same samples.
+"""Sampled KL: leave-one-out, and a KL penalty estimated from the same samples.
 
     J = E f(z) + KL(π ‖ ref),    d = log π(z) − log ref(z),    ρ = ref/π,    z ~ π
 

@@ -339,7 +339,7 @@ def inapplicable_to(estimator: Estimator, problem: Problem, name: str) -> str | 
         needed, present = _MULTI_SAMPLE[estimator.objective], _MULTI_SAMPLE[f.objective]
         return f"{estimator.name} needs {needed}, {name} has {present}"
     if len(sizes) > 1 and f.samples > 1:
-        return f"no estimator takes several samples of several layers of latents, which {name} has"
+        return f"no estimator takes a bound of several layers of latents, which {name} has"
     if len(sizes) > 1 and estimator.adapt_steps:
         return (
             f"{estimator.name} has a state for one layer of latents, {name} has {len(sizes)} layers"

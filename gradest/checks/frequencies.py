@@ -43,7 +43,7 @@ def frequencies(subject: Subject) -> Frequencies | None:
 
     None for an estimator that applies to none of them, and for bounds, which are not linear in f.
     """
-    tasks = [task for task in skewed() if not subject.cls.bounds and subject.applicable([task])]
+    tasks = [task for task in skewed() if not subject.cls.objective and subject.applicable([task])]
     return max(
         (_exactly(subject, task) or _measured(subject, task) for task in tasks),
         key=lambda result: (result.deviates, result.most),

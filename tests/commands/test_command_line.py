@@ -388,7 +388,7 @@ def test_a_report_cites_what_was_measured_also_when_the_plugin_is_gone(
 
 def test_check_certifies_and_rejects(call, plugin, tmp_path):
     status, out, _ = call("--check", "rloo")
-    assert (status, out.splitlines()[-1]) == (0, "rloo: certified (23 checks passed, 4 skipped)")
+    assert (status, out.splitlines()[-1]) == (0, "rloo: certified (24 checks passed, 4 skipped)")
     plugin.write_text(PLUGIN.replace("unbiased = False", "unbiased = True"))
     status, out, _ = call("--check", plugin)
     assert (status, out.splitlines()[-1].partition(" (")[0]) == (1, "clipped: rejected")
