@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradest import Task
 from gradest.checks import Finding
-from gradest.plugins import PluginBundle, Registry
+from gradest.plugins import PluginBundle, Registry, make_task
 from gradest.randomness import Draws
 from gradest.report import writing
 from gradest.report.studies import STUDIES, landscape, rankings
@@ -33,6 +34,15 @@ EXACT = 1e-10  # float64 laws: 10⁵ times the rounding of numbers of size one
 MEASUREMENTS = tuple(
     each.name for study in (rankings.STUDY, landscape.STUDY) for each in study.illustrations
 )
+
+
+# Knobs of tasks whose default is too large to enumerate.
+SMALL_TASKS: dict[str, dict[str, Any]] = {"sudoku": {"puzzle": "12343.122..343.."}}
+
+
+def small_task(name: str) -> Task:
+    """A task of the catalogue at its default, or smaller where that is too large to enumerate."""
+    return make_task(name, **SMALL_TASKS.get(name, {}))
 
 
 class Prescribed(Draws):

@@ -1,10 +1,11 @@
 """Whether intervals and verdicts keep what they promise: `make coverage`.
 
 Small measurements whose answer is known, some thousands of each, as table rows: how often the 95 %
-intervals of the squared bias and of the variance cover, and how often each verdict is given.  An
-error is the binomial standard error of its rate.
+intervals of the squared bias, of the variance, of the best scale and of the relative bias after
+rescaling cover, and how often each verdict is given.  An error is the binomial standard error of
+its rate.
 
-    bias² and variance are covered in 93 % to 97 %,
+    all four are covered in 93 % to 97 %,
     `biased` is said of unbiased estimators in at most 1 %,
     `unbiased` is said in at most 5 % where the relative bias is 2 % or more.
 
@@ -13,7 +14,9 @@ binomial) if the rate were on its bound; the row says so, and the exit status is
 without noise has no rate: it is exact, and has to cover always.
 
 A bias is given in units of the noise √(tr Σ/R) of the mean, and the true gradient is then fifty
-times as long: the relative bias is exactly 2 %.  Without bias it is a thousand times the noise.
+times as long: the relative bias is exactly 2 %.  Without bias it is a thousand times the noise.  It
+is along the true gradient, a bias of the step size alone.  In the cases called turned it is across,
+of another relative size, and the part along the gradient is multiplied by a factor.
 
 Where draws are finite, a batch's moments follow from multinomial counts of their outcomes, so that
 any number of replicates costs the same.
@@ -33,7 +36,7 @@ import gradest
 from gradest.measurement import enumerated_moments
 from gradest.measurement.replicator import Replicator
 from gradest.randomness import drawing_from
-from gradest.statistics import UNBIASED_WITHIN, Arithmetic, describe
+from gradest.statistics import FEWEST, UNBIASED_WITHIN, Arithmetic, describe
 from gradest.statistics.moments import Moments
 from gradest.support.markup import table
 
@@ -63,18 +66,33 @@ class Case(NamedTuple):
     replicates: int
     bias: float = 0.0  # in units of the noise
     repetitions: int = REPETITIONS
+    turned: tuple[float, float] | None = None  # the relative size of a bias across g, and a factor
+
+
+class Coverage(NamedTuple):
+    """How often an interval covers."""
+
+    hits: int
+    exact: bool  # the intervals have no length
 
 
 class Counts(NamedTuple):
     """Of hits among the repetitions."""
 
     repetitions: int
-    exact: bool  # no variance
-    bias: int
-    variance: int
+    covered: dict[str, Coverage]  # by the columns of QUANTITIES
     biased: int
     unbiased: int
     relative_bias: float  # the true one
+
+
+# Columns with intervals, and their names in the table.
+QUANTITIES = {
+    "bias_sq": "bias²",
+    "variance": "variance",
+    "best_scale": "scale",
+    "relative_bias_rescaled": "rescaled",
+}
 
 
 def batches(replicates: int) -> int:
@@ -223,17 +241,29 @@ def simulated(case: Case) -> Counts:
     law = case.law(*case.arguments)
     variance = float(law.covariance.sum())
     noise = (variance / case.replicates) ** 0.5 or 1.0
-    bias = case.bias * noise * law.direction
-    size = float(bias.norm())
-    length = size / UNBIASED_WITHIN if size else _LENGTH * noise
+    relative, factor = case.turned or (UNBIASED_WITHIN, 1.0)
+    size = case.bias * noise
+    length = size / relative if size and relative else _LENGTH * noise
     exact = length * law.direction
+    if case.turned is None:
+        bias = size * law.direction
+    else:
+        bias = (factor - 1) * exact + size * across(law)
     generator = torch.Generator().manual_seed(0)
     rows = []
     for _ in range(case.repetitions):
         moments, peak = law.sample(case.replicates, generator)
         shifted = Moments(moments.count, moments.mean + exact + bias, moments.m2)
         rows.append(describe(shifted, exact, torch.ones_like(exact), peak, Arithmetic(1e-12)))
-    return counted(rows, size**2, variance, size / length)
+    return counted(rows, exact + bias, exact, variance)
+
+
+def across(law: Law) -> Tensor:
+    """A unit vector perpendicular to the law's direction, one that its noise is likely to have."""
+    moments, _ = law.sample(FEWEST, torch.Generator().manual_seed(1))
+    other = moments.pooled().mean[0]
+    other = other - (other @ law.direction) * law.direction
+    return other / other.norm()
 
 
 class Pipeline(NamedTuple):
@@ -264,27 +294,32 @@ def measured(case: Pipeline) -> Counts:
         ).row()
         for seed in range(case.repetitions)
     ]
-    size = float((mean - truth).norm())
-    size = 0.0 if size < 1e-12 else size
     variance = float((p @ (x - mean).square()).sum())
-    return counted(rows, size**2, variance, size / float(truth.norm()))
+    return counted(rows, mean, truth, variance)
 
 
-def counted(
-    rows: Sequence[dict[str, Any]], bias_sq: float, variance: float, relative_bias: float
-) -> Counts:
-    def covered(name: str, truth: float) -> int:
-        room = 1e-9 * truth + 1e-20  # rounding, for intervals without length
-        return sum(r[f"{name}_low"] - room <= truth <= r[f"{name}_high"] + room for r in rows)
+def counted(rows: Sequence[dict[str, Any]], mean: Tensor, exact: Tensor, variance: float) -> Counts:
+    """The counts for an estimator with this mean [D] and variance, at the true gradient [D]."""
+    norm, size = float(exact.norm()), float((mean - exact).norm())
+    size = 0.0 if size < 1e-12 * norm else size
+    scale = float(mean @ exact) / norm**2
+    rest = float((mean - scale * exact).norm())
+    residual = 0.0 if rest < 1e-12 * norm else rest / float(mean.norm())
+    truths = (size**2, variance, scale, residual)
+
+    def covered(name: str, truth: float) -> Coverage:
+        low, high = ([r[f"{name}_{end}"] for r in rows] for end in ("low", "high"))
+        room = 1e-8 * abs(truth) + 1e-20  # rounding, for intervals without length
+        ends = list(zip(low, high, strict=True))
+        hits = sum(a - room <= truth <= b + room for a, b in ends)
+        return Coverage(hits, all(b - a <= room for a, b in ends))
 
     return Counts(
         len(rows),
-        all(r["variance"] == 0 for r in rows),
-        covered("bias_sq", bias_sq),
-        covered("variance", variance),
+        {name: covered(name, truth) for name, truth in zip(QUANTITIES, truths, strict=True)},
         sum(r["verdict"] == "biased" for r in rows),
         sum(r["verdict"] == "unbiased" for r in rows),
-        relative_bias,
+        size / norm,
     )
 
 
@@ -297,8 +332,9 @@ def run(case: Case | Pipeline) -> tuple[Counts, list[str]]:
 def broken(found: Counts) -> list[str]:
     """Which bounds do not hold."""
     n, said = found.repetitions, []
-    for name, hits in (("bias²", found.bias), ("variance", found.variance)):
-        if found.exact:
+    for column, (hits, exact) in found.covered.items():
+        name = QUANTITIES[column]
+        if exact:
             said += [f"{name} not covered"] * (hits < n)
         elif stats.binom.cdf(hits, n, COVERS[0]) < CHANCE:
             said.append(f"{name} too rarely")
@@ -367,13 +403,31 @@ DRAWN = [
     )
     for bias in (0.0, 1.0, 10.0)
 ]
+TURNED = [
+    Case(f"turned: {name}, × {factor:g}", law, arguments, r, bias, turned=(relative, factor))
+    for name, law, arguments, r in (
+        ("normal, three", normal, (3,), 512),
+        ("normal, fifty", normal, (50,), 64),
+        ("AR(1) 0.9", autoregressive, (30, 0.9), 512),
+        ("lognormal σ = ½", lognormal, (3, 0.5), 1024),
+        ("rloo on categorical", drawn, ("rloo", "categorical"), 512),
+        ("reinforce on quadratic, rows sum to 0", drawn, ("reinforce", "quadratic"), 512),
+    )
+    # From a gradient twenty times as long as the noise to one of three times its length.
+    for bias, relative, factor in (
+        (1.0, 0.05, 1.0),
+        (10.0, 0.3, 0.5),
+        (10.0, 1.0, -0.2),
+        (1.0, 0.3, 1.0),
+    )
+]
 EXACT = [Case("no variance", constant, (3,), 64, bias, 100) for bias in (0.0, 1.0)]
 MEASURED = [
     Pipeline("rloo", "bernoulli", {}, 512),
     Pipeline("straight_through", "categorical", {}, 256),
     Pipeline("reinforce", "categorical", {"baseline": -10.0}, 256),
 ]
-CASES = [*FEW, *SIZES, *CORRELATED, *SKEWED, *DRAWN, *EXACT, *MEASURED]
+CASES = [*FEW, *SIZES, *CORRELATED, *SKEWED, *DRAWN, *TURNED, *EXACT, *MEASURED]
 
 
 def main(words: Sequence[str] = ()) -> int:
@@ -384,7 +438,8 @@ def main(words: Sequence[str] = ()) -> int:
         [case.name, f"{case.replicates}", *_cells(case, counts), ", ".join(said)]
         for case, (counts, said) in zip(cases, found, strict=True)
     ]
-    headers = ["case", "R", "bias/noise", "relative", "bias² covered", "variance covered"]
+    headers = ["case", "R", "bias/noise", "relative"]
+    headers += [f"{name} covered" for name in QUANTITIES.values()]
     headers += ["biased", "unbiased", "inconclusive", "out of bounds"]
     print(table(headers, rows, left=1))
     out = sum(bool(said) for _, said in found)
@@ -398,16 +453,16 @@ def _cells(case: Case | Pipeline, found: Counts) -> list[str]:
         error = (p * (1 - p) / found.repetitions) ** 0.5
         return f"{p:.1%} ± {error:.1%}"
 
-    def coverage(hits: int) -> str:
-        return "exact" if found.exact and hits == found.repetitions else rate(hits)
+    def coverage(covered: Coverage) -> str:
+        exact = covered.exact and covered.hits == found.repetitions
+        return "exact" if exact else rate(covered.hits)
 
     bias = f"{case.bias:g}" if isinstance(case, Case) else ""
     undecided = found.repetitions - found.biased - found.unbiased
     return [
         bias,
         f"{found.relative_bias:.1%}",
-        coverage(found.bias),
-        coverage(found.variance),
+        *map(coverage, found.covered.values()),
         rate(found.biased),
         rate(found.unbiased),
         rate(undecided),

@@ -55,7 +55,8 @@ def run_suite(options: argparse.Namespace) -> int:
     check_options(options)
     registry = Registry.load(options.plugin)
     suite = load_with(options, options.suite, registry)
-    cells = suite.only(options.only_tasks, options.only_estimators)
+    only = [registry.canonical(glob) for glob in options.only_estimators]
+    cells = suite.only(options.only_tasks, only)
     folder = options.out or Path("results") / suite.name
     if options.dry_run:
         return dry_run(suite, cells, folder, registry, options)

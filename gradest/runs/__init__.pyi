@@ -1,14 +1,19 @@
 from .cells import Cell, canonical, labels
 from .claims import (
+    DESCENDED,
     TRAINED,
     ClaimError,
     Expression,
+    Median,
     Number,
     Operation,
     Quantity,
+    Read,
     Relation,
+    Share,
     compute,
     parse_claim,
+    refuse_aliases,
     refuse_ambiguous,
     refuse_mixture,
 )

@@ -13,6 +13,7 @@ from gradest.measurement import SCALES, Measurement
 from gradest.runs.cells import CellTables, label_of
 from gradest.runs.journal import Record
 from gradest.runs.nested import Nested
+from gradest.statistics import columns_of
 from gradest.support import described, write_frame
 
 # The columns that identify a row; the params are JSON with sorted keys.
@@ -27,6 +28,8 @@ REFERENCE = ("reference", "reference_by", "reference_se")
 BIAS = (
     *("gradient_norm", "scale", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm"),
     *("relative_bias", "rounding", "bias_precision", "max_z", "p_value", "detectable_bias"),
+    *columns_of("best_scale"),
+    *columns_of("relative_bias_rescaled"),
     *("verdict", "note"),
 )
 VARIANCE = (

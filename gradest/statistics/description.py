@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from gradest.statistics.bias import squared_bias
-from gradest.statistics.intervals import total_variance
+from gradest.statistics.intervals import Interval, columns_of, total_variance
 from gradest.statistics.moments import Moments
 from gradest.statistics.planning import bias_precision, replicates_to_decide, variance_precision
+from gradest.statistics.rescaling import Rescaling, best_rescaling
 from gradest.statistics.rounding import Arithmetic
 from gradest.statistics.unbiasedness import joint_test
 from gradest.statistics.verdicts import BIASED_BELOW, verdict
@@ -18,6 +19,8 @@ _SPREAD = ("variance", "variance_low", "variance_high", "variance_precision")
 _AGAINST_EXACT = (
     *("gradient_norm", "scale", "bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm"),
     *("relative_bias", "rounding", "bias_precision", "max_z", "p_value", "detectable_bias"),
+    *columns_of("best_scale"),
+    *columns_of("relative_bias_rescaled"),
     *("mse", "snr"),
 )
 _OVERFLOW = "the squares of these gradients are too large for float64"
@@ -25,6 +28,7 @@ _UNDERFLOW = "the squares of these gradients are too small for float64"
 # The allowance is for sums of very many terms in the dtype.  A bias above this, relative to the
 # size of the terms, gets a note.
 _REMARKABLE = 16 * torch.finfo(torch.float64).eps
+_NO_RESCALING = Rescaling(Interval.unknown(), Interval.unknown())  # where g is zero
 _LENGTHS = ("gradient_norm", "scale", "bias_norm", "rounding")
 _SQUARES = ("bias_sq", "bias_sq_low", "bias_sq_high", "variance", "variance_low", "variance_high")
 
@@ -98,10 +102,9 @@ def _columns(
         unknown = dict.fromkeys(_AGAINST_EXACT, math.nan)
         note = "the true gradient is unknown"
         return {**unknown, **spread, "verdict": "inconclusive", "note": note}
-    norm = float((exact * weight).norm())
-    bias = squared_bias(
-        scaled, exact * weight, None if reference is None else reference.scaled(weight)
-    )
+    truth, noise = exact * weight, None if reference is None else reference.scaled(weight)
+    norm = float(truth.norm())
+    bias = squared_bias(scaled, truth, noise)
     bias_norm = max(bias.estimate, 0.0) ** 0.5
     allowance = arithmetic.allowance(moments, exact)
     joint = joint_test(moments, exact, weight, peak, allowance, BIASED_BELOW, reference)
@@ -109,6 +112,8 @@ def _columns(
     unresolved, rounding = allowance * length, arithmetic.of_dtype(moments, exact) * length
     cost = arithmetic.cost * float(weight.max())
     scale = _scale(norm, arithmetic.negligible, scaled, rounding, cost)
+    resolved = norm > arithmetic.negligible
+    rescaling = best_rescaling(scaled, truth, noise, rounding) if resolved else _NO_RESCALING
     noted = arithmetic._replace(resolution=_REMARKABLE).of_dtype(moments, exact)
     decision = verdict(joint.p_value, bias, scale, unresolved, noted * length)
     if decision.undecided:
@@ -125,6 +130,8 @@ def _columns(
         "max_z": joint.max_z,
         "p_value": joint.p_value,
         "detectable_bias": _ratio(joint.detectable, scale),
+        **rescaling.scale.columns("best_scale"),
+        **rescaling.residual.columns("relative_bias_rescaled"),
         "verdict": decision.word,
         "note": decision.note,
         **spread,

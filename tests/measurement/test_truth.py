@@ -26,7 +26,7 @@ from gradest.measurement.truth import Reference, Truth, exact_truth, truth_from_
 from gradest.plugins.registry import catalogue_estimators
 from gradest.runs import references
 from gradest.runs.journal import read_records
-from tests.support import EXACT, LEVEL, run_suite
+from tests.support import EXACT, LEVEL, run_suite, small_task
 
 K = stats.norm.isf(LEVEL / 2)
 
@@ -87,7 +87,7 @@ def test_some_tasks_have_a_closed_form():
 @pytest.mark.parametrize("name", closed_forms())
 def test_a_closed_form_is_the_sum_over_all_outcomes_and_so_is_its_gradient(name):
     """At the task's own logits, at others, and at a batch of them."""
-    task = gradest.make_task(name)
+    task = small_task(name)
     problem = task.problem()
     draws = torch.Generator().manual_seed(0)
     noise = torch.randn(3, *problem.logits.shape[1:], generator=draws, dtype=torch.float64)
@@ -107,7 +107,7 @@ def test_a_closed_form_is_the_sum_over_all_outcomes_and_so_is_its_gradient(name)
 
 @pytest.mark.parametrize("name", closed_forms())
 def test_past_the_limit_the_row_is_held_against_the_closed_form(name, monkeypatch):
-    task, estimator = gradest.make_task(name), gradest.make_estimator("local_expectation")
+    task, estimator = small_task(name), gradest.make_estimator("local_expectation")
     with_sum = gradest.measure(estimator, task, replicates=2000)
     size = with_sum.logits.shape
     monkeypatch.setattr(enumerated_truth, "LIMIT", size[2] ** size[1] - 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import gradest
 from gradest import Cost, Problem
-from gradest.categorical import log_prob, sample
+from gradest.categorical import log_prob, one_hot, sample
 from gradest.checks import check_task, passed
 from gradest.contracts import Model, inapplicable
 from gradest.errors import DataError, KnobError
@@ -27,7 +27,7 @@ from tests.support import EXACT
 models = importlib.import_module("gradest.tasks._models")
 sets = importlib.import_module("gradest.tasks._images")
 
-MODELS = ("categorical_vae", "bernoulli_vae", "structured_prediction")
+MODELS = ("categorical_vae", "bernoulli_vae", "structured_prediction", "vq")
 SMALL = {"latents": 2, "steps": 2, "points": 3}
 VARIANTS = [
     ("categorical_vae", {"categories": 3}),
@@ -44,6 +44,8 @@ VARIANTS = [
     ("structured_prediction", {"categories": 2, "samples": 2}),
     ("structured_prediction", {"categories": 2, "layers": 2, "encoder": [9]}),
     ("structured_prediction", {"categories": 3, "layers": 2}),
+    ("vq", {"categories": 3}),
+    ("vq", {"categories": 3, "kl": "sampled", "samples": 2}),
 ]
 
 
@@ -354,6 +356,7 @@ def test_a_prediction_sees_the_upper_half_and_costs_the_lower():
         ("categorical_vae", {"categories": 3, "prior": "learned"}),
         ("bernoulli_vae", {"kl": "sampled", "samples": 3}),
         ("structured_prediction", {"categories": 2, "layers": 2}),
+        ("vq", {"categories": 3}),
     ],
 )
 def test_training_lowers_the_objective(name, knobs):
@@ -376,6 +379,34 @@ def test_training_lowers_the_objective(name, knobs):
     entropy = -(mean * mean.log() + (1 - mean) * (1 - mean).log())
     blind = float(entropy[32:].sum() if name == "structured_prediction" else entropy.sum())
     assert values[-1] < (values[0] + blind) / 2
+
+
+# vector quantisation
+
+
+def test_a_vector_of_the_codebook_is_the_likelier_the_closer_it_is():
+    task = make("vq", categories=5, temperature=0.7)
+    networks, x = task.networks(0), digits(task)
+    e = networks["encoder"](x).unflatten(-1, (2, 2))  # [B, N, d]
+    vectors = networks["decoder"][0].vectors
+    distance = torch.cdist(e, vectors).square()  # [B, N, K]
+    logits = task.problem_at(networks, x).logits
+    assert torch.allclose(logits, -distance / 0.7, rtol=0, atol=EXACT)
+    assert torch.equal(logits.argmax(-1), distance.argmin(-1))
+
+
+def test_the_decoder_of_vq_reads_the_vectors_that_were_chosen():
+    task = make("vq", categories=3)
+    networks, x = task.networks(0), digits(task)
+    logits, f = task.problem_at(networks, x)
+    index = torch.tensor([[0, 2], [1, 1], [2, 0]])
+    codebook, decoder = networks["decoder"]
+    pixels = decoder(codebook.vectors[index].flatten(1))
+    expected = -torch.distributions.Bernoulli(logits=pixels).log_prob(x).sum(-1)
+    assert torch.allclose(f(one_hot(index, logits)), expected, rtol=1e-12, atol=0)
+    # The prior is uniform: E f + KL is the negative ELBO.
+    kl = (logits.softmax(-1) * logits.log_softmax(-1)).sum((1, 2)) + 2 * math.log(3)
+    assert torch.allclose(analytic_terms(task, logits, f), kl, rtol=0, atol=EXACT)
 
 
 # several layers of latents
@@ -575,7 +606,9 @@ def test_a_bound_of_several_layers_is_refused_and_evaluated():
     two = Problem(logits, f.bounded(2))
     rloo = gradest.make_estimator("rloo")
     assert "a bound of several layers" in inapplicable(rloo, task, two)
-    with pytest.raises(ValueError, match="expected one layer of latents for a bound"):
+    with pytest.raises(
+        ValueError, match="expected one layer of latents for an objective of several samples"
+    ):
         problem_for(rloo, *two)
 
 

@@ -14,7 +14,7 @@ from gradest import Task
 from gradest.errors import KnobError
 from gradest.measurement import enumerated_truth
 from gradest.measurement.objectives import analytic_terms
-from tests.support import EXACT
+from tests.support import EXACT, small_task
 
 cache = importlib.import_module("gradest.tasks._cache")
 images = importlib.import_module("gradest.tasks._images")
@@ -48,7 +48,7 @@ def test_the_cost_treats_middle_axes_one_by_one(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_is_the_same_each_time_and_leaves_the_global_random_state_alone(name):
     before = torch.get_rng_state()
-    first, again = gradest.make_task(name).problem(), gradest.make_task(name).problem()
+    first, again = small_task(name).problem(), small_task(name).problem()
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.logits, again.logits)
     z = enumerated_truth.all_codes(first.logits)[:50].expand(len(first.logits), -1, -1, -1)
@@ -69,7 +69,7 @@ def test_a_relaxable_cost_is_differentiable_on_the_simplex(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_the_default_problem_is_asymmetric_and_curved(name):
     """At uniform logits, or where f is affine, many wrong estimators look right."""
-    task = gradest.make_task(name)
+    task = small_task(name)
     logits, f = task.problem()
     pi = logits.detach().softmax(-1)
     assert (pi - 1 / logits.shape[-1]).abs().max() > 0.05

@@ -29,7 +29,7 @@ READING = (
     "states no tolerance, which replicates alone cannot show; more replicates, or a tolerance, "
     "settle it. Of a claim for all problems a counterexample was searched, and the measured value "
     "is that of the counterexample, or of the problem that came closest to one: the left side less "
-    "the right one. *Not refuted* is no proof."
+    "the right one. *Not refuted* does not prove a claim."
 )
 
 
@@ -47,7 +47,7 @@ def section(judgements: Sequence[Judgement]) -> Iterator[Part]:
             [Table(HEADERS, [line_of(j, p) for j in several for p in j.places], left=3)],
         )
     if reasons := list(reasons_of(judgements)):
-        yield Table(("claim", "on", "why there is no number"), reasons, left=3)
+        yield Table(("claim", "on", "why it has no number"), reasons, left=3)
     if searches := [each for each in judgements if each.decisive.searched]:
         yield Table(_SEARCHED, list(map(_search, searches)), left=2)
     yield Folded("How to read the claims", [READING])

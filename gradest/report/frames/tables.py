@@ -26,6 +26,8 @@ _PUBLISHED = (
     *("reference", "reference_by", "reference_se"),
     *("gradient_norm", "scale", "rounding"),
     *("relative_bias", "relative_bias_low", "relative_bias_high"),
+    *columns_of("best_scale"),
+    *columns_of("relative_bias_rescaled"),
     *("bias_precision", "detectable_bias", "max_z", "p_value", "p_holm", "variance"),
     *("variance_low", "variance_high", "variance_precision", "mse", "mse_low", "mse_high", "snr"),
     *("cosine", "cosine_se", "zero", "nonfinite", "overflow", "drift", "drift_se"),
@@ -228,9 +230,19 @@ def _flushed(frame: pd.DataFrame) -> pd.DataFrame:
     )
     none &= frame["method"].eq("enumerated")
     bias = {c: frame[c].mask(none, 0.0) for c in _BIASES}
+    bias |= _rescaling(frame, np.fmax(length, SINGLE * frame["scale"]), none)
     mse = frame["mse"].mask(none, spread["variance"])
     work = frame["work_variance"].mask(spread["variance"] == 0, 0.0)
     return frame.assign(**bias, **spread, mse=mse, work_variance=work)
+
+
+def _rescaling(frame: pd.DataFrame, length: pd.Series, none: pd.Series) -> dict[str, pd.Series]:
+    """The columns of the rescaling, exact where an enumerated mean is g or a multiple of it."""
+    exact = frame["method"].eq("enumerated") & frame["reference"].ne("monte_carlo")
+    resolved = frame["best_scale"].abs() * frame["gradient_norm"]
+    parallel = exact & (frame["relative_bias_rescaled"] * resolved <= length)
+    rescaled = {c: frame[c].mask(parallel, 0.0) for c in columns_of("relative_bias_rescaled")}
+    return rescaled | {c: frame[c].mask(none & exact, 1.0) for c in columns_of("best_scale")}
 
 
 def resolution(dtype: object) -> float:

@@ -31,6 +31,7 @@ _HEADERS = (
         "variance × evaluations",
     ),
 )
+_RESCALING = ("best scale", "bias after rescaling, %")  # after the relative bias
 _MISSED, _UNPROVEN = "‡", "†"
 _TAGS = {"unbiased": "good", "biased": "bad", "inconclusive": "unsure"}
 _MARKS = {"unbiased": "•", "inconclusive": "⊙", "biased": "∘"}
@@ -55,8 +56,19 @@ _PAPER_NOTE = (
 
 
 def ranking_table(rows: pd.DataFrame) -> Table:
-    """Ranked rows as a table."""
-    return Table(_HEADERS, [_line(row) for _, row in rows.iterrows()], left=4)
+    """Ranked rows as a table; what a rescaling changes is in it where some row is biased."""
+    rescaled = (rows["verdict"].eq("biased") & rows["best_scale"].notna()).any()
+    headers, lines = list(_HEADERS), [_line(row) for _, row in rows.iterrows()]
+    if rescaled:
+        place = headers.index("relative bias, %") + 1
+        headers[place:place] = _RESCALING
+        for line, (_, row) in zip(lines, rows.iterrows(), strict=True):
+            residual = Interval.of(row, "relative_bias_rescaled") * 100
+            line[place:place] = [
+                interval(*Interval.of(row, "best_scale").ends),
+                interval(*residual.ends),
+            ]
+    return Table(headers, lines, left=4)
 
 
 def ranking_notes(rows: pd.DataFrame) -> Iterator[str]:

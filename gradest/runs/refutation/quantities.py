@@ -138,15 +138,19 @@ class _Parts(NamedTuple):
     """What quantities are computed from: [1 + J, B] each."""
 
     bias_sq: np.ndarray
+    along: np.ndarray  # the bias times g
+    along_sq: np.ndarray  # its square, without its noise
     variance: np.ndarray
     value: np.ndarray
     cosine: np.ndarray
 
 
 def _of_exact(exact: ExactMoments, truth: Truth) -> _Parts:
-    bias_sq = (exact.mean.flatten(1) - truth.gradient).square().sum(-1)
+    bias = exact.mean.flatten(1) - truth.gradient
+    along = (bias * truth.gradient).sum(-1)
     variance = exact.variance.flatten(1).sum(-1)
-    columns = (bias_sq, variance, exact.value, exact.more_mean[:, 0])
+    columns = (bias.square().sum(-1), along, along.square(), variance)
+    columns += (exact.value, exact.more_mean[:, 0])
     return _Parts(*(column.numpy()[None] for column in columns))
 
 
@@ -164,21 +168,28 @@ def _of_replicates(
         along = cosines(gradient + truth.gradient.unsqueeze(1))[..., 0]
         others.append(torch.stack([value.double().mean(1), along.mean(1)]))
     mean, square, other = (torch.stack(each).numpy() for each in (means, squares, others))
-    every = _pooled(mean, square, other, size)
+    g = truth.gradient.numpy()
+    every = _pooled(mean, square, other, size, g)
     without = [
-        _pooled(*(np.delete(x, j, 0) for x in (mean, square, other)), size)
+        _pooled(*(np.delete(x, j, 0) for x in (mean, square, other)), size, g)
         for j in range(noise.batches)
     ]
     return _Parts(*(np.stack(columns) for columns in zip(every, *without, strict=True)))
 
 
-def _pooled(mean: np.ndarray, square: np.ndarray, other: np.ndarray, size: int) -> _Parts:
-    """The moments of some batches together: ‖bias‖² without its noise, which may be negative."""
+def _pooled(
+    mean: np.ndarray, square: np.ndarray, other: np.ndarray, size: int, g: np.ndarray
+) -> _Parts:
+    """The moments of some batches together: squares without their noise, which may be negative."""
     total = len(mean) * size
+    each = np.einsum("jbd,bd->jb", mean, g)
+    along = each.mean(0)
+    along_sq = np.square(along) - each.var(0, ddof=1) / len(each)
     centre = mean.mean(0)  # [B, D]
     between = size * np.square(mean - centre).sum((0, 2))
     variance = (square.sum(0) + between) / (total - 1)
-    return _Parts(np.square(centre).sum(-1) - variance / total, variance, *other.mean(0))
+    bias_sq = np.square(centre).sum(-1) - variance / total
+    return _Parts(bias_sq, along, along_sq, variance, *other.mean(0))
 
 
 def _quantities(replicator: Replicator, parts: _Parts, truth: Truth) -> Statistics:
@@ -191,9 +202,17 @@ def _quantities(replicator: Replicator, parts: _Parts, truth: Truth) -> Statisti
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(norm > 0, bias / norm, np.nan)
         snr = np.where(variance > 0, norm**2 / variance, np.nan)
+        scale = np.where(norm > 0, 1 + parts.along / norm**2, np.nan)
+        across_sq = parts.bias_sq - parts.along_sq / norm**2
+        across_sq = np.where(np.abs(across_sq) > rounding**2, across_sq, 0.0)
+        mean_sq = np.square(scale * norm) + np.maximum(across_sq, 0.0)
+        rescaled = np.sign(across_sq) * np.sqrt(np.abs(across_sq) / mean_sq)
+        rescaled = np.where(mean_sq > 0, rescaled, 1.0)  # a mean of zero has no direction
     return {
         "bias": bias,
         "relative_bias": relative,
+        "best_scale": scale,
+        "relative_bias_rescaled": np.where(norm > 0, rescaled, np.nan),
         "variance": variance,
         "mse": np.maximum(bias_sq, 0.0) + variance,
         "work_variance": variance * replicator.evaluations,

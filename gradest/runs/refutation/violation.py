@@ -16,7 +16,8 @@ from gradest.runs.claims import Number, Quantity, Relation, compute
 
 LEAST = 1e-6  # relative size of a violation
 _ERRORS = 3.0  # standard errors that the excess must exceed during a search
-_SQUARED = ("bias", "relative_bias")  # compared with zero by their squares, which have less bias
+# Compared with zero by their squares, which have less bias.
+_SQUARED = ("bias", "relative_bias", "relative_bias_rescaled")
 
 Read = Callable[[Quantity], np.ndarray]
 
