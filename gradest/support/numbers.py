@@ -120,6 +120,17 @@ def number(value: float) -> Quantity:
     return Quantity(text, Parts(value, decimals, exponent))
 
 
+def stated(value: float) -> Quantity:
+    """All significant digits of a number that is known exactly, up to six; n/a if it is missing."""
+    if not math.isfinite(value) or value == 0:
+        return number(value)
+    digits, _, _ = f"{abs(value):.5e}".partition("e")
+    significant = len(digits.rstrip("0").replace(".", ""))
+    decimals, exponent = _precision((value,), abs(value) * 10.0 ** (2 - significant))
+    text = _fixed(value, decimals, exponent) + _power(exponent)
+    return Quantity(text, Parts(value, decimals, exponent))
+
+
 def count(value: float) -> Quantity:
     """`20,000`; a number that is not whole keeps three digits."""
     whole = math.isfinite(value) and value == int(value)

@@ -20,7 +20,7 @@ from gradest.report.frames import tables
 from gradest.runs.measurement_tables import COLUMNS, measurements_frame
 from gradest.support.files import write_frame, write_json
 from gradest.support.markup import escape
-from gradest.support.numbers import interval, number, plus_minus
+from gradest.support.numbers import interval, number, plus_minus, stated
 from tests import hostile
 from tests.report.rows import CONTROLS, FIGURES, NORM, hostile_rows, lacking, row, rows
 
@@ -212,6 +212,25 @@ def test_numbers_are_as_precise_as_their_intervals():
     assert plus_minus(-0.0359, 0.0044) == "-0.0359 ± 0.0044"
     assert plus_minus(-0.00001, 0.02) == "0.000 ± 0.020"
     assert number(math.nan) == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.43842, "0.43842"),
+        (7.275e-3, "0.007275"),
+        (1.25e-9, "1.25 × 10⁻⁹"),
+        (1.0, "1"),
+        (-100.0, "-100"),
+        (0.001, "0.001"),
+        (2 / 3, "0.666667"),
+        (0.1 + 0.2, "0.3"),
+        (0.0, "0"),
+        (float("nan"), "n/a"),
+    ],
+)
+def test_a_number_that_is_stated_keeps_its_digits(value, text):
+    assert stated(value) == text
 
 
 def test_zero_and_missing_numbers_are_said_as_they_are(write):

@@ -15,7 +15,8 @@ from gradest.report.claims.judgement import (
 from gradest.report.documents.document import Folded, Part, Table, Tagged
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
-from gradest.support import counted, interval, number
+from gradest.statistics import Interval
+from gradest.support import Quantity, counted, interval, stated
 
 _TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure", NOT_REFUTED: "unsure"}
 HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
@@ -77,23 +78,28 @@ def refutations(judgements: Sequence[Judgement]) -> list[str]:
 
 def _described(judgement: Judgement) -> str:
     place = judgement.decisive
-    bound = f"{judgement.symbol} {number(place.published)}"
-    return f"on {place.name}: measured {interval(*place.interval.ends)}, claimed {bound}"
+    bound = f"{judgement.symbol} {stated(place.published)}"
+    return f"on {place.name}: measured {measured(place.interval)}, claimed {bound}"
 
 
 def line_of(judgement: Judgement, place: Place) -> list[str]:
     """The cells of a claim at one place, as `HEADERS` names them."""
     verdict = judgement.verdict if place is judgement.decisive else place.verdict
-    published = "" if math.isnan(place.published) else number(place.published)
+    published = "" if math.isnan(place.published) else stated(place.published)
     bound = published if place.symbol == "==" or not published else f"{place.symbol} {published}"
     return [
         judgement.says or judgement.holds,
         judgement.source,
         place.name,
         bound,
-        interval(*place.interval.ends),
+        measured(place.interval),
         Tagged(verdict, _TAGS[verdict]),
     ]
+
+
+def measured(value: Interval) -> Quantity:
+    """A measured number with its interval, or with all its digits where it is exact."""
+    return stated(value.estimate) if value.low == value.high else interval(*value.ends)
 
 
 def _search(judgement: Judgement) -> list[str]:
