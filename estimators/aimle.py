@@ -34,6 +34,7 @@ class AIMLE(Estimator):
     differentiates = True
     evaluations = "1"
     adapt_steps = 1000
+    stackable = True
     laws = LAWS - {"shift", "scale"}
     degree = 2
     limit = {"beta": 0.1, "beta_step": 1e-9, "central": True}
@@ -43,14 +44,16 @@ class AIMLE(Estimator):
     central: bool = False
 
     def reset(self, logits: Tensor) -> None:
-        self._beta, self._nonzeros = self.beta, 1.0
+        self._beta = logits.new_full((self.blocks,), self.beta)
+        self._nonzeros = logits.new_ones(self.blocks)
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         _, g = self._estimate(logits, f)
-        nonzeros = float(g.count_nonzero()) / len(g)
+        entries = (g != 0).sum((-2, -1)).to(g)  # [R]
+        nonzeros = entries.unflatten(0, (self.blocks, -1)).mean(1)  # [blocks]
         self._nonzeros = self.decay * self._nonzeros + (1 - self.decay) * nonzeros
-        step = self.beta_step if self._nonzeros < 1 else -self.beta_step
-        self._beta = max(self._beta + step, 0.0)
+        up = 2.0 * (self._nonzeros < 1).to(g) - 1.0  # 1 or −1
+        self._beta = (self._beta + self.beta_step * up).clamp(min=0.0)
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         cost, g = self._estimate(logits.detach(), f)
@@ -62,7 +65,8 @@ class AIMLE(Estimator):
         cost, d = cost_and_derivative(f, z)
         d = torch.where(logits > -torch.inf, d, 0.0)  # of what can be drawn
         norms = unmasked(logits).norm(dim=(-2, -1)), d.norm(dim=(-2, -1))  # [R] each
-        lambda_ = (self._beta * norms[0] / norms[1])[:, None, None]  # [R, 1, 1]
+        beta = self.per_row(self._beta, cost)
+        lambda_ = (beta * norms[0] / norms[1])[:, None, None]  # [R, 1, 1]
         target = likeliest(perturbed - lambda_ * d)
         other = likeliest(perturbed + lambda_ * d) if self.central else z
         moved = (other - target) / (2 if self.central else 1)

@@ -26,6 +26,7 @@ from ._bernoulli import antithetic_pair, bit_logits, vertices
 class DisARM(Estimator):
     categories = 2
     laws = LAWS
+    aliases = ("u2g",)
     evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -31,11 +31,12 @@ class DoubleCV(Tuned):
     categories = 2
     laws = LAWS
     evaluations = "samples"
+    stackable = True
     samples: AtLeast2 = 2
     alpha: float = 0.0
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:
-        self._alpha = logits.new_tensor(self.alpha).requires_grad_()
+        self._alpha = logits.new_full((self.blocks,), self.alpha).requires_grad_()
         return [self._alpha]
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
@@ -43,8 +44,9 @@ class DoubleCV(Tuned):
         z = sample(logits, self.samples)  # [R, S, N, 2]
         cost, slope = cost_and_slope(f, z)  # [R, S], [R, S, N]
         score = z[..., 1] - phi.sigmoid().unsqueeze(1)  # b − θ, [R, S, N]
-        u = self._alpha * (score * leave_one_out_mean(slope, dim=1)).sum(-1)  # [R, S]
+        alpha = self.per_row(self._alpha, cost)  # [R, 1]
+        u = alpha * (score * leave_one_out_mean(slope, dim=1)).sum(-1)  # [R, S]
         advantage = cost + u - leave_one_out_mean(cost + u, dim=1)
-        mean = self._alpha * slope.mean(1) * phi.sigmoid() * (-phi).sigmoid()  # [R, N]
+        mean = alpha * slope.mean(1) * phi.sigmoid() * (-phi).sigmoid()  # [R, N]
         g = (advantage.unsqueeze(-1) * score).mean(1) - mean  # [R, N]
         return cost.mean(1) + (g * nabla(phi)).sum(-1)  # [R]

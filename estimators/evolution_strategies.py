@@ -32,6 +32,7 @@ class EvolutionStrategies(Estimator):
     laws = LAWS - {"zero sum"}
     degree = math.inf
     limit = {"sigma": 0.2}
+    own_distribution = True  # of perturbed logits
     evaluations = "2"
     sigma: Positive = 0.3
 

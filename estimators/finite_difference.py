@@ -31,6 +31,7 @@ class FiniteDifference(Estimator):
     laws = LAWS - {"zero sum"}
     degree = math.inf
     limit = {"h": 0.2}
+    own_distribution = True  # of perturbed logits
     evaluations = "2 * N * K"
     h: Positive = 0.5
 

@@ -7,7 +7,8 @@ biased for E f(z) even when f is linear.  The same sample as Concrete: the two p
 prior's term alone.  Here it is KL(Cat(α) ‖ Cat(a)), in closed form and added to the cost, whatever
 `kl` says; there, for `kl = "relaxed"`, it is log q − log p of the relaxed sample, with densities.
 Only the latter bounds the likelihood of the relaxed model, and its mean is never less.  So without
-a prior this is `concrete`, draw by draw.
+a prior this is `concrete`, draw by draw.  GRADE is the same sample, as is that of
+torch.nn.functional.gumbel_softmax.
 
 Jang, Gu & Poole, "Categorical reparameterization with Gumbel-softmax", 2017, arXiv 1611.01144.
 """
@@ -26,9 +27,10 @@ from gradest.knobs import Positive
 class GumbelSoftmax(SurrogateSample):
     relaxes = True
     laws = LAWS | {PATHWISE}
+    aliases = ("grade",)
     degree = math.inf
     limit = {"temperature": 0.03}
     temperature: Positive = 0.5
 
     def draw(self, logits: Tensor) -> Tensor:
-        return softmax(perturbed(logits) / self.temperature)
+        return softmax(perturbed(logits, self.temperature))

@@ -29,19 +29,22 @@ from gradest.randomness import draws
 class NVIL(Tuned):
     laws = LAWS - {"shift", "constant", "scale"}
     evaluations = "1"
+    stackable = True
     hidden: AtLeast1 = 100
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:
-        inputs = logits[0].numel()
-        weight = draws().normal((inputs, self.hidden), logits).to(logits) / inputs**0.5
-        layers = (weight, *(logits.new_zeros(size) for size in (self.hidden, self.hidden, 1)))
+        inputs, hidden = logits[0].numel(), self.hidden
+        weight = draws().normal((self.blocks, inputs, hidden), logits).to(logits) / inputs**0.5
+        sizes = ((1, hidden), (hidden, 1), (1, 1))
+        layers = (weight, *(logits.new_zeros(self.blocks, *size) for size in sizes))
         self._layers = [layer.requires_grad_() for layer in layers]
         return self._layers
 
     def _baseline(self, logits: Tensor) -> Tensor:
         """[R, N, K] -> [R]; of the logits it takes the numbers alone, since ψ is what learns."""
         weight, bias, out, c = self._layers
-        return (unmasked(logits.detach()).flatten(1) @ weight + bias).tanh() @ out + c
+        x = unmasked(logits.detach()).reshape(self.blocks, -1, weight.shape[1])
+        return ((x @ weight + bias).tanh() @ out + c).flatten()
 
     def tuning_loss(self, logits: Tensor, f: Cost) -> Tensor:
         cost = f(sample(logits)).detach()  # [R]

@@ -30,14 +30,16 @@ class REBAR(Tuned):
     differentiates = True
     laws = LAWS - {"constant"}
     evaluations = "3"
+    stackable = True
     eta: float = 1.0
     temperature: Positive = 0.5
     coupled: bool = True
     tuned: bool = True
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:
-        self._eta = logits.new_tensor(self.eta).requires_grad_()
-        self._log_temperature = logits.new_tensor(self.temperature).log().requires_grad_()
+        self._eta = logits.new_full((self.blocks,), self.eta).requires_grad_()
+        start = logits.new_full((self.blocks,), self.temperature)
+        self._log_temperature = start.log().requires_grad_()
         return self._eta, self._log_temperature
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
@@ -48,8 +50,9 @@ class REBAR(Tuned):
         b, z = gumbel_max(logits)  # [R, N, K]
         z_tilde = _tied(logits, b, z) if self.coupled else conditional_gumbel(logits, b)
         both = torch.stack([z, z_tilde], 1)  # [R, 2, N, K]
-        relaxed = softmax(tempered(both, self._log_temperature.exp()))
-        c, c_tilde = (self._eta * f.frozen(relaxed)).unbind(1)  # [R]
+        relaxed = softmax(tempered(both, self.per_row(self._log_temperature.exp(), both)))
+        control = f.frozen(relaxed)  # [R, 2]
+        c, c_tilde = (self.per_row(self._eta, control) * control).unbind(1)  # [R]
         cost = f(b)  # [R]
         return cost + (cost - c_tilde) * nabla(log_prob(logits, b)) + nabla(c - c_tilde)  # [R]
 

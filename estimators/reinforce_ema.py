@@ -22,15 +22,16 @@ from gradest.knobs import Probability
 class ReinforceEMA(ScoreFunction):
     evaluations = "1"
     adapt_steps = 200
+    stackable = True
     decay: Probability = 0.95
 
     def reset(self, logits: Tensor) -> None:
         self._mean = None
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
-        cost = f(sample(logits)).detach().mean()
+        cost = f(sample(logits)).detach().unflatten(0, (self.blocks, -1)).mean(1)  # [blocks]
         # Starting at the first cost seen: a start at 0 would take 1/(1 − β) steps to forget.
         self._mean = cost if self._mean is None else self._mean.lerp(cost, 1 - self.decay)
 
     def advantages(self, cost: Tensor) -> Tensor:
-        return cost - (0.0 if self._mean is None else self._mean)  # [R, 1]
+        return cost - (0.0 if self._mean is None else self.per_row(self._mean, cost))  # [R, 1]

@@ -5,7 +5,7 @@
 The paper writes J(π) + s sᵀ = 4 J(½(π + z)) − J(π).  The mean is the trapezoid rule between every
 pair of categories, hence exact for f quadratic in each latent; biased for a cubic f, and not
 always less than straight_through.  An affine f, which straight_through gets without variance, has a
-positive one.
+positive one.  ZGR is the same estimator at temperature 1.
 
 A temperature τ > 1 softens what follows z, and z itself stays Cat(π):
 
@@ -33,6 +33,7 @@ from ._reinmax import reinmax
 
 @dataclass(eq=False)
 class ReinMax(SurrogateSample):
+    aliases = ("zgr",)
     degree = 2
     temperature: Annotated[float, Ge(1)] = 1.0
 

@@ -31,19 +31,21 @@ class RELAX(Tuned):
     laws = LAWS - {"constant", "scale"}
     evaluations = "1"
     slow = "runs its surrogate, a network, twice for one evaluation"
+    stackable = True
     temperature: Positive = 0.5
     width: AtLeast1 = 16
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:
-        self._network = Network(2 * logits[0].numel(), self.width, 1, logits)
-        self._log_temperature = logits.new_tensor(self.temperature).log().requires_grad_()
+        self._network = Network(self.blocks, 2 * logits[0].numel(), self.width, 1, logits)
+        start = logits.new_full((self.blocks,), self.temperature)
+        self._log_temperature = start.log().requires_grad_()
         return [*self._network.parameters, self._log_temperature]
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         b, z = gumbel_max(logits)  # [R, N, K]
         z_tilde = conditional_gumbel(logits, b)
         both = torch.stack([z, z_tilde], 1)  # [R, 2, N, K]
-        relaxed = softmax(tempered(both, self._log_temperature.exp()))
+        relaxed = softmax(tempered(both, self.per_row(self._log_temperature.exp(), both)))
         c, c_tilde = self._surrogate(logits, f, relaxed).unbind(1)  # [R]
         cost = f(b)  # [R]
         return cost + (cost - c_tilde) * nabla(log_prob(logits, b)) + nabla(c - c_tilde)  # [R]

@@ -38,12 +38,13 @@ class RODEO(Tuned):
     categories = 2
     laws = LAWS - {"constant", "scale"}
     evaluations = "samples"
+    stackable = True
     slow = "runs its network at S² (N + 1) points for S evaluations"
     samples: AtLeast2 = 2
     width: AtLeast1 = 16
 
     def build(self, logits: Tensor) -> Iterable[Tensor]:
-        self._network = Network(2, self.width, 2, logits)  # H
+        self._network = Network(self.blocks, 2, self.width, 2, logits)  # H
         return self._network.parameters
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

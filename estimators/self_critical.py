@@ -4,7 +4,7 @@
 
 ẑ is not random, so ĝ is unbiased.  It moves towards whatever beats the mode.  As a baseline f(ẑ)
 can be worse than none, where the mode's cost lies far from the others'.  2 evaluations of f, on
-the vertices alone.
+the vertices alone.  ReMax (Li et al., 2023, arXiv 2310.10505) is the same estimator.
 
 Rennie, Marcheret, Mroueh, Ross & Goel, "Self-critical sequence training for image captioning",
 2017, arXiv 1612.00563.
@@ -21,6 +21,7 @@ from gradest.categorical import likeliest, log_prob, nabla, sample
 @dataclass(eq=False)
 class SelfCritical(Estimator):
     laws = LAWS
+    aliases = ("remax", "scst")
     evaluations = "2"
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:

@@ -33,6 +33,7 @@ class SPSA(Estimator):
     laws = LAWS - {"zero sum"}
     degree = math.inf
     limit = {"c": 0.2}
+    own_distribution = True  # of perturbed logits
     evaluations = "2"
     c: Positive = 0.3
 

@@ -26,7 +26,7 @@ from gradest.categorical import leave_one_out_mean, log_prob, nabla, sample
 
 @dataclass(eq=False)
 class VIMCO(Estimator):
-    bounds = True
+    objective = "bound"
     laws = LAWS - {"scale"}
     evaluations = "m"
 

@@ -96,13 +96,20 @@ def gumbel(like: Tensor) -> Tensor:
 
     From exponentials, since −log(−log u) with a float32 u never exceeds 16.64.
     """
-    return -draws().exponential(like.shape, like).log().to(like.dtype)
+    return -draws().log_exponential(like).to(like.dtype)
 
 
-def perturbed(logits: Tensor) -> Tensor:
-    """z = log α + G, with the gradient to the logits: [..., K] -> [..., K]."""
-    log_e = draws().exponential(logits.shape, logits).log()
-    return logits - (log_e if log_e.dtype is logits.dtype else log_e.to(logits.dtype))
+def perturbed(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """z = (log α + G) / τ, with the gradient to the logits: [..., K] -> [..., K]."""
+    source = draws()
+    log_e = source.log_exponential(logits)
+    if log_e.dtype is not logits.dtype:
+        log_e = log_e.to(logits.dtype)
+    if temperature == 1.0:
+        return logits - log_e
+    if source.lean:  # a single operation with a derivative, whose backward pass is what takes time
+        return torch.add(log_e.mul_(-1 / temperature), logits, alpha=1 / temperature)
+    return (logits - log_e) / temperature
 
 
 def gumbel_max(logits: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
@@ -170,8 +177,8 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
 def with_pullback(z: Tensor, logits: Tensor, pullback: Callable[[Tensor], Tensor]) -> Tensor:
     """z in value; a derivative g with respect to it becomes pullback(g) for the logits.
 
-    For surrogates that are given as Jacobians and are no derivative of anything.  `pullback` maps
-    [R, N, K] to [R, N, K] and should draw nothing: it is called in the backward pass.
+    For surrogates that are given as Jacobians and are not the derivative of anything.  `pullback`
+    maps [R, N, K] to [R, N, K] and should draw nothing: it is called in the backward pass.
     """
     return _Pullback.apply(z.detach(), logits, pullback)
 

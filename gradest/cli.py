@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradest import __version__
 from gradest.errors import UsageError
-from gradest.runs import find_suite
+from gradest.runs import find_suites
 from gradest.support import (
     BACKENDS,
     DEVICES,
@@ -192,9 +192,9 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     commands = group.add_mutually_exclusive_group(required=True)
     commands.add_argument(
         "--suite",
-        metavar="NAME|FILE",
+        metavar="NAME|FILE|DIR",
         type=_name,
-        help="run or resume a suite, given by name or as a YAML file",
+        help="run or resume a suite, given by name or as a YAML file, or all suites of a folder",
     )
     commands.add_argument(
         "--list", action="store_true", help="list the available estimators, tasks and suites"
@@ -466,10 +466,10 @@ def _dispatch(options: argparse.Namespace) -> int:
 
         print(list.list_plugins(options.plugin, options.markdown, options.bibtex))
         return 0
-    find_suite(options.suite)  # raises UsageError before anything is loaded
-    from gradest.commands import run_suite
+    suites = find_suites(options.suite)  # raises UsageError before anything is loaded
+    from gradest.commands import run_folder, run_suite
 
-    return run_suite(options)
+    return run_suite(options) if isinstance(suites, Path) else run_folder(suites, options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradest.categorical import log_prob, nabla, sample
-from gradest.costs import Cost, Problem, layers, outcomes, width
+from gradest.costs import Cost, Objective, Problem, layers, outcomes, width
 from gradest.errors import ContractError, StateError
 from gradest.knobs import Knobs, Positive, knob_types
 
@@ -32,6 +32,11 @@ LAWS = frozenset(
 # makes it unbiased for the gradient of the mean of that value.
 PATHWISE = "pathwise"
 
+# The objectives of several samples in words.
+_MULTI_SAMPLE: Mapping[str, str] = {
+    "bound": "a multi-sample bound",
+    "minimum": "the minimum over several samples",
+}
 _MOST_NUMBERS = 2**27  # in all codes together, which methods that enumerate them hold at once
 
 
@@ -140,7 +145,7 @@ class Estimator(Knobs, ABC):
     categories: ClassVar[int | None] = None  # 2 for binary-only methods
     outcomes: ClassVar[int | None] = None  # the largest K^N for methods that enumerate all codes
     owns_kl: ClassVar[bool] = False  # where f.kl is "relaxed" the value includes a KL of its own
-    bounds: ClassVar[bool] = False  # takes only multi-sample bounds, as they are
+    objective: ClassVar[Objective | None] = None  # of several samples, if it takes no other
     evaluations: ClassVar[str] = ""  # of f per estimate: a formula in N, K, m and the knobs
     adapt_steps: ClassVar[int] = 0  # default number of calls of adapt
     laws: ClassVar[frozenset[str]] = frozenset()  # those of LAWS and PATHWISE that hold
@@ -148,7 +153,24 @@ class Estimator(Knobs, ABC):
     # every f), possibly only in a limit, to which the knobs in `limit` are close.
     degree: ClassVar[float | None] = None
     limit: ClassVar[Mapping[str, Any]] = {}
+    # Biased in length alone: E ĝ is a positive multiple of ∇ E f, for every f and data point.
+    aligned: ClassVar[bool] = False
+    own_distribution: ClassVar[bool] = False  # a biased method whose samples are not from Cat(α)
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names of the method, at its default knobs
     slow: ClassVar[str] = ""  # reason, if it may take more than five times as long as leave-one-out
+    # One instance can hold several states: rows then come in `blocks` equal blocks, one after the
+    # other, each with a state of its own.
+    stackable: ClassVar[bool] = False
+    blocks: ClassVar[int] = 1  # set on an instance, before `reset`, where it is stackable
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if vars(cls).get("bounds"):
+            message = (
+                f"{cls.__name__} claims bounds, which is deprecated; claim objective = 'bound'"
+            )
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
+            cls.objective = "bound"
 
     @abstractmethod
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
@@ -173,6 +195,13 @@ class Estimator(Knobs, ABC):
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         """Update the state by fresh draws; never called while measuring."""
+
+    def per_row(self, x: Tensor, like: Tensor) -> Tensor:
+        """The number that each block has, [blocks], for its rows; it broadcasts with [R, ...]."""
+        if self.blocks == 1:
+            return x
+        rows = x.unsqueeze(1).expand(-1, len(like) // self.blocks).reshape(-1)  # [R]
+        return rows.view(-1, *(1,) * (like.ndim - 1))
 
 
 class SurrogateSample(Estimator):
@@ -247,7 +276,7 @@ class Tuned(Estimator):
 
     E ĝ does not depend on them, so E‖ĝ‖² has the gradient of the variance.  This class owns the
     optimiser; a subclass defines the parameters, and may use another loss, such as a regression,
-    by overriding `tuning_loss`.
+    by overriding `tuning_loss`.  It is `stackable` if its parameters have a first axis of `blocks`.
     """
 
     adapt_steps: ClassVar[int] = 1000
@@ -269,7 +298,8 @@ class Tuned(Estimator):
 
     def adapt(self, logits: Tensor, f: Cost) -> None:
         self._require_gradients(True)
-        loss = self.tuning_loss(logits.detach().requires_grad_(), f)
+        # The sum of the losses of the blocks, so that none moves more slowly next to others.
+        loss = self.blocks * self.tuning_loss(logits.detach().requires_grad_(), f)
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         self._optimiser.param_groups[0]["lr"] = self.learning_rate  # it may be annealed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
@@ -301,9 +331,14 @@ def inapplicable_to(estimator: Estimator, problem: Problem, name: str) -> str | 
     unsuitable = [k for _, k in sizes if estimator.categories not in (None, k)]
     if unsuitable:
         return f"{estimator.name} needs K = {estimator.categories}, {name} has K = {unsuitable[0]}"
-    if estimator.bounds and problem.f.samples == 1:
-        return f"{estimator.name} needs a multi-sample bound, {name} has one sample"
-    if len(sizes) > 1 and problem.f.samples > 1:
+    f = problem.f
+    if estimator.objective and f.samples == 1:
+        needed = _MULTI_SAMPLE[estimator.objective]
+        return f"{estimator.name} needs {needed}, {name} has one sample"
+    if estimator.objective and f.objective != estimator.objective:
+        needed, present = _MULTI_SAMPLE[estimator.objective], _MULTI_SAMPLE[f.objective]
+        return f"{estimator.name} needs {needed}, {name} has {present}"
+    if len(sizes) > 1 and f.samples > 1:
         return f"no estimator takes a bound of several layers of latents, which {name} has"
     if len(sizes) > 1 and estimator.adapt_steps:
         return (

@@ -17,7 +17,7 @@ from gradest.categorical import sample
 from gradest.errors import ContractError, CostError, UsageError
 
 KL = Literal["exact", "sampled", "relaxed"]
-_KLS = get_args(KL)
+Objective = Literal["bound", "minimum"]
 
 
 class Cost:
@@ -36,9 +36,13 @@ class Cost:
         its
                         own samples, and no KL is added for it
 
-    `samples` = m > 1 makes a multi-sample bound: f(zᵢ) is −log wᵢ, with log q − log p where
-    there is a prior, and the objective is E −log 1/m Σᵢ wᵢ over m codes
-    (`gradest.measurement`).
+    `samples` = m > 1 makes an objective of m independent codes z₁ … z_m
+    (`gradest.measurement`), which is one of two:
+
+        objective = "bound"    E −log 1/m Σᵢ wᵢ,  where f(zᵢ) is −log wᵢ, with log q − log p if
+                               there is a prior
+        objective = "minimum"  E minᵢ f(zᵢ),  the best of m: pass@m for f = 1 − success, and
+                               minus max@m of a reward for f = −reward
 
     A `deep` cost is a mean over further latents, whose distribution depends on z: fn(z) is the
     `Problem` of that next layer, with logits [B, ..., N', K'] and a cost of its own, and f(z) the
@@ -67,14 +71,20 @@ class Cost:
         prior: Tensor | None = None,
         kl: KL | None = None,
         samples: int = 1,
+        objective: Objective = "bound",
         logits: Tensor | None = None,
         deep: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_arguments(fn, module, points, prior, kl, samples, logits, deep, dtype)
+        _check_arguments(fn, module, points, prior, kl, samples, objective, logits, deep, dtype)
         if kl is not None and prior is None:
             raise ValueError(
                 f"expected a prior with kl = {kl!r}, got none; pass Cost(..., prior=logits of p)"
+            )
+        if objective == "minimum" and prior is not None:
+            raise ValueError(
+                "expected no prior with objective = 'minimum', which has no term for it; add the "
+                "divergence to f"
             )
         if samples > 1 and prior is not None and kl != "sampled":
             raise ValueError(
@@ -87,6 +97,7 @@ class Cost:
         self.prior = prior
         self.kl = kl
         self.samples = samples
+        self.objective = objective
         self.deep = deep
         self.dtype = dtype
         self.evaluations = 0
@@ -126,7 +137,16 @@ class Cost:
 
     def bounded(self, samples: int) -> "Cost":
         """The cost −log w of the same model, for a bound of this number of samples."""
-        return self._with(kl="sampled", samples=samples)
+        return self._with(kl="sampled", samples=samples, objective="bound")
+
+    def best_of(self, samples: int) -> "Cost":
+        """The same cost, for the minimum over this number of samples.
+
+        Raises ValueError for a cost with a prior.
+        """
+        if self.prior is not None:
+            raise ValueError("expected a cost without a prior for a minimum over samples")
+        return self._with(samples=samples, objective="minimum")
 
     def computing_in(self, dtype: torch.dtype) -> "Cost":
         """The same cost, which gets z in this dtype."""
@@ -241,6 +261,7 @@ def _check_arguments(
     prior: Any,
     kl: Any,
     samples: Any,
+    objective: Any,
     logits: Any,
     deep: Any,
     dtype: Any,
@@ -250,8 +271,13 @@ def _check_arguments(
         raise UsageError(f"fn = {fn!r:.60}; expected a function of z")
     if module is not None and not isinstance(module, nn.Module):
         raise UsageError(f"module = {module!r:.60}; expected a torch.nn.Module or None")
-    if not (kl is None or (isinstance(kl, str) and kl in _KLS)):
-        raise UsageError(f"kl = {kl!r:.60}; expected {', '.join(map(repr, _KLS))} or None")
+    for name, word, words in (
+        ("kl", kl, get_args(KL)),
+        ("objective", objective, get_args(Objective)),
+    ):
+        if not (isinstance(word, str) and word in words) and not (name == "kl" and word is None):
+            none = " or None" if name == "kl" else ""
+            raise UsageError(f"{name} = {word!r:.60}; expected {', '.join(map(repr, words))}{none}")
     for name, number in (("samples", samples), ("points", points)):
         whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
         if not whole and not (name == "points" and number is None):

@@ -25,8 +25,8 @@ advantages: a class of estimators from a function of rewards [G] to advantages [
     class Centred(advantages(lambda rewards: rewards - rewards.mean(), samples=8)):
         unbiased = False
 
-All of them raise ContractError for code whose rows cannot be told apart.  `docs/plugins.md` says
-how to wrap code, and `docs/audit.md` what this found in published packages.
+All of them raise ContractError for code whose rows cannot be separated.  `docs/plugins.md` says how
+to wrap code, and `docs/audit.md` what this found in published packages.
 """
 
 from gradest.plugins.foreign import (

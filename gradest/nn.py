@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gradest.categorical import likeliest
 from gradest.categorical import sample as sample_categories
 from gradest.contracts import Estimator, SurrogateSample, checked_draw, inapplicable_to
-from gradest.costs import Cost, Problem
+from gradest.costs import Cost, Objective, Problem
 from gradest.errors import Inapplicable, UsageError
 from gradest.measurement import copy_of, problem_for
 from gradest.plugins import make_estimator
@@ -69,7 +69,7 @@ class Sample(nn.Module):
         self.mode = mode
 
     def forward(self, logits: Tensor) -> Tensor:
-        """z like the logits.  Raises UsageError for logits that are no floating [..., K]."""
+        """z like the logits.  Raises UsageError for logits that are not floating-point [..., K]."""
         rows = as_rows(logits)
         z = checked_draw(self.estimator, rows) if self.training else self._discrete(rows.detach())
         return z if rows is logits else z.to(logits.dtype).view_as(logits)
@@ -132,8 +132,8 @@ class Expectation(nn.Module):
     def forward(self, logits: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         """Estimates of E f for each row: [..., N, K] -> [...].
 
-        Raises UsageError for logits that are no floating [..., K], CostError for an f that breaks
-        its contract and Inapplicable where the estimator does not apply.
+        Raises UsageError for logits that are not floating-point [..., K], CostError for an f that
+        breaks its contract and Inapplicable where the estimator does not apply.
         """
         axes, rows = Axes.of(logits), as_rows(logits)
         precise, outside = _autocast(logits)
@@ -147,37 +147,39 @@ class Expectation(nn.Module):
             value = self._on(cost, rows, self.estimator)
         return axes.restore(value)
 
-    def ask(self, logits: Tensor, *, samples: int = 1) -> tuple[Tensor, Ticket]:
+    def ask(
+        self, logits: Tensor, *, samples: int = 1, objective: Objective = "bound"
+    ) -> tuple[Tensor, Ticket]:
         """The codes at which f is needed, and a ticket for `tell`.
 
         logits [..., N, K] give z [..., M, N, K], or [..., N, K] where M = 1.  The estimates are the
-        same bits as those of the direct call in the same random state.  `samples` is the number of
-        a multi-sample bound, of which f(z) is −log w.
+        same bits as those of the direct call in the same random state.  `samples` and `objective`
+        are those of `gradest.Cost`, for an objective of several samples.
 
         Raises UsageError for an estimator that needs f' or f at codes that are not one-hot, or
         whose next codes depend on costs, and Inapplicable where it does not apply.
         """
         axes, rows = Axes.of(logits), as_rows(logits)
         with _autocast(logits)[0]:
-            shape_alone = Cost(_no_cost, samples=samples)
-            self._check_applies(rows, shape_alone)
-            self._build(rows, shape_alone)
+            like = Cost(_no_cost, samples=samples, objective=objective)
+            self._check_applies(rows, like)
+            self._build(rows, like)
             name, detached, step = self.estimator.name, rows.detach(), self._due()
             adaptation = Questions([], [], False)
             if step is not None:
                 adaptation = questions(
                     lambda f: self._on(f, detached, copy_of(self.estimator).adapt),
                     self._draws(step, rows),
-                    samples,
+                    like,
                     name,
                 )
             estimate = questions(
                 lambda f: self._on(f, detached.clone().requires_grad_(), self.estimator),
                 draws(),
-                samples,
+                like,
                 name,
             )
-        ticket = Ticket(_title(self.estimator), logits, axes, samples, step, adaptation, estimate)
+        ticket = Ticket(_title(self.estimator), logits, axes, like, step, adaptation, estimate)
         return ticket.codes(), ticket
 
     def tell(self, ticket: Ticket, cost: Tensor, logits: Tensor | None = None) -> Tensor:
@@ -195,9 +197,9 @@ class Expectation(nn.Module):
             if ticket.step is not None:
                 source = self._draws(ticket.step, rows)
                 run = partial(self._on, logits=rows.detach(), run=self._adapt)
-                answered(run, ticket.adaptation, adaptation.detach(), ticket.samples, source)
+                answered(run, ticket.adaptation, adaptation.detach(), ticket.like, source)
             run = partial(self._on, logits=rows, run=self.estimator)
-            value = answered(run, ticket.estimate, estimate, ticket.samples)
+            value = answered(run, ticket.estimate, estimate, ticket.like)
         ticket.told = True
         return ticket.axes.restore(value)
 

@@ -51,6 +51,10 @@ class Draws:
         # u = 0 would give E = 0 and an infinite Gumbel; half a step of u's grid replaces it.
         return u.neg_().log1p_().neg_().clamp_(min=2.0**-54).to(_noise_dtype(like))
 
+    def log_exponential(self, like: Tensor) -> Tensor:
+        """log E for Exp(1) noise E like `like`: standard Gumbel noise, but for its sign."""
+        return self.exponential(like.shape, like).log()
+
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Uniform noise on [0, 1)."""
         return self._fill(shape, like, "uniform_")
@@ -89,6 +93,46 @@ class Draws:
 
     def _count_bytes(self, *tensors: Tensor) -> None:
         self.nbytes += sum(tensor.nbytes for tensor in tensors)
+
+
+class BlockDraws(Draws):
+    """Draws for rows that come in equal blocks, each block from a generator of its own.
+
+    The first axis of a request holds the rows.  It is split into as many parts as there are seeds,
+    so that a block gets the same numbers alone and next to any others.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        super().__init__()
+
+    @property
+    def generator(self) -> torch.Generator:
+        """That of the only block.  Raises ContractError where there are several."""
+        if len(self._generators) > 1:
+            raise ContractError(
+                "draws of several blocks of rows have no common generator; draw with "
+                "gradest.categorical"
+            )
+        return self._generators[0]
+
+    @generator.setter
+    def generator(self, generator: torch.Generator | None) -> None:
+        """Ignored: the blocks keep their generators."""
+
+    def _fill(self, shape: Sequence[int], like: Tensor, distribution: str) -> Tensor:
+        blocks = len(self._generators)
+        if not shape or shape[0] % blocks:
+            raise ContractError(
+                f"expected draws for rows in {blocks} equal blocks, got a request of shape "
+                f"{list(shape)}; draw for every row, on the first axis"
+            )
+        noise = torch.empty(shape, dtype=_noise_dtype(like), device=like.device)
+        self._count_request()
+        self._count_bytes(noise)
+        for part, generator in zip(noise.chunk(blocks), self._generators, strict=True):
+            getattr(part, distribution)(generator=generator)
+        return noise
 
 
 def check_rows(shape: Sequence[int]) -> None:
@@ -150,7 +194,7 @@ class _GlobalDraws(Draws):
     """Draws from torch's global generator, uncounted, and with few operations where they are few.
 
     A training step draws a few hundred numbers, whose time is that of the calls.  `torch.compile`
-    traces it, as there is no count that would differ from call to call.
+    traces it, as it keeps no count that would differ from call to call.
     """
 
     lean = True
@@ -159,6 +203,11 @@ class _GlobalDraws(Draws):
         if like.numel() > FEW or like.shape != shape or like.dtype in _HALF:
             return super().exponential(shape, like)
         return torch.empty_like(like).exponential_()
+
+    def log_exponential(self, like: Tensor) -> Tensor:
+        if like.numel() > FEW or like.dtype in _HALF:
+            return super().log_exponential(like)
+        return torch.empty_like(like).exponential_().log_()
 
     def categories(self, logits: Tensor, samples: int) -> Tensor:
         if logits.numel() * samples > FEW:

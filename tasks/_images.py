@@ -11,7 +11,7 @@ Grey images are to be binarised anew whenever they are used, a pixel being one w
 grey / 255; Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", 2008.
 
 Images keep the published order.  The test images of binarized_mnist are sorted by digit, and the
-drawings of omniglot by alphabet: the first few of them are no sample of the split.
+drawings of omniglot by alphabet: the first few of them do not represent the split.
 
 mnist: the last 10,000 of the 60,000 training images are for validation.
 

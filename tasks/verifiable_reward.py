@@ -12,6 +12,8 @@ probability of the answer is shared among its tokens, and the probabilities of t
 group of samples of one context has rewards that are mostly equal where the pass rate is near 0 or
 1, so that dividing by their standard deviation weighs contexts.
 
+With `best_of` = k > 1 the cost is that of the best of k texts, for "correct" 1 − pass@k.
+
 The tokens are independent of each other, unlike a language model's, so that E f is exact:
 
     E r = Πₙ πₙ(tₙ)    or    1/N Σₙ Π_{m ≤ n} πₘ(tₘ)
@@ -40,6 +42,7 @@ class VerifiableReward(Task):
     tokens: AtLeast1 = 3
     words: AtLeast2 = 4
     reward: Literal["correct", "prefix"] = "correct"
+    best_of: AtLeast1 = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,7 +56,8 @@ class VerifiableReward(Task):
             right = z.gather(-1, answer.expand(*z.shape[:-1], 1)).squeeze(-1)  # [B, ..., N]
             return 1 - self._reward(right.cumprod(-1))
 
-        return Problem(self._logits, Cost(cost))
+        f = Cost(cost, samples=self.best_of, objective="minimum")
+        return Problem(self._logits, f)
 
     def expectation(self, logits: Tensor) -> Tensor:
         answer = self._answers.unsqueeze(-1)  # [B, N, 1]

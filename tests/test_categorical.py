@@ -29,7 +29,8 @@ from gradest.categorical import (
     with_pullback,
     without_each,
 )
-from gradest.randomness import Draws, drawing_from, draws
+from gradest.errors import ContractError
+from gradest.randomness import BlockDraws, Draws, drawing_from, draws
 from tests.support import EXACT, Repeated
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -522,6 +523,23 @@ def test_perturbed_logits_are_those_of_the_gumbel_max_trick():
     assert torch.equal(torch.autograd.grad(z.sum(), logits)[0], torch.ones_like(logits))
 
 
+@pytest.mark.parametrize("lean", [True, False])  # torch's global source, and one of a measurement
+def test_a_temperature_divides_perturbed_logits_and_their_gradient(lean):
+    logits = rows(PHI, 50).clone().requires_grad_()
+
+    def at(temperature):
+        source = Draws.seeded(1)
+        source.lean = lean
+        with drawing_from(source):
+            z = perturbed(logits, temperature)
+        return z, torch.autograd.grad(z.sum(), logits)[0]
+
+    (z, slope), (hot, hot_slope) = at(1.0), at(0.4)
+    rounding = 1e-14 if lean else 0.0  # divided before the sum, where that is faster
+    torch.testing.assert_close(hot, z / 0.4, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(hot_slope, slope / 0.4, rtol=rounding, atol=0.0)
+
+
 def test_a_pullback_takes_the_place_of_the_derivative():
     logits, z = PHI.clone().requires_grad_(), torch.tensor([0.0, 1.0, 0.0, 0.0]).double()
     drawn = with_pullback(z, logits, lambda g: g.flip(-1) * 3)
@@ -540,3 +558,43 @@ def test_a_straight_through_sample_is_exact_in_value_and_soft_in_gradient(lean):
     assert torch.equal(z, hard)
     expected = torch.autograd.grad(logits.softmax(-1), logits, slope)[0]
     torch.testing.assert_close(torch.autograd.grad(z, logits, slope)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda logits: sample(logits, 2),
+        lambda logits: gumbel_max(logits)[1],
+        lambda logits: draws().normal((len(logits), 5), logits),
+        lambda logits: draws().uniform((2 * len(logits), 3), logits),
+    ],
+)
+def test_a_block_of_rows_draws_the_same_numbers_alone_and_next_to_others(draw) -> None:
+    logits = torch.linspace(-1, 1, 6, dtype=torch.float64).view(1, 2, 3).repeat(4, 1, 1)
+    together = BlockDraws([5, 6, 7])
+    alone = [BlockDraws([seed]) for seed in (5, 6, 7)]
+    for _ in range(2):  # each continues its own sequence
+        with drawing_from(together):
+            blocks = draw(logits.repeat(3, 1, 1)).chunk(3)
+        for block, source in zip(blocks, alone, strict=True):
+            with drawing_from(source):
+                assert torch.equal(draw(logits), block)
+        assert not torch.equal(blocks[0], blocks[1])
+    with drawing_from(Draws.seeded(5)):  # one block is an ordinary source
+        assert torch.equal(draw(logits), with_source(BlockDraws([5]), draw, logits))
+
+
+def with_source(source: Draws, draw, logits: Tensor) -> Tensor:
+    with drawing_from(source):
+        return draw(logits)
+
+
+def test_draws_that_do_not_come_row_by_row_are_refused_for_several_blocks() -> None:
+    source = BlockDraws([1, 2, 3])
+    like = torch.zeros(1)
+    for shape in ((4, 3), ()):
+        with pytest.raises(ContractError, match="expected draws for rows in 3 equal blocks"):
+            source.normal(shape, like)
+    with pytest.raises(ContractError, match="no common generator"):
+        _ = source.generator
+    assert BlockDraws([1]).generator.initial_seed() == 1

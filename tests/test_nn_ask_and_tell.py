@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -18,14 +19,14 @@ BLACK_BOXES = [n for n, c in all_estimators().items() if not (c.differentiates o
 OTHERS = [name for name in all_estimators() if name not in BLACK_BOXES]
 
 
-def samples_of(name: str) -> int:
-    return 3 if all_estimators()[name].bounds else 1
+def objective_of(name: str) -> dict[str, Any]:
+    objective = all_estimators()[name].objective
+    return {"samples": 3, "objective": objective} if objective else {}
 
 
 def direct(expect: Expectation, logits: Tensor, seed: int) -> tuple[Tensor, ...]:
     torch.manual_seed(seed)
-    samples = samples_of(expect.estimator.name)
-    value = expect(logits, f if samples == 1 else Cost(f, samples=samples))
+    value = expect(logits, Cost(f, **objective_of(expect.estimator.name)))
     gradient = torch.autograd.grad(value.sum(), logits)[0]
     return value.detach(), gradient, torch.get_rng_state()
 
@@ -37,7 +38,7 @@ def test_telling_is_the_direct_call_bit_for_bit(name: str) -> None:
     for seed in range(3):  # a state that adapts is compared over several calls
         expected = direct(called, logits, seed)
         torch.manual_seed(seed)
-        z, ticket = told.ask(logits, samples=samples_of(name))
+        z, ticket = told.ask(logits, **objective_of(name))
         assert z.shape[:2] == (2, 3) and z.shape[-2:] == logits.shape[-2:] and z.ndim in (4, 5)
         value = told.tell(ticket, f(z))
         (gradient,) = torch.autograd.grad(value.sum(), logits)
@@ -50,7 +51,7 @@ def test_a_pickled_ticket_needs_the_logits_again(name: str) -> None:
     logits, expect = logits_for(name, 4), Expectation(name).eval()
     expected = direct(expect, logits, 1)
     torch.manual_seed(1)
-    z, ticket = expect.ask(logits, samples=samples_of(name))
+    z, ticket = expect.ask(logits, **objective_of(name))
     ticket = pickle.loads(pickle.dumps(ticket))
     with pytest.raises(UsageError, match=r"unpickled has lost the graph.*logits=logits"):
         expect.tell(ticket, f(z))
@@ -65,7 +66,7 @@ def test_a_pickled_ticket_needs_the_logits_again(name: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_an_estimator_that_needs_a_derivative_says_so(name: str) -> None:
     with pytest.raises(UsageError, match=rf"^{name} needs (the derivative of f|f at codes that)"):
-        Expectation(name).ask(logits_for(name, 2), samples=samples_of(name))
+        Expectation(name).ask(logits_for(name, 2), **objective_of(name))
 
 
 @dataclass(eq=False)

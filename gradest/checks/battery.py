@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradest.categorical import likeliest
 from gradest.checks.controlled_noise import TiltedDraws, UnevenNoise, UniformCounter
-from gradest.checks.problems import Changed, battery, bound_of
+from gradest.checks.problems import Changed, battery, of_samples
 from gradest.contracts import Estimator, Task, inapplicable
 from gradest.knobs import build
 from gradest.measurement import (
@@ -58,9 +58,9 @@ class Subject:
         self._tilted: dict[str, tuple[list[Moments], Iterator[Moments]]] = {}
 
     def applicable(self, tasks: Iterable[Task]) -> list[Task]:
-        """The tasks to which the class applies, as bounds if it takes only these."""
-        if self.cls.bounds:
-            tasks = [task if _bound(task) else bound_of(task) for task in tasks]
+        """The tasks to which the class applies, with its objective if it takes only that."""
+        if objective := self.cls.objective:
+            tasks = [t if _has_samples(t) else of_samples(t, objective) for t in tasks]
         return [task for task in tasks if not self._inapplicable(task)]
 
     def _own_kl(self, task: Task) -> bool:
@@ -163,7 +163,7 @@ class Subject:
         return FALSE_ALARM / (looks * len(self.tasks))
 
 
-def _bound(task: Task) -> bool:
+def _has_samples(task: Task) -> bool:
     return task.problem().f.samples > 1
 
 

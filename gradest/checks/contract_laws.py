@@ -28,7 +28,7 @@ from gradest.checks.settings import alternatives, naming, setting_text, variatio
 from gradest.checks.sharing import agreement, excess, excessive
 from gradest.contracts import Estimator, Task
 from gradest.knobs import knob_defaults
-from gradest.measurement import Replicator, problem_for
+from gradest.measurement import Replicator, block_gap, problem_for, stackable
 from gradest.plugins import formula
 from gradest.randomness import Draws, changed_global_states, drawing_from, global_states
 from gradest.statistics import Moments, largest_z, mean_interval
@@ -164,6 +164,22 @@ def _state_must_not_matter(cls: type[Estimator]) -> bool:
     """
     has_state = cls.reset is not Estimator.reset or cls.adapt is not Estimator.adapt
     return has_state and (cls.unbiased or not cls.adapt_steps)
+
+
+def _blocks(subject: Subject) -> Outcome:
+    """Blocks of rows with draws and states of their own do not notice each other."""
+    # Whether they do depends neither on the cost nor on the size of a problem.
+    steps = min(subject.cls.adapt_steps, BRIEFLY)
+    gap = max(block_gap(subject.create(), task, steps) for task in subject.tasks[:2])
+    claimed, stateless = subject.cls.stackable, stackable(subject.create())
+    if not gap <= EQUAL:
+        violation = f"blocks that are estimated together differ by {gap:.2g} from each alone"
+        if claimed:
+            return "failed", f"stackable = True, but {violation}; use self.per_row for the state"
+        return "skipped", f"not claimed, and {violation}" if not stateless else violation
+    if claimed or stateless:
+        return "passed", "blocks of rows give the same estimates together and one by one"
+    return "skipped", "not claimed, and no difference was seen between blocks together and alone"
 
 
 def _state(subject: Subject, task: Task) -> str:
@@ -453,6 +469,7 @@ CONTRACT_LAWS: dict[str, Callable[[Subject], Outcome]] = {
     "randomness": partial(_everywhere, _randomness, "no draws from global or private generators"),
     "seed": _seed,
     "rows": partial(_everywhere, _rows, "rows are independent"),
+    "blocks": _blocks,
     "vertices": _vertices,
     "derivative": partial(_everywhere, _derivative, "the derivative of f is used only as claimed"),
     "float32": _float32,

@@ -8,6 +8,7 @@ OF_ESTIMATORS = {
     "randomness": "Draws come from gradest.categorical, none from global or private generators.",
     "seed": "The same seed gives the same estimates, another seed gives others.",
     "rows": "The estimates of rows are independent: they share neither costs, logits nor noise.",
+    "blocks": "Several states in one instance give the estimates of each alone (`stackable`).",
     "vertices": "f is evaluated off the one-hot codes if and only if `relaxes` is True.",
     "derivative": "f' is used if `differentiates` is True, and otherwise only if `relaxes` is.",
     "float32": "The mean in float32 equals that in float64, up to rounding.",
@@ -23,12 +24,12 @@ OF_ESTIMATORS = {
     "pathwise": "The gradient is the derivative of the value at fixed noise.",
     "labels": "Relabelled categories give relabelled estimates, in distribution.",
     "divergence": "The value includes a divergence of the estimator's own if `owns_kl` is True.",
-    "value": "The mean of the values is E f.",
+    "value": "The mean of the values is E f; close to it if `own_distribution` is True.",
     "bias": "The mean gradient equals that of E f if `unbiased` is True, and differs otherwise.",
     "rare": "An unbiased estimator has no bias at categories with probabilities of 1e-6.",
     "settings": "An unbiased estimator has no bias at other values of its knobs.",
     "degree": "A biased estimator has no bias up to the claimed degree of f, and one above it.",
-    "direction": "For an affine f the mean of a biased estimator points along the gradient.",
+    "direction": "A biased mean is along the gradient for an affine f; if `aligned`, for all f.",
     "adapting": "Adaptation lowers the variance of an unbiased estimator and causes no bias.",
 }
 

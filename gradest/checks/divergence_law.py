@@ -17,7 +17,7 @@ def _divergence(subject: Subject) -> Outcome:
     samples, and applying a function never increases a divergence (data processing inequality).
     """
     owned, closed = with_prior("relaxed"), with_prior("exact")
-    if subject.cls.bounds or not subject.applicable([owned]):
+    if subject.cls.objective or not subject.applicable([owned]):
         return "skipped", "does not apply to problems with kl = 'relaxed'"
     claim = subject.cls.owns_kl
     rows = LOOKS[0] if claim else ROWS

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradest.contracts import Estimator, Task
-from gradest.costs import KL, Cost, Problem
+from gradest.costs import KL, Cost, Objective, Problem
 from gradest.measurement import ExactGradient, all_codes, exact_gradient, merge_samples
 
 Change = Callable[[Tensor], Tensor]
@@ -59,17 +59,42 @@ class Polynomial(Task):
         return Problem(logits, Cost(cost, prior=self._prior, kl=self._kl, logits=logits))
 
 
-class Bounded(Task):
-    """The multi-sample bound whose −log w is the cost of a task, with the terms of its prior."""
+class SeveralSamples(Task):
+    """An objective of several samples of the cost of a task, with the terms of its prior.
 
-    def __init__(self, task: Task, samples: int = 2) -> None:
-        self.name = f"{task.name}, {samples} samples"
-        self._base = task, samples
+    The cost is −log w of a bound.
+    """
+
+    def __init__(self, task: Task, objective: Objective = "bound", samples: int = 2) -> None:
+        self.name = f"{task.name}, {objective} of {samples} samples"
+        self._base = task, objective, samples
 
     def problem(self, batch: Any = None) -> Problem:
-        task, samples = self._base
+        task, objective, samples = self._base
         logits, f = task.problem(batch)
-        return Problem(logits, f.bounded(samples))
+        joint = f.bounded(samples) if objective == "bound" else f.best_of(samples)
+        return Problem(logits, joint)
+
+
+class Linear(Task):
+    """f(z) = Σₙ wₙ · zₙ at one data point, with probabilities and weights [N, K]."""
+
+    def __init__(self, name: str, pi: Any, weights: Any) -> None:
+        self.name = f"test problem {name!r}"
+        self._pi = torch.as_tensor(pi, dtype=torch.float64)
+        self._weights = torch.as_tensor(weights, dtype=torch.float64)
+
+    def problem(self, batch: Any = None) -> Problem:
+        def cost(z: Tensor) -> Tensor:  # [1, ..., N, K] -> [1, ...]
+            return (z * self._weights.to(z)).sum((-2, -1))
+
+        return Problem(self._pi.log().unsqueeze(0), Cost(cost))
+
+    def indicators(self) -> list["Linear"]:
+        """The same logits with z_nk as the cost, for each n and k."""
+        shape = self._pi.shape
+        units = torch.eye(self._pi.numel()).unflatten(1, shape)
+        return [Linear(f"entry {i} of {self.name}", self._pi, w) for i, w in enumerate(units)]
 
 
 _ONE = [[[0.4, -0.7, 0.0, 0.8]]]  # four categories, so that two neighbours are not all others
@@ -87,7 +112,7 @@ _PAIR = Polynomial("coupled categoricals", _COUPLED, seed=1)
 _FOUR = Polynomial("coupled bits", _BITS, seed=2)
 # An offset changes no gradient, but magnifies errors of a baseline or score.
 _OFFSET = Polynomial("bits far from zero", _FAR, seed=3, offset=10.0)
-_BOUNDS = [(_ALONE, 3), (_PAIR, 2), (_OFFSET, 3)]
+_OF_SAMPLES = [(_ALONE, 3), (_PAIR, 2), (_OFFSET, 3)]
 
 
 @cache
@@ -96,15 +121,16 @@ def with_prior(kl: KL) -> Task:
 
 
 @cache
-def bound_of(task: Task, samples: int = 2) -> Task:
-    return Bounded(task, samples)
+def of_samples(task: Task, objective: Objective, samples: int = 2) -> Task:
+    return SeveralSamples(task, objective, samples)
 
 
 def battery(cls: type[Estimator] = Estimator) -> list[Task]:
-    """The problems for a class: bounds if it takes only these, a prior if it owns a divergence."""
+    """The problems for a class: of its objective, and with a prior if it owns a divergence."""
     prior = with_prior("relaxed")
-    if cls.bounds:
-        return [bound_of(task, samples) for task, samples in [*_BOUNDS, (prior, 2)]]
+    if cls.objective:
+        with_terms = [(prior, 2)] if cls.objective == "bound" else []
+        return [of_samples(task, cls.objective, m) for task, m in [*_OF_SAMPLES, *with_terms]]
     tasks: list[Task] = [_ALONE, _PAIR, _FOUR, _OFFSET]
     return [*tasks, prior] if cls.owns_kl else tasks
 
@@ -115,6 +141,18 @@ def of_degree(degree: int) -> tuple[Task, ...]:
     return (
         Polynomial(f"categoricals of degree {degree}", _COUPLED, seed=1, degree=degree),
         Polynomial(f"bits of degree {degree}", _BITS, seed=2, degree=degree),
+    )
+
+
+@cache
+def skewed() -> tuple[Linear, ...]:
+    """Affine costs with one large value that is rare, where a normalised cost turns the gradient.
+
+    Also far from uniform, so that the samples of another distribution show.
+    """
+    return (
+        Linear("skewed categories", [[0.15, 0.83, 0.02]], [[0.0, 0.07, 16.0]]),
+        Linear("skewed bits", [[0.83, 0.17], [0.98, 0.02]], [[0.0, 0.07], [0.0, 16.0]]),
     )
 
 
@@ -162,7 +200,7 @@ def extreme(size: float, cls: type[Estimator]) -> list[Task]:
     logits = size * (2 * up - 1)  # [B, K]
     logits = torch.stack([logits, logits.roll(1, 0)], 1)
     plain = Polynomial(f"logits ±{size:g}", logits, seed=4)
-    if not (cls.bounds or cls.owns_kl):
+    if not (cls.objective == "bound" or cls.owns_kl):
         return [plain]
     prior = torch.linspace(-1.0, 1.0, 2 * categories).view(2, categories)
     return [plain, Polynomial(f"logits ±{size:g} with a prior", logits, seed=4, prior=prior)]

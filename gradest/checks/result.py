@@ -23,7 +23,10 @@ QUOTIENT = 1e-6  # a larger gap is not rounding
 # rare categories or other settings.
 _ALWAYS = ("in place", "shape")
 _REPEATS = ("seed", "dtype", "finite", "deterministic")
-_COMPARES = ("rows", "derivative", "middle axes", "points", "relaxable", "knobs", "expectation")
+_COMPARES = (
+    *("rows", "blocks", "derivative", "knobs"),
+    *("middle axes", "points", "relaxable", "expectation"),
+)
 _SYMMETRIES = ("shift", "constant", "scale", "pathwise", "divergence")
 _REQUIRES = {
     "finite": ("dtype",),

@@ -62,6 +62,8 @@ def _sorted(members: dict[str, type]) -> list[type]:
 
 def _entry(cls: type, traits: list[str]) -> str:
     lines = [_wrapped(f"{cls.name}: {citations.headline(cls)}", "  ")]
+    if aliases := ", ".join(getattr(cls, "aliases", ())):
+        lines.append(_indented(f"also: {aliases}"))
     knobs = knob_types(cls)
     if traits:
         lines.append(_indented("; ".join(traits)))
@@ -99,7 +101,7 @@ def _traits(cls: type[Estimator]) -> list[str]:
 
 def _row(cls: type[Estimator]) -> list[str]:
     return [
-        f"`{cls.name}`",
+        _names(cls),
         markup.escape(citations.headline(cls)),
         "yes" if cls.unbiased else "no" if cls.limit else _DEGREES.get(cls.degree, "no"),
         markup.escape(_needs(cls)),
@@ -107,6 +109,12 @@ def _row(cls: type[Estimator]) -> list[str]:
         markup.escape(_evaluations(cls)),
         citations.in_markdown(_citation(cls), short=True),
     ]
+
+
+def _names(cls: type[Estimator]) -> str:
+    """The name in Markdown, with the aliases in brackets."""
+    aliases = ", ".join(f"`{alias}`" for alias in cls.aliases)
+    return f"`{cls.name}` ({aliases})" if aliases else f"`{cls.name}`"
 
 
 def _exception(cls: type[Estimator]) -> str:

@@ -79,7 +79,7 @@ def _conflict(scaffold: Scaffold, registry: Registry) -> str:
     name, class_name = scaffold.name, scaffold.class_name
     if keyword.iskeyword(name) or keyword.iskeyword(class_name):
         return "it is a Python keyword"
-    if name in registry.estimators or name in registry.tasks:
+    if name in registry:
         return "an estimator or task has this name, see --list"
     if is_test(name):
         return "pytest would collect the plugin as a test"

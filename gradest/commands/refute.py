@@ -9,7 +9,14 @@ from pathlib import Path
 from gradest.errors import UsageError
 from gradest.knobs import build
 from gradest.plugins import Registry
-from gradest.runs import ClaimError, Relation, parse_claim, refuse_ambiguous, refuse_mixture
+from gradest.runs import (
+    ClaimError,
+    Relation,
+    parse_claim,
+    refuse_aliases,
+    refuse_ambiguous,
+    refuse_mixture,
+)
 from gradest.runs.refutation import (
     EVALUATIONS,
     NAME,
@@ -68,7 +75,8 @@ def _read(claim: str, registry: Registry) -> tuple[Relation, list[tuple[str, dic
     try:
         relation = parse_claim(claim)
         quantities = relation.quantities()
-        refuse_mixture(quantities, trained=False)
+        refuse_aliases(quantities, registry.canonical)
+        refuse_mixture(quantities)
         built = [build(registry.estimator(q.estimator), q.knobs) for q in quantities]
         named = {(each.name, repr(each.knobs)): (each.name, each.knobs) for each in built}
         for quantity in quantities:

@@ -24,6 +24,7 @@ from gradest.runs import (
     Cell,
     Failed,
     Record,
+    Suite,
     Workers,
     alone_in,
     carried,
@@ -51,6 +52,22 @@ def run_suite(options: argparse.Namespace) -> int:
     UsageError for options that contradict each other or need other hardware, and for an invalid
     suite or output folder.
     """
+    check_options(options)
+    registry = Registry.load(options.plugin)
+    suite = load_with(options, options.suite, registry)
+    only = [registry.canonical(glob) for glob in options.only_estimators]
+    cells = suite.only(options.only_tasks, only)
+    folder = options.out or Path("results") / suite.name
+    if options.dry_run:
+        return dry_run(suite, cells, folder, registry, options)
+    make_ready(folder, cells, registry, options)
+    with alone_in(folder):
+        problems = run_into(folder, suite, cells, registry, options)
+        return max(problems, _conclude(cells, folder, options.quiet, options.fail_on_refuted))
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises UsageError for options that contradict each other or need other hardware."""
     if options.scheduler and options.backend != "dask":
         raise UsageError("--scheduler requires --backend dask")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -60,9 +77,15 @@ def run_suite(options: argparse.Namespace) -> int:
             f"--replicates: expected at least {FEWEST}, which the intervals need, "
             f"got {options.replicates}"
         )
-    registry = Registry.load(options.plugin)
-    suite = load_suite(
-        options.suite,
+
+
+def load_with(options: argparse.Namespace, name: str, registry: Registry) -> Suite:
+    """The suite of that name or in that file, with the overrides of the options.
+
+    Raises UsageError for a suite that cannot be run.
+    """
+    return load_suite(
+        name,
         registry,
         replicates=options.replicates,
         precision=options.precision,
@@ -70,46 +93,62 @@ def run_suite(options: argparse.Namespace) -> int:
         steps=options.steps,
         device=options.device,
     )
-    cells = suite.only(options.only_tasks, options.only_estimators)
-    folder = options.out or Path("results") / suite.name
-    bundle = PluginBundle.of(options.plugin)
-    jobs = options.jobs or Workers.jobs
-    if options.dry_run:
-        records = {} if options.fresh else finished(folder / "journal.jsonl")
-        return _dry_run(cells, records, registry, bundle, jobs, suite.settings.timed)
-    started = datetime.now(UTC)
-    prepare(cells, registry, bundle)
+
+
+def make_ready(
+    folder: Path, cells: Sequence[Cell], registry: Registry, options: argparse.Namespace
+) -> None:
+    """Fetch the data of the cells, and see that `folder` can take them, before it is locked.
+
+    Raises UsageError, of which DataError stands for data that are not available.
+    """
+    prepare(cells, registry, PluginBundle.of(options.plugin))
     refuse_foreign(folder, options.fresh)
-    with alone_in(folder):
-        with quietly(options.quiet):
-            run_cells(
-                suite.name,
-                cells,
-                folder,
-                registry,
-                bundle,
-                Workers(jobs, options.backend, options.scheduler, suite.settings.cell_timeout),
-                suite.settings.reference,
-                options.fresh,
-                suite.settings.timed,
-            )
-        description = describe_run(suite, registry, started)
-        problems = rebuild_report(folder, description | carried(folder))
-        for line in problems:
-            print(f"warning: {folder}: {line}", file=sys.stderr)
-        return max(
-            int(bool(problems)), _conclude(cells, folder, options.quiet, options.fail_on_refuted)
-        )
 
 
-def _dry_run(
+def run_into(
+    folder: Path,
+    suite: Suite,
     cells: Sequence[Cell],
-    records: Mapping[str, Record],
     registry: Registry,
-    bundle: PluginBundle,
-    jobs: int,
-    timed: bool,
+    options: argparse.Namespace,
 ) -> int:
+    """Run cells of a suite and write the report into `folder`, which the caller has locked.
+
+    Returns 1 if part of the report is missing, which is printed, and 0 otherwise.  Raises
+    UsageError if the workers are unavailable.
+    """
+    started = datetime.now(UTC)
+    jobs = options.jobs or Workers.jobs
+    with quietly(options.quiet):
+        run_cells(
+            suite.name,
+            cells,
+            folder,
+            registry,
+            PluginBundle.of(options.plugin),
+            Workers(jobs, options.backend, options.scheduler, suite.settings.cell_timeout),
+            suite.settings.reference,
+            options.fresh,
+            suite.settings.timed,
+        )
+    description = describe_run(suite, registry, started)
+    problems = rebuild_report(folder, description | carried(folder))
+    for line in problems:
+        print(f"warning: {folder}: {line}", file=sys.stderr)
+    return int(bool(problems))
+
+
+def dry_run(
+    suite: Suite,
+    cells: Sequence[Cell],
+    folder: Path,
+    registry: Registry,
+    options: argparse.Namespace,
+) -> int:
+    """Print the cells and their expected times; returns the status that the run would have."""
+    records = {} if options.fresh else finished(folder / "journal.jsonl")
+    bundle, jobs = PluginBundle.of(options.plugin), options.jobs or Workers.jobs
     names = labels(cells)
     total = longest = 0.0
     done, untimed = 0, []
@@ -138,13 +177,13 @@ def _dry_run(
         print(f"{state:>8}  {names[cell.key]}", flush=True)
     # More workers than cells cannot make the longest cell faster.
     expected = max(total / jobs, longest)
-    timing = least_timing_seconds(untimed) if timed else 0.0
+    timing = least_timing_seconds(untimed) if suite.settings.timed else 0.0
     print(
         f"{counted(len(cells), 'cell')}, {done:,} done; the others: {_duration(expected)} with "
         f"{counted(jobs, 'job')}, plus {f'{timing:.0f} s or more of timing, ' if timing else ''}"
         "tables and figures"
     )
-    return _exit_status(count)
+    return exit_status(count)
 
 
 def _duration(seconds: float) -> str:
@@ -157,12 +196,12 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted:
     failed = failed_controls(loaded)
     refuted = refuted_claims(loaded) if fail_on_refuted else []
     records = finished(folder / "journal.jsonl")
-    count = Counter(records[cell.key]["status"] for cell in cells)
+    count = statuses(cells, records)
     if quiet:
         for line in (*failed, *refuted):
             print(line, file=sys.stderr)
     else:
-        print(", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed")))
+        print(in_words(count))
         show(summarize_run(folder))
         print()
     print(f"report: {report_path(folder)}", flush=True)
@@ -170,9 +209,19 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
         reason = f": {in_a_line(min(reasons))}" if reasons else ""
         print(f"error: no cell gave a finite number{reason}", file=sys.stderr)
-    return 1 if failed or refuted else _exit_status(count)
+    return 1 if failed or refuted else exit_status(count)
 
 
-def _exit_status(count: Counter[str]) -> int:
+def statuses(cells: Sequence[Cell], records: Mapping[str, Record]) -> Counter[str]:
+    """How many of the cells are ok, skipped and failed."""
+    return Counter(records[cell.key]["status"] for cell in cells)
+
+
+def in_words(count: Counter[str]) -> str:
+    """`12 ok, 0 skipped, 0 failed`."""
+    return ", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed"))
+
+
+def exit_status(count: Counter[str]) -> int:
     """The exit status of a run or a dry run: 0 if a cell has results and none failed."""
     return 0 if count["ok"] and not count["failed"] else 1

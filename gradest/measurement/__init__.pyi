@@ -1,6 +1,7 @@
+from .blocks import BlockedTask, block_gap, stackable
 from .comparison import Comparison
 from .comparisons import Comparisons, compare
-from .enumerated_moments import ExactMoments, exact_moments, outcome_count
+from .enumerated_moments import ExactMoments, exact_moments, outcome_count, visit_outcomes
 from .enumerated_truth import LIMIT, ExactGradient, all_codes, codes, enumerable, exact_gradient
 from .measurement import measure
 from .model_task import task_of

@@ -29,7 +29,7 @@ def task_of(
     the code of a training step, without an axis of samples.  It has to be a function of z alone:
     call `model.eval()` where the model has dropout or batch norm.
 
-    Raises UsageError for a logits_fn or a cost_fn that is no function.
+    Raises UsageError for a logits_fn or a cost_fn that is not a function.
     """
     for argument, fn in (("logits_fn", logits_fn), ("cost_fn", cost_fn)):
         if not callable(fn):

@@ -4,9 +4,14 @@ A multi-sample bound is
 
     L = E_{z₁…z_m ~ q} −log 1/m Σᵢ wᵢ,    −log wᵢ = f(zᵢ)
 
-An estimator that `bounds` takes it as it is.  For every other one the m codes of N latents are one
-code of m N latents, all of them with the same logits, and the bound is an ordinary cost of it: the
-gradient with respect to the logits is the sum over the copies, plus that of f itself.
+and the minimum over m samples, the best of m, is
+
+    J = E_{z₁…z_m ~ q} minᵢ f(zᵢ)
+
+An estimator whose claim `objective` names it takes it as it is.  For every other one the m codes of
+N latents are one code of m N latents, all of them with the same logits, and the objective is the
+mean of an ordinary cost of that code: the gradient with respect to the logits is the sum over the
+copies, plus that of f itself.
 
 A deep cost is E_{z' ~ q(z' | z)} f'(z').  The estimator that estimates the gradient of its mean
 estimates each of these means first: f(z) is its own objective for the next layer, with an unbiased
@@ -14,7 +19,9 @@ value if its values are unbiased, and with that layer's gradient in the graph.  
 is unbiased for every f, and linear in the values and derivatives of f, is unbiased for all layers
 together.
 
-Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, arXiv 1509.00519.
+Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, arXiv 1509.00519; Walder &
+Karkhanis, "Pass@K policy optimization: solving harder reinforcement learning problems", 2025,
+arXiv 2505.15201.
 """
 
 import math
@@ -24,7 +31,7 @@ from torch import Tensor
 
 from gradest.categorical import kl_divergence
 from gradest.contracts import Estimator, Task
-from gradest.costs import Cost
+from gradest.costs import Cost, Objective
 
 
 def analytic_terms(task: Task, logits: Tensor, f: Cost) -> Tensor:
@@ -36,7 +43,7 @@ def analytic_terms(task: Task, logits: Tensor, f: Cost) -> Tensor:
 
 
 def closed_form(task: Task, logits: Tensor, f: Cost) -> Tensor | None:
-    """The closed form of E f, [B, N, K] -> [B]; None where the task has none, and for a bound."""
+    """The closed form of E f, [B, N, K] -> [B]; None without one, and for several samples."""
     return task.expectation(logits) if f.samples == 1 else None
 
 
@@ -50,19 +57,31 @@ def bound(cost: Tensor) -> Tensor:
     return math.log(cost.shape[-1]) - (-cost).logsumexp(-1)
 
 
-class Bound(Cost):
-    """The bound as a cost of one code of m · N latents: [R, ..., m · N, K] -> [R, ...]."""
+def minimum(cost: Tensor) -> Tensor:
+    """minᵢ f(zᵢ): [..., m] -> [...]."""
+    return cost.amin(-1)
+
+
+_OBJECTIVES: dict[Objective, Callable[[Tensor], Tensor]] = {"bound": bound, "minimum": minimum}
+
+
+class Merged(Cost):
+    """An objective of m samples as a cost of one code of m · N latents.
+
+    [R, ..., m · N, K] -> [R, ...]
+    """
 
     def __init__(self, f: Cost) -> None:
         super().__init__(f.fn)
         self._f = f
         self._m = f.samples
+        self._of_samples = _OBJECTIVES[f.objective]
 
     def __call__(self, z: Tensor) -> Tensor:
-        return bound(self._f(self._samples(z)))
+        return self._of_samples(self._f(self._samples(z)))
 
     def frozen(self, z: Tensor) -> Tensor:
-        return bound(self._f.frozen(self._samples(z)))
+        return self._of_samples(self._f.frozen(self._samples(z)))
 
     def _samples(self, z: Tensor) -> Tensor:
         return z.unflatten(-2, (self._m, -1))  # [R, ..., m, N, K]
@@ -90,25 +109,31 @@ class Nested(Cost):
 def nested_cost(f: Cost, solve: Callable[[Tensor, Cost], Tensor]) -> Cost:
     """The cost f, with all further layers of a deep f solved: logits [R, N, K] and a cost give [R].
 
-    Raises ValueError for a bound of several layers, which is not a mean over its inner layers.
+    Raises ValueError for several samples of several layers, whose objective is not a mean over the
+    inner layers.
     """
     if not f.deep:
         return f
     if f.samples > 1:
         raise ValueError(
-            "expected one layer of latents for a bound, got several; no estimator takes them"
+            "expected one layer of latents for an objective of several samples, got several; no "
+            "estimator takes them"
         )
     return Nested(f, solve)
 
 
 def problem_for(estimator: Estimator, logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
-    """The logits and the cost that the estimator gets: [R, N, K], or [R, m · N, K] for a bound."""
+    """The logits and the cost that the estimator gets.
+
+    [R, N, K], or [R, m · N, K] for m samples that are merged.
+    """
     f = nested_cost(f, estimator)
-    return (logits, f) if estimator.bounds else merge_samples(logits, f)
+    native = estimator.objective == f.objective
+    return (logits, f) if native else merge_samples(logits, f)
 
 
 def merge_samples(logits: Tensor, f: Cost) -> tuple[Tensor, Cost]:
-    """The problem without a bound, in which the m codes of N latents are one code of m · N."""
+    """The problem of one sample, in which the m codes of N latents are one code of m · N."""
     if f.samples == 1:
         return logits, f
-    return logits.repeat(1, f.samples, 1), Bound(f)
+    return logits.repeat(1, f.samples, 1), Merged(f)

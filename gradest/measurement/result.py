@@ -163,7 +163,7 @@ class Measurement:
             "gradient_evaluations": self.gradient_evaluations,
             "memory": self.memory,
         }
-        if self.nonfinite:  # then there is no mean
+        if self.nonfinite:  # they have no mean
             note = "some estimates are NaN or infinite"
             return columns | {"verdict": "inconclusive", "note": note}
         value = mean_interval(self.objective)

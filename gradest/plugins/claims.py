@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from gradest.contracts import Estimator
+from gradest.costs import Objective
 from gradest.errors import PluginError
 from gradest.knobs import knob_types
 from gradest.plugins import formula
@@ -35,6 +36,16 @@ _NAMES = (
     lambda x: isinstance(x, AbstractSet) and all(isinstance(name, str) for name in x),
     "a set of names",
 )
+
+
+def _are_aliases(x: Any) -> bool:
+    """Whether x is a tuple of distinct names that a suite and a command line can give."""
+    named = isinstance(x, tuple) and all(
+        isinstance(name, str) and name.isidentifier() for name in x
+    )
+    return named and len(set(x)) == len(x)
+
+
 EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "unbiased": _BOOLEAN,
     "relaxes": _BOOLEAN,
@@ -42,14 +53,18 @@ EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "categories": _COUNT,
     "outcomes": _COUNT,
     "owns_kl": _BOOLEAN,
-    "bounds": _BOOLEAN,
+    "objective": (lambda x: x in (None, *get_args(Objective)), "'bound', 'minimum' or None"),
     "evaluations": _STRING,
     "adapt_steps": (_is_count, "a nonnegative integer"),
     "version": (is_version, VERSION),
     "laws": _NAMES,
     "degree": (lambda x: x is None or _is_number(x), "a number or None"),
     "limit": (lambda x: isinstance(x, Mapping), "a mapping of knobs to values"),
+    "aligned": _BOOLEAN,
+    "own_distribution": _BOOLEAN,
+    "aliases": (_are_aliases, "a tuple of distinct identifiers"),
     "slow": _STRING,
+    "stackable": _BOOLEAN,
 }
 
 
@@ -76,5 +91,10 @@ def examine(cls: type[Estimator]) -> None:
             raise PluginError(
                 f"{cls.__name__}: limit: unknown knob {knob!r}{suggestion(knob, knobs)}"
             )
+    if cls.name in cls.aliases:
+        raise PluginError(f"{cls.__name__}: aliases: {cls.name!r} is the name of the estimator")
+    for name in ("aligned", "own_distribution"):
+        if getattr(cls, name) and cls.unbiased:
+            raise PluginError(f"{cls.__name__}: {name} is for methods with unbiased = False")
     if cls.limit and cls.degree is None:
         raise PluginError(f"{cls.__name__}: limit requires degree; declare degree as well")

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gradest.contracts import Estimator, Model, Task, built_in
+from gradest.contracts import Estimator, Task, built_in
 from gradest.errors import PluginError, UsageError
 from gradest.knobs import build, examine
 from gradest.plugins import claims
@@ -28,6 +28,7 @@ from gradest.plugins.process_state import preserving
 from gradest.support import described, shortened, suggestion
 
 _KINDS = {"estimators": Estimator, "tasks": Task}
+_EITHER = "estimator or task"
 
 
 @dataclass(frozen=True)
@@ -64,30 +65,51 @@ class Registry:
         return not all(map(built_in, (*self.estimators.values(), *self.tasks.values())))
 
     def find(self, name: str) -> type[Estimator] | type[Task]:
-        """The estimator or task of that name.  Raises UsageError if neither exists."""
-        return _lookup({**self.tasks, **self.estimators}, name, "estimator or task")
+        """The estimator or task of that name or alias.  Raises UsageError if neither exists."""
+        return _lookup(_by_alias(self.estimators) | self.tasks | self.estimators, name, _EITHER)
 
     def estimator(self, name: str) -> type[Estimator]:
-        """The class of that name.  Raises UsageError that suggests the most similar name."""
-        return _lookup(self.estimators, name, "estimator")
+        """The class of that name or alias.  Raises UsageError that suggests the most similar."""
+        return _lookup(_by_alias(self.estimators) | self.estimators, name, "estimator")
+
+    def canonical(self, name: str) -> str:
+        """The name of the estimator that has this alias; any other text as it is."""
+        cls = None if name in self.estimators else _by_alias(self.estimators).get(name)
+        return cls.name if cls else name
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an estimator or task has this name or alias."""
+        return name in _by_alias(self.estimators) | self.tasks | self.estimators
 
     def task(self, name: str) -> type[Task]:
         """The class of that name.  Raises UsageError that suggests the most similar name."""
         return _lookup(self.tasks, name, "task")
 
-    def models(self) -> list[str]:
-        """The names of the tasks that can be trained."""
-        return sorted(name for name, cls in self.tasks.items() if issubclass(cls, Model))
-
     def _add(self, plugin: type) -> None:
-        name = plugin.name
         members = self.estimators if issubclass(plugin, Estimator) else self.tasks
-        if name in members:
-            raise PluginError(
-                f"expected unique names, got {name!r} from {inspect.getfile(members[name])} and "
-                f"from {inspect.getfile(plugin)}; rename one of the files"
-            )
-        members[name] = plugin
+        taken = _by_alias(members) | members
+        for name in (plugin.name, *_aliases(plugin)):
+            if name in taken:
+                raise PluginError(
+                    f"expected unique names, got {name!r} from {_origin(taken[name], name)} and "
+                    f"from {_origin(plugin, name)}; rename one of the files"
+                )
+        members[plugin.name] = plugin
+
+
+def _aliases(cls: type) -> tuple[str, ...]:
+    return cls.aliases if issubclass(cls, Estimator) else ()
+
+
+def _by_alias(members: Mapping[str, type]) -> dict[str, type]:
+    """alias -> class."""
+    return {alias: cls for cls in members.values() for alias in _aliases(cls)}
+
+
+def _origin(cls: type, name: str) -> str:
+    """The file of a class, and whose alias the name is if it is one."""
+    file = inspect.getfile(cls)
+    return file if name == cls.name else f"{file}, as an alias of {cls.name!r},"
 
 
 @dataclass(frozen=True)
@@ -177,11 +199,13 @@ def catalogue_estimators() -> dict[str, type[Estimator]]:
 
 
 def make_estimator(name: str, **knobs: Any) -> Estimator:
-    """The estimator of that name: built in, installed or loaded by `load_plugin`.
+    """The estimator of that name or alias: built in, installed or loaded by `load_plugin`.
 
     Raises UsageError for an unknown name and KnobError for an unknown or invalid knob.
     """
-    members = {**_plugins_loaded["estimators"], **_default().estimators}
+    # An alias of the catalogue, like its names, comes before a plugin of that name.
+    groups = (_plugins_loaded["estimators"], _default().estimators)
+    members = {name: cls for g in groups for name, cls in (_by_alias(g) | g).items()}
     return build(_lookup(members, name, "estimator"), knobs)
 
 

@@ -1,4 +1,5 @@
 from . import plots
+from .claims.overview import list_claims, write_overview
 from .claims.section import refuted_claims
 from .documents.terminal import show
 from .figures.general import (
@@ -10,7 +11,7 @@ from .figures.general import (
 )
 from .figures.matrix import matrix
 from .frames.loading import load_run
-from .frames.reading import rank, read_results, read_training
+from .frames.reading import rank, read_descents, read_results, read_training
 from .regression.comparison import MAJORITY, describe_regressions, write_comparison
 from .regression.differences import PROPERTY, regressions
 from .regression.runs import Overlap

@@ -14,10 +14,10 @@ from gradest.report.claims.section import refutations, summary
 from gradest.report.documents import controls
 from gradest.report.documents.document import Alert, Strong, Table
 from gradest.report.frames import tables
-from gradest.report.frames.curves import rank_final
+from gradest.report.frames.curves import final_descents, rank_final
 from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import Section
-from gradest.report.studies import concrete, training
+from gradest.report.studies import concrete, descent, training
 from gradest.statistics import Interval
 from gradest.support import between, count
 
@@ -27,6 +27,7 @@ _ROWS = 5  # of a ranking
 _TASKS = 8  # with a ranking
 _HEADERS = ("rank", "estimator", "verdict", "bias, %", "variance", "evaluations")
 _TRAINING_COLUMNS = 5  # rank to test −log p(x)
+_DESCENT_COLUMNS = 5  # estimator to probability
 _READING = (
     "Ranked by MSE, or by variance where the exact gradient g is unknown; bias in % of ‖g‖; "
     "95 % intervals."
@@ -36,9 +37,9 @@ _READING = (
 def summarize_run(folder: Path) -> Iterator[Shown]:
     """Summarize the run in `folder`, whose tables are written.
 
-    A ranking for each task, in log α where that was measured; the results of properties and
-    trainings; and, before all else, controls that failed.  Raises UsageError for a folder without
-    a run.
+    A ranking for each task, in log α where that was measured; the results of properties, trainings
+    and descents; and, before all else, controls that failed.  Raises UsageError for a folder
+    without a run.
     """
     run = load_run(folder)
     yield from map(Alert, failed_controls(run))
@@ -48,6 +49,7 @@ def summarize_run(folder: Path) -> Iterator[Shown]:
         yield from refutations(judgements)
     yield from _properties(run.properties)
     yield from _trainings(run.points)
+    yield from _descents(run)
     yield from _tasks(run)
 
 
@@ -101,6 +103,18 @@ def _trainings(points: pd.DataFrame) -> Iterator[Shown]:
         lines = [line[:_TRAINING_COLUMNS] for line in table.rows]
         yield Strong(f"{task}: trained models, lower is better")
         yield Table(table.headers[:_TRAINING_COLUMNS], lines, table.left)
+        yield _more(len(rows))
+
+
+def _descents(run: LoadedRun) -> Iterator[Shown]:
+    if run.descents.empty:
+        return
+    finished = run.descents[run.descents["status"] == "ok"]
+    for task, rows in final_descents(finished, run.maximises):
+        table = descent.table(rows.head(_ROWS))
+        lines = [line[:_DESCENT_COLUMNS] for line in table.rows]
+        yield Strong(f"{task}: logits after {count(rows['step'].max())} steps, best first")
+        yield Table(table.headers[:_DESCENT_COLUMNS], lines, table.left)
         yield _more(len(rows))
 
 

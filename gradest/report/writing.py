@@ -146,7 +146,7 @@ def _parts(
 
     def sections() -> Pieces[Iterable[Part]]:
         yield "controls", lambda: controls.section(frame, facts)
-        yield "summary of the run", lambda: prose.about(frame, facts, run.points)
+        yield "summary of the run", lambda: prose.about(frame, facts, run.points, run.descents)
         yield "claims", lambda: claims_section(judgements)
         yield "figures", lambda: _pictures(drawn)
         for study in STUDIES:
@@ -177,7 +177,7 @@ def _citations(run: LoadedRun) -> dict[str, str]:
     """The citation of each estimator with numbers; runs of earlier versions have none."""
     cited: Any = run.facts.get("references")
     cited = cited if isinstance(cited, Mapping) else {}
-    frames = (run.frame, run.points)
+    frames = (run.frame, run.points, run.descents)
     names = sorted({name for each in frames for name in tables.measured_rows(each)["estimator"]})
     return {name: str(cited[name]) for name in names if cited.get(name)}
 

@@ -1,14 +1,19 @@
 from .cells import Cell, canonical, labels
 from .claims import (
+    DESCENDED,
     TRAINED,
     ClaimError,
     Expression,
+    Median,
     Number,
     Operation,
     Quantity,
+    Read,
     Relation,
+    Share,
     compute,
     parse_claim,
+    refuse_aliases,
     refuse_ambiguous,
     refuse_mixture,
 )
@@ -20,7 +25,7 @@ from .processes import Failed, ending
 from .progress import quietly
 from .provenance import describe_run
 from .runner import least_timing_seconds, prepare, refuse_foreign, run, seconds_expected
-from .suite import load_suite
-from .suites import find_suite, suite_descriptions, suite_names
+from .suite import Suite, load_suite
+from .suites import SuiteFolder, find_suite, find_suites, suite_descriptions, suite_names
 from .tables import carried, derive, finished, latest, read_run, stale
 from .workers import Workers

@@ -42,8 +42,12 @@ class Keyed:
     @property
     def draw_seed(self) -> int:
         """The seed of the draws, independent of other cells, of the suite and of the code."""
-        measured = {k: v for k, v in self._fields.items() if k not in _IMPLEMENTATION}
-        return seed_of(f"draws {canonical(measured)}")
+        return seed_of(f"draws {canonical(self._measured)}")
+
+    @property
+    def _measured(self) -> dict[str, Any]:
+        """The fields that describe what is measured."""
+        return {k: v for k, v in self._fields.items() if k not in _IMPLEMENTATION}
 
     @property
     def _fields(self) -> dict[str, Any]:
@@ -106,7 +110,6 @@ class EstimatorCell(Cell):
     estimator: str
     estimator_knobs: Mapping[str, Any]
     estimator_version: int
-    seed: int
 
     @property
     def members(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
@@ -153,7 +156,7 @@ def _hash(text: str) -> str:
 # The fields that rows are named after.
 _NAMING = (
     *("task", "task_knobs", "estimator", "estimator_knobs", "name", "knobs"),
-    *("seed", "dtype", "replicates", "learning_rate", "holds", "for_all"),
+    *("seed", "seeds", "dtype", "replicates", "learning_rate", "holds", "for_all"),
 )
 
 

@@ -2,9 +2,10 @@
 
 A claim compares two expressions of numbers and quantities by <=, <, >=, > or ==; an equality may
 state a tolerance, `+- 1%` or `+- 0.002`.  A quantity names a column of the measurements, or a
-metric of trainings, and an estimator of the suite with the knobs that single it out.  The text is
-parsed by Python's own parser and never evaluated.  Quantities of different units, such as a bias
-and a variance, cannot be compared or added.
+metric of trainings, and an estimator of the suite with the knobs that single it out.  Of descents,
+`median(...)` is the median of a metric over the seeds, and `share(... < 0.1)` the share of seeds
+for which a comparison holds.  The text is parsed by Python's own parser and never evaluated.
+Quantities of different units, such as a bias and a variance, cannot be compared or added.
 """
 
 import ast
@@ -12,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from gradest.support import shortened, suggestion
 
@@ -38,14 +39,22 @@ MEASURED: Mapping[str, Unit] = {
     "evaluations": (0, 1),
     "gradient_evaluations": (0, 1),
 }
-# The metrics of trainings.
+# The metrics of trainings of models.
 TRAINED: Mapping[str, Unit] = {
     "objective": (1, 0),
     "negative_elbo": (1, 0),
     "negative_bound": (1, 0),
     "gap": (1, 0),
 }
-# Options of a metric of trainings, which are not knobs.
+# The metrics of descents of other tasks.
+DESCENDED: Mapping[str, Unit] = {
+    "value": (1, 0),
+    "gradient_norm": (1, 0),
+    "probability": NUMBERS,
+    "gradient_variance": (2, 0),
+    "log_variance": NUMBERS,
+}
+# Options of a metric of trainings, which are not knobs; descents have no data to split.
 OPTIONS = ("step", "learning_rate", "split")
 
 _RELATIONS = {ast.LtE: "<=", ast.Lt: "<", ast.GtE: ">=", ast.Gt: ">", ast.Eq: "=="}
@@ -84,10 +93,11 @@ class Quantity:
     name: str
     estimator: str
     settings: Mapping[str, Any]  # values of knobs, and of OPTIONS
+    trained: bool = False  # a metric of trainings, whose name measurements may have as well
 
     @property
     def unit(self) -> Unit:
-        return (MEASURED | TRAINED)[self.name]
+        return (MEASURED | TRAINED | DESCENDED)[self.name]
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -95,7 +105,8 @@ class Quantity:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {k: v for k, v in self.settings.items() if self.name in TRAINED and k in OPTIONS}
+        available = OPTIONS if self.name in TRAINED else OPTIONS[:2]
+        return {k: v for k, v in self.settings.items() if self.trained and k in available}
 
     def quantities(self) -> Iterator["Quantity"]:
         yield self
@@ -103,6 +114,39 @@ class Quantity:
     def __str__(self) -> str:
         inside = [self.estimator, *(f"{k}={v}" for k, v in self.settings.items())]
         return f"{self.name}({', '.join(inside)})"
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median of a metric over the seeds."""
+
+    metric: Quantity
+
+    @property
+    def unit(self) -> Unit:
+        return self.metric.unit
+
+    def quantities(self) -> Iterator[Quantity]:
+        yield self.metric
+
+    def __str__(self) -> str:
+        return f"median({self.metric})"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The share of seeds whose metric compares with a number in this way."""
+
+    metric: Quantity
+    symbol: str  # one of <=, <, >= and >
+    bound: float
+    unit: ClassVar[Unit] = NUMBERS
+
+    def quantities(self) -> Iterator[Quantity]:
+        yield self.metric
+
+    def __str__(self) -> str:
+        return f"share({self.metric} {self.symbol} {self.bound:g})"
 
 
 @dataclass(frozen=True)
@@ -119,22 +163,21 @@ class Operation:
         yield from self.right.quantities()
 
 
-Expression = Number | Quantity | Operation
+Read = Quantity | Median | Share  # what rows give a value
+Expression = Number | Read | Operation
 
 T = TypeVar("T")
 
 
-def compute(
-    expression: Expression, read: Callable[[Quantity], T], constant: Callable[[float], T]
-) -> T:
+def compute(expression: Expression, read: Callable[[Read], T], constant: Callable[[float], T]) -> T:
     """The value of an expression, in any type with + - * /.
 
-    `read` gives the value of a quantity and `constant` that of a number.
+    `read` gives the value of a quantity, a median or a share, and `constant` that of a number.
     """
     match expression:
         case Number(value):
             return constant(value)
-        case Quantity():
+        case Quantity() | Median() | Share():
             return read(expression)
         case Operation(symbol, left, right):
             return _ARITHMETIC[symbol](
@@ -163,8 +206,11 @@ class Relation:
         return [*self.left.quantities(), *self.right.quantities()]
 
 
-def parse_claim(text: str) -> Relation:
-    """The relation that a claim states.  Raises ClaimError for anything else."""
+def parse_claim(text: str, trained: bool = False) -> Relation:
+    """The relation that a claim states, about trainings where `trained`.
+
+    Raises ClaimError for anything else.
+    """
     if len(text) > LONGEST:
         raise ClaimError(f"expected at most {LONGEST:,} characters, got {len(text):,}")
     match = _TOLERANCE.fullmatch(text)
@@ -176,7 +222,7 @@ def parse_claim(text: str) -> Relation:
     symbol = _RELATIONS.get(type(tree.ops[0]))
     if symbol is None:
         raise ClaimError(f"expected a comparison by <=, <, >=, > or ==, got {shortened(text)}")
-    left, right = _expression(tree.left), _expression(tree.comparators[0])
+    left, right = (_expression(side, trained) for side in (tree.left, tree.comparators[0]))
     _common_unit(left, right, "compared")
     relation = Relation(left, symbol, right, _tolerance(match, symbol, right) if match else None)
     if not relation.quantities():
@@ -219,7 +265,7 @@ def _plain_number(text: str) -> float | None:
         return None
 
 
-def _expression(node: ast.expr) -> Expression:
+def _expression(node: ast.expr, trained: bool) -> Expression:
     match node:
         case ast.Constant(value=bool()):
             pass
@@ -227,10 +273,12 @@ def _expression(node: ast.expr) -> Expression:
             return Number(_finite(value))
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
             return Number(-_finite(value))
+        case ast.Call(func=ast.Name(id="median" | "share")):
+            return _over_seeds(node)
         case ast.Call():
-            return _quantity(node)
+            return _quantity(node, trained)
         case ast.BinOp() if type(node.op) in _OPERATIONS:
-            return _operation(node)
+            return _operation(node, trained)
     raise ClaimError(
         f"expected a number, a quantity such as variance(rloo), or + - * / of them, got "
         f"{shortened(ast.unparse(node))}"
@@ -247,9 +295,9 @@ def _finite(value: float) -> float:
     return number
 
 
-def _operation(node: ast.BinOp) -> Expression:
+def _operation(node: ast.BinOp, trained: bool) -> Expression:
     symbol = _OPERATIONS[type(node.op)]
-    left, right = _expression(node.left), _expression(node.right)
+    left, right = _expression(node.left, trained), _expression(node.right, trained)
     if isinstance(left, Number) and isinstance(right, Number):
         return _folded(symbol, left.value, right.value)
     if symbol in "+-":
@@ -289,8 +337,38 @@ def _description(expression: Expression) -> str:
     return f"{next(expression.quantities())} ({unit})"
 
 
-def _quantity(node: ast.Call) -> Quantity:
-    known = {**MEASURED, **TRAINED}
+_MIRRORED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<"}
+
+
+def _over_seeds(node: ast.Call) -> Median | Share:
+    """The median of a quantity, or the share of seeds for which it compares with a number."""
+    name = node.func.id
+    example = {
+        "median": "median(log_variance(relax))",
+        "share": "share(probability(relax) < 0.1)",
+    }[name]
+    problem = f"{name}: expected a form such as {example}, got {shortened(ast.unparse(node))}"
+    if len(node.args) != 1 or node.keywords:
+        raise ClaimError(problem)
+    (inside,) = node.args
+    if name == "median":
+        quantity = _expression(inside, trained=True)
+        if not isinstance(quantity, Quantity):
+            raise ClaimError(problem)
+        return Median(quantity)
+    if not isinstance(inside, ast.Compare) or len(inside.ops) != 1:
+        raise ClaimError(problem)
+    left, right = (_expression(x, trained=True) for x in (inside.left, inside.comparators[0]))
+    symbol = _RELATIONS.get(type(inside.ops[0]), "")
+    if isinstance(left, Number):
+        left, symbol, right = right, _MIRRORED.get(symbol, ""), left
+    if symbol not in _MIRRORED or not (isinstance(left, Quantity) and isinstance(right, Number)):
+        raise ClaimError(problem)
+    return Share(left, symbol, right.value)
+
+
+def _quantity(node: ast.Call, trained: bool) -> Quantity:
+    known = {**MEASURED, **TRAINED, **DESCENDED}
     name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
     if name not in known:
         raise ClaimError(f"unknown quantity {name!r}{suggestion(name, known)}")
@@ -302,7 +380,7 @@ def _quantity(node: ast.Call) -> Quantity:
         if keyword.arg is None:
             raise ClaimError(f"{name}: expected settings as knob=value")
         settings[keyword.arg] = _setting(keyword.arg, keyword.value)
-    return Quantity(name, node.args[0].id, settings)
+    return Quantity(name, node.args[0].id, settings, trained or name not in MEASURED)
 
 
 def _setting(knob: str, node: ast.expr) -> Any:
@@ -312,6 +390,13 @@ def _setting(knob: str, node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ClaimError(f"{knob}: expected a plain value, got {ast.unparse(node)}") from None
+
+
+def refuse_aliases(quantities: Sequence[Quantity], canonical: Callable[[str], str]) -> None:
+    """Raises ClaimError for an alias: rows, which claims are read from, have the names alone."""
+    for quantity in quantities:
+        if (name := canonical(quantity.estimator)) != quantity.estimator:
+            raise ClaimError(f"{quantity.estimator!r} is an alias of {name!r}; write {name!r}")
 
 
 def refuse_ambiguous(
@@ -340,13 +425,23 @@ def refuse_ambiguous(
         raise ClaimError(f"{quantity} {problem}, which has {listed}")
 
 
-def refuse_mixture(quantities: Sequence[Quantity], trained: bool) -> None:
-    """Raises ClaimError for quantities that a suite of trainings, or of measurements, lacks."""
-    available = TRAINED if trained else MEASURED
+def refuse_mixture(
+    quantities: Sequence[Quantity], models: bool = False, others: bool = False
+) -> None:
+    """Raises ClaimError for quantities that a suite does not have.
+
+    It trains models, descends the logits of other tasks, or does neither and measures gradients.
+    """
+    kinds = [kind for kind, some in (("trains models", models), ("descends", others)) if some]
+    available = {**(TRAINED if models else {}), **(DESCENDED if others else {})} or MEASURED
     for quantity in quantities:
         if quantity.name not in available:
-            kind = "trains" if trained else "measures gradients"
             raise ClaimError(
-                f"{quantity.name} is not known in a suite that {kind}; available: "
-                f"{', '.join(available)}"
+                f"{quantity.name} is not known in a suite that "
+                f"{' and '.join(kinds) or 'measures gradients'}; available: {', '.join(available)}"
+            )
+        if quantity.trained and not kinds:
+            raise ClaimError(
+                f"median and share are over the seeds of trainings, got {quantity}, which this "
+                "suite measures"
             )

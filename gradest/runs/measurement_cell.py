@@ -30,6 +30,7 @@ class MeasuringCell(EstimatorCell):
     tables: ClassVar[type[CellTables]] = MeasurementTables
     settings: ClassVar[tuple[str, ...]] = ("seed", "replicates", "dtype")
 
+    seed: int
     replicates: int | None  # None if `precision` determines the number
     precision: Mapping[str, Any] | None
     enumerate_draws: bool | None

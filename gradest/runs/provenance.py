@@ -17,7 +17,9 @@ from gradest import __version__
 from gradest.contracts import built_in
 from gradest.plugins import Registry, citations, digest_of_class
 from gradest.runs.cells import Cell, EstimatorCell
+from gradest.runs.descent_cell import DescentCell
 from gradest.runs.suite import Suite
+from gradest.runs.training_cell import TrainingCell
 from gradest.support import in_a_line
 
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "joblib")
@@ -63,9 +65,20 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "claims": list(suite.claims),
         "references": {name: text for name, text in cited.items() if text},
         "methods": {name: citations.body(cls) for name, cls in classes.items()},
-        "training": settings.training and settings.training.model_dump(),
+        "training": _training(suite),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
+
+
+def _training(suite: Suite) -> dict[str, Any] | None:
+    """The settings of trainings that some cell of the suite needs."""
+    training, cells = suite.settings.training, suite.cells
+    if training is None:
+        return None
+    kinds = {type(cell) for cell in cells}
+    unused = training.unused(TrainingCell in kinds, DescentCell in kinds)
+    used = training.model_dump(exclude=set(unused), exclude_none=DescentCell in kinds)
+    return used if TrainingCell in kinds else used | {"dtype": training.descent_dtype}
 
 
 def _plugins(suite: Suite, registry: Registry) -> dict[str, str]:

@@ -73,11 +73,19 @@ def _is_training(value: Any) -> bool:
     return isinstance(points, list) and all(isinstance(p, list) and len(p) == 7 for p in points)
 
 
+def _is_descent(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("metrics"), dict):
+        return False
+    return _is_numbers(value.get("steps")) and _is_numbers(value.get("seconds"))
+
+
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_count, value))
+
+
 _text, _mapping = _is(str), _is(dict)
-_member = {
-    **{"task": _text, "task_knobs": _mapping, "estimator": _text, "estimator_knobs": _mapping},
-    "seed": _is_count,
-}
+_pair = {"task": _text, "task_knobs": _mapping, "estimator": _text, "estimator_knobs": _mapping}
+_member = {**_pair, "seed": _is_count}
 _KINDS: dict[str, dict[str, _Check]] = {
     "journal": {"suite": _text, "id": _text},
     "cell": {
@@ -90,12 +98,14 @@ _KINDS: dict[str, dict[str, _Check]] = {
 _CELLS: dict[str, dict[str, _Check]] = {
     "measurement": {**_member, "dtype": _text},
     "training": {**_member, "learning_rate": _is_number},
+    "descent": {**_pair, "learning_rate": _is_number, "seeds": _is_counts},
     "property": {"name": _text, "knobs": _mapping},
     "search": {"holds": _text, "for_all": _mapping, "estimators": _is(list)},
 }
 _PAYLOADS: dict[str, dict[str, _Check]] = {
     "measurement": {"measurement": _mapping, "reference": _is(str, type(None))},
     "training": {"training": _is_training},
+    "descent": {"descent": _is_descent},
     "property": {"rows": _is_table},
     "search": {"search": _mapping, "files": _mapping},
 }

@@ -19,6 +19,7 @@ from gradest.knobs import build
 from gradest.measurement import DEFAULT, Reference, ReferencePrecision
 from gradest.plugins import Code, PluginBundle, Registry, Settings, changes
 from gradest.runs.cells import Cell, EstimatorCell, canonical, foreign, labels, same_cell
+from gradest.runs.descent_cell import DescentCell
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Journal, Record, append_if_shared
 from gradest.runs.measurement_cell import MeasuringCell
@@ -64,7 +65,7 @@ def run(
         recorded = finished(journal.path)
         missing = [c for c in cells if _is_missing(c, recorded.get(c.key), truths.get(c.key))]
         if missing:
-            trainings = {c.key for c in missing if isinstance(c, TrainingCell)}
+            trainings = {c.key for c in missing if isinstance(c, TrainingCell | DescentCell)}
             done = partial(_progress, folder, trainings)
             names, under_way = labels(cells), UnderWay()
             running = partial(under_way.named, names)

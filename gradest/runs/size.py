@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gradest.contracts import Estimator, Task
+from gradest.contracts import Estimator, Model, Task
 from gradest.errors import PluginError
 from gradest.knobs import Knobs
 from gradest.measurement import Replicator
@@ -53,14 +53,15 @@ def refuse_too_large(
     Trials stop after a few seconds; members that were not examined may fail later as cells.
     """
     limit = memory_of(device)
-    rows, itemsize = (settings.training.batch, 4) if settings.training else (_ROWS, 8)
+    trained = settings.training and all(isinstance(task.built, Model) for task in tasks)
+    rows, itemsize = (settings.training.batch, 4) if trained else (_ROWS, 8)
     large = {id(m): knob for m in (*tasks, *estimators) if (knob := large_knob(m.built))}
     for member in estimators:
         if id(member) in large:
             needed = estimator_bytes(member.built, rows, limit, itemsize)
             _refuse(source, member, large[id(member)], needed, limit)
     if settings.training:  # the cells themselves create batches and networks
-        return
+        tasks = [task for task in tasks if not isinstance(task.built, Model)]
     deadline = time.monotonic() + _SECONDS
     for task in tasks:
         if id(task) in large and time.monotonic() < deadline:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from gradest.checks.properties import Property, find_property, run_property
-from gradest.contracts import Estimator, Task
+from gradest.contracts import Estimator, Model, Task
 from gradest.errors import UsageError
 from gradest.knobs import Knobs
 from gradest.measurement import Precision, measure
 from gradest.plugins import Registry, digest_of_class, digest_of_code, preserving
 from gradest.runs.cells import Cell, EstimatorCell
+from gradest.runs.descent import descend
+from gradest.runs.descent_cell import DescentCell
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.plain_yaml import Place
 from gradest.runs.property_cell import PropertyCell
@@ -23,7 +25,7 @@ from gradest.runs.refutation import refute
 from gradest.runs.search_cell import SearchCell
 from gradest.runs.size import refuse_too_large
 from gradest.runs.suite_file import Member, SuiteFile, SuiteSource
-from gradest.runs.suites import find_suite
+from gradest.runs.suites import find_suite, name_of_suite
 from gradest.runs.training import train
 from gradest.runs.training_cell import TrainingCell
 from gradest.support import suggestion
@@ -105,11 +107,12 @@ def load_suite(
         properties = source.members("properties", settings.properties, find_property)
         source.check_size(_factors(settings, members))
         source.check_size({("properties",): len(properties), ("seeds",): len(settings.seeds)})
+    settings = source.with_canonical_names(settings, registry)
     source.check_controls(settings, {e.name for e in estimators})
-    claims = source.resolve_claims(settings, tasks, estimators)
+    claims = source.resolve_claims(settings, registry, tasks, estimators)
     source.check_parameters(settings, tasks)
     source.check_nested(settings, tasks)
-    source.check_training(settings, tasks, estimators, registry.models())
+    source.check_training(settings, tasks, estimators)
     refuse_too_large(source, settings, members["tasks"], members["estimators"], device)
     make = _training_cells if settings.training else _measuring_cells
     built = [member.built for member in properties]
@@ -118,7 +121,7 @@ def load_suite(
         *make(settings, tasks, estimators, device),
         *_search_cells(settings, source, registry, estimators),
     )
-    return Suite(path.stem, settings, cells, claims)
+    return Suite(name_of_suite(path), settings, cells, claims)
 
 
 def _factors(settings: SuiteFile, members: Mapping[str, Sequence[Member]]) -> dict[Place, int]:
@@ -194,18 +197,36 @@ def _measuring_cells(
 
 def _training_cells(
     settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
-) -> Iterator[TrainingCell]:
-    code = _code([*tasks, *estimators], _digest(train))
-    for task, estimator, rate, seed in itertools.product(
-        tasks, estimators, settings.training.learning_rate, settings.seeds
-    ):
-        yield TrainingCell(
-            **_pair(task, estimator, code),
-            seed=seed,
-            learning_rate=rate,
-            training=settings.training.model_dump(exclude={"learning_rate"}),
-            device=device,
-        )
+) -> Iterator[TrainingCell | DescentCell]:
+    """A cell for each seed of a model, and one for all seeds of another task."""
+    training = settings.training
+    trained, descended = (
+        _code([*tasks, *estimators], _digest(function)) for function in (train, descend)
+    )
+    for task, estimator, rate in itertools.product(tasks, estimators, training.learning_rate):
+        if not isinstance(task, Model):
+            yield DescentCell(
+                **_pair(task, estimator, descended),
+                seeds=settings.seeds,
+                learning_rate=rate,
+                steps=training.steps,
+                descent=training.descent.model_dump(exclude_none=True),
+                anneal={
+                    knob: each.model_dump()
+                    for knob, each in training.anneal.get(estimator.name, {}).items()
+                },
+                dtype=training.descent_dtype,
+                device=device,
+            )
+            continue
+        for seed in settings.seeds:
+            yield TrainingCell(
+                **_pair(task, estimator, trained),
+                seed=seed,
+                learning_rate=rate,
+                training=training.model_dump(exclude={"learning_rate", "descent"}),
+                device=device,
+            )
 
 
 def _code(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], dict[str, str]]:

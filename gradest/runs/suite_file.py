@@ -24,12 +24,24 @@ from gradest.runs.claims import (
     ClaimError,
     Quantity,
     parse_claim,
+    refuse_aliases,
     refuse_ambiguous,
     refuse_mixture,
 )
 from gradest.runs.plain_yaml import Place, read_document
 from gradest.runs.refutation import contestants_of, evaluations_of, spaces_of
-from gradest.runs.training import Annealing, Evaluation, GradientMeasurements, TrainingSettings
+from gradest.runs.training import (
+    SGD,
+    Adam,
+    Annealing,
+    Category,
+    DescentSettings,
+    Evaluation,
+    GradientMeasurements,
+    Optimiser,
+    RMSprop,
+    TrainingSettings,
+)
 from gradest.statistics import FEWEST
 from gradest.support import (
     DTYPES,
@@ -87,7 +99,7 @@ class SuiteFile(BaseModel):
     cell_timeout: Positive | None = None  # seconds; a cell that takes longer fails
     adapt_steps: Annotated[int, Ge(0), Le(MOST_STEPS)] | None = None
     properties: Entries = []  # of distributions, tested in addition
-    training: TrainingSettings | None = None  # train models instead of measuring gradients
+    training: TrainingSettings | None = None  # train models, or descend the logits of other tasks
     controls: dict[Literal["unbiased", "biased"], list[str]] = {}
     claims: list[Claim] = []
     tasks: Annotated[Entries, MinLen(1)]
@@ -115,6 +127,12 @@ _WITHIN: dict[Place, type[BaseModel]] = {
     ("training",): TrainingSettings,
     ("training", "evaluation"): Evaluation,
     ("training", "gradient"): GradientMeasurements,
+    ("training", "descent"): DescentSettings,
+    ("training", "descent", "probability"): Category,
+    ("training", "descent", "optimiser"): Optimiser,
+    ("training", "descent", "optimiser", "sgd"): SGD,
+    ("training", "descent", "optimiser", "adam"): Adam,
+    ("training", "descent", "optimiser", "rmsprop"): RMSprop,
 }
 
 
@@ -287,13 +305,37 @@ class SuiteSource:
                         f"{suggestion(name, estimators)}",
                     )
 
+    def with_canonical_names(self, settings: SuiteFile, registry: Registry) -> SuiteFile:
+        """The settings with the names of estimators for their aliases.
+
+        Raises SuiteError where an estimator is annealed under two names.
+        """
+        controls = {
+            claim: list(dict.fromkeys(map(registry.canonical, names)))
+            for claim, names in settings.controls.items()
+        }
+        changes: dict[str, Any] = {"controls": controls}
+        if settings.training:
+            anneal: dict[str, Any] = {}
+            for name, schedules in settings.training.anneal.items():
+                if (canonical := registry.canonical(name)) in anneal:
+                    message = f"{name!r} is an alias of {canonical!r}, which is annealed as well"
+                    raise self.error(("training", "anneal", name), message)
+                anneal[canonical] = schedules
+            changes["training"] = settings.training.model_copy(update={"anneal": anneal})
+        return settings.model_copy(update=changes)
+
     def resolve_claims(
-        self, settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator]
+        self,
+        settings: SuiteFile,
+        registry: Registry,
+        tasks: Sequence[Task],
+        estimators: Sequence[Estimator],
     ) -> list[dict[str, Any]]:
         """The claims as plain data.  Raises SuiteError for what the suite cannot test."""
         named = [(estimator.name, estimator.knobs) for estimator in estimators]
         return [
-            self._resolve_claim(number, claim, settings, tasks, named)
+            self._resolve_claim(number, claim, settings, registry, tasks, named)
             for number, claim in enumerate(settings.claims)
         ]
 
@@ -302,15 +344,18 @@ class SuiteSource:
         number: int,
         claim: Claim,
         settings: SuiteFile,
+        registry: Registry,
         tasks: Sequence[Task],
         estimators: Sequence[tuple[str, Mapping[str, Any]]],
     ) -> dict[str, Any]:
-        own = ("claims", number)
+        own, trained = ("claims", number), settings.training is not None
+        models = {isinstance(task, Model) for task in tasks} if trained else set()
         try:
-            quantities = parse_claim(claim.holds).quantities()
+            quantities = parse_claim(claim.holds, trained).quantities()
+            refuse_aliases(quantities, registry.canonical)
             for quantity in quantities:
                 refuse_ambiguous(quantity, estimators)
-            refuse_mixture(quantities, trained=settings.training is not None)
+            refuse_mixture(quantities, models=True in models, others=False in models)
         except ClaimError as error:
             raise self.error((*own, "holds"), str(error)) from None
         parameter = claim.parameter or _logits(settings.parameters)
@@ -419,18 +464,19 @@ class SuiteSource:
         settings: SuiteFile,
         tasks: Sequence[Task],
         estimators: Sequence[Estimator],
-        models: Iterable[str],
     ) -> None:
-        """Raises SuiteError for tasks that cannot be trained and unknown annealed knobs."""
+        """Raises SuiteError for keys that no task of the suite needs and unknown annealed knobs."""
         if settings.training is None:
             return
-        for task in tasks:
-            if not isinstance(task, Model):
-                raise self.error(
-                    ("training",),
-                    f"{task.name} is not a model that can be trained; available: "
-                    f"{', '.join(models)}",
-                )
+        models = {isinstance(task, Model) for task in tasks}
+        for key in settings.training.unused(True in models, False in models):
+            if key not in settings.training.model_fields_set:
+                continue
+            kind = "tasks that are not models" if key == "descent" else "models"
+            raise self.error(
+                ("training", key),
+                f"training.{key} is about {kind}, of which this suite has none",
+            )
         knobs = {estimator.name: estimator.knobs for estimator in estimators}
         for name, schedules in settings.training.anneal.items():
             if name not in knobs:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradest.errors import UsageError
 from gradest.runs.cells import label_of, same_cell
+from gradest.runs.descent_cell import DescentCell
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Contents, Record, read_journal
 from gradest.runs.measurement_cell import MeasuringCell
@@ -27,7 +28,7 @@ from gradest.support import (
 
 _RUN = ("suite", "parameters", "cells")  # keys of run.json from which the tables are derived
 _DERIVED = ("journal", "recorded", "damage", "checksum")  # keys that are derived with the tables
-_CELLS = (MeasuringCell, TrainingCell, PropertyCell, SearchCell)
+_CELLS = (MeasuringCell, TrainingCell, DescentCell, PropertyCell, SearchCell)
 
 
 def write_results(folder: Path, run: Mapping[str, Any]) -> list[str]:

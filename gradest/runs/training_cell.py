@@ -75,6 +75,7 @@ class TrainingCell(EstimatorCell):
     tables: ClassVar[type[CellTables]] = TrainingTables
     settings: ClassVar[tuple[str, ...]] = ("learning_rate", "seed")
 
+    seed: int
     learning_rate: float
     training: Mapping[str, Any]
     device: str

@@ -108,8 +108,8 @@ class BiasDistribution(NamedTuple):
 def squared_bias(moments: Moments, exact: Tensor, reference: Moments | None = None) -> Interval:
     """‖E ĝ − g‖² for the true gradient g [D], or for an estimate of it with these moments.
 
-    The estimate is debiased, x − t₁: unbiased, and therefore negative half of the time where
-    there is no bias.
+    The estimate is debiased, x − t₁: unbiased, and therefore negative half of the time for
+    an unbiased estimator.
     """
     deviation = moments.pooled().mean[0] - exact  # [D]
     x = float(deviation.square().sum())

@@ -101,6 +101,8 @@ class Interval(NamedTuple):
         """The ratio of two numbers that are not negative, by the logarithms; NaN over zero."""
         if not (other.estimate > 0 and self.estimate >= 0):
             return Interval.unknown()
+        if self.high == 0:
+            return Interval.exactly(0.0)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             log, divisor = self.map(np.log), other.map(np.log)
             below, above = log._distances(

@@ -10,6 +10,8 @@ stay valid; a rule that stops once an interval is narrow would favour those that
 simulations", 1992).
 """
 
+import math
+
 import scipy
 from torch import Tensor
 
@@ -132,6 +134,8 @@ def _test_rejects(
 ) -> bool:
     """Whether the joint test rejects at the lower end of the bias, for an unlucky deviation."""
     noise = Noise.of(expected, reference)
+    if noise is None:  # of fewer than two replicates, which show nothing
+        return False
     deviation = pilot.pooled().mean[0] - exact
     towards = deviation / deviation.norm()
     error = float(scipy.stats.norm.isf(MISSED / 2)) * noise.along(towards) ** 0.5
@@ -162,6 +166,8 @@ def _bias_precision(
 ) -> float:
     """The worse precision at the two ends of the bias, for a deviation of typical length."""
     noise = Noise.of(expected, reference)
+    if noise is None:  # of fewer than two replicates, which have no interval
+        return math.inf
     deviation = pilot.pooled().mean[0] - exact
     length = float(deviation.norm())
     towards = deviation / length if length > 0 else exact.new_full(exact.shape, len(exact) ** -0.5)

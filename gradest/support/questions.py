@@ -47,7 +47,7 @@ class Ticket:
     title: str  # of the estimator
     logits: Tensor  # [..., N, K]
     axes: Axes
-    samples: int  # of a bound
+    like: Cost  # with the objective of the costs
     step: int | None  # of the adaptation that is due
     adaptation: Questions
     estimate: Questions
@@ -77,8 +77,8 @@ class Ticket:
         return adaptation, estimate
 
 
-def questions(run: Callable[[Cost], Any], source: Draws, samples: int, name: str) -> Questions:
-    """The codes at which `run` evaluates the cost it is given, with noise from `source`.
+def questions(run: Callable[[Cost], Any], source: Draws, like: Cost, name: str) -> Questions:
+    """The codes at which `run` evaluates a cost of the objective of `like`, with this noise.
 
     It runs twice on the same noise, with other costs.  Raises UsageError where f' is needed, a code
     is not one-hot or the codes depend on the costs.
@@ -86,10 +86,10 @@ def questions(run: Callable[[Cost], Any], source: Draws, samples: int, name: str
     recorder = RecordedDraws(source)
     first = _Placeholders(name, 1)
     with drawing_from(recorder):
-        run(Cost(first, samples=samples))
+        run(like.changed(first))
     again = _Placeholders(name, -3)
     with drawing_from(ReplayedDraws(recorder.record, source.lean)):
-        run(Cost(again, samples=samples))
+        run(like.changed(again))
     if not _equal(first.codes, again.codes):
         raise UsageError(
             f"{name} chooses codes by the costs of earlier ones, so that they cannot be asked for "
@@ -102,7 +102,7 @@ def answered(
     run: Callable[[Cost], Tensor | None],
     asked: Questions,
     cost: Tensor,
-    samples: int,
+    like: Cost,
     source: Draws | None = None,
 ) -> Tensor | None:
     """What `run` returns with the costs [R, M] of the codes asked for, on their noise.
@@ -112,7 +112,7 @@ def answered(
     """
     answers = _Answers(asked.codes, cost)
     with drawing_from(source or ReplayedDraws(asked.record, asked.lean)):
-        return run(Cost(answers, samples=samples))
+        return run(like.changed(answers))
 
 
 class _Placeholders:

@@ -18,7 +18,7 @@ _PRECISE = (torch.float32, torch.float64)
 def as_rows(logits: Tensor) -> Tensor:
     """[..., N, K] or [K] -> [R, N, K], in float32 where half precision has too few digits.
 
-    Raises UsageError for logits that are no floating [..., K] with K of at least 2.
+    Raises UsageError for logits that are not floating-point [..., K] with K of at least 2.
     """
     if isinstance(logits, Tensor) and logits.ndim == 3 and logits.dtype in _PRECISE:
         return logits
@@ -72,7 +72,7 @@ class Axes(NamedTuple):
     def cost(self, f: Callable[..., Tensor], rows: Tensor, outside: Context = nullcontext) -> Cost:
         """f as a cost of the rows; it is called in the context `outside`.
 
-        Raises UsageError for an f that is no function, or a deep cost of other than [B, N, K].
+        Raises UsageError for an f that is not a function, or a deep cost of other than [B, N, K].
         """
         if not isinstance(f, Cost):
             return FunctionCost(f, self, outside)

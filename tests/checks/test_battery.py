@@ -278,6 +278,50 @@ def test_noise_is_no_evidence_of_a_wrong_direction(sign: float) -> None:
     assert finding.status == "inconclusive", finding
 
 
+class Shortened(Estimator):
+    """Half of REINFORCE: right in direction."""
+
+    unbiased = False
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return cost + cost / 2 * nabla(log_prob(logits, z))
+
+
+class ShortenedUnderGumbelNoise(Estimator):
+    """The same, with a baseline, where the draws cannot be enumerated."""
+
+    unbiased = False
+    aligned = True
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z, _ = gumbel_max(logits.unsqueeze(1).expand(-1, 8, -1, -1))
+        return leave_one_out(logits, z, f(z)) - nabla(leave_one_out(logits, z, f.frozen(z))) / 2
+
+
+def test_a_mean_in_the_direction_of_the_gradient_can_be_claimed() -> None:
+    finding = verdict(Shortened, "direction")
+    assert finding.status == "passed" and "but it holds: add aligned = True" in finding.detail
+    claiming = type("Claiming", (Shortened,), {"aligned": True})
+    finding = verdict(claiming, "direction")
+    assert finding.status == "passed" and "a multiple of the gradient" in finding.detail
+
+
+@pytest.mark.slow
+def test_the_direction_is_measured_where_it_cannot_be_enumerated() -> None:
+    finding = verdict(ShortenedUnderGumbelNoise, "direction")
+    assert finding.status == "passed" and "a multiple of the gradient" in finding.detail
+
+
+def test_a_normalised_cost_shows_how_it_turns_the_gradient_of_a_skewed_one() -> None:
+    grpo = gradest.all_estimators()["grpo"]
+    finding = verdict(grpo, "direction")
+    assert (
+        finding.status == "passed" and "-0.20 (test problem 'skewed categories')" in finding.detail
+    )
+
+
 @dataclass(eq=False)
 class AdaptsALittle(Estimator):
     """A constant baseline that adapting hardly moves, for the better or for the worse."""
@@ -409,3 +453,43 @@ def test_findings_are_reproducible_and_leave_the_global_state_alone() -> None:
     before = torch.get_rng_state()
     assert check_estimator(ClaimsToBeUnbiased) == check_estimator(ClaimsToBeUnbiased)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@dataclass(eq=False)
+class OneAverageForAll(Estimator):
+    """A moving average of the costs of all rows, though it claims a state for each block."""
+
+    adapt_steps = 5
+    stackable = True
+
+    def reset(self, logits: Tensor) -> None:
+        self._mean = logits.new_zeros(())
+
+    def adapt(self, logits: Tensor, f: Cost) -> None:
+        self._mean = self._mean.lerp(f(sample(logits)).detach().mean(), 0.5)
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits)
+        cost = f(z)
+        return cost + (cost - self._mean) * nabla(log_prob(logits, z))
+
+
+def blocks_finding(cls: type[Estimator]) -> Finding:
+    return verdict(cls, "blocks")
+
+
+def test_several_states_in_one_instance_are_those_of_several_instances() -> None:
+    shared = blocks_finding(OneAverageForAll)
+    assert shared.status == "failed" and "use self.per_row" in shared.detail
+
+    class Modest(OneAverageForAll):
+        stackable = False
+
+    assert blocks_finding(Modest).status == "skipped"
+    for name in ("reinforce_ema", "nvil", "relax"):
+        assert blocks_finding(gradest.all_estimators()[name]).status == "passed"
+
+
+def test_an_estimator_that_draws_its_samples_first_is_not_estimated_in_blocks() -> None:
+    finding = blocks_finding(SamplesFirst)
+    assert finding.status == "skipped" and "together differ by inf" in finding.detail

@@ -307,12 +307,18 @@ def test_the_list_shows_everything_with_its_knobs(call, plugin):
     for name in (*all_estimators(), *all_tasks(), *suite_names(), "clipped"):
         assert f"  {name}" in out
     assert "temperature=0.5" in out
+    assert "also: remax, scst" in out
     assert "1611.00712" in out
     flat = " ".join(out.split())
     assert "biased; for every f the bias is small at temperature = 0.03" in flat
     assert "biased, except for affine f; uses f'" in out
     assert "K = 2 only; evaluations of f: samples; claimed laws: constant, labels" in flat
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_an_alias_selects_cells(call, suite):
+    status, out, _ = call("--suite", suite, "--only-estimators", "loorf", "--dry-run")
+    assert status == 0 and "rloo" in out and "straight_through" not in out
 
 
 def test_the_list_can_be_a_table_or_bibtex(call, plugin):
@@ -323,6 +329,7 @@ def test_the_list_can_be_a_table_or_bibtex(call, plugin):
     assert len(lines) == 2 + len(all_estimators()) + 1
     assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
     (mine,) = [line for line in lines if line.startswith("| `clipped`")]
+    assert any(line.startswith("| `self_critical` (`remax`, `scst`)") for line in lines)
     assert r"REINFORCE with its cost clipped \| cut " in mine
     assert "Me, on my &lt;desk&gt;, 2024." in mine
     status, out, _ = call("--list", "--bibtex", "--plugin", plugin)
@@ -381,7 +388,7 @@ def test_a_report_cites_what_was_measured_also_when_the_plugin_is_gone(
 
 def test_check_certifies_and_rejects(call, plugin, tmp_path):
     status, out, _ = call("--check", "rloo")
-    assert (status, out.splitlines()[-1]) == (0, "rloo: certified (23 checks passed, 4 skipped)")
+    assert (status, out.splitlines()[-1]) == (0, "rloo: certified (24 checks passed, 4 skipped)")
     plugin.write_text(PLUGIN.replace("unbiased = False", "unbiased = True"))
     status, out, _ = call("--check", plugin)
     assert (status, out.splitlines()[-1].partition(" (")[0]) == (1, "clipped: rejected")

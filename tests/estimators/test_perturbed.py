@@ -75,7 +75,7 @@ def imle_on_an_affine_bit(name: str, theta: float, slope: float, step: float, **
 
 
 def prepared(estimator: Estimator) -> Estimator:
-    estimator.reset(torch.zeros(1, 1, 2))
+    estimator.reset(torch.zeros(1, 1, 2, dtype=torch.float64))
     return estimator
 
 
@@ -287,6 +287,7 @@ def test_a_direction_and_its_opposite_give_the_same_estimate_and_value(name, kin
         assert close(result, opposite) and result.std(0).min() > 0.1
 
 
+@pytest.mark.slow
 @bits
 def test_evolution_strategies_smooth_the_expected_cost(theta, t):
     """The mean of the antithetic pair is that of F(log α + σ ε) ε/σ."""

@@ -11,6 +11,8 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import log_prob
+from gradest.measurement import ExactMoments, Replicator
+from gradest.measurement.enumerated_moments import visit_outcomes
 from gradest.measurement.enumerated_truth import all_codes, exact_gradient
 from gradest.randomness import Draws, drawing_from
 from tests.support import EXACT, Prescribed
@@ -119,5 +121,48 @@ def polynomial(seed: int, degree: int, latents: int = 2, categories: int = 3) ->
     def cost(z: Tensor) -> Tensor:
         u, v = ((z * x.to(z)).sum((-2, -1)) for x in w)
         return 1 + u * v + v + (v**3 if degree == 3 else 0)
+
+    return Given(logits, cost)
+
+
+def enumerated(name: str, task: Task, **knobs: Any) -> ExactMoments:
+    """The exact moments over all outcomes of the draws, with one data point: [1, N, K]."""
+    result = visit_outcomes(Replicator(gradest.make_estimator(name, **knobs), task))
+    assert isinstance(result, ExactMoments), result
+    return result
+
+
+def relative_bias(mean: Tensor, task: Task) -> float:
+    """‖E ĝ − g‖/‖g‖."""
+    g = truth(task)
+    return float((mean - g).norm() / g.norm())
+
+
+def cosine(mean: Tensor, task: Task) -> float:
+    return float(torch.cosine_similarity(mean.flatten(), truth(task).flatten(), dim=0))
+
+
+def trace(variance: Tensor) -> float:
+    return float(variance.sum())
+
+
+def pair() -> Task:
+    """Two latents of the default `categorical`, whose values add up in its parabola."""
+    logits = doubles([2.0, 0.5, 1.0]).log().expand(2, 3)
+    return Given(logits, lambda z: ((z @ VALUES.to(z)).sum(-1) - 0.45).square())
+
+
+def table(latents: int, categories: int, seed: int) -> Task:
+    """A random cost for each code, multilinear off the vertices, at random logits."""
+    draws = torch.Generator().manual_seed(seed)
+    costs = torch.randn((categories,) * latents, generator=draws).double()
+    logits = torch.randn(latents, categories, generator=draws).double()
+
+    def cost(z: Tensor) -> Tensor:
+        total = costs.to(z).expand(*z.shape[:-2], *costs.shape)
+        for n in range(latents):
+            own = z[..., n, :].unflatten(-1, (-1, *(1,) * (latents - n - 1)))
+            total = (total * own).sum(z.ndim - 2)
+        return total
 
     return Given(logits, cost)

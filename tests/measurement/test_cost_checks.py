@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import gradest
 from gradest import Cost, Estimator, Problem, Task, compare, make_estimator, make_task, measure
 from gradest.categorical import log_prob, nabla, one_hot, sample
+from gradest.checks.problems import SeveralSamples
 from gradest.concrete import concrete_log_prob, exp_concrete_log_prob
 from gradest.contracts import inapplicable
 from gradest.errors import CostError, NonFiniteGradient, UsageError
@@ -247,8 +248,8 @@ def test_noise_that_all_rows_share_is_refused(cls):
 @pytest.mark.slow
 def test_every_estimator_of_the_catalogue_draws_for_each_row():
     for name, cls in gradest.all_estimators().items():
-        task = make_task("bernoulli_vae", samples=2, kl="sampled") if cls.bounds else None
-        task = task or make_task("bernoulli" if cls.categories == 2 else "quadratic")
+        task = make_task("bernoulli" if cls.categories == 2 else "quadratic")
+        task = SeveralSamples(task, cls.objective) if cls.objective else task
         if not inapplicable(cls(), task, task.problem()):
             measure(make_estimator(name), task, replicates=64, adapt_steps=1, enumerate_draws=False)
 
@@ -457,8 +458,8 @@ def test_rows_that_talk_are_refused(cls, logits):
 
 def test_every_estimator_of_the_catalogue_keeps_rows_apart():
     for name, cls in gradest.all_estimators().items():
-        task = make_task("bernoulli_vae", samples=2, kl="sampled") if cls.bounds else None
-        task = task or make_task("bernoulli" if cls.categories == 2 else "quadratic")
+        task = make_task("bernoulli" if cls.categories == 2 else "quadratic")
+        task = SeveralSamples(task, cls.objective) if cls.objective else task
         if not inapplicable(cls(), task, task.problem()):
             for dtype in (torch.float64, torch.float32):
                 check_row_independence(Replicator(make_estimator(name), task, dtype))

@@ -7,6 +7,7 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task
 from gradest.categorical import conditional_gumbel, nabla, softmax, tempered
+from gradest.costs import Objective
 from gradest.measurement.enumerated_truth import exact_gradient
 from gradest.measurement.objectives import problem_for
 from gradest.randomness import Draws, drawing_from
@@ -38,14 +39,16 @@ class Polynomial(Task):
 
     name = "polynomial"
 
-    def __init__(self, masked: bool, samples: int = 1) -> None:
-        self._masked, self._samples = masked, samples
+    def __init__(self, masked: bool, objective: Objective | None = None) -> None:
+        self._masked, self._objective = masked, objective
 
     def problem(self, batch: object = None) -> Problem:
         logits = torch.tensor([[[0.3, -0.8, 0.5], [1.0, 0.2, -0.4]]], dtype=torch.float64)
         if self._masked:
             logits = widened(logits, -torch.inf)
-        return Problem(logits, Cost(self._cost, samples=self._samples))
+        if self._objective is None:
+            return Problem(logits, Cost(self._cost))
+        return Problem(logits, Cost(self._cost, samples=2, objective=self._objective))
 
     def _cost(self, z: Tensor) -> Tensor:  # [..., N, K] -> [...]
         values = torch.tensor([[1.0, -0.5, 0.3], [0.2, 0.9, -1.1]]).to(z)
@@ -95,7 +98,7 @@ def widened(x: Tensor, value: float) -> Tensor:
 
 def estimated(estimator: Estimator, masked: bool, source: Draws) -> tuple[Tensor, Tensor]:
     """Objectives [R] and gradients [R, N, K], after some steps of adapt."""
-    logits, f = Polynomial(masked, samples=2 if estimator.bounds else 1).problem()
+    logits, f = Polynomial(masked, estimator.objective).problem()
     rows = logits.repeat(ROWS, 1, 1)
     with drawing_from(source):
         estimator.reset(problem_for(estimator, logits, f)[0])

@@ -14,7 +14,7 @@ from torch import Tensor
 import gradest
 from gradest import Cost, Estimator, Problem, Task, Tuned
 from gradest.categorical import log_prob, nabla, sample
-from gradest.checks.problems import Bounded
+from gradest.checks.problems import SeveralSamples
 from gradest.errors import NonFiniteGradient, UsageError
 from gradest.measurement import enumerated_truth
 from gradest.measurement.objectives import analytic_terms
@@ -61,7 +61,7 @@ def test_a_measurement_depends_on_its_seed_alone(name, bernoulli):
         torch.manual_seed(global_seed)
         before = torch.get_rng_state()
         estimator = gradest.make_estimator(name)
-        task = Bounded(bernoulli) if estimator.bounds else bernoulli
+        task = SeveralSamples(bernoulli, estimator.objective) if estimator.objective else bernoulli
         result = gradest.measure(estimator, task, replicates=64, seed=seed, adapt_steps=2)
         assert torch.equal(torch.get_rng_state(), before)
         return without_seconds(result)

@@ -25,6 +25,13 @@ UNREADABLE = [
     ("categories", "2", "a nonnegative integer or None"),
     ("outcomes", -1, "a nonnegative integer or None"),
     ("adapt_steps", 0.5, "a nonnegative integer"),
+    ("aligned", 1, "True or False"),
+    ("aligned", True, "aligned is for methods with unbiased = False"),
+    ("own_distribution", True, "own_distribution is for methods with unbiased = False"),
+    ("aliases", "remax", "a tuple of distinct identifiers"),
+    ("aliases", ("one", "one"), "a tuple of distinct identifiers"),
+    ("aliases", ("no-name",), "a tuple of distinct identifiers"),
+    ("aliases", ("other", "Claims"), "aliases: 'Claims' is the name of the estimator"),
     ("version", 0, "an integer of at least 1"),
     ("unbaised", False, "unknown claim 'unbaised'; did you mean 'unbiased'?"),
 ]

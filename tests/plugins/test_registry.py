@@ -256,6 +256,66 @@ def test_paths_that_hold_no_plugin(plugin, tmp_path):
         loaded(plugin("empty/_helper.py", ESTIMATOR).parent)
 
 
+# aliases
+
+ALIASES = sorted(
+    (alias, name) for name, cls in gradest.all_estimators().items() for alias in cls.aliases
+)
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES)
+def test_an_alias_is_the_estimator_under_its_own_name(alias, name):
+    assert gradest.make_estimator(alias).name == name
+    found = Registry.load()
+    assert found.estimator(alias) is found.find(alias) is found.estimators[name]
+    assert found.canonical(alias) == name and found.canonical(name) == name
+    assert alias in found and alias not in found.estimators
+
+
+def test_the_names_that_people_use_are_aliases():
+    assert dict(ALIASES) | {
+        "remax": "self_critical",
+        "scst": "self_critical",
+        "loorf": "rloo",
+        "zgr": "reinmax",
+        "u2g": "disarm",
+        "grade": "gumbel_softmax",
+        "grade_ste": "st_gumbel_softmax",
+    } == dict(ALIASES)
+    assert gradest.make_estimator("loorf", samples=7).samples == 7
+
+
+def test_an_alias_is_suggested():
+    with pytest.raises(UsageError, match="unknown estimator 'remaxx'; did you mean 'remax'"):
+        gradest.make_estimator("remaxx")
+
+
+def test_names_and_aliases_do_not_clash(plugin):
+    path = plugin("remax.py", ESTIMATOR)
+    with pytest.raises(PluginError, match="expected unique names, got 'remax'") as caught:
+        loaded(path)
+    own = inspect.getfile(gradest.all_estimators()["self_critical"])
+    assert f"from {own}, as an alias of 'self_critical', and from {path}" in str(caught.value)
+    with_alias = ESTIMATOR.replace("    factor", '    aliases = ("rloo",)\n    factor')
+    path = plugin("mine.py", with_alias)
+    with pytest.raises(PluginError, match="expected unique names, got 'rloo'") as caught:
+        loaded(path)
+    assert f"and from {path}, as an alias of 'mine'," in str(caught.value)
+    one, two = (plugin(f"{f}.py", with_alias.replace("rloo", "shared")) for f in ("one", "two"))
+    with pytest.raises(PluginError, match=r"got 'shared' from .*one\.py.* and from .*two\.py"):
+        loaded(one, two)
+
+
+def test_a_loaded_plugin_does_not_take_the_place_of_an_alias(plugin, monkeypatch):
+    monkeypatch.setattr(registry, "_plugins_loaded", {"estimators": {}, "tasks": {}})
+    gradest.load_plugin(plugin("remax.py", ESTIMATOR))
+    assert gradest.make_estimator("remax").name == "self_critical"
+    gradest.load_plugin(
+        plugin("mine.py", ESTIMATOR.replace("    factor", '    aliases = ("ours",)\n    factor'))
+    )
+    assert gradest.make_estimator("ours").name == "mine"
+
+
 # entry points
 
 

@@ -4,7 +4,16 @@ import pytest
 
 from gradest.errors import SuiteError
 from gradest.plugins.registry import Registry
-from gradest.runs.claims import ClaimError, Operation, Quantity, Tolerance, parse_claim
+from gradest.runs.claims import (
+    ClaimError,
+    Median,
+    Operation,
+    Quantity,
+    Share,
+    Tolerance,
+    parse_claim,
+    refuse_mixture,
+)
 from gradest.runs.suite import load_suite
 
 
@@ -117,3 +126,66 @@ def test_a_bad_claim_of_a_suite_is_named_with_its_line(tmp_path, entry: str, mes
     line = 5 if "\n" in entry else 4
     assert str(error.value).startswith(f"{path}:{line}: ") or "missing" in message
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_shares_and_medians_are_over_the_seeds_of_a_metric() -> None:
+    claim = parse_claim("share(0.1 > probability(relax, step=50, width=3)) >= 0.9")
+    metric = Quantity("probability", "relax", {"step": 50, "width": 3}, trained=True)
+    assert claim.left == Share(metric, "<", 0.1)
+    assert metric.options == {"step": 50} and metric.knobs == {"width": 3}
+    claim = parse_claim("median(log_variance(relax)) - median(log_variance(rebar)) <= -5")
+    assert [str(q) for q in claim.quantities()] == ["log_variance(relax)", "log_variance(rebar)"]
+    assert claim.left.left == Median(Quantity("log_variance", "relax", {}, trained=True))
+
+
+def test_a_name_that_measurements_have_too_is_a_metric_in_a_suite_that_trains() -> None:
+    text = "value(relax, learning_rate=0.1, step=5) < 1"
+    measured, trained = (parse_claim(text, each).left for each in (False, True))
+    assert measured.knobs == {"learning_rate": 0.1, "step": 5} and measured.options == {}
+    assert trained.options == {"learning_rate": 0.1, "step": 5} and trained.knobs == {}
+    refuse_mixture([measured])
+    with pytest.raises(ClaimError, match="over the seeds of trainings"):
+        refuse_mixture(parse_claim("median(value(relax)) < 1").quantities())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("share(probability(relax)) < 1", "share: expected a form such as share(probability"),
+        ("share(probability(relax) == 1) < 1", "share: expected a form such as"),
+        ("share(0.1 < probability(relax) < 1) < 1", "share: expected a form such as"),
+        ("share(probability(a) < probability(b)) < 1", "share: expected a form such as"),
+        ("share(probability(a) < 1, 2) < 1", "share: expected a form such as"),
+        ("share(2 * probability(a) < 1) < 1", "share: expected a form such as"),
+        ("median(log_variance(a) < 1) < 1", "expected a number, a quantity"),
+        ("median(3) < 1", "median: expected a form such as median(log_variance"),
+        ("median(gap(a), step=3) < 1", "median: expected a form such as"),
+        ("median(value(a)) < share(value(a) < 1)", "have different units"),
+    ],
+)
+def test_a_bad_statement_about_seeds_is_refused_in_a_line(text: str, message: str) -> None:
+    with pytest.raises(ClaimError) as error:
+        parse_claim(text)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "holds", "message"),
+    [
+        ("bernoulli", "negative_elbo(exact) < 1", "in a suite that descends; available: value"),
+        ("categorical_vae", "value(exact) < 1", "in a suite that trains models; available: obj"),
+        ("bernoulli", "variance(exact) < 1", "variance is not known in a suite that descends"),
+        ("bernoulli", "value(exact, split=test) < 1", "exact has no knob 'split'"),
+    ],
+)
+def test_a_metric_that_the_suite_does_not_have_is_named(
+    tmp_path, task: str, holds: str, message: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"training: {{steps: 1}}\ntasks: [{task}]\nestimators: [exact]\nclaims:\n"
+        f"  - holds: '{holds}'\n"
+    )
+    with pytest.raises(SuiteError) as error:
+        load_suite(str(path), Registry.load([]))
+    assert str(error.value).startswith(f"{path}:5: ") and message in str(error.value)

@@ -153,13 +153,17 @@ def test_the_moments_of_batches_are_those_of_all_their_replicates():
     x = np.random.default_rng(0).normal(1.0, 2.0, (4, 50, 3, 5))  # [J, R, B, D]
     mean = x.mean(1)
     square = np.square(x - mean[:, None]).sum((1, 3))
-    parts = quantities._pooled(mean, square, np.zeros((4, 2, 3)), 50)
+    g = np.arange(1.0, 6.0) - np.arange(3.0)[:, None]  # [B, D]
+    parts = quantities._pooled(mean, square, np.zeros((4, 2, 3)), 50, g)
     every = x.reshape(200, 3, 5)
     variance = every.var(0, ddof=1).sum(-1)
     assert np.allclose(parts.variance, variance, rtol=EXACT)
     # Without the noise of the mean, of which the squared length would have a bias.
     bias_sq = np.square(every.mean(0)).sum(-1) - variance / 200
     assert np.allclose(parts.bias_sq, bias_sq, rtol=EXACT)
+    along = np.einsum("rbd,bd->rb", every, g).mean(0)
+    assert np.allclose(parts.along, along, rtol=EXACT)
+    assert (parts.along_sq < along**2).all()
 
 
 def test_all_problems_of_a_batch_share_their_noise():
@@ -242,7 +246,9 @@ def survives(claim, evaluations):
     result = refute(trial, spaces_for(trial), evaluations)
     assert result.counterexample is None and result.searched >= evaluations
     text = describe(claim, trial.relation, result)
-    assert f"searched {result.searched:,} problems" in text and "this is no proof" in text
+    assert (
+        f"searched {result.searched:,} problems" in text and "this does not prove the claim" in text
+    )
     binary = "arm" in claim
     assert all("K = 2" in each for each in result.spaces) == binary
 

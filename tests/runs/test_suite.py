@@ -61,6 +61,32 @@ def test_controls_are_part_of_the_suites_that_compare(registry):
     assert controls["unbiased"] and controls["biased"]
 
 
+def test_an_alias_gives_the_cells_of_the_name(load):
+    plain, aliased = load(BASE), load(BASE.replace("rloo", "loorf") + CONTROLS)
+    assert [cell.key for cell in aliased.cells] == [cell.key for cell in plain.cells]
+    assert aliased.settings.controls == {"unbiased": ["rloo"]}
+    twice = BASE + "  - loorf: {samples: 4}\n"
+    with pytest.raises(SuiteError, match=r":6: rloo is listed twice with the same knobs"):
+        load(twice)
+    trained = TRAINING.replace("  steps: 10", "  steps: 10\n  anneal: {grade: {temperature: SLOW}}")
+    slow = "{rate: 0.001, every: 5, least: 0.5}"
+    trained = trained.replace("SLOW", slow).replace("- rloo", "- grade")
+    (cell,) = load(trained).cells
+    assert cell.estimator == "gumbel_softmax" and set(cell.training["anneal"]) == {cell.estimator}
+    both = trained.replace("{grade: {", f"{{gumbel_softmax: {{temperature: {slow}}}, grade: {{")
+    with pytest.raises(SuiteError, match="'grade' is an alias of 'gumbel_softmax', which is"):
+        load(both)
+
+
+CONTROLS = "controls: {unbiased: [loorf, rloo]}\n"
+
+
+def test_a_claim_has_the_names_of_the_rows(load):
+    claim = 'claims: [{holds: "variance(loorf, samples=4) <= variance(rloo, samples=2)"}]\n'
+    with pytest.raises(SuiteError, match=":6: 'loorf' is an alias of 'rloo'; write 'rloo'"):
+        load(BASE + claim)
+
+
 def test_a_list_is_a_grid_for_a_scalar_knob(load):
     cells = load(BASE).cells
     assert [cell.estimator_knobs["samples"] for cell in cells] == [2, 4]
@@ -220,9 +246,9 @@ def test_only_adaptive_estimators_get_the_adapt_steps(load):
         (BASE + "  - concrete: 3\n", 6, "expected a name or"),
         (BASE + "  - {a: {}, b: {}}\n", 6, "expected a name or"),
         (
-            BASE.replace("replicates: 100\n", "training: {}\n"),
+            BASE.replace("replicates: 100\n", "training: {batch: 10}\n"),
             1,
-            "categorical is not a model that can be trained; available: bernoulli_vae, categorical",
+            "training.batch is about models, of which this suite has none",
         ),
         (BASE + "  - 3\n", 6, "expected a name or"),
         (BASE.replace("- categorical", "- categorical: {alpha: [1, -1, 1]}"), 3, "alpha.1. = -1"),

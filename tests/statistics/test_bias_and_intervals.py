@@ -648,11 +648,12 @@ def share(rows: list[dict], name: str = "biased") -> float:
     return sum(row["verdict"] == name for row in rows) / len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mixing",
     [
         pytest.param(ONE, id="one"),
-        pytest.param(torch.eye(20).double(), id="twenty", marks=pytest.mark.slow),
+        pytest.param(torch.eye(20).double(), id="twenty"),
         pytest.param(spread(3), id="correlated"),
     ],
 )
@@ -763,7 +764,8 @@ def test_a_negative_estimate_of_the_bias_takes_nothing_off_the_error():
 # a truth that is itself estimated
 
 
-@pytest.mark.parametrize("bias", [0.0, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", [0.0, 10.0])
 def test_the_noise_of_a_reference_is_counted(bias):
     """An estimate of the truth with a quarter of the replicates: most of the noise is its own."""
     size = bias * (3 / 512 + 3 / 128) ** 0.5
@@ -897,6 +899,13 @@ def test_replicates_show_enough_of_the_largest_outcomes():
 def test_what_is_exact_needs_no_replicates():
     exact = Moments(torch.ones(1).double(), torch.ones(1, 2).double(), torch.ones(1, 2).double())
     assert replicates_needed(exact, torch.ones(2), torch.ones(2), 1.0, 0.1, 0.1) == 1
+
+
+def test_estimates_without_noise_need_few_replicates():
+    """As of an antithetic estimator whose draws cannot be enumerated."""
+    constant = moments_of(torch.ones(512, 2).double())
+    one = torch.ones(2, dtype=torch.float64)
+    assert replicates_needed(constant, one, one, 4.0, variance=0.01, bias=0.01) <= 16
 
 
 def test_targets_that_no_number_reaches_are_told():

@@ -122,6 +122,7 @@ def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values()
     assert error < 0.1 and abs(np.mean(sums) - 13) <= K * error
 
 
+@pytest.mark.slow
 def test_intervals_cover():
     """1000 simulations, five values of the outermost level: at 95 % nominal, 90 % and more."""
     draws = torch.Generator().manual_seed(3)
@@ -313,6 +314,7 @@ def test_runs_that_are_not_nested_have_an_empty_table(tmp_path):
     assert len(sources) == 0 and list(sources.columns) == list(SOURCES)
 
 
+@pytest.mark.slow
 def test_other_settings_are_families_of_their_own(tmp_path):
     sources, _, _ = tables_of(tmp_path, SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
     assert len(sources) == 16

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import gradest
-from gradest.checks.problems import Bounded
+from gradest.checks.problems import SeveralSamples
 from gradest.errors import KnobError, NonFiniteGradient
 from gradest.measurement.enumerated_truth import exact_gradient
 from tests.support import EXACT, run_suite
@@ -111,7 +111,8 @@ def test_a_nan_cost_ends_the_measurement_unless_it_is_tolerated():
 def measured(name: str, **knobs) -> gradest.Measurement:
     estimator = gradest.make_estimator(name)
     steps = min(estimator.adapt_steps, 2)
-    task = Bounded(extreme(**knobs)) if estimator.bounds else extreme(**knobs)
+    task = extreme(**knobs)
+    task = SeveralSamples(task, estimator.objective) if estimator.objective else task
     return gradest.measure(estimator, task, replicates=64, adapt_steps=steps, tolerant=True)
 
 

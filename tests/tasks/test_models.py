@@ -606,7 +606,9 @@ def test_a_bound_of_several_layers_is_refused_and_evaluated():
     two = Problem(logits, f.bounded(2))
     rloo = gradest.make_estimator("rloo")
     assert "a bound of several layers" in inapplicable(rloo, task, two)
-    with pytest.raises(ValueError, match="expected one layer of latents for a bound"):
+    with pytest.raises(
+        ValueError, match="expected one layer of latents for an objective of several samples"
+    ):
         problem_for(rloo, *two)
 
 

@@ -1,4 +1,4 @@
-"""Wrong variants of arm, disarm, arms, carms, arsm and unordered_set."""
+"""Wrong variants of arm, disarm, disarm_categorical, arms, carms, arsm and unordered_set."""
 
 from .mutant import Mutant
 
@@ -201,5 +201,31 @@ ANTITHETIC_AND_WITHOUT_REPLACEMENT = [
         law="rare",
         knobs={"samples": 2},
         known="a small number added to the denominator of ρ",
+    ),
+    Mutant(
+        of="disarm_categorical",
+        mistake="a complete tree over the largest power of two below K",
+        knobs={"coding": "tree"},
+        stand_in="""
+_of_any_number = _splits
+
+
+def _splits(start, end, halves):
+    return _of_any_number(start, start + 2 ** ((end - start).bit_length() - 1), halves)
+
+
+def _codes(bits, left, right):
+    bits = bits.unsqueeze(-1)
+    return ~((left & bits) | (right & ~bits)).any(-2) & (left | right).any(0)
+""",
+        law="value",
+        known="a complete tree that never draws the last categories (the published code)",
+    ),
+    Mutant(
+        of="disarm_categorical",
+        mistake="the nodes of the second path with the sign of the first",
+        old="-t, 0",
+        new="t, 0",
+        law="bias",
     ),
 ]

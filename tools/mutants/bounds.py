@@ -1,4 +1,4 @@
-"""Wrong variants of vimco."""
+"""Wrong variants of the estimators of objectives of several samples."""
 
 from .mutant import Mutant
 
@@ -79,5 +79,48 @@ BOUNDS = [
         old="m = f.samples",
         new="m = 2",
         law="evaluations",
+    ),
+    Mutant(
+        of="pkpo",
+        mistake="the advantages divided by the standard deviation of the group",
+        old="        value = cost",
+        new="        advantage = advantage / (cost.std(1, keepdim=True) + 1e-4)\n"
+        "        value = cost",
+        law="bias",
+    ),
+    Mutant(
+        of="pkpo",
+        mistake="a mean over the samples where the definition has a sum",
+        old="(advantage * nabla(score)).sum(1)",
+        new="(advantage * nabla(score)).mean(1)",
+        law="bias",
+    ),
+    Mutant(
+        of="pkpo",
+        mistake="the scores in the order of the draws, the costs sorted",
+        old=".gather(1, rank)",
+        new="",
+        law="bias",
+    ),
+    Mutant(
+        of="pkpo",
+        mistake="the own sample in the baseline",
+        old="others.insert(i - 1, 0.0)",
+        new="others.append(0.0)",
+        law="bias",
+    ),
+    Mutant(
+        of="pkpo",
+        mistake="the largest costs taken for the best",
+        old=".sort(1)",
+        new=".sort(1, descending=True)",
+        law="bias",
+    ),
+    Mutant(
+        of="pkpo",
+        mistake="the mean of all costs as the value",
+        old="value = cost @ cost.new_tensor(_minimum(n, k))",
+        new="value = cost.mean(1)",
+        law="value",
     ),
 ]

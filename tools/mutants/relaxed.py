@@ -94,21 +94,21 @@ def gumbel(logits):
     Mutant(
         of="gumbel_softmax",
         mistake="the temperature without effect",
-        old="softmax(perturbed(logits) / self.temperature)",
-        new="softmax(perturbed(logits) / 0.5)",
+        old="softmax(perturbed(logits, self.temperature))",
+        new="softmax(perturbed(logits, 0.5))",
         law="knobs",
     ),
     Mutant(
         of="gumbel_softmax",
         mistake="the factor 1/τ missing in the gradient",
-        old="softmax(perturbed(logits) / self.temperature)",
-        new="softmax(perturbed(logits).detach() / self.temperature + logits - logits.detach())",
+        old="softmax(perturbed(logits, self.temperature))",
+        new="softmax(perturbed(logits, self.temperature).detach() + logits - logits.detach())",
         law="pathwise",
     ),
     Mutant(
         of="gumbel_softmax",
         mistake="hard samples forward under the claim to relax",
-        old="        return softmax(perturbed(logits) / self.temperature)",
+        old="        return softmax(perturbed(logits, self.temperature))",
         new="        from gradest.categorical import gumbel_max\n\n"
         "        b, z = gumbel_max(logits)\n"
         "        y = softmax(z / self.temperature)\n"

@@ -6,8 +6,8 @@ SCORE_FUNCTION = [
     Mutant(
         of="reinforce_ema",
         mistake="the current cost folded into the baseline first",
-        old="else self._mean)",
-        new="else self._mean.lerp(cost, 1 - self.decay))",
+        old="else self.per_row(self._mean, cost))",
+        new="else self.per_row(self._mean, cost).lerp(cost, 1 - self.decay))",
         law="bias",
         known="a moving average that holds the current cost (found in a published library)",
     ),
@@ -91,6 +91,13 @@ SCORE_FUNCTION = [
         old="        return cost - (0.0",
         new="        self._mean = cost.detach().mean()\n        return cost - (0.0",
         law="state",
+    ),
+    Mutant(
+        of="reinforce_ema",
+        mistake="one average for all blocks of rows",
+        old=".unflatten(0, (self.blocks, -1)).mean(1)",
+        new=".mean().expand(self.blocks)",
+        law="blocks",
     ),
     Mutant(
         of="reinforce_ema",

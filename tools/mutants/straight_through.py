@@ -110,15 +110,15 @@ STRAIGHT_THROUGH = [
     Mutant(
         of="st_gumbel_softmax",
         mistake="no noise in the relaxation",
-        old="softmax(z / self.temperature)",
-        new="softmax(logits / self.temperature)",
+        old=", softmax(z))",
+        new=", softmax(logits / self.temperature))",
         law="degree",
     ),
     Mutant(
         of="st_gumbel_softmax",
         mistake="the factor 1/τ missing",
-        old="softmax(z / self.temperature)",
-        new="softmax(z / self.temperature) * self.temperature",
+        old=", softmax(z))",
+        new=", softmax(z) * self.temperature)",
         law="degree",
     ),
     Mutant(
@@ -185,6 +185,27 @@ STRAIGHT_THROUGH = [
         mistake="the wrong sign",
         old="(moved + nabla(logits))",
         new="(moved - nabla(logits))",
+        law="direction",
+    ),
+    Mutant(
+        of="goste",
+        mistake="without the matrix of the category itself",
+        old="pull + t * (h * x).sum(-1, keepdim=True) * j_x",
+        new="pull",
+        law="degree",
+    ),
+    Mutant(
+        of="goste",
+        mistake="the penalty for the bias of the other sign",
+        old="t * (h * pi).sum(-1, keepdim=True) * v_x",
+        new="-t * (h * pi).sum(-1, keepdim=True) * v_x",
+        law="degree",
+    ),
+    Mutant(
+        of="reinmax_rao",
+        mistake="2 J(π) instead of ½ J(π)",
+        old="softmax_pull(pi, slope) / 2",
+        new="softmax_pull(pi, slope) * 2",
         law="direction",
     ),
 ]

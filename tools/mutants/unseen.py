@@ -19,6 +19,10 @@ _NORMALISED = (
 
 _ROUNDING = "the rounding of single precision is no bias, and measurements say so in a note"
 
+_SHORTER = (
+    "a biased method may be too short by any factor; the test of the biases as printed sees it"
+)
+
 UNSEEN: list[tuple[Mutant, str]] = [
     (
         Mutant(
@@ -57,5 +61,17 @@ def exp_concrete_log_prob(y, logits, temperature):
             law="bias",
         ),
         _ROUNDING,
+    ),
+    (
+        Mutant(
+            of="importance_weighted",
+            mistake="the geometric weight divided by N",
+            old="return log_r.mean(1, keepdim=True).exp().expand_as(log_r)",
+            new="return log_r.mean(1, keepdim=True).exp().expand_as(log_r) / log_r.shape[1]",
+            knobs={"weighting": "geometric"},
+            law="direction",
+            known="a geometric weight that is differentiated as it stands, which divides by N",
+        ),
+        _SHORTER,
     ),
 ]

@@ -49,7 +49,7 @@ def advantages(fn: Advantages, samples: int = 4, *, batched: bool = False) -> ty
             return -torch.stack([_like(group, fn(group), name) for group in rewards])
 
     # The class belongs to the code that makes it, as a plugin does, and not to the catalogue.
-    Weighted.__module__ = sys._getframe(1).f_globals["__name__"]
+    Weighted.__module__ = sys._getframe(1).f_globals.get("__name__", "__main__")
     Weighted.__name__ = Weighted.__qualname__ = name
     Weighted.__doc__ = fn.__doc__ or f"Scores weighted by {name}."
     return Weighted

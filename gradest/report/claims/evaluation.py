@@ -8,15 +8,23 @@ counts.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import scipy
 
 from gradest.report.frames import curves, ranking, tables
-from gradest.runs import Expression, Quantity, compute
-from gradest.statistics import Interval
+from gradest.runs import Expression, Median, Quantity, Share, compute
+from gradest.runs import Read as Readable
+from gradest.statistics import (
+    Interval,
+    Sides,
+    median_interval,
+    median_test,
+    share_interval,
+    share_test,
+)
 
 BIASES = ("bias", "relative_bias")
 
@@ -33,10 +41,12 @@ class Value:
     freedom: float = math.inf  # the degrees of freedom that the interval rests on
     rounding: float = 0.0  # how far apart two equal numbers may be
     above_zero: float = math.nan  # of a bias: the p-value of the test that it is zero
+    # A test of its own against a bound, in place of the one by the interval.
+    test: Callable[[float], Sides] | None = None
 
     @property
     def exact(self) -> bool:
-        return self.interval.low == self.interval.high
+        return self.test is None and self.interval.low == self.interval.high
 
     @classmethod
     def exactly(cls, value: float) -> "Value":
@@ -63,12 +73,12 @@ class Value:
         return self.combined(other, self.interval / other.interval)
 
 
-Read = Callable[[Quantity, pd.DataFrame], Value]
+Read = Callable[[Readable, pd.DataFrame], Value]
 
 
 def evaluate(expression: Expression, rows: pd.DataFrame, read: Read) -> Value:
     """The value of an expression from rows of one task.  Raises Unmeasured."""
-    return compute(expression, lambda quantity: read(quantity, rows), Value.exactly)
+    return compute(expression, lambda each: read(each, rows), Value.exactly)
 
 
 def rows_of(quantity: Quantity, rows: pd.DataFrame) -> pd.DataFrame:
@@ -135,31 +145,26 @@ def _average(values: Sequence[Value]) -> Value:
     return Value(mean, sum(value.freedom for value in values), first.rounding, tested)
 
 
-class Evidence(NamedTuple):
-    """One-sided p-values: small where the true value is below a bound, or above it."""
-
-    below: float
-    above: float
-
-
-def evidence(value: Value, bound: float, logarithmic: bool) -> Evidence:
+def evidence(value: Value, bound: float, logarithmic: bool) -> Sides:
     """On which side of a bound a value is; a ratio of positive numbers is compared by its log.
 
     Exact values are compared without chance: a p-value is 0 or 1, and both are 1 where the value
     equals the bound up to rounding.
     """
+    if value.test is not None:
+        return value.test(bound)
     estimate, low, high = value.interval.ends
     if value.exact:
         if abs(estimate - bound) <= value.rounding:
-            return Evidence(1.0, 1.0)
-        return Evidence(float(estimate > bound), float(estimate < bound))
+            return Sides(1.0, 1.0)
+        return Sides(float(estimate > bound), float(estimate < bound))
     if bound == 0 and not math.isnan(value.above_zero):
-        return Evidence(1.0, value.above_zero)
+        return Sides(1.0, value.above_zero)
     if logarithmic:
         with np.errstate(divide="ignore"):
             estimate, low, high, bound = (float(np.log(x)) for x in (estimate, low, high, bound))
     steps = float(ranking.quantile(np.array(value.freedom)))
-    return Evidence(
+    return Sides(
         _one_sided(bound - estimate, (high - estimate) / steps, value.freedom),
         _one_sided(estimate - bound, (estimate - low) / steps, value.freedom),
     )
@@ -172,23 +177,69 @@ def _one_sided(distance: float, error: float, freedom: float) -> float:
 
 
 def metric(quantity: Quantity, points: pd.DataFrame) -> Value:
-    """A metric of trainings, over their seeds, at its options.  Raises Unmeasured.
+    """A metric of trainings of models, over their seeds, at its options.  Raises Unmeasured.
 
     Without a learning rate among the options it is that of the best one.
     """
+    own = _trained(quantity, points, curves.best_rates)
+    split = quantity.options.get("split", "test" if quantity.name != "gap" else "valid")
+    return _mean(quantity, _at_its_step(quantity, own, split))
+
+
+def descended(expression: Readable, points: pd.DataFrame, maximise: bool) -> Value:
+    """A metric of descents, over their seeds: its mean, its median or a share of the seeds.
+
+    Without a learning rate among the options it is that of the best one.  Raises Unmeasured, for a
+    mean or a median also where there is one seed or where a seed has no number.
+    """
+    quantity = expression if isinstance(expression, Quantity) else expression.metric
+    best = partial(curves.best_descents, maximise=maximise)
+    own = _at_its_step(quantity, _trained(quantity, points, best), curves.ALONE)
+    values = own["value"].to_numpy(dtype=float)
+    if isinstance(expression, Share):
+        holds = int(_COMPARISONS[expression.symbol](values, expression.bound).sum())
+        interval = share_interval(holds, len(values))
+        return Value(interval, test=partial(share_test, holds, len(values)))
+    if np.isnan(values).any():
+        lost = f"{int(np.isnan(values).sum())} of {len(values)} seeds"
+        raise Unmeasured(f"{quantity} has no number for {lost}, which diverged")
+    if len(values) == 1:
+        raise Unmeasured(f"{quantity} has one seed, which does not show how seeds differ")
+    if isinstance(expression, Median):
+        return Value(median_interval(values), test=partial(median_test, values))
+    return _mean(quantity, own)
+
+
+_COMPARISONS = {"<=": np.less_equal, "<": np.less, ">=": np.greater_equal, ">": np.greater}
+
+
+def _trained(
+    quantity: Quantity, points: pd.DataFrame, best: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """The points of the trainings that a quantity names, at its learning rate or the best one."""
     own = rows_of(quantity, points)
     rate = quantity.options.get("learning_rate")
-    own = curves.best_rates(own) if rate is None else own[own["learning_rate"].eq(rate)]
+    own = best(own) if rate is None else own[own["learning_rate"].eq(rate)]
     if own.empty:
         raise Unmeasured(f"{quantity} was not trained")
-    split = quantity.options.get("split", "test" if quantity.name != "gap" else "valid")
-    curve = curves.average_over_seeds(own, split, quantity.name)
+    return own
+
+
+def _at_its_step(quantity: Quantity, own: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The points of the metric at the step that a quantity names, or the last one: one a seed."""
+    curve = own[own["split"].eq(split) & own["metric"].eq(quantity.name)]
     if curve.empty:
-        raise Unmeasured(f"{quantity} has no values of the split {split}")
+        of = f" of the split {split}" if split else ""
+        raise Unmeasured(f"{quantity} has no values{of}")
     step = quantity.options.get("step", curve["step"].max())
     at = curve[curve["step"].eq(step)]
     if at.empty:
         raise Unmeasured(f"{quantity} was not evaluated at step {step}")
-    row = at.iloc[0]
+    return at
+
+
+def _mean(quantity: Quantity, at: pd.DataFrame) -> Value:
+    """The mean over seeds, with its t interval; of a single seed with the one that it has."""
+    row = curves.average_over_seeds(at, at["split"].iloc[0], quantity.name).iloc[0]
     freedom = row["seeds"] - 1 if row["seeds"] > 1 else math.inf
     return Value(Interval(row["value"], row["low"], row["high"]), freedom)

@@ -28,6 +28,7 @@ import pandas as pd
 from gradest.report.claims.evaluation import (
     Unmeasured,
     Value,
+    descended,
     evaluate,
     evidence,
     measured,
@@ -38,8 +39,9 @@ from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
 from gradest.runs import (
-    TRAINED,
+    DESCENDED,
     Expression,
+    Median,
     Number,
     Operation,
     Quantity,
@@ -48,7 +50,7 @@ from gradest.runs import (
     parse_claim,
 )
 from gradest.runs.refutation import GENERAL, QUANTILE
-from gradest.statistics import Interval, holm
+from gradest.statistics import Interval, Sides, holm
 
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "refuted", "cannot tell"
 NOT_REFUTED = "not refuted"  # by a search, which proves nothing
@@ -57,7 +59,8 @@ COLUMNS = ("holds", "on", "says", "source", "published", "measured", "low", "hig
 # Quantities that cannot be negative, whose ratios are compared.
 _POSITIVE = {
     *("bias", "relative_bias", "relative_bias_rescaled", "variance", "mse", "work_variance"),
-    *("snr", "gradient_norm", "evaluations", "gradient_evaluations"),
+    *("snr", "gradient_norm", "evaluations", "gradient_evaluations", "gradient_variance"),
+    "probability",
 }
 _MIRRORED = {"<=": ">=", "<": ">", ">=": "<=", ">": "<", "==": "=="}
 
@@ -164,12 +167,12 @@ def _adjusted(place: Place, p: float) -> Place:
 
 
 def _judged(claim: Mapping[str, Any], run: LoadedRun) -> Judgement:
-    relation = parse_claim(claim["holds"])
+    trained = bool(run.facts.get("training"))
+    relation = parse_claim(claim["holds"], trained)
     says, source = (str(claim.get(key) or "") for key in ("says", "source"))
     if claim.get("for_all") is not None:
         place = _searched_place(relation, claim, run)
         return Judgement(claim["holds"], says, source, relation, (place,))
-    trained = relation.quantities()[0].name in TRAINED
     make = _trained_places if trained else _measured_places
     places = list(make(relation, claim, run))
     if not places:
@@ -234,10 +237,13 @@ def _measured_places(
 def _trained_places(
     relation: Relation, claim: Mapping[str, Any], run: LoadedRun
 ) -> Iterator[Place]:
-    for task, rows in run.trainings.groupby("task_label", sort=False):
+    points, read = run.trainings, metric
+    if relation.quantities()[0].name in DESCENDED:
+        points, read = run.all_descents, partial(descended, maximise=run.maximises)
+    for task, rows in points.groupby("task_label", sort=False):
         first = rows.iloc[0]
         if _is_on(claim, first["task"], first["task_params"]):
-            yield _tested(relation, str(task), partial(evaluate, rows=rows, read=metric))
+            yield _tested(relation, str(task), partial(evaluate, rows=rows, read=read))
 
 
 def _is_on(claim: Mapping[str, Any], task: str, params: str) -> bool:
@@ -276,11 +282,11 @@ class _Compared(NamedTuple):
     symbol: str
     bound: float
     tolerance: float
-    logarithmic: bool
+    positive: bool  # the value cannot be negative
 
     def p_values(self) -> tuple[float, float]:
         """For the relation and against it; 0 or 1 where the value is exact."""
-        at = evidence(self.value, self.bound, self.logarithmic and self.bound > 0)
+        at = self._at(self.bound)
         equal = self.value.exact and at == (1.0, 1.0)
         if self.symbol != "==":
             if equal:
@@ -291,10 +297,18 @@ class _Compared(NamedTuple):
             return 0.0, 1.0
         if not self.tolerance:
             return 1.0, min(at) if self.value.exact else 2 * min(at)
-        low, high = self.bound - self.tolerance, self.bound + self.tolerance
-        logarithmic = self.logarithmic and low > 0
-        lower, upper = (evidence(self.value, end, logarithmic) for end in (low, high))
+        lower = self._at(self.bound - self.tolerance)
+        upper = self._at(self.bound + self.tolerance)
         return max(lower.above, upper.below), 2 * min(lower.below, upper.above)
+
+    def _at(self, bound: float) -> Sides:
+        """The evidence against equality with a bound; below zero no test is needed."""
+        if self.positive and bound < 0 and not math.isnan(self.value.interval.estimate):
+            return Sides(1.0, 0.0)
+        # Where the interval ends at zero there is no logarithm of its end.
+        return evidence(
+            self.value, bound, self.positive and min(bound, self.value.interval.low) > 0
+        )
 
 
 def _compared(relation: Relation, value_of: Callable[[Expression], Value]) -> _Compared:
@@ -314,7 +328,9 @@ def _compared(relation: Relation, value_of: Callable[[Expression], Value]) -> _C
         )
     (a, x), (b, y) = _factored(left), _factored(right)
     numerator, denominator = value_of(x), value_of(y)
-    if _is_positive(x) and _is_positive(y) and a > 0 and b > 0 and denominator.interval.low > 0:
+    # A ratio has an interval where both sides are above zero, or it is exactly zero.
+    above_zero = denominator.interval.low > 0 and (numerator.exact or numerator.interval.low > 0)
+    if above_zero and _is_positive(x) and _is_positive(y) and a > 0 and b > 0:
         ratio = numerator.interval / denominator.interval
         bound = b / a
         # An absolute tolerance is in the unit of the sides, of which the ratio has none.
@@ -353,10 +369,8 @@ def _is_positive(expression: Expression) -> bool:
     match expression:
         case Number(value):
             return value >= 0
-        case Quantity(name):
+        case Quantity(name) | Median(Quantity(name)):
             return name in _POSITIVE
-        case Operation("-"):
-            return False
-        case Operation(_, left, right):
+        case Operation(symbol, left, right) if symbol != "-":
             return _is_positive(left) and _is_positive(right)
     return False

@@ -18,9 +18,9 @@ from gradest.report.frames.ranking import LEVEL
 from gradest.support import counted, interval, number
 
 _TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure", NOT_REFUTED: "unsure"}
-_HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
+HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
 _SEARCHED = ("claim", "counterexample, or closest approach", "problems searched", "verdict")
-_READING = (
+READING = (
     "A claim that compares two quantities is measured as their ratio, or as their difference where "
     "one may be negative; *published* is the value or the bound that the claim states. Brackets "
     "are 95 % intervals, each by itself. The verdicts are tests of all claims of this run together "
@@ -29,7 +29,7 @@ _READING = (
     "states no tolerance, which replicates alone cannot show; more replicates, or a tolerance, "
     "settle it. Of a claim for all problems a counterexample was searched, and the measured value "
     "is that of the counterexample, or of the problem that came closest to one: the left side less "
-    "the right one. *Not refuted* is no proof."
+    "the right one. *Not refuted* does not prove a claim."
 )
 
 
@@ -39,18 +39,18 @@ def section(judgements: Sequence[Judgement]) -> Iterator[Part]:
         return
     yield "## Claims"
     yield f"{summary(judgements)}."
-    yield Table(_HEADERS, [_line(each, each.decisive) for each in judgements], left=3)
+    yield Table(HEADERS, [line_of(each, each.decisive) for each in judgements], left=3)
     several = [each for each in judgements if len(each.places) > 1]
     if several:
         yield Folded(
             "Claims at each place",
-            [Table(_HEADERS, [_line(j, p) for j in several for p in j.places], left=3)],
+            [Table(HEADERS, [line_of(j, p) for j in several for p in j.places], left=3)],
         )
-    if reasons := list(_reasons(judgements)):
-        yield Table(("claim", "on", "why there is no number"), reasons, left=3)
+    if reasons := list(reasons_of(judgements)):
+        yield Table(("claim", "on", "why it has no number"), reasons, left=3)
     if searches := [each for each in judgements if each.decisive.searched]:
         yield Table(_SEARCHED, list(map(_search, searches)), left=2)
-    yield Folded("How to read the claims", [_READING])
+    yield Folded("How to read the claims", [READING])
     yield "Unrounded: `claims.csv`"
 
 
@@ -81,7 +81,8 @@ def _described(judgement: Judgement) -> str:
     return f"on {place.name}: measured {interval(*place.interval.ends)}, claimed {bound}"
 
 
-def _line(judgement: Judgement, place: Place) -> list[str]:
+def line_of(judgement: Judgement, place: Place) -> list[str]:
+    """The cells of a claim at one place, as `HEADERS` names them."""
     verdict = judgement.verdict if place is judgement.decisive else place.verdict
     published = "" if math.isnan(place.published) else number(place.published)
     bound = published if place.symbol == "==" or not published else f"{place.symbol} {published}"
@@ -101,7 +102,8 @@ def _search(judgement: Judgement) -> list[str]:
     return [judgement.holds, place.nearest, f"{place.searched:,}", verdict]
 
 
-def _reasons(judgements: Sequence[Judgement]) -> Iterator[list[str]]:
+def reasons_of(judgements: Sequence[Judgement]) -> Iterator[list[str]]:
+    """The claims and places without a number, each with the reason."""
     for judgement in judgements:
         for place in judgement.places:
             if place.reason:

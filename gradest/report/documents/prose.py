@@ -43,21 +43,27 @@ follows in parentheses, were enumerated, so that the numbers have no sampling er
 are those of one estimate; the number after a plus counts the evaluations that also have a \
 backward pass. *Memory* is the peak of one estimate."""
 _PROTOCOL = ("replicates", "precision", "dtype")
-_FILES_OF_TRAININGS = "All data, unrounded: `training.parquet`. `run.json` describes the run."
+_FILES_OF_TRAININGS = "`run.json` describes the run."
 _FILES = (
     "All data, unrounded: `measurements.parquet` and `measurements.csv` hold every row, `tables/` "
     "holds the rankings, and `run.json` describes the run."
 )
 
 
-def about(frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame) -> Iterator[Part]:
-    """Title, summary of the run and instructions for reading; `points` are those of trainings."""
+def about(
+    frame: pd.DataFrame, run: Mapping[str, Any], points: pd.DataFrame, descents: pd.DataFrame
+) -> Iterator[Part]:
+    """Title, summary of the run and instructions for reading.
+
+    `points` are those of trainings of models, and `descents` those of descents of other tasks.
+    """
     yield f"# {markup.escape(run.get('suite') or 'A run')}"
     yield markup.escape(run.get("description") or "")
     yield "\n".join(
         [
             *([] if frame.empty else [f"- cells: {_cells(frame)}"]),
             *([] if points.empty else [f"- training runs: {_trainings(points)}"]),
+            *([] if descents.empty else [f"- descents: {_trainings(descents)}"]),
         ]
     )
     yield Folded("How this was run", tuple(_reproduction(frame, run)), level=2)
@@ -117,7 +123,7 @@ def _cells(frame: pd.DataFrame) -> str:
 
 
 def _trainings(points: pd.DataFrame) -> str:
-    return _counted(points.drop_duplicates("key"), "done")
+    return _counted(points.drop_duplicates(["key", "seed"]), "done")
 
 
 def _counted(rows: pd.DataFrame, done: str) -> str:

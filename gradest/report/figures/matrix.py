@@ -81,7 +81,9 @@ def _panel(
     norm = LogNorm(low, high)
     ticks = {"format": "%g", "ticks": LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5))}
     bar = {"label": _SCALES[column], "aspect": 30, "pad": 0.02, **ticks}
-    sns.heatmap(shades, ax=ax, norm=norm, cmap=_MAP, linewidths=0.5, cbar_kws=bar)
+    # The ends are those of the norm; without them seaborn warns where no number has a shade.
+    scale = {"norm": norm, "vmin": low, "vmax": high}
+    sns.heatmap(shades, ax=ax, cmap=_MAP, linewidths=0.5, cbar_kws=bar, **scale)
     ax.collections[0].colorbar.minorticks_off()
     ax.set(title=_TITLES[column], xlabel="", ylabel="", yticks=[])
     ax.set_xticks(np.arange(len(tasks)) + 0.5, style.titles(tasks, 24), rotation=30, ha="right")

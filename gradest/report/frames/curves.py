@@ -1,4 +1,4 @@
-"""The curves of trainings: the best learning rate, bands over seeds and final objectives."""
+"""The curves of trainings and descents: the best learning rate, bands over seeds, the ends."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,10 @@ import pandas as pd
 import scipy
 
 from gradest.report.frames import ranking, tables
-from gradest.statistics import CONFIDENCE
+from gradest.statistics import CONFIDENCE, columns_of, median_interval
 
 CHOSEN_BY = ("valid", "negative_elbo")  # the metric that chooses the learning rate
+ALONE = ""  # the split of descents, which have no data
 _FINAL = ("negative_elbo", "negative_bound")
 _WITHIN = ["task_label", "label", "learning_rate"]
 
@@ -30,26 +31,37 @@ def label_points(frame: pd.DataFrame) -> pd.DataFrame:
     return tables.add_labels(frame.reset_index(drop=True), [{}] * len(frame))
 
 
-def best_rates(frame: pd.DataFrame) -> pd.DataFrame:
+def best_rates(
+    frame: pd.DataFrame, chosen_by: tuple[str, str] = CHOSEN_BY, largest: bool = False
+) -> pd.DataFrame:
     """The labelled points at the best learning rate of each estimator on each task.
 
-    Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds; a
-    training that diverged to NaN, or that failed, is the worst.  Trainings without numbers stay,
-    whatever their rate.  Adds `rates`, how many were tried.
+    Best is the lowest negative ELBO of the validation data at the last step, averaged over seeds,
+    or the lowest, or `largest`, of another (split, metric); a training that diverged to NaN, or
+    that failed, is the worst.  Trainings without numbers stay, whatever their rate.  Adds `rates`,
+    how many were tried.
     """
     frame = frame.copy()
     frame["rates"] = frame.groupby(["task_label", "label"])["learning_rate"].transform("nunique")
     kept = [
-        rows[rows["learning_rate"].eq(_best_rate(rows)) | rows["status"].ne("ok")]
+        rows[
+            rows["learning_rate"].eq(_best_rate(rows, chosen_by, largest)) | rows["status"].ne("ok")
+        ]
         for _, rows in frame.groupby(["task_label", "label"], sort=False)
     ]
     return pd.concat(kept) if kept else frame
 
 
-def _best_rate(rows: pd.DataFrame) -> float:
-    split, metric = CHOSEN_BY
+def best_descents(frame: pd.DataFrame, maximise: bool) -> pd.DataFrame:
+    """The same of descents, by E f at the last step."""
+    return best_rates(frame, (ALONE, "value"), maximise)
+
+
+def _best_rate(rows: pd.DataFrame, chosen_by: tuple[str, str], largest: bool) -> float:
+    split, metric = chosen_by
     seen = rows[rows["split"].eq(split) & rows["metric"].eq(metric)]
     last = seen[seen["step"].eq(seen["step"].max())]
+    last = last.assign(value=-last["value"]) if largest else last
     lost = rows[rows["status"].ne("ok")].assign(value=np.inf)
     # Infinite rather than missing: a mean over the seeds that are left would hide the others.
     values = pd.concat([last, lost])[["learning_rate", "value"]].fillna(np.inf).astype(float)
@@ -93,6 +105,32 @@ def rank_final(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         )
         ranks = pd.Series(placed.rank, table.index[ranked], dtype=float)
         yield str(task), table.assign(rank=ranks)
+
+
+def final_descents(points: pd.DataFrame, maximise: bool) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The estimators of each task at the end of their descents, best first.
+
+    Columns task_label, label, learning_rate, estimator, step, seeds, seconds, and with both ends
+    `value`, `probability` and `gradient_norm`, means over seeds, and `log_variance`, the median
+    over seeds.
+    """
+    for task, rows in points.groupby("task_label", sort=False):
+        last = rows[rows["step"].eq(rows["step"].max())]
+        columns = [*_WITHIN, "estimator", "step", "seeds"]
+        table = last.drop_duplicates(_WITHIN)[_WITHIN]
+        for metric in ("value", "probability", "gradient_norm"):
+            names = dict(zip(("value", "low", "high"), columns_of(metric), strict=True))
+            means = average_over_seeds(last, ALONE, metric).rename(columns=names)
+            table = table.merge(means, "left", [c for c in columns if c in table])
+        medians = {
+            label: median_interval(part["value"]).columns("log_variance")
+            for label, part in last[last["metric"].eq("log_variance")].groupby("label")
+        }
+        spread = pd.DataFrame([medians[label] for label in table["label"]], table.index)
+        seconds = table["label"].map(last.groupby("label")["seconds"].mean())
+        table = pd.concat([table, spread], axis=1).assign(seconds=seconds)
+        table = table.sort_values("value", ascending=not maximise, kind="stable")
+        yield str(task), table.reset_index(drop=True)
 
 
 def _mean(part: pd.DataFrame) -> dict[str, float]:

@@ -15,6 +15,7 @@ from gradest.report.frames.problems import Problems, readable
 from gradest.report.frames.rankings import Rankings, rank_run
 from gradest.report.frames.sweeps import Sweep, find_sweeps
 from gradest.runs import ADAPTATION, COLUMNS, SOURCES, read_run
+from gradest.runs.descent import COLUMNS as DESCENTS
 from gradest.runs.training import COLUMNS as TRAINING
 
 CLAIMS = "claims.csv"
@@ -40,6 +41,7 @@ class LoadedRun:
     properties: pd.DataFrame  # of distributions
     problems: Problems = field(default_factory=Problems)
     searches: pd.DataFrame = field(default_factory=pd.DataFrame)  # for counterexamples
+    all_descents: pd.DataFrame = field(default_factory=pd.DataFrame)  # the points of their curves
 
     @property
     def levels(self) -> list[str]:
@@ -50,6 +52,17 @@ class LoadedRun:
     def estimators(self) -> list[str]:
         """The estimators of all measurements, so that every figure draws them alike."""
         return sorted(set(self.frame["estimator"].astype(str)))
+
+    @property
+    def maximises(self) -> bool:
+        """Whether descents ascend."""
+        training = self.facts.get("training") or {}
+        return bool((training.get("descent") or {}).get("maximise"))
+
+    @cached_property
+    def descents(self) -> pd.DataFrame:
+        """The points of descents at the best learning rate."""
+        return curves.best_descents(self.all_descents, self.maximises)
 
     @cached_property
     def families(self) -> list[Family]:
@@ -95,6 +108,7 @@ def load_run(folder: Path) -> LoadedRun:
             load_images(folder, points),
             load_properties(folder),
             searches=load_searches(folder),
+            all_descents=load_descents(folder),
         )
 
 
@@ -139,6 +153,12 @@ def load_training(folder: Path) -> pd.DataFrame:
 def load_points(folder: Path) -> pd.DataFrame:
     """The labelled points of all curves.  Raises ValueError for a table with other columns."""
     return curves.label_points(_load(folder / "training.parquet", TRAINING))
+
+
+def load_descents(folder: Path) -> pd.DataFrame:
+    """The labelled points of all descents.  Raises ValueError for a table with other columns."""
+    rows = _load(folder / "descents.parquet", DESCENTS)
+    return curves.label_points(rows.assign(split=curves.ALONE))
 
 
 def load_images(folder: Path, points: pd.DataFrame) -> Images:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradest.report.frames import tables
-from gradest.report.frames.loading import load_measurements, load_training
+from gradest.report.frames.loading import load_measurements, load_run, load_training
 from gradest.report.frames.problems import readable
 from gradest.runs import read_run
 
@@ -65,6 +65,20 @@ def read_training(folder: Folder) -> pd.DataFrame:
     read_run(folder)
     with readable(folder):
         return load_training(folder)
+
+
+def read_descents(folder: Folder) -> pd.DataFrame:
+    """The records of a run's descents: one row a seed, step and metric.
+
+    The columns are those of descents.parquet, then `label`, `task_label` and `settings`, as in
+    `read_results`, and `rates`, how many learning rates were tried, of which the best alone is
+    here.  No rows where nothing was descended.
+
+    Raises UsageError, naming the folder, if the run is missing or cannot be read.
+    """
+    folder = Path(folder)
+    with readable(folder):
+        return load_run(folder).descents.drop(columns="split")
 
 
 def rank(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ A study is one module with a `STUDY`.  To add one, write the module and register
 from gradest.report.studies import (
     adaptation,
     concrete,
+    descent,
     landscape,
     numerics,
     rankings,
@@ -19,6 +20,7 @@ STUDIES = (
     concrete.STUDY,
     training.STUDY,
     training_temperature.STUDY,
+    descent.STUDY,
     rankings.STUDY,
     landscape.STUDY,
     variance_components.STUDY,

@@ -1,13 +1,11 @@
 """Training: models trained with each estimator, by their objectives, gradients and images."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,6 +14,7 @@ from gradest.report.documents.latex import Environment
 from gradest.report.documents.prose import in_a_line
 from gradest.report.figures import canvas, style
 from gradest.report.figures.canvas import Part as Panel
+from gradest.report.figures.curves import Drawer, lines, panels
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
 from gradest.report.frames.curves import average_over_seeds, rank_final
@@ -25,14 +24,9 @@ from gradest.report.studies.study import BEST, LIMITS, MARGIN, Illustration, Pie
 from gradest.statistics import UNBIASED_WITHIN
 from gradest.support import Quantity, count, interval, markup, number
 
-_PANEL = (5.2, 3.8)
-_NAMES = 0.18  # of an axis of steps that is left for names behind the last
 _APART = 0.012  # of it between the points of two estimators
 _ENDS = 0.55  # of a panel that is for where curves end; the rest shows how they come down
 _FAR = 3.0  # times the upper quartile of the ends, from the best one: off the panel
-
-Drawer = Callable[[Axes, pd.DataFrame, Mapping[str, Style]], Panel]
-
 
 _HEADERS = (
     *("rank", "estimator", "learning rate", "seeds", "test −log p(x)", "test −ELBO"),
@@ -114,11 +108,11 @@ def training_objectives(points: pd.DataFrame) -> Figure | None:
     title = "Negative ELBO of the validation data with discrete samples, mean over seeds"
 
     def draw(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> Panel:
-        part = _lines(ax, rows, styles)
+        part = lines(ax, rows, styles)
         ax.set(xlabel="step", ylabel="nats")
         return _limit_to_most(ax, part, styles)
 
-    return _panels(points, [(curves, draw)], title)
+    return panels(points, [(curves, draw)], title)
 
 
 @style.theme()
@@ -130,12 +124,12 @@ def training_gap(points: pd.DataFrame) -> Figure | None:
     title = "Relaxation gap: the discrete objective minus the objective that is optimized"
 
     def draw(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> Panel:
-        part = _lines(ax, rows, styles)
+        part = lines(ax, rows, styles)
         ax.axhline(0, **style.GUIDE)
         ax.set(xlabel="step", ylabel="nats")
         return part
 
-    return _panels(points, [(curves, draw)], title)
+    return panels(points, [(curves, draw)], title)
 
 
 @style.theme()
@@ -150,12 +144,12 @@ def training_gradient(points: pd.DataFrame) -> Figure | None:
     bias = _rooted(average_over_seeds(points, "train", "gradient_bias_sq"))
     state = ["task_label", "label", "step"]
     variance = variance.assign(limit=False).merge(bias[[*state, "paleness"]], "left", state)
-    lines = [
+    drawn = [
         (variance.fillna({"paleness": style.PALE}), _marks("variance tr Cov(ĝ)")),
         (bias, _marks("relative bias, % of ‖g‖", 100 * UNBIASED_WITHIN)),
     ]
     keys = style.verdict_keys() | ({} if bias.empty else style.bias_keys())
-    return _panels(points, lines, title, keys)
+    return panels(points, drawn, title, keys)
 
 
 @style.theme()
@@ -181,62 +175,6 @@ def pictures(images: Mapping[tuple[str, str], Mapping[str, np.ndarray]]) -> Figu
             for ax, name in zip(grid[line], parts, strict=True):
                 ax.set_title(f"{above}{name}" if ax is grid[line][0] else name)
     return figure
-
-
-def _panels(
-    points: pd.DataFrame,
-    lines: Sequence[tuple[pd.DataFrame, Drawer]],
-    title: str,
-    keys: Mapping[str, Artist] | None = None,
-) -> Figure | None:
-    """A panel for each set of curves and every task that has any; None without numbers."""
-    drawn = [
-        (draw, task, rows)
-        for curves, draw in lines
-        for task, rows in curves[np.isfinite(curves["value"])].groupby("task_label", sort=False)
-    ]
-    if not drawn:
-        return None
-    styles = style.assign_styles(points["estimator"].astype(str))
-    columns = min(len(drawn), 2)
-    height = math.ceil(len(drawn) / columns)
-    names = style.legend_entries(points[points["status"].eq("ok")], styles)
-    figure, grid = canvas.panels(height, columns, _PANEL, title, keys or {}, names)
-    for ax in grid.flat[len(drawn) :]:
-        ax.remove()
-    tasks = list(dict.fromkeys(str(task) for _, task, _ in drawn))
-    titles = dict(zip(tasks, style.titles(tasks, 60), strict=True))
-    tags = {
-        label: ", ".join(map(tables.plain_text, settings.values()))
-        for label, settings in zip(points["label"], points["settings"], strict=True)
-    }
-    parts = []
-    for ax, (draw, task, rows) in zip(grid.flat, drawn, strict=False):
-        ax.set_title(titles[str(task)])
-        part = draw(ax, rows.assign(tag=rows["label"].map(tags)), styles)
-        first, last = part[1]["step"].min(), part[1]["step"].max()
-        ax.set_xlim(first - 0.03 * last - 0.5, (1 + _NAMES) * last + 0.5)
-        parts.append(part)
-    canvas.label_curves(figure, parts, styles)
-    return figure
-
-
-def _lines(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> Panel:
-    """A line in a band for every curve, with a marker where it ends."""
-    for (estimator, _), curve in rows.groupby(["estimator", "label"], sort=False):
-        curve = curve.sort_values("step")
-        colour = styles[str(estimator)].colour
-        band = {"color": colour, "alpha": 0.15, "linewidth": 0}
-        ax.fill_between(curve["step"], curve["low"], curve["high"], **band)
-        ax.plot(curve["step"], curve["value"], color=colour, linewidth=1.2)
-        last = curve.iloc[-1]
-        ax.plot(last["step"], last["value"], styles[str(estimator)].marker, color=colour)
-    later = rows[rows["step"] > 0]
-    if len(later):
-        low, high = later["value"].min(), later["value"].max()
-        room = 0.06 * (high - low) or 1.0
-        ax.set_ylim(low - room, high + room)
-    return ax, rows, "step", "value"
 
 
 def _limit_to_most(ax: Axes, part: Panel, styles: Mapping[str, Style]) -> Panel:

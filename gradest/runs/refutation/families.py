@@ -172,7 +172,7 @@ def family_spaces(
     """The spaces of the knobs of a task, one for each length of the knobs with several numbers.
 
     `ranges` maps knobs to [low, high], or to a fixed value.  Raises UsageError for an unknown knob,
-    a range of a knob that is no number, and for knobs of several numbers without a length.
+    a range of a knob that is not a number, and for knobs of several numbers without a length.
     """
     types = knob_types(cls)
     for name in ranges:

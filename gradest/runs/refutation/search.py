@@ -134,7 +134,7 @@ class _Search:
             strategy="rand1bin",
             maxiter=generations,
             init=_population(space, rng),
-            atol=-1,  # a population of equal violations is no reason to stop
+            atol=-1,  # equal violations in a population are not convergence
             polish=False,
             updating="deferred",
             vectorized=True,

@@ -51,7 +51,7 @@ class Space(ABC):
     def groups(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, Task]]:
         """The problems of rows x by their size: the indices of rows, and their task.
 
-        Rows that are no valid problem are left out.
+        Rows that do not make a valid problem are left out.
         """
         yield np.arange(len(x)), self.task(x)
 

@@ -40,7 +40,7 @@ def describe(claim: str, relation: Relation, result: Refutation) -> str:
         f"not refuted: {claim}\n"
         f"  searched {searched}, {how}: {_range(result.spaces)}\n"
         f"  {closest}\n"
-        "  this is no proof: other problems may refute the claim"
+        "  this does not prove the claim: other problems may refute it"
     )
 
 

@@ -129,6 +129,25 @@ def test_exact_numbers_are_compared_up_to_their_rounding() -> None:
     assert evidence(exact, 0.9, False) == (1.0, 0.0)
 
 
+def test_a_small_bias_is_shown_to_be_within_a_tolerance_of_zero(verdicts) -> None:
+    """A length cannot be below zero, where its interval ends."""
+    _, table, _ = verdicts(
+        ["relative_bias(disarm) == 0 +- 0.1", "relative_bias(disarm) == 0.2 +- 0.05"], 20_000
+    )
+    assert table["low"].eq(0).all() and table["high"].lt(0.1).all()
+    assert table["verdict"].tolist() == [REPRODUCED, REFUTED]
+
+
+def test_a_bias_that_may_be_zero_is_compared_by_the_difference(verdicts) -> None:
+    """There is no ratio of an interval that begins at zero."""
+    holds = ["relative_bias(disarm) < relative_bias(st_gumbel_softmax)"]
+    _, table, _ = verdicts(
+        [*holds, "relative_bias(disarm) > relative_bias(st_gumbel_softmax)"], 20_000
+    )
+    assert table["verdict"].tolist() == [REPRODUCED, REFUTED]
+    assert table["measured"].lt(0).all() and table["published"].eq(0).all()
+
+
 def test_arithmetic_of_expressions() -> None:
     known = {"a": value(6.0, 5.0, 8.0), "b": value(2.0, 1.0, 2.5)}
 

@@ -1,0 +1,94 @@
+"""The command `--suite` with a folder: runs all suites in it, with one table of their claims."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradest.commands.suite import (
+    check_options,
+    dry_run,
+    exit_status,
+    in_words,
+    load_with,
+    make_ready,
+    run_into,
+    statuses,
+)
+from gradest.errors import DataError, UsageError
+from gradest.plugins import Registry
+from gradest.report import (
+    failed_controls,
+    list_claims,
+    load_run,
+    refuted_claims,
+    show,
+    write_overview,
+)
+from gradest.runs import Cell, Suite, SuiteFolder, alone_in, finished
+from gradest.support import counted
+
+
+def run_folder(found: SuiteFolder, options: argparse.Namespace) -> int:
+    """Run all suites of a folder, each into a folder of its own; returns the exit status.
+
+    All are read before the first one runs.  A suite whose data are not available is left out, with
+    a warning.  The overview of all claims is written beside the folders of the runs.  Raises
+    UsageError as `run_suite` does, and for a selection of tasks or estimators.
+    """
+    check_options(options)
+    for option in ("only_tasks", "only_estimators"):
+        if getattr(options, option):
+            name = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{name} goes with one suite, not with the folder {found.name}")
+    registry = Registry.load(options.plugin)
+    out = options.out or Path("results") / found.name
+    suites = {
+        out / file.stem: load_with(options, str(file), registry) for file in found.files
+    }  # folder of the run -> suite
+    if options.dry_run:
+        return max([_dry_run(*item, registry, options) for item in suites.items()])
+    left_out, results = {}, []
+    for folder, suite in suites.items():
+        try:
+            make_ready(folder, suite.cells, registry, options)
+        except DataError as error:
+            left_out[suite.name] = str(error)
+            print(f"warning: {suite.name} is left out: {error}", file=sys.stderr)
+            continue
+        with alone_in(folder):
+            problems = run_into(folder, suite, suite.cells, registry, options)
+            results += [problems, _conclude(suite, folder, options)]
+    with alone_in(out):
+        runs = [folder for folder, suite in suites.items() if suite.name not in left_out]
+        page = write_overview(out, found.name, runs, left_out)
+    if not options.quiet:
+        show(list_claims(runs))
+        print()
+    print(f"report: {page}", flush=True)
+    if not results:
+        print(f"error: no suite of {found.name} could be run", file=sys.stderr)
+    return max(results, default=1)
+
+
+def _dry_run(folder: Path, suite: Suite, registry: Registry, options: argparse.Namespace) -> int:
+    print(f"{suite.name}:")
+    return dry_run(suite, suite.cells, folder, registry, options)
+
+
+def _conclude(suite: Suite, folder: Path, options: argparse.Namespace) -> int:
+    """Print a line about a run, and what went wrong in it; returns its exit status."""
+    count = statuses(suite.cells, finished(folder / "journal.jsonl"))
+    run = load_run(folder)
+    failed = failed_controls(run)
+    refuted = refuted_claims(run)
+    if not options.quiet:
+        print(f"{suite.name}: {_described(suite.cells, count)}", flush=True)
+    for line in (*failed, *refuted):
+        print(f"{suite.name}: {line}", file=sys.stderr)
+    return 1 if failed or (refuted and options.fail_on_refuted) else exit_status(count)
+
+
+def _described(cells: Sequence[Cell], count: Counter[str]) -> str:
+    return f"{counted(len(cells), 'cell')}, {in_words(count)}"
