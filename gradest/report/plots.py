@@ -1,7 +1,8 @@
 """Figures of a run: functions from its rows to a matplotlib figure, which a notebook shows.
 
 A figure has the name of its files in a run's `figures/`.  These take a frame of
-`gradest.read_results`, or a part of its rows:
+`gradest.read_results`, or a part of its rows, or one of rows of `Measurement.row`; rows of several
+runs, by their column `run`, are drawn with the run's name:
 
     matrix: relative bias, and variance × evaluations, of every estimator on every task
     bias_against_variance, variance_against_evaluations, mse_against_budget: one panel per task

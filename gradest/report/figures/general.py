@@ -214,7 +214,7 @@ def _equal_work(ax: Axes, work: pd.Series) -> None:
 
 def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
     """One point per row; those of an estimator that differ in one numeric knob are joined."""
-    for (name, *_), part in rows.groupby(["estimator", "seed", "dtype"], dropna=False):
+    for (name, *_), part in rows.groupby(["estimator", "seed", "dtype", "run"], dropna=False):
         knob = pd.to_numeric(part["tag"], errors="coerce")
         path = knob.notna().all() and knob.is_unique and part[x].nunique() > 1
         by = "knob" if path else None
@@ -222,7 +222,8 @@ def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, 
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
-    for (name, *_), part in rows.groupby(["estimator", "curve", "seed", "dtype"], dropna=False):
+    keys = ["estimator", "curve", "seed", "dtype", "run"]
+    for (name, *_), part in rows.groupby(keys, dropna=False):
         canvas.points(ax, part, styles[str(name)], x, y, by=x, fill="paleness")
 
 
