@@ -53,6 +53,8 @@ _COMMANDS_OF_OPTION = {
     "only_estimators": ("suite",),
     "plugin": ("suite", "list", "check", "new", "refute"),
     "like": ("new",),
+    "json": ("check",),
+    "badge": ("check",),
     "out": ("suite", "report", "new", "refute"),
     "jobs": ("suite",),
     "device": ("suite",),
@@ -94,6 +96,7 @@ _DEFAULTS: dict[str, Any] = {
     "quiet": False,
     "fail_on_regression": False,
     "fail_on_refuted": False,
+    "json": False,
 }
 
 
@@ -172,6 +175,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     formats.add_argument(
         "--bibtex", action="store_true", help="print the references of the estimators as BibTeX"
+    )
+    group = parser.add_argument_group("options of --check")
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="print the certificate as JSON instead of a line per check",
+    )
+    group.add_argument(
+        "--badge",
+        metavar="FILE.json",
+        type=_path,
+        help="also write the verdict as the endpoint of a badge of shields.io",
     )
     templates = estimator_templates()
     parser.add_argument_group("options of --new-estimator").add_argument(
@@ -461,7 +476,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.check:
         from gradest.commands import check
 
-        return check(options.check, options.plugin)
+        return check(options.check, options.plugin, options.json, options.badge)
     if options.refute:
         from gradest.commands import refute_claim
 

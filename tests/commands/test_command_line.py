@@ -481,6 +481,8 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--new-task", "mine", "--like", "rebar"], "--like goes with --new-estimator, not with"),
         (["--new-estimator", "mine", "--like", "exact"], "invalid choice: 'exact' (choose from"),
         (["--list", "--like", "rebar"], "--like goes with --new-..., not with --list"),
+        (["--check", "rloo", "--badge", "no/b.json"], "--badge no/b.json: the folder no does not"),
+        (["--list", "--json"], "--json goes with --check, not with --list"),
         (["--new-task", ""], "invalid plugin name '': expected a lower-case letter"),
         (["--new-task", "mine", "--list"], "not allowed with argument"),
         (["--report", "nowhere"], "nowhere: holds no readable run"),

@@ -112,7 +112,9 @@ def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
         write_plugin(Scaffold("estimator", f"my_{like}", like), tmp_path, registry)
     write_plugin(Scaffold("task", "my_task"), tmp_path, registry)
     write_plugin(Scaffold("estimator", "edited", LIKE[0]), tmp_path, registry)
-    for path in tmp_path.glob("*edited*"):  # other names of the file, the class and its knob
+    for path in sorted(
+        tmp_path.glob("*edited*")
+    ):  # other names of the file, the class and its knob
         text = path.read_text().replace("samples", "draws").replace("Edited", "Mine")
         renamed = path.with_name(path.name.replace("edited", "renamed"))
         renamed.write_text(text.replace("edited", "renamed"))
