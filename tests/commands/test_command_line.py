@@ -183,6 +183,7 @@ def test_a_suite_can_do_without_references(call, suite, tmp_path):
     assert '"kind": "reference"' not in (tmp_path / "out" / "journal.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_plugins_run_beside_the_catalogue(call, suite, plugin, tmp_path):
     suite.write_text(SUITE.replace("rloo", "clipped"))
     assert run(call, suite, tmp_path / "out", "--plugin", plugin)[0] == 0
