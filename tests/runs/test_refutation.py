@@ -140,8 +140,8 @@ def test_estimated_quantities_agree_with_the_exact_ones_within_their_errors(monk
     exact = statistics(subject, task, truth, NOISE)
     monkeypatch.setattr(quantities, "_OUTCOMES", 1)
     drawn = statistics(subject, task, truth, NOISE)
-    k = stats.t.isf(LEVEL / (2 * 6 * 4), NOISE.batches - 1)
-    for name in ("bias", "variance", "cosine", "value"):
+    k = stats.t.isf(LEVEL / (2 * 6 * 5), NOISE.batches - 1)
+    for name in ("bias", "best_scale", "variance", "cosine", "value"):
         without = drawn[name][1:]
         spread = np.square(without - without.mean(0)).sum(0)
         error = np.sqrt((NOISE.batches - 1) / NOISE.batches * spread)
