@@ -211,8 +211,8 @@ class Expectation(nn.Module):
         """The logits of the ticket, or those given, as rows.  Raises UsageError as `tell` does."""
         if not isinstance(ticket, Ticket):
             raise UsageError(
-                f"expected the ticket that ask() returned, got a {type(ticket).__name__}; the order "
-                "is tell(ticket, cost)"
+                f"expected the ticket that ask() returned, got a {type(ticket).__name__}; the "
+                "order is tell(ticket, cost)"
             )
         if ticket.title != (title := _title(self.estimator)):
             raise UsageError(f"expected a ticket of {title}, got one of {ticket.title}")
