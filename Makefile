@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -25,6 +25,7 @@ help:
 	@echo "make coverage   how often intervals cover and verdicts are right, on known answers"
 	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
 	@echo "make audit      estimators of published packages, judged; writes docs/audit.md"
+	@echo "make published  runs the suites of papers; writes the claims into docs/published.md"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -89,6 +90,10 @@ $(AUDIT)/.installed: $(VENV)/.installed examples/audit/requirements.txt
 
 audit: $(AUDIT)/.installed
 	$(AUDIT)/bin/python -W ignore -m tools.audit --write docs/audit.md
+
+published: install
+	$(PYTHON) benchmark.py --suite published --fresh --quiet
+	$(PYTHON) -m tools.published --write docs/published.md
 
 wheel: install
 	rm -rf dist build

@@ -15,6 +15,7 @@ from gradest.plugins.registry import Registry
 from gradest.report.documents.html import anchored
 from gradest.runs.suite import load_suite
 from gradest.runs.suite_file import SuiteFile
+from gradest.runs.suites import SuiteFolder, find_suites
 from gradest.support.states import write_state
 from tests.support import ROOT
 
@@ -84,8 +85,10 @@ def call(words, place, monkeypatch, tmp_path):
         return main(words)
     # What a suite measures is tested elsewhere: here that it is there, and the options are.
     options = cli.parse(words)
-    suite = load_suite(options.suite, Registry.load(options.plugin), steps=options.steps)
-    return 0 if suite.only(options.only_tasks, options.only_estimators) else 1
+    found, registry = find_suites(options.suite), Registry.load(options.plugin)
+    files = found.files if isinstance(found, SuiteFolder) else [options.suite]
+    suites = [load_suite(str(file), registry, steps=options.steps) for file in files]
+    return 0 if all(s.only(options.only_tasks, options.only_estimators) for s in suites) else 1
 
 
 LONG = ("--check", "--dry-run")

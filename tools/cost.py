@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gradest.errors import Inapplicable
-from gradest.plugins.registry import Registry
+from gradest.plugins.registry import PluginBundle, Registry
 from gradest.randomness import Draws, drawing_from
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.timing import time_cells
@@ -108,7 +108,7 @@ def _timed(names: Sequence[str], task: str, registry: Registry) -> dict[str, Ent
     for name in sorted(found, key=lambda name: (reference[name].key, name)):
         cells[reference[name].key] = reference[name]
         cells[found[name][0].key] = found[name][0]
-    times = time_cells(list(cells.values()), registry, lambda: None)
+    times = time_cells(list(cells.values()), registry, lambda: None, PluginBundle.of([]), None)
     times = dict(zip(cells, times, strict=True))
     return {
         name: Entry(
@@ -132,8 +132,11 @@ def _cell(name: str, knobs: dict[str, Any], task: str, categories: int) -> Measu
         estimator_knobs=knobs,
         seed=0,
         replicates=REPLICATES,
+        precision=None,
+        enumerate_draws=None,
         adapt_steps=1,
         dtype="float64",
+        tolerant=False,
         device="cpu",
         code={},
         task_version=1,

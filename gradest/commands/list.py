@@ -8,7 +8,7 @@ from gradest.contracts import Estimator, built_in
 from gradest.errors import PluginError
 from gradest.knobs import knob_defaults, knob_types
 from gradest.plugins import Registry, citations, formula
-from gradest.runs import suite_descriptions
+from gradest.runs import folder_names, suite_descriptions
 from gradest.support import markup
 
 _WIDTH = 100
@@ -39,7 +39,7 @@ def listing(registry: Registry) -> str:
             *(_entry(cls, []) for cls in _sorted(registry.tasks)),
             "\nSuites",
             *(f"  {name}\n{_indented(text)}" for name, text in suite_descriptions().items()),
-            f"\n{_EXPLANATION}",
+            f"\n{_folders()}\n\n{_EXPLANATION}",
         ]
     )
 
@@ -54,6 +54,11 @@ def bibtex(registry: Registry) -> str:
     """The references of the estimators as BibTeX."""
     cited = {cls.name: _citation(cls) for cls in _sorted(registry.estimators)}
     return citations.bibtex({name: text for name, text in cited.items() if text})
+
+
+def _folders() -> str:
+    names = ", ".join(folder_names())
+    return _wrapped(f"Folders of suites, which --suite runs as a whole: {names}.", "")
 
 
 def _sorted(members: dict[str, type]) -> list[type]:

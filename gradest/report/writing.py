@@ -69,7 +69,9 @@ def _build(run: LoadedRun, out: Path) -> list[str]:
     """Write the report of a run into a folder; a line for each part that could not be made."""
     write_tables(run.rankings, out / "tables", run.problems)
     _write_latex(run, out / "tables")
-    drawn = [each for study in STUDIES for each in study.illustrations if _draw(run, each, out)]
+    # Runs of earlier versions do not say whether they want figures, and have them.
+    wanted = STUDIES if run.facts.get("figures", True) else ()
+    drawn = [each for study in wanted for each in study.illustrations if _draw(run, each, out)]
     judgements = run.problems.attempt("claims.csv", partial(judge, run), [])
     if judgements:
         write_frame(out / CLAIMS, as_frame(judgements))

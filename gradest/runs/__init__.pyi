@@ -26,6 +26,13 @@ from .progress import quietly
 from .provenance import describe_run
 from .runner import least_timing_seconds, prepare, refuse_foreign, run, seconds_expected
 from .suite import Suite, load_suite
-from .suites import SuiteFolder, find_suite, find_suites, suite_descriptions, suite_names
+from .suites import (
+    SuiteFolder,
+    find_suite,
+    find_suites,
+    folder_names,
+    suite_descriptions,
+    suite_names,
+)
 from .tables import carried, derive, finished, latest, read_run, stale
 from .workers import Workers

@@ -61,6 +61,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "nested": settings.nested,
         "dtype": settings.dtype,
         "parameters": settings.parameters,
+        "figures": settings.figures,
         "controls": settings.controls,
         "claims": list(suite.claims),
         "references": {name: text for name, text in cited.items() if text},

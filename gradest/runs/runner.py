@@ -41,16 +41,16 @@ def run(
     registry: Registry,
     bundle: PluginBundle,
     workers: Workers,
-    precision: ReferencePrecision = DEFAULT,
+    precision: ReferencePrecision | None = DEFAULT,
     fresh: bool = False,
     timed: bool = True,
 ) -> None:
     """Measure and time the cells that are missing or failed in the folder's journal.
 
-    For tasks whose exact gradient is unknown, a reference is measured first, to `precision`.
-    `timed` = False skips the timing, `fresh` discards the journal.  Raises UsageError if the folder
-    contains anything other than results of this suite, cannot be written, or is in use by another
-    run.
+    For tasks whose exact gradient is unknown, a reference is measured first, to `precision`, and
+    none where that is None.  `timed` = False skips the timing, `fresh` discards the journal.
+    Raises UsageError if the folder contains anything other than results of this suite, cannot be
+    written, or is in use by another run.
     """
     refuse_foreign(folder, fresh)
     with alone_in(folder), one_thread():

@@ -87,7 +87,7 @@ class SuiteFile(BaseModel):
     replicates: Counts = [10_000]
     precision: Precision | None = None  # replaces a number of replicates
     enumerate_draws: bool | None = None
-    reference: ReferencePrecision = ReferencePrecision()
+    reference: ReferencePrecision | None = ReferencePrecision()  # None: biases may be unknown
     seeds: Annotated[list[int], MinLen(1)] = [0]
     parameters: Annotated[list[str], MinLen(1)] = ["alpha", "log_alpha"]
     dtype: Dtypes = ["float64"]
@@ -96,6 +96,7 @@ class SuiteFile(BaseModel):
     )
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
+    figures: bool = True  # whether the report has figures
     cell_timeout: Positive | None = None  # seconds; a cell that takes longer fails
     adapt_steps: Annotated[int, Ge(0), Le(MOST_STEPS)] | None = None
     properties: Entries = []  # of distributions, tested in addition

@@ -9,11 +9,11 @@ import gradest.commands.folder
 from gradest.cli import main
 from gradest.errors import DataError
 from gradest.runs.suites import folder_names, suite_names
-from tests.support import only_figures
 
 SUITE = """\
 description: {name} of two claims.
 timed: false
+figures: false
 tasks: [categorical]
 estimators: [exact, straight_through]
 claims:
@@ -22,11 +22,6 @@ claims:
     holds: relative_bias(straight_through) > 0.01
   - holds: variance(straight_through) {relation} variance(exact)
 """
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    only_figures(monkeypatch)
 
 
 @pytest.fixture
@@ -56,6 +51,7 @@ def test_all_suites_of_a_folder_are_run_with_one_table_of_claims(papers, tmp_pat
     assert frame["verdict"].tolist() == ["reproduced", "reproduced", "reproduced", "refuted"]
     for name in ("first", "second"):
         assert (out / name / "report.html").is_file()
+        assert not list((out / name).rglob("*.png"))  # figures: false
     text = (out / "index.md").read_text()
     assert "4 claims: 3 reproduced, 1 refuted" in text
     assert "The first paper" in text and "Second of two claims." in text
@@ -70,7 +66,7 @@ def test_all_suites_of_a_folder_are_run_with_one_table_of_claims(papers, tmp_pat
 
 def test_the_status_of_a_folder_is_that_of_the_worst_suite(papers, tmp_path):
     (papers / "second.yml").write_text(
-        "timed: false\ntasks: [categorical]\nestimators: [arm]\n"  # which takes bits alone
+        "figures: false\ntasks: [categorical]\nestimators: [arm]\n"  # which takes bits alone
     )
     assert run(papers, "--out", tmp_path / "out") == 1
 

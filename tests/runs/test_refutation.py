@@ -268,6 +268,7 @@ def test_a_search_is_repeatable():
     assert results[0] == results[1] != results[2]
 
 
+@pytest.mark.slow
 def test_fresh_draws_reject_what_only_noise_violates():
     trial = trial_of("variance(disarm) <= variance(arm)")
     space = GeneralSpace(1, 2, 1, logits=(-1.0, 1.0))  # where both variances are well known

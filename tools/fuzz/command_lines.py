@@ -72,6 +72,7 @@ _VALUES = {
     "--steps": _NUMBERS,
     "--precision": _PRECISIONS,
     "--device": ("cpu", "cuda", "tpu", ""),
+    "--like": ("rebar", "rloo", "none", ""),
     "--backend": ("loky", "threading", "dask", "ray", ""),
     "--scheduler": ("", "tcp://127.0.0.1:1", "\udcff"),
 }

@@ -103,6 +103,31 @@ def with_bias(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**upper)
 
 
+def rescaled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows at their best scale, of tasks on which some biased estimators only have another.
+
+    `bias` is what the scale leaves, in percent; `variance` that of an evaluation, relative to the
+    square of the scale.  A tag says where the mean points away from the gradient.
+    """
+    known = rows["relative_bias_rescaled_high"].notna() & rows["variance"].notna()
+    rows = rows[known & rows["best_scale"].ne(0) & rows["evaluations"].gt(0)]
+    biased = rows["verdict"].eq("biased")
+    parallel = rows["relative_bias_rescaled_high"].le(_ZERO)
+    by_task = [biased & parallel, biased & rows["relative_bias_rescaled_low"].gt(_ZERO)]
+    some, others = (x.groupby(rows["task_label"]).transform("any") for x in by_task)
+    rows = rows[some & others]
+    residual = Interval.of(rows, "relative_bias_rescaled") * 100
+    evaluations = rows["evaluations"] / rows["best_scale"] ** 2
+    variance = Interval.of(rows, "variance").map(lambda end: end * evaluations)
+    away = rows["best_scale_high"].lt(0)
+    return rows.assign(
+        **residual.columns("bias"),
+        **variance.columns("variance"),
+        limit=residual.low.eq(0) & residual.high.gt(0),
+        tag=rows["tag"].astype(str) + away.map({True: " (downhill)", False: ""}),
+    ).assign(bias=lambda x: x["bias"].mask(x["limit"], x["bias_high"]))
+
+
 def knob_curves(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
     """The rows on curves of at least three positive values of an estimator's knob.
 
