@@ -145,7 +145,7 @@ def test_estimated_quantities_agree_with_the_exact_ones_within_their_errors(monk
         without = drawn[name][1:]
         spread = np.square(without - without.mean(0)).sum(0)
         error = np.sqrt((NOISE.batches - 1) / NOISE.batches * spread)
-        assert (error < 0.1).all(), "inconclusive"
+        assert (error < 0.12).all(), "inconclusive"
         assert (np.abs(drawn[name][0] - exact[name][0]) <= k * error).all(), name
 
 
