@@ -235,7 +235,7 @@ def test_truths_survive_a_short_search(claim):
     survives(claim, 400)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("claim", TRUE[:2])
 def test_truths_survive_ten_thousand_problems(claim):
     survives(claim, 10_000)
