@@ -34,6 +34,7 @@ _LEAST = 0.1  # of the variances of the noise
 @dataclass(eq=False)
 class ReDGECov(SurrogateSample):
     own_distribution = True
+    slow = "differentiates through every step of a chain"
     steps: AtLeast2 = 5  # n, the points of the schedule
     t1: Annotated[float, Gt(0), Le(1)] = 0.5
 

@@ -33,6 +33,7 @@ from ._reinmax import reinmax
 @dataclass(eq=False)
 class ReinDGE(SurrogateSample):
     own_distribution = True
+    slow = "differentiates through every step of a chain"
     steps: AtLeast2 = 3  # n, the points of the schedule
     t1: Annotated[float, Gt(0), Le(1)] = 0.5
 

@@ -35,6 +35,7 @@ from gradest.support import (
     PRECISION_KEYS,
     TERMINATED,
     Terminated,
+    estimator_templates,
     exit_with,
     in_a_line,
     shortened,
@@ -51,6 +52,9 @@ _COMMANDS_OF_OPTION = {
     "only_tasks": ("suite",),
     "only_estimators": ("suite",),
     "plugin": ("suite", "list", "check", "new", "refute"),
+    "like": ("new",),
+    "json": ("check",),
+    "badge": ("check",),
     "out": ("suite", "report", "new", "refute"),
     "jobs": ("suite",),
     "device": ("suite",),
@@ -92,6 +96,7 @@ _DEFAULTS: dict[str, Any] = {
     "quiet": False,
     "fail_on_regression": False,
     "fail_on_refuted": False,
+    "json": False,
 }
 
 
@@ -170,6 +175,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     formats.add_argument(
         "--bibtex", action="store_true", help="print the references of the estimators as BibTeX"
+    )
+    group = parser.add_argument_group("options of --check")
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="print the certificate as JSON instead of a line per check",
+    )
+    group.add_argument(
+        "--badge",
+        metavar="FILE.json",
+        type=_path,
+        help="also write the verdict as the endpoint of a badge of shields.io",
+    )
+    templates = estimator_templates()
+    parser.add_argument_group("options of --new-estimator").add_argument(
+        "--like",
+        choices=templates,
+        help="estimator to begin as: "
+        + "; ".join(f"{name}, {description}" for name, description in templates.items())
+        + " (default: the first)",
     )
     group = parser.add_argument_group("options of --report")
     group.add_argument(
@@ -436,6 +461,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             expected = f"{', '.join(others)} and {last}" if others else last
             name = f"--{option.replace('_', '-')}"
             raise UsageError(f"{name} goes with {expected}, not with {_COMMANDS[command]}")
+    if hasattr(options, "like") and options.new[0] != "estimator":
+        raise UsageError(f"--like goes with --new-estimator, not with --new-{options.new[0]}")
     return argparse.Namespace(**{**_DEFAULTS, **vars(options)})
 
 
@@ -449,7 +476,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.check:
         from gradest.commands import check
 
-        return check(options.check, options.plugin)
+        return check(options.check, options.plugin, options.json, options.badge)
     if options.refute:
         from gradest.commands import refute_claim
 
@@ -459,7 +486,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         from gradest.plugins import Registry
 
         registry = Registry.load(options.plugin)
-        print(write_plugin(Scaffold(*options.new), options.out or Path(), registry))
+        print(write_plugin(Scaffold(*options.new, options.like), options.out or Path(), registry))
         return 0
     if options.list:
         from gradest.commands import list

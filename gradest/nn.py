@@ -136,6 +136,10 @@ class Expectation(nn.Module):
         breaks its contract and Inapplicable where the estimator does not apply.
         """
         axes, rows = Axes.of(logits), as_rows(logits)
+        if not torch.is_grad_enabled():
+            # Some estimators differentiate to get their value, and all of them to adapt.
+            with torch.inference_mode(False), torch.enable_grad():
+                return self(logits.clone().requires_grad_(), f).detach()
         precise, outside = _autocast(logits)
         with precise:
             cost = axes.cost(f, rows, outside)
@@ -205,6 +209,11 @@ class Expectation(nn.Module):
 
     def _checked_rows(self, ticket: Ticket, logits: Tensor | None) -> Tensor:
         """The logits of the ticket, or those given, as rows.  Raises UsageError as `tell` does."""
+        if not isinstance(ticket, Ticket):
+            raise UsageError(
+                f"expected the ticket that ask() returned, got a {type(ticket).__name__}; the "
+                "order is tell(ticket, cost)"
+            )
         if ticket.title != (title := _title(self.estimator)):
             raise UsageError(f"expected a ticket of {title}, got one of {ticket.title}")
         if ticket.told:

@@ -523,3 +523,17 @@ def test_trainings_resume_in_another_process_with_the_same_losses(tmp_path) -> N
         assert half[kind] + rest[kind] == all_losses
         losses = [float.fromhex(x) for x in all_losses]
         assert sum(losses[-10:]) < sum(losses[:10])  # it learns
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", [*STATEFUL, "muprop", "reinmax_cv", "rloo", "reinmax", "exact"])
+def test_without_gradients_an_expectation_has_the_same_value(name, context) -> None:
+    logits = logits_for(name, 2)
+    expect, other = Expectation(name), Expectation(name)
+    value, _ = values_and_gradient(expect, logits, seed=1)
+    with context():
+        objective = expect.estimator.objective
+        cost = Cost(f, samples=2, objective=objective) if objective else f
+        torch.manual_seed(1)
+        result = other(logits.detach().clone(), cost)
+    assert torch.equal(result, value) and not result.requires_grad

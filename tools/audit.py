@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"### {name}\n\n```python\n{code}```\n\n```text\n{output}\n```\n"
             for name, code, output in scripts
         ]
-        body = "\n".join([table, "", "## The least proofs", "", *parts])
+        body = "\n".join([table, "", "## Minimal examples", "", *parts])
         options.write.write_text(
             f"{start}<!-- table -->\n{body}\n<!-- end -->{end}", encoding="utf-8"
         )

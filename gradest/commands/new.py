@@ -1,7 +1,7 @@
 """The commands `--new-estimator` and `--new-task`: write a plugin to start from.
 
 Each writes a working plugin, its test and a suite that measures it.  The templates are in
-`gradest/templates`, and pass `--check` unchanged.
+`gradest/templates`, one for each kind of estimator, and pass `--check` unchanged.
 """
 
 import ast
@@ -13,23 +13,25 @@ import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from string import Template
 from typing import Literal, NamedTuple
 
 from gradest.errors import UsageError
 from gradest.plugins import Registry, is_test
-from gradest.support import write_atomically
+from gradest.support import default_estimator_template, fill_template, write_atomically
 
-_TEMPLATES = Path(__file__).parents[1] / "templates"
 # At most 40 characters, or lines of the templates get too long.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class Scaffold(NamedTuple):
-    """The kind and the name of a plugin to create."""
+    """The kind and the name of a plugin to create.
+
+    An estimator begins as `like`, which has a template; None stands for the default one.
+    """
 
     kind: Literal["estimator", "task"]
     name: str
+    like: str | None = None
 
     @property
     def class_name(self) -> str:
@@ -38,12 +40,15 @@ class Scaffold(NamedTuple):
 
     def texts(self) -> dict[str, str]:
         """file name -> text of the plugin, its test and its suite, in this order."""
-        patterns = ("{}.py", "test_{}.py", "{}.yaml")
-        return {p.format(self.name): self._fill(p.format(self.kind)) for p in patterns}
-
-    def _fill(self, template: str) -> str:
-        text = (_TEMPLATES / f"{template}.txt").read_text(encoding="utf-8")
-        return Template(text).substitute(name=self.name, class_name=self.class_name)
+        kind, like = self.kind, self.like or default_estimator_template()
+        plugin = f"{kind}_{like}" if kind == "estimator" else kind
+        templates = {
+            f"{self.name}.py": f"{plugin}.py",
+            f"test_{self.name}.py": f"test_{kind}.py",
+            f"{self.name}.yaml": f"{kind}.yaml",
+        }
+        values = {"name": self.name, "class_name": self.class_name, "like": like}
+        return {file: fill_template(each, **values) for file, each in templates.items()}
 
 
 def write_plugin(scaffold: Scaffold, folder: Path, registry: Registry) -> str:

@@ -1,5 +1,6 @@
 """The measurement of one estimator on one task, by replicates or by enumeration."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,7 +149,25 @@ def measure(
         adaptation=setup.adaptation,
         title=f"{title_of(estimator)} on {title_of(task)}",
         drawn_because=exact.reason if isinstance(exact, NotEnumerable) else "",
+        identity=_identity(estimator, task, seed, dtype),
     )
+
+
+def _identity(
+    estimator: Estimator, task: Task, seed: int, dtype: torch.dtype
+) -> dict[str, str | int]:
+    """The columns that identify a measurement among those of a run."""
+    return {
+        "task": task.name,
+        "task_params": json.dumps(task.knobs, sort_keys=True),
+        "task_version": task.version,
+        "estimator": estimator.name,
+        "estimator_params": json.dumps(estimator.knobs, sort_keys=True),
+        "estimator_version": estimator.version,
+        "seed": seed,
+        "dtype": str(dtype).removeprefix("torch."),
+        "status": "ok",
+    }
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The result of a measurement: the moments of one estimator on one task, and its statistics."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -66,6 +66,8 @@ class Measurement:
     adaptation: tuple[AdaptationStep, ...]
     title: str = ""  # estimator and task; a record has them in its cell
     drawn_because: str = ""  # why the draws were not enumerated
+    # The columns that identify the cell; a record has them beside its measurement.
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         row = self.row()
@@ -134,7 +136,10 @@ class Measurement:
         return mean_interval(self.objective).estimate
 
     def row(self, parameter: str = LOG_ALPHA) -> dict[str, Any]:
-        """The measured columns of a results row, with respect to one of `parameters`.
+        """The columns of a results row, with respect to one of `parameters`.
+
+        First those that identify the cell, task, estimator, their knobs as JSON, seed and dtype,
+        then the measured ones, under the names in measurements.parquet; all but the time.
 
         Raises UsageError for any other name.
         """
@@ -144,6 +149,7 @@ class Measurement:
             )
         points, latents, categories = self.logits.shape
         columns = {
+            **self.identity,
             "parameter": parameter,
             "batch": points,
             "latents": latents,
@@ -171,6 +177,7 @@ class Measurement:
         statistics = self._statistics(parameter)
         return columns | {
             **statistics,
+            "work_variance": statistics["variance"] * self.evaluations,
             "precision": shortfall(self.precision, statistics),
             "cosine": cosine.estimate,
             "cosine_se": cosine.standard_error,
@@ -219,7 +226,7 @@ class Measurement:
         return resolution(torch.float64) * self.cost * float((score * weight).norm())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data from which `from_json` restores all but the title, bit by bit."""
+        """Plain data from which `from_json` restores all but title and identity, bit by bit."""
         return {
             "gradients": {name: m.to_json() for name, m in self.gradients.items()},
             "objective": self.objective.to_json(),

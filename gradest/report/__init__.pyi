@@ -4,6 +4,7 @@ from .claims.section import refuted_claims
 from .documents.terminal import show
 from .figures.general import (
     bias_against_variance,
+    bias_of_direction,
     cost_growth,
     mse_against_budget,
     temperature_tradeoff,

@@ -1,10 +1,12 @@
 """Figures of a run: functions from its rows to a matplotlib figure, which a notebook shows.
 
 A figure has the name of its files in a run's `figures/`.  These take a frame of
-`gradest.read_results`, or a part of its rows:
+`gradest.read_results`, or a part of its rows, or one of rows of `Measurement.row`; rows of several
+runs, by their column `run`, are drawn with the run's name:
 
     matrix: relative bias, and variance × evaluations, of every estimator on every task
-    bias_against_variance, variance_against_evaluations, mse_against_budget: one panel per task
+    bias_against_variance, bias_of_direction, variance_against_evaluations, mse_against_budget:
+        one panel per task
     temperature_tradeoff: bias, variance and mse at three temperatures or more
     cost_growth: time and evaluations against each size that varies
     landscape_binary, landscape_simplex: bias and variance where a task is swept over α
@@ -25,6 +27,7 @@ of a cell with the most replicates.
 
 from gradest.report import (
     bias_against_variance,
+    bias_of_direction,
     cost_growth,
     landscape_binary,
     landscape_simplex,
@@ -42,6 +45,7 @@ from gradest.report import (
 
 __all__ = [
     "bias_against_variance",
+    "bias_of_direction",
     "cost_growth",
     "landscape_binary",
     "landscape_simplex",

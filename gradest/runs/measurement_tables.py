@@ -159,8 +159,6 @@ def _quantities(
     if measurement is None:
         return {}
     row = measurement.row(parameter)
-    if "variance" in row:
-        row["work_variance"] = row["variance"] * row["evaluations"]
     if samples:
         row |= {
             "seconds": statistics.median(samples),

@@ -31,6 +31,7 @@ from .questions import Questions, Ticket, answered, questions
 from .recorded_draws import Drawn, RecordedDraws, ReplayedDraws
 from .row_axes import Axes, Context, as_rows
 from .states import convert, load_state, one_thread, read_state, restore, state_of, write_state
+from .templates import default_estimator_template, estimator_templates, fill_template
 from .termination import INTERRUPTED, TERMINATED, Terminated, exit_with, terminable
 from .text import (
     counted,

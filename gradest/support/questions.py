@@ -71,8 +71,11 @@ class Ticket:
         total = sum(numbers)
         shape = [*self.axes.leading, *((total,) if total > 1 else ())]
         if not isinstance(cost, Tensor) or list(cost.shape) != shape:
-            got = list(cost.shape) if isinstance(cost, Tensor) else type(cost).__name__
-            raise UsageError(f"expected costs of shape {shape}, one for each code, got {got}")
+            tensor = isinstance(cost, Tensor)
+            got = list(cost.shape) if tensor else f"a {type(cost).__name__}; use torch.as_tensor"
+            raise UsageError(
+                f"expected a torch.Tensor of costs of shape {shape}, one for each code, got {got}"
+            )
         adaptation, estimate = cost.reshape(-1, total).to(dtype).split(numbers, 1)
         return adaptation, estimate
 

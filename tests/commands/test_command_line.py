@@ -183,6 +183,7 @@ def test_a_suite_can_do_without_references(call, suite, tmp_path):
     assert '"kind": "reference"' not in (tmp_path / "out" / "journal.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_plugins_run_beside_the_catalogue(call, suite, plugin, tmp_path):
     suite.write_text(SUITE.replace("rloo", "clipped"))
     assert run(call, suite, tmp_path / "out", "--plugin", plugin)[0] == 0
@@ -478,6 +479,11 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--check", "rlo"], "unknown estimator or task 'rlo'; did you mean 'rloo'?"),
         (["--check", "none.py"], "none.py: no such plugin"),
         (["--new-estimator", "rloo"], "invalid plugin name 'rloo': an estimator"),
+        (["--new-task", "mine", "--like", "rebar"], "--like goes with --new-estimator, not with"),
+        (["--new-estimator", "mine", "--like", "exact"], "invalid choice: 'exact' (choose from"),
+        (["--list", "--like", "rebar"], "--like goes with --new-..., not with --list"),
+        (["--check", "rloo", "--badge", "no/b.json"], "--badge no/b.json: the folder no does not"),
+        (["--list", "--json"], "--json goes with --check, not with --list"),
         (["--new-task", ""], "invalid plugin name '': expected a lower-case letter"),
         (["--new-task", "mine", "--list"], "not allowed with argument"),
         (["--report", "nowhere"], "nowhere: holds no readable run"),

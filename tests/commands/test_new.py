@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from gradest import Task
+from gradest import Task, make_estimator, make_task, measure
 from gradest.checks import check_estimator, check_task, passed
 from gradest.cli import main
 from gradest.commands.new import Scaffold, write_plugin
 from gradest.errors import UsageError
 from gradest.plugins.registry import Registry, load_plugin
 from gradest.runs.suite import load_suite
-from gradest.support import files
+from gradest.support import estimator_templates, files
 from tests.support import ROOT
 
 LONGEST = "a_name_of_forty_letters_is_hardly_needed"  # and must break no line
 KINDS = ["estimator", "task"]
+LIKE = list(estimator_templates())
+SIMPLER = {"rebar": {"coupled": False}}  # knobs with which an estimator is its template
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,9 @@ def test_without_a_folder_it_is_the_current_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("options", [["--isolated"], ["--config", str(ROOT / "pyproject.toml")]])
 def test_it_is_formatted_and_lint_free_here_and_elsewhere(kind, options, registry, tmp_path):
-    for name in ("x", LONGEST):
-        write_plugin(Scaffold(kind, name), tmp_path, registry)
+    for number, like in enumerate(LIKE if kind == "estimator" else [None]):
+        for name in (f"x{number}", f"{LONGEST[:-1]}{number}"):
+            write_plugin(Scaffold(kind, name, like), tmp_path, registry)
     for command in (["format", "--check"], ["check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache", *options, tmp_path],
@@ -76,18 +79,63 @@ def test_it_is_certified_and_claims_every_law_that_it_obeys(kind, check, registr
     assert not [f for f in findings if "but it holds" in f.detail]
 
 
-@pytest.mark.slow
-def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
-    for kind in KINDS:
-        write_plugin(Scaffold(kind, f"my_{kind}"), tmp_path, registry)
+def test_the_default_is_the_first_template(registry):
+    assert Scaffold("estimator", "mine").texts() == Scaffold("estimator", "mine", LIKE[0]).texts()
+    assert len({Scaffold("estimator", "mine", like).texts()["mine.py"] for like in LIKE}) == 4
+    assert all(like in registry for like in LIKE)
+
+
+@pytest.mark.parametrize("like", LIKE)
+def test_it_is_the_estimator_that_it_is_like(like, registry, tmp_path):
+    """The moments, exact or under the same seed, are those of the catalogue's estimator."""
+    write_plugin(Scaffold("estimator", "mine", like), tmp_path, registry)
+    (cls,) = load_plugin(tmp_path / "mine.py")
+    ours, theirs = cls(), make_estimator(like, **SIMPLER.get(like, {}))
+    claims = ("unbiased", "relaxes", "differentiates", "evaluations", "laws", "degree", "limit")
+    assert [getattr(ours, c) for c in claims] == [getattr(theirs, c) for c in claims]
+    task = make_task("categorical")
+    rows = [measure(e, task, replicates=20_000, adapt_steps=0).row() for e in (ours, theirs)]
+    ends = [(row["variance_low"], row["variance_high"]) for row in rows]
+    assert ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]
+
+
+def test_the_command_takes_the_template(tmp_path, capsys):
+    command = ["--out", str(tmp_path), "--like", "st_gumbel_softmax"]
+    assert main(["--new-estimator", "mine", *command]) == 0
+    assert "class Mine(SurrogateSample)" in (tmp_path / "mine.py").read_text()
+    assert "[exact, st_gumbel_softmax, mine]" in (tmp_path / "mine.yaml").read_text()
+
+
+def passing(folder):
+    """The output of the tests in a folder."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
     )
-    assert "8 passed" in done.stdout, done.stdout
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
+    write_plugin(Scaffold("task", "my_task"), tmp_path, registry)
+    write_plugin(Scaffold("estimator", "edited", LIKE[0]), tmp_path, registry)
+    for path in sorted(tmp_path.glob("*edited*")):  # other names of file, class and knob
+        text = path.read_text().replace("samples", "draws").replace("Edited", "Mine")
+        renamed = path.with_name(path.name.replace("edited", "renamed"))
+        renamed.write_text(text.replace("edited", "renamed"))
+        path.unlink()
+    assert "passed" in passing(tmp_path)
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("like", LIKE[1:])
+def test_the_tests_of_other_templates_pass_as_well(like, registry, tmp_path):
+    write_plugin(Scaffold("estimator", f"my_{like}", like), tmp_path, registry)
+    assert "passed" in passing(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -53,6 +53,7 @@ def test_intervals_cover_what_enumeration_says(task):
     assert enough(covered(drawn, "bias_difference", 0.0))
 
 
+@pytest.mark.slow
 def test_intervals_cover_where_pairing_helps(task):
     pair = relaxed(0.5), relaxed(0.55)
     long = compare(*pair, task, replicates=200_000, seed=1000)

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,8 +15,9 @@ from matplotlib.figure import Figure
 import gradest
 from gradest import Cost, Estimator, Problem, Task, plots
 from gradest.categorical import log_prob, nabla, sample
+from gradest.cli import main
 from gradest.errors import UsageError
-from gradest.report.figures import canvas
+from gradest.report.figures import canvas, selection
 from gradest.report.frames import curves, tables
 from gradest.report.studies import STUDIES
 from gradest.runs.measurement_tables import COLUMNS, measurements_frame
@@ -212,6 +214,84 @@ def test_rankings_have_ties_and_runs_of_their_own(tmp_path):
     assert gradest.rank(gradest.read_results(a).query("task == 'none'")).empty
 
 
+OWN = {  # figure -> tasks and estimators with which it has something to show
+    "matrix": (["bernoulli", "categorical"], [("rloo", {}), ("reinforce", {})]),
+    "bias_against_variance": (["categorical"], [("rloo", {}), ("straight_through", {})]),
+    "variance_against_evaluations": (["categorical"], [("rloo", {}), ("reinforce", {})]),
+    "mse_against_budget": (["categorical"], [("rloo", {}), ("straight_through", {})]),
+    "temperature_tradeoff": (
+        ["categorical"],
+        [("concrete", {"temperature": t}) for t in (0.25, 0.5, 1.0)],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def own():
+    """(task, estimator, params) -> the row of a measurement, each measured once."""
+
+    @cache
+    def measured(task, name, knobs):
+        estimator = gradest.make_estimator(name, **dict(knobs))
+        return gradest.measure(estimator, gradest.make_task(task), replicates=500).row()
+
+    return lambda tasks, estimators: pd.DataFrame(
+        [measured(t, name, tuple(knobs.items())) for t in tasks for name, knobs in estimators]
+    )
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_rows_of_measurements_make_a_frame_for_figures_and_rankings(own, name):
+    frame = own(*OWN[name])
+    before = frame.copy()
+    assert isinstance(getattr(plots, name)(frame), Figure)
+    ranked = gradest.rank(frame)
+    assert len(ranked) == len(frame) and ranked["rank"].notna().all()
+    assert frame.equals(before)
+
+
+def test_rows_of_measurements_say_what_a_run_says(own, tmp_path):
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "replicates: 500\ntimed: false\nparameters: [log_alpha]\n"
+        "tasks: [categorical]\nestimators: [{concrete: {temperature: 0.5}}]\n"
+    )
+    assert main(["--suite", str(suite), "--out", str(tmp_path / "run"), "--jobs", "1"]) == 0
+    (theirs,) = gradest.read_results(tmp_path / "run").to_dict("records")
+    (ours,) = own(["categorical"], [("concrete", {"temperature": 0.5})]).to_dict("records")
+    same = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "status")
+    for column in (*same, "parameter", "task_version", "estimator_version", "replicates"):
+        assert ours[column] == theirs[column], column
+    assert set(ours) <= set(theirs)
+    assert ours["work_variance"] == ours["variance"] * ours["evaluations"]
+
+
+def test_several_runs_in_one_figure_are_named(own):
+    rows = own(["categorical"], [("rloo", {}), ("reinforce", {})])
+    frame = pd.concat([rows.assign(run="x/first"), rows.assign(run="x/second")])
+    marked = selection.mark_runs(frame)
+    assert marked["label"].tolist() == [
+        f"{name}, {run}" for run in ("first", "second") for name in ("rloo", "reinforce")
+    ]
+    assert selection.mark_runs(marked) is marked
+    # The same cell of two runs is two points.
+    assert len(selection.most_replicates(selection.select_rows(frame)[0])) == 4
+    for draw in (plots.bias_against_variance, plots.mse_against_budget, plots.matrix):
+        figure = draw(frame)
+        assert figure is None or isinstance(figure, Figure)
+    assert gradest.rank(frame)["run"].tolist() == ["x/first"] * 2 + ["x/second"] * 2
+    # Runs whose folders have the same name go by their paths.
+    twins = selection.mark_runs(frame.assign(run=frame["run"].str.replace("x/second", "y/first")))
+    assert twins["label"].iloc[-1] == "reinforce, y/first"
+
+
+def test_a_frame_that_does_not_say_what_was_measured_is_an_error(own):
+    frame = own(["categorical"], [("rloo", {})]).drop(columns=["task", "seed"])
+    for use in (gradest.rank, plots.matrix):
+        with pytest.raises(UsageError, match="without the column task, seed"):
+            use(frame)
+
+
 def test_trainings_are_read_at_their_best_rate(folder, tmp_path):
     points = gradest.read_training(folder)
     assert set(points["learning_rate"]) == {0.1} and points["rates"].max() == 2
@@ -249,7 +329,8 @@ def test_a_folder_without_a_run_is_named(tmp_path, read, damage):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", MEASUREMENTS)
+# That of directions is drawn of few runs, and has tests of its own.
+@pytest.mark.parametrize("name", [n for n in MEASUREMENTS if n != "bias_of_direction"])
 def test_figures_of_measurements_take_what_was_read(folder, name):
     draw = getattr(plots, name)
     frame = gradest.read_results(folder)

@@ -464,6 +464,7 @@ def test_a_resumed_run_keeps_its_reference(ran, tmp_path):
     assert kinds(grown).count(("cell", "vast")) == 3
 
 
+@pytest.mark.slow
 def test_another_precision_of_the_reference_measures_its_cells_again(ran):
     rows, _ = ran()
     other, after = ran(SUITE.replace("standard_error: 0.2", "standard_error: 0.1"))
@@ -479,6 +480,7 @@ def test_another_precision_of_the_reference_measures_its_cells_again(ran):
     assert back.reference_se.tolist() == rows.reference_se.tolist()
 
 
+@pytest.mark.slow
 def test_a_reference_by_an_estimator_that_has_changed_is_measured_again(ran, monkeypatch):
     _, records = ran()
     monkeypatch.setattr(references, "digest_of_class", lambda cls: f"another {cls.__name__}")
@@ -493,6 +495,7 @@ def test_tasks_with_other_knobs_have_references_of_their_own(ran):
     assert kinds(records).count(("reference", "vast")) == 2
 
 
+@pytest.mark.slow
 def test_fresh_measures_the_reference_again_to_the_same_numbers(ran):
     rows, _ = ran()
     again, records = ran(fresh=True)

@@ -13,8 +13,9 @@ def _draw(name, frame):
     return getattr(plots, name)(tables.annotate(frame))
 
 
-# Those of sweeps have tests of their own.
-FIGURES = {name: partial(_draw, name) for name in MEASUREMENTS if not name.startswith("landscape")}
+# Those of sweeps and directions have tests of their own.
+OWN = ("landscape", "bias_of_direction")
+FIGURES = {name: partial(_draw, name) for name in MEASUREMENTS if not name.startswith(OWN)}
 CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
 NORM = 0.5
 

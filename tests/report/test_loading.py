@@ -261,6 +261,7 @@ def test_a_share_is_not_said_to_be_none_or_all(write):
     }
 
 
+@pytest.mark.slow
 def test_nested_settings_are_one_section_and_their_rows_are_kept(write, tmp_path):
     rows = [*family(), *family("st", verdict="biased"), row(knobs={"seed": 3}), row(task="free")]
     rows += family("arm|", status="skipped", reason="K = 3")

@@ -17,6 +17,7 @@ from gradest.report.documents.controls import control_failures
 from gradest.report.figures import canvas, style
 from gradest.report.figures.matrix import matrix
 from gradest.report.frames import tables
+from gradest.report.studies.ranking_table import ranking_table
 from gradest.runs.measurement_tables import COLUMNS, measurements_frame
 from gradest.support.files import write_frame, write_json
 from gradest.support.markup import escape
@@ -38,6 +39,38 @@ def cells(line):
     """The cells of a line of a Markdown table; an escaped pipe is no border."""
     inside = line.strip().strip("|").replace(r"\|", "\0")
     return [cell.strip().replace("\0", "|") for cell in inside.split("|")]
+
+
+def rescaled(best, left, **columns):
+    """A row with a scale and what it leaves, exactly."""
+    exactly = {f"best_scale{end}": best for end in ("", "_low", "_high")}
+    exactly |= {f"relative_bias_rescaled{end}": left for end in ("", "_low", "_high")}
+    return row(**exactly, **columns)
+
+
+def test_a_rescaling_is_in_the_table_where_a_row_is_biased():
+    biased = rescaled(0.75, 0.125, estimator="short", bias_sq=0.1, verdict="biased")
+    unbiased = rescaled(1.0, 0.0, estimator="fine")
+    table = ranking_table(tables.rank_rows(annotated([biased, unbiased])))
+    place = table.headers.index("best scale")
+    assert table.headers[place - 1 : place + 2] == [
+        *("relative bias, %", "best scale", "bias after rescaling, %")
+    ]
+    shown = {line[1]: [str(cell) for cell in line[place : place + 2]] for line in table.rows}
+    assert shown == {"short": ["0.750", "12.5"], "fine": ["1.00", "0"]}
+    alone = ranking_table(tables.rank_rows(annotated([unbiased])))
+    assert "best scale" not in alone.headers
+
+
+def test_an_enumerated_mean_that_is_a_multiple_of_g_leaves_nothing():
+    """What is left is rounding; so is the distance of an unbiased scale from one."""
+    exact = {"method": "enumerated", "scale": NORM, "rounding": 1e-13}
+    short = rescaled(0.75, 1e-12, estimator="a", bias_sq=0.1, verdict="biased", **exact)
+    fine = rescaled(1 + 1e-14, 1e-15, estimator="b", bias_sq=1e-30, **exact)
+    turned = rescaled(0.75, 1e-3, estimator="c", bias_sq=0.1, verdict="biased", **exact)
+    frame = annotated([short, fine, turned])
+    assert frame["relative_bias_rescaled_high"].tolist() == [0.0, 0.0, 1e-3]
+    assert frame["best_scale_low"].tolist() == [0.75, 1.0, 0.75]
 
 
 def test_controls_as_they_should_be_are_reported_first(write):

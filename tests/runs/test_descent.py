@@ -306,13 +306,21 @@ class SamplesFirst(Estimator):
     """Noise whose first axis is that of the samples, which cannot be split into blocks of rows."""
 
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
-        z = sample(logits.expand(3, *logits.shape).transpose(0, 1).flatten(0, 1))
-        z = z.unflatten(0, (-1, 3))
-        mixed = z[torch.arange(len(z)).roll(1)]  # other rows' samples: rows notice each other
-        return f(mixed).mean(1) + 0.0 * logits.sum((-2, -1))
+        z = sample(logits.expand(2, *logits.shape)).transpose(0, 1)  # [R, 2, N, K]
+        cost = f(z)
+        return (cost + (cost - cost.flip(1)) * nabla(log_prob(logits.unsqueeze(1), z))).mean(1)
 
 
-@pytest.mark.parametrize("cls", [OneState, SamplesFirst])
+class MixedRows(Estimator):
+    """Each row has the samples of the row before it."""
+
+    def __call__(self, logits: Tensor, f: Cost) -> Tensor:
+        z = sample(logits).roll(1, 0)
+        cost = f(z)
+        return cost + cost * nabla(log_prob(logits, z))
+
+
+@pytest.mark.parametrize("cls", [OneState, SamplesFirst, MixedRows])
 def test_seeds_that_cannot_be_a_batch_descend_one_after_the_other(cls, tmp_path) -> None:
     make = partial(begin, cls(), task=make_task("bernoulli", **BIT))
     assert batch_size(make, SEEDS) == 1

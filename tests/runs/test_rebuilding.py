@@ -335,6 +335,7 @@ def test_a_payload_that_cannot_be_decoded_is_named(run, capsys):
     assert frame(run)["status"].value_counts().to_dict() == {"ok": 8, "failed": 4}
 
 
+@pytest.mark.slow
 def test_a_record_of_another_cell_is_named_and_measured_again(run, capsys):
     from gradest.runs.journal import append_record, read_records
 

@@ -140,12 +140,12 @@ def test_estimated_quantities_agree_with_the_exact_ones_within_their_errors(monk
     exact = statistics(subject, task, truth, NOISE)
     monkeypatch.setattr(quantities, "_OUTCOMES", 1)
     drawn = statistics(subject, task, truth, NOISE)
-    k = stats.t.isf(LEVEL / (2 * 6 * 4), NOISE.batches - 1)
-    for name in ("bias", "variance", "cosine", "value"):
+    k = stats.t.isf(LEVEL / (2 * 6 * 5), NOISE.batches - 1)
+    for name in ("bias", "best_scale", "variance", "cosine", "value"):
         without = drawn[name][1:]
         spread = np.square(without - without.mean(0)).sum(0)
         error = np.sqrt((NOISE.batches - 1) / NOISE.batches * spread)
-        assert (error < 0.1).all(), "inconclusive"
+        assert (error < 0.12).all(), "inconclusive"
         assert (np.abs(drawn[name][0] - exact[name][0]) <= k * error).all(), name
 
 
@@ -235,7 +235,7 @@ def test_truths_survive_a_short_search(claim):
     survives(claim, 400)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("claim", TRUE[:2])
 def test_truths_survive_ten_thousand_problems(claim):
     survives(claim, 10_000)
@@ -268,6 +268,7 @@ def test_a_search_is_repeatable():
     assert results[0] == results[1] != results[2]
 
 
+@pytest.mark.slow
 def test_fresh_draws_reject_what_only_noise_violates():
     trial = trial_of("variance(disarm) <= variance(arm)")
     space = GeneralSpace(1, 2, 1, logits=(-1.0, 1.0))  # where both variances are well known

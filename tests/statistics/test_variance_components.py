@@ -267,6 +267,7 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(nested_run):
     assert sources[sources.estimator == "reinforce"].set_index("source").variance["draws"] > 0.1
 
 
+@pytest.mark.slow
 def test_enumerated_cells_have_no_noise_in_their_means(tmp_path):
     sources, rows, folder = tables_of(tmp_path, SUITE.replace("enumerate_draws: false\n", ""))
     assert set(rows.method) == {"enumerated"}
@@ -309,6 +310,7 @@ def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(
         tables_of(tmp_path, f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
 
 
+@pytest.mark.slow
 def test_runs_that_are_not_nested_have_an_empty_table(tmp_path):
     sources, _, _ = tables_of(tmp_path, SUITE.replace("nested: [seed, steps, batch]\n", ""))
     assert len(sources) == 0 and list(sources.columns) == list(SOURCES)
@@ -330,6 +332,7 @@ def test_a_cell_without_a_finite_mean_leaves_its_family_out(tmp_path):
     assert len(sources) == 0
 
 
+@pytest.mark.slow
 def test_a_group_that_has_no_rows_has_no_sources(tmp_path, monkeypatch):
     """Where the map of a group would be too large its mean is known, its variance is not."""
     monkeypatch.setattr("gradest.measurement.parameters.LARGEST", 5)

@@ -72,10 +72,19 @@ _VALUES = {
     "--steps": _NUMBERS,
     "--precision": _PRECISIONS,
     "--device": ("cpu", "cuda", "tpu", ""),
+    "--like": ("rebar", "rloo", "none", ""),
     "--backend": ("loky", "threading", "dask", "ray", ""),
     "--scheduler": ("", "tcp://127.0.0.1:1", "\udcff"),
 }
-_FLAGS = ("--fresh", "--quiet", "--markdown", "--bibtex", "--fail-on-regression", "--no-such")
+_FLAGS = (
+    "--fresh",
+    "--quiet",
+    "--markdown",
+    "--bibtex",
+    "--fail-on-regression",
+    "--json",
+    "--no-such",
+)
 
 
 def examine(seed: int, count: int) -> Counter[str]:

@@ -99,9 +99,9 @@ PERTURBATION = [
     ),
     Mutant(
         of="finite_difference",
-        mistake="the value of the first perturbation",
+        mistake="the values summed, not averaged",
         old="costs.mean(1)",
-        new="costs[:, 0]",
+        new="costs.sum(1)",
         law="value",
     ),
     Mutant(

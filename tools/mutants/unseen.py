@@ -23,6 +23,8 @@ _SHORTER = (
     "a biased method may be too short by any factor; the test of the biases as printed sees it"
 )
 
+_CLOSE = "the values of samples from a distribution of their own may be off E f by as much"
+
 UNSEEN: list[tuple[Mutant, str]] = [
     (
         Mutant(
@@ -73,5 +75,15 @@ def exp_concrete_log_prob(y, logits, temperature):
             known="a geometric weight that is differentiated as it stands, which divides by N",
         ),
         _SHORTER,
+    ),
+    (
+        Mutant(
+            of="finite_difference",
+            mistake="the value of the first perturbation",
+            old="costs.mean(1)",
+            new="costs[:, 0]",
+            law="value",
+        ),
+        _CLOSE,
     ),
 ]

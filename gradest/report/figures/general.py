@@ -17,6 +17,7 @@ from gradest.statistics import UNBIASED_WITHIN, Interval
 from gradest.support import number
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
+_RESCALED_VARIANCE = "variance × evaluations, at the best step size"
 _CROWDED = 20  # points in a panel that need a larger one
 _APART = 20  # points of a curve between places for its label
 
@@ -34,6 +35,28 @@ def bias_against_variance(frame: pd.DataFrame) -> Figure | None:
         _bias_axis(ax, part)
         _scatter(ax, part, styles, "variance", "bias")
         ax.set(xlabel=_VARIANCE, ylabel=_BIAS)
+        return ax, part, "variance", "bias"
+
+    return _one_a_task(frame, rows, title, keys, draw, _label_points)
+
+
+@style.theme()
+def bias_of_direction(frame: pd.DataFrame) -> Figure | None:
+    """The bias that no step size removes against the variance at equal work, one panel per task.
+
+    None unless some biased estimators of a task only have another step size, and others do not:
+    elsewhere the figure would repeat that of the bias.
+    """
+    rows, symbol = selection.select_rows(frame)
+    rows = selection.rescaled(rows)
+    title = f"Bias of the direction of the gradient in {symbol}: lower left is better"
+    keys = style.verdict_keys() | style.limit_keys()
+
+    def draw(ax: Axes, part: pd.DataFrame, styles: Mapping[str, Style]) -> Part:
+        _logarithmic(ax, "x", part, "variance")
+        canvas.logarithmic(ax, "y", part["bias"], [part["bias_low"], part["bias_high"]], plain=True)
+        _scatter(ax, part, styles, "variance", "bias")
+        ax.set(xlabel=_RESCALED_VARIANCE, ylabel="bias left by the best step size, % of ‖g‖")
         return ax, part, "variance", "bias"
 
     return _one_a_task(frame, rows, title, keys, draw, _label_points)
@@ -214,7 +237,7 @@ def _equal_work(ax: Axes, work: pd.Series) -> None:
 
 def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
     """One point per row; those of an estimator that differ in one numeric knob are joined."""
-    for (name, *_), part in rows.groupby(["estimator", "seed", "dtype"], dropna=False):
+    for (name, *_), part in rows.groupby(["estimator", "seed", "dtype", "run"], dropna=False):
         knob = pd.to_numeric(part["tag"], errors="coerce")
         path = knob.notna().all() and knob.is_unique and part[x].nunique() > 1
         by = "knob" if path else None
@@ -222,7 +245,8 @@ def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, 
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
-    for (name, *_), part in rows.groupby(["estimator", "curve", "seed", "dtype"], dropna=False):
+    keys = ["estimator", "curve", "seed", "dtype", "run"]
+    for (name, *_), part in rows.groupby(keys, dropna=False):
         canvas.points(ax, part, styles[str(name)], x, y, by=x, fill="paleness")
 
 

@@ -34,6 +34,7 @@ def matrix(frame: pd.DataFrame) -> Figure | None:
     None unless there are two of both.  Estimators not found biased on any task come first, sorted
     by their mean rank of variance × evaluations; then the others, by their mean rank of bias.
     """
+    frame = selection.mark_runs(frame)
     rows, symbol = selection.select_rows(frame)
     rows = selection.with_bias(selection.most_replicates(rows[rows["variance"].notna()]))
     tasks, names = list(dict.fromkeys(rows["task_label"])), _ordered(rows)

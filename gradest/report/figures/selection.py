@@ -4,14 +4,15 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from gradest.errors import UsageError
 from gradest.report.figures import style
 from gradest.report.frames import budget, tables
+from gradest.report.frames.reading import as_results
 from gradest.report.frames.sweeps import outside_sweeps
 from gradest.statistics import Interval, columns_of
 
@@ -30,7 +31,8 @@ _NUMBERS = (
 # A bias that is called unbiased, and of which no more can be left than this, relative, is zero: it
 # has its place in the band about zero, whatever rounding made of it.
 _ZERO = 1e-9
-_CELL = ["estimator", "estimator_params", "seed", "dtype"]
+_RUN = "run"  # the column of runs, and the name of a run among settings
+_CELL = ["estimator", "estimator_params", "seed", "dtype", "run"]
 
 
 def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame, str]:
@@ -42,14 +44,9 @@ def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame,
     Keeps of `settings` the knobs of which the estimator has several values, which a legend and a
     label at each point need; adds `tag`, these values, and `paleness`, by the verdict.
 
-    Raises UsageError for rows of several runs, which would cover each other.
+    Raises UsageError for a frame that does not say what was measured.
     """
-    if "run" in frame and frame["run"].nunique() > 1:
-        runs = ", ".join(map(repr, frame["run"].unique()))
-        raise UsageError(
-            "expected the rows of one run, got those of several; select frame[frame['run'] == RUN] "
-            f"with RUN one of {runs}"
-        )
+    frame = mark_runs(frame)
     parameter = next(iter(tables.parameters(frame)), "log_alpha")
     frame = frame if swept else outside_sweeps(frame)
     rows = _drawable(tables.measured_rows(frame, parameter))
@@ -61,6 +58,33 @@ def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame,
         finest = min(dtypes.unique(), key=tables.resolution)
         return rows[dtypes == finest], f"{symbol} in {finest}"
     return rows, symbol
+
+
+def mark_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows as results; those of several runs have their run in settings and labels, once.
+
+    A folder has its name if no other has the same, otherwise its path.  Adds an empty `run` to
+    rows without one.  Raises UsageError for a frame that does not say what was measured.
+    """
+    frame = as_results(frame)
+    if "run" not in frame:
+        return frame.assign(run="")
+    runs = list(map(str, frame["run"].unique()))
+    if len(runs) == 1 or all(_RUN in settings for settings in frame["settings"]):
+        return frame
+    names = [Path(run).name for run in runs]
+    short = dict(zip(runs, names if len(set(names)) == len(runs) else runs, strict=True))
+    settings = [
+        {**settings, _RUN: short[str(run)]}
+        for settings, run in zip(frame["settings"], frame["run"], strict=True)
+    ]
+    labels = [
+        f"{label}, {each[_RUN]}" for label, each in zip(frame["label"], settings, strict=True)
+    ]
+    return frame.assign(
+        label=pd.Series(labels, frame.index, dtype="str"),
+        settings=pd.Series(settings, frame.index, dtype=object),
+    )
 
 
 def _varying_settings(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -103,6 +127,31 @@ def with_bias(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**upper)
 
 
+def rescaled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows at their best scale, of tasks on which some biased estimators only have another.
+
+    `bias` is what the scale leaves, in percent; `variance` that of an evaluation, relative to the
+    square of the scale.  A tag says where the mean points away from the gradient.
+    """
+    known = rows["relative_bias_rescaled_high"].notna() & rows["variance"].notna()
+    rows = rows[known & rows["best_scale"].ne(0) & rows["evaluations"].gt(0)]
+    biased = rows["verdict"].eq("biased")
+    parallel = rows["relative_bias_rescaled_high"].le(_ZERO)
+    by_task = [biased & parallel, biased & rows["relative_bias_rescaled_low"].gt(_ZERO)]
+    some, others = (x.groupby(rows["task_label"]).transform("any") for x in by_task)
+    rows = rows[some & others]
+    residual = Interval.of(rows, "relative_bias_rescaled") * 100
+    evaluations = rows["evaluations"] / rows["best_scale"] ** 2
+    variance = Interval.of(rows, "variance").map(lambda end: end * evaluations)
+    away = rows["best_scale_high"].lt(0)
+    return rows.assign(
+        **residual.columns("bias"),
+        **variance.columns("variance"),
+        limit=residual.low.eq(0) & residual.high.gt(0),
+        tag=rows["tag"].astype(str) + away.map({True: " (downhill)", False: ""}),
+    ).assign(bias=lambda x: x["bias"].mask(x["limit"], x["bias_high"]))
+
+
 def knob_curves(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
     """The rows on curves of at least three positive values of an estimator's knob.
 
@@ -117,7 +166,7 @@ def knob_curves(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
         tag=[_tag(each) for each in rest],
     )
     rows = rows[rows[knob].notna()]
-    keys = ["task", "task_params", "estimator", "curve", "seed", "dtype"]
+    keys = ["task", "task_params", "estimator", "curve", "seed", "dtype", "run"]
     count = rows.groupby(keys, dropna=False)[knob].transform("nunique")
     return rows[count >= _CURVE]
 

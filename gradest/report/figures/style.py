@@ -107,10 +107,13 @@ def verdict_keys() -> dict[str, Line2D]:
 
 def bias_keys() -> dict[str, Line2D]:
     """The legend for the margin and the arrows of a bias axis."""
-    return {
-        f"{100 * UNBIASED_WITHIN:g} % of ‖g‖": Line2D([], [], linestyle="--", **GUIDE),
-        "upper limit of the bias (95 %)": Line2D([], [], **_point(Style(_GREY, r"$\downarrow$"))),
-    }
+    margin = Line2D([], [], linestyle="--", **GUIDE)
+    return {f"{100 * UNBIASED_WITHIN:g} % of ‖g‖": margin} | limit_keys()
+
+
+def limit_keys() -> dict[str, Line2D]:
+    arrow = Line2D([], [], **_point(Style(_GREY, r"$\downarrow$")))
+    return {"upper limit of the bias (95 %)": arrow}
 
 
 def work_keys() -> dict[str, Line2D]:

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from gradest.errors import UsageError
 from gradest.report.frames import tables
 from gradest.report.frames.loading import load_measurements, load_run, load_training
 from gradest.report.frames.problems import readable
-from gradest.runs import read_run
+from gradest.runs import COLUMNS, measurements_frame, read_run
 
 Folder = str | os.PathLike[str]
 
+# What a row of one's own has to say; a measurement's says more.
+_IDENTITY = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "parameter")
 _RANKED = (
     *("task_label", "parameter", "dtype", "rank", "detectable_ratio", "label", "verdict"),
     *("relative_bias", "relative_bias_low", "relative_bias_high"),
@@ -31,7 +34,8 @@ def read_results(folder: Folder, *more: Folder) -> pd.DataFrame:
     Numbers that the dtype cannot distinguish from zero are zero.
 
     With several runs, the column `run` holds the folder of each row, and labels distinguish the
-    rows of all of them.  The functions of `gradest.plots` take the frame, or a part of its rows.
+    rows of all of them; figures also name the run.  The functions of `gradest.plots` take the
+    frame, or a part of its rows.
 
     Raises UsageError, naming the folder, if the run is missing or cannot be read.
     """
@@ -43,13 +47,39 @@ def read_results(folder: Folder, *more: Folder) -> pd.DataFrame:
             rows = load_measurements(each)
             tables.annotate(rows)  # so that an error names the folder
             parts.append(rows.assign(run=str(each)))
-    frame = tables.annotate(pd.concat(parts))
+    rows = pd.concat(parts)
+    return _tidy(rows if len(folders) > 1 else rows.drop(columns="run"))
+
+
+def as_results(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame like those of `read_results`, made of rows of `Measurement.row` if it is not one.
+
+    Such rows have neither labels nor the columns that only a run has, which become NaN; columns
+    of their own, such as `run`, are kept.
+
+    Raises UsageError, naming the columns, for rows that do not say what was measured.
+    """
+    if "label" in frame:
+        return frame
+    if missing := [column for column in _IDENTITY if column not in frame]:
+        raise UsageError(
+            "expected a frame of read_results or of rows of measurements, got one without the "
+            f"column {', '.join(missing)}"
+        )
+    own = frame[[column for column in frame if column not in COLUMNS]].reset_index(drop=True)
+    return _tidy(pd.concat([measurements_frame(frame.to_dict("records")), own], axis=1))
+
+
+def _tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with labels, intervals and a column for each knob; `run` marks those of a run."""
+    frame = tables.annotate(rows)
     columns = [frame, *(_knobs(frame, kind) for kind in ("task", "estimator"))]
-    if len(folders) == 1:
-        return pd.concat(columns, axis=1).drop(columns="run")
+    frame = pd.concat(columns, axis=1)
+    if "run" not in frame:
+        return frame
     # A run is a family of tests, whatever it is read with.
-    adjusted = [tables.adjust_p_values(rows) for _, rows in frame.groupby("run", sort=False)]
-    return pd.concat(columns, axis=1).assign(p_holm=pd.concat(adjusted))
+    runs = frame.groupby("run", sort=False, dropna=False)
+    return frame.assign(p_holm=pd.concat([tables.adjust_p_values(rows) for _, rows in runs]))
 
 
 def read_training(folder: Folder) -> pd.DataFrame:
@@ -84,11 +114,14 @@ def read_descents(folder: Folder) -> pd.DataFrame:
 def rank(frame: pd.DataFrame) -> pd.DataFrame:
     """The rankings of a frame of `read_results`: for each task, parameter and dtype, best first.
 
+    Also of a frame of rows of `Measurement.row`; other frames raise UsageError.
+
     By mse, or by variance where the truth is unknown.  Rows share a `rank` unless they differ
     significantly at 5 %, Holm over all pairs of one ranking; `detectable_ratio` of a shared rank is
     the smallest ratio to the first row with that rank that the test would detect with 80 % power.
     Several runs are ranked separately.
     """
+    frame = as_results(frame)
     of_runs = [column for column in ("run",) if column in frame]
     one = [*of_runs, "task", "task_params", "dtype"]
     ranked = [

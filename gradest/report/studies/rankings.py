@@ -59,6 +59,14 @@ def _of_measurements(
 STUDY = Study(
     illustrations=(
         _of_measurements(
+            general.bias_of_direction,
+            "Bias that the best step size leaves, against variance × evaluations at that step size",
+            "E ĝ is compared with its closest multiple of g. Where it is parallel to g, a learning "
+            "rate makes up for its length, and no bias is left. Elsewhere the angle is left: 10 % "
+            "are a cosine of 0.995, 30 % of 0.954, 60 % of 0.8, and *downhill* marks a negative "
+            f"one. {POINTS}; {LIMITS}; {ZEROS}.",
+        ),
+        _of_measurements(
             matrix,
             "Relative bias, and variance × evaluations, of every estimator on every task",
             "Above the line: estimators that are found biased on no task, sorted by mean rank of "

@@ -2,19 +2,16 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from string import Template
 from typing import Any, NamedTuple
 
 import yaml
 
 from gradest.runs.refutation.search import Counterexample
 from gradest.runs.refutation.trial import Trial
-from gradest.support import number
+from gradest.support import fill_template, number
 
 NAME = "counterexample"  # of the task and of its files
 
-_TEMPLATE = Path(__file__).parents[2] / "templates" / "counterexample.py.txt"
 _WIDTH = 96
 
 
@@ -77,7 +74,8 @@ def _plugin(claim: str, sides: tuple[str, str], knobs: Mapping[str, Any]) -> str
         f"        cost = cost + ({bend.code}).sum((-2, -1))\n"
         for name, bend in bends.items()
     ]
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return fill_template(
+        f"{NAME}.py",
         claim=claim,
         left=sides[0],
         right=sides[1],

@@ -82,6 +82,7 @@ def test_eight_true_and_eight_false_claims_get_their_verdicts(verdicts) -> None:
     assert status == 1
 
 
+@pytest.mark.slow
 def test_noise_is_called_noise_and_more_replicates_settle_it(verdicts) -> None:
     """The variance of ARM on this bit is 1.09 × DisARM's or more: 64 replicates cannot show it."""
     claims = ["variance(arm) == 1.30 * variance(disarm) +- 12%"]
@@ -168,6 +169,7 @@ def test_arithmetic_of_expressions() -> None:
     assert (shifted, low, high) == (7, 6, 9)
 
 
+@pytest.mark.slow
 def test_a_comparison_says_whose_verdict_changed(tmp_path, capsys) -> None:
     """A claim that is refuted now is a regression; one that is reproduced now is not."""
     claims = ["variance(disarm) <= variance(arm)", "cosine(exact) == 1", "evaluations(arm) == 3"]
