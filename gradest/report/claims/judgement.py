@@ -305,7 +305,7 @@ class _Compared(NamedTuple):
         """The evidence against equality with a bound; below zero no test is needed."""
         if self.positive and bound < 0 and not math.isnan(self.value.interval.estimate):
             return Sides(1.0, 0.0)
-        # Where the interval ends at zero there is no logarithm of its end.
+        # Where the interval ends at zero its end has no logarithm.
         return evidence(
             self.value, bound, self.positive and min(bound, self.value.interval.low) > 0
         )
