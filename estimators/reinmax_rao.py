@@ -6,8 +6,8 @@
 J(π) = diag(π) − ππᵀ, that of ReinMax at π alone where there is 2 J(½(π + z)).  The noise in J_GR is
 not what the midpoint has on average: as τ → 0 the matrix tends to ½ s sᵀ, s = z − π, whose mean is
 half the gradient of an affine f, and beyond τ of about 3 the second term outweighs the first, and
-the mean points the wrong way.  Biased for affine f at every τ: a shrunken gradient, whence a lower
-variance than ReinMax's.
+the mean points the wrong way.  Biased for affine f at every τ: a shrunken gradient, which has a
+lower variance than ReinMax's.
 
 f must be differentiable at the vertices; one evaluation and one derivative, whatever M; the authors
 take τ = 1 and M = 100.

@@ -4,8 +4,8 @@
 
     k1 = d        k2 = ½ d²        k3 = ρ − 1 + d        k3_k2 = k3, with the gradient of k2
 
-These take the place of the divergence where `kl = "relaxed"`.  k1 and k3
-are unbiased for its value, k2 is not.  With g = ∇KL(π ‖ ref), their gradients have the means
+These take the place of the divergence where `kl = "relaxed"`.  k1 and k3 are unbiased for its
+value, k2 is not.  With g = ∇KL(π ‖ ref), their gradients have the means
 
     in      gradient of a sample    k1    k2            k3
     loss    ∇k at fixed z           0     g             ∇KL(ref ‖ π)

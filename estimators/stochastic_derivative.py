@@ -35,7 +35,7 @@ class StochasticDerivative(Estimator):
     def __call__(self, logits: Tensor, f: Cost) -> Tensor:
         z = sample(logits)  # [R, N, K]
         latents = z.shape[1]
-        count = min(self.neighbours, 2 * latents)  # evaluations, where there are fewer in vain
+        count = min(self.neighbours, 2 * latents)  # evaluations, also if a row has fewer neighbours
         there, codes, rates = _neighbours(logits.detach(), z)  # [R, 2 N], [R, 2 N, N, K], …
         number = there.sum(1, keepdim=True).clamp(min=1)  # V, [R, 1]
         place = torch.arange(2 * latents, device=z.device)

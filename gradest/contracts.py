@@ -332,11 +332,8 @@ def inapplicable_to(estimator: Estimator, problem: Problem, name: str) -> str | 
     if unsuitable:
         return f"{estimator.name} needs K = {estimator.categories}, {name} has K = {unsuitable[0]}"
     f = problem.f
-    if estimator.objective and f.samples == 1:
-        needed = _MULTI_SAMPLE[estimator.objective]
-        return f"{estimator.name} needs {needed}, {name} has one sample"
-    if estimator.objective and f.objective != estimator.objective:
-        needed, present = _MULTI_SAMPLE[estimator.objective], _MULTI_SAMPLE[f.objective]
+    present = "one sample" if f.samples == 1 else _MULTI_SAMPLE[f.objective]
+    if estimator.objective and (needed := _MULTI_SAMPLE[estimator.objective]) != present:
         return f"{estimator.name} needs {needed}, {name} has {present}"
     if len(sizes) > 1 and f.samples > 1:
         return f"no estimator takes a bound of several layers of latents, which {name} has"

@@ -271,13 +271,13 @@ def _check_arguments(
         raise UsageError(f"fn = {fn!r:.60}; expected a function of z")
     if module is not None and not isinstance(module, nn.Module):
         raise UsageError(f"module = {module!r:.60}; expected a torch.nn.Module or None")
-    for name, word, words in (
-        ("kl", kl, get_args(KL)),
-        ("objective", objective, get_args(Objective)),
+    for name, word, words, or_none in (
+        ("kl", kl, get_args(KL), " or None"),
+        ("objective", objective, get_args(Objective), ""),
     ):
-        if not (isinstance(word, str) and word in words) and not (name == "kl" and word is None):
-            none = " or None" if name == "kl" else ""
-            raise UsageError(f"{name} = {word!r:.60}; expected {', '.join(map(repr, words))}{none}")
+        if not (isinstance(word, str) and word in words) and not (or_none and word is None):
+            expected = ", ".join(map(repr, words)) + or_none
+            raise UsageError(f"{name} = {word!r:.60}; expected {expected}")
     for name, number in (("samples", samples), ("points", points)):
         whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
         if not whole and not (name == "points" and number is None):

@@ -25,6 +25,26 @@ from ._models import ImageModel, surprise
 from ._networks import Activation, Layers, Logits, network, widths
 
 
+def check_bound(model: ImageModel) -> None:
+    """Raise KnobError for a bound of several samples whose divergence is not sampled."""
+    if model.samples > 1 and model.kl != "sampled":
+        raise KnobError(
+            f"{model.name}: expected kl = 'sampled' for samples = {model.samples}, got {model.kl!r}"
+        )
+
+
+def negative_elbo(
+    model: ImageModel,
+    cost: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor],
+    decoder: nn.Module,
+    logits: Tensor,
+    prior: Tensor,
+) -> Problem:
+    """The problem whose objective is the negative ELBO, or the bound, of each data point."""
+    f = Cost(cost, decoder, prior=prior, kl=model.kl, samples=model.samples, logits=logits)
+    return Problem(logits, f)
+
+
 @dataclass(eq=False)
 class VAE(ImageModel):
     """What autoencoders share; a subclass says what its latents are."""
@@ -38,11 +58,7 @@ class VAE(ImageModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples > 1 and self.kl != "sampled":
-            raise KnobError(
-                f"{self.name}: expected kl = 'sampled' for samples = {self.samples}, got "
-                f"{self.kl!r}"
-            )
+        check_bound(self)
 
     @property
     @abstractmethod
@@ -75,15 +91,7 @@ class VAE(ImageModel):
 
         learned = self.prior == "learned"
         prior = networks["prior"]() if learned else logits.new_zeros(logits.shape[1:])
-        f = Cost(
-            cost,
-            networks["decoder"],
-            prior=prior,
-            kl=self.kl,
-            samples=self.samples,
-            logits=logits,
-        )
-        return Problem(logits, f)
+        return negative_elbo(self, cost, networks["decoder"], logits, prior)
 
     def decode_images(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
         pixels = networks["decoder"](self.coding.read(z))

@@ -64,10 +64,10 @@ class DigitSum(Task):
     def expectation(self, logits: Tensor) -> Tensor:
         pi = logits.softmax(-1)  # [B, N, K]
         if not self.relaxable:
-            law = _law_of_sum(pi)  # [B, 9 N + 1]
-            right = torch.arange(law.shape[1]) == self._sums.unsqueeze(1)
+            p = _distribution_of_sum(pi)  # [B, 9 N + 1]
+            right = torch.arange(p.shape[1]) == self._sums.unsqueeze(1)
             # A sum of what is wrong: 1 − P(right) would cancel where the classifier is sure.
-            return torch.where(right, 0.0, law).sum(1)
+            return torch.where(right, 0.0, p).sum(1)
         mean = pi @ self._values  # [B, N]
         spread = self._values - mean.unsqueeze(-1)  # [B, N, K]
         return (mean.sum(1) - self._sums).square() + (pi * spread.square()).sum((1, 2))
@@ -84,14 +84,14 @@ class DigitSum(Task):
         return labels.unflatten(0, (self.points, self.latents)).sum(1)
 
 
-def _law_of_sum(pi: Tensor) -> Tensor:
+def _distribution_of_sum(pi: Tensor) -> Tensor:
     """The probabilities of 0, …, N (K − 1) as the sum of N categories: [B, N, K] -> [B, ...].
 
     All terms are positive, so that no digits cancel, however small a probability is.
     """
     total, *others = pi.unbind(1)
     last = pi.shape[-1] - 1
-    for law in others:
-        shifted = (pad(total * law[:, k : k + 1], (k, last - k)) for k in range(last + 1))
+    for p in others:
+        shifted = (pad(total * p[:, k : k + 1], (k, last - k)) for k in range(last + 1))
         total = torch.stack(tuple(shifted)).sum(0)
     return total

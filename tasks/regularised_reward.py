@@ -2,9 +2,9 @@
 
     J = E f(z) + KL(π ‖ ref),    f(z) = −r(z)/β,    r(z) = Σₙ vₙ · zₙ + ½ 1{z₁ = z₂}
 
-for N tokens of K words.  It is
-E r − β KL, divided by −β.  The logits of ref are standard normal draws from `seed`, v as well; the
-logits of the policy are `distance` away from those of ref, in a random direction.
+for N tokens of K words.  It is E r − β KL, divided by −β.  The logits of ref and v are standard
+normal draws from `seed`; the logits of the policy are `distance` away from those of ref, in a
+random direction.
 
 `kl` says who computes the divergence: "relaxed" leaves it to an estimator that has one of its own,
 for all others it is the closed form, which is the truth.

@@ -26,13 +26,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gradest import Cost, Problem
+from gradest import Problem
 from gradest.costs import KL
-from gradest.errors import KnobError
 from gradest.knobs import AtLeast1, AtLeast2, Positive
 
 from ._models import ImageModel, surprise
 from ._networks import network
+from ._vae import check_bound, negative_elbo
 
 
 class Codebook(nn.Module):
@@ -64,11 +64,7 @@ class VQ(ImageModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples > 1 and self.kl != "sampled":
-            raise KnobError(
-                f"{self.name}: expected kl = 'sampled' for samples = {self.samples}, got "
-                f"{self.kl!r}"
-            )
+        check_bound(self)
 
     def networks(self, seed: int) -> nn.ModuleDict:
         generator = torch.Generator().manual_seed(seed)
@@ -91,15 +87,7 @@ class VQ(ImageModel):
             return surprise(decoder(z), x)  # [B, ...]
 
         prior = logits.new_zeros(logits.shape[1:])
-        f = Cost(
-            cost,
-            networks["decoder"],
-            prior=prior,
-            kl=self.kl,
-            samples=self.samples,
-            logits=logits,
-        )
-        return Problem(logits, f)
+        return negative_elbo(self, cost, networks["decoder"], logits, prior)
 
     def decode_images(self, networks: nn.ModuleDict, x: Tensor, z: Tensor) -> Tensor:
         return networks["decoder"](z).sigmoid().unflatten(-1, (self.side, self.side))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from gradest.errors import UsageError
 from gradest.runs.suites import suite_descriptions
-from gradest.support import interval, markup, stated
+from gradest.support import markup, measured, stated
 
 START, END = "<!-- claims -->\n", "<!-- end -->"
 _COLUMNS = ("claim", "on", "published", "measured", "verdict")
@@ -40,11 +40,9 @@ def _cells(row: dict) -> list[str]:
     places = str(row["on"])
     if len(places) > _LONGEST:
         places = f"{len(places.split('), '))} tasks"
-    exact = row["low"] == row["high"]
-    ends = (row["measured"], row["low"], row["high"])
-    measured = stated(row["measured"]) if exact else interval(*ends)
+    result = measured(row["measured"], row["low"], row["high"])
     published = "" if pd.isna(row["published"]) else stated(row["published"])
-    return [claim, markup.escape(places), published, markup.escape(measured), row["verdict"]]
+    return [claim, markup.escape(places), published, markup.escape(result), row["verdict"]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,19 +18,12 @@ from gradest.commands.suite import (
 )
 from gradest.errors import DataError, UsageError
 from gradest.plugins import Registry
-from gradest.report import (
-    failed_controls,
-    list_claims,
-    load_run,
-    refuted_claims,
-    show,
-    write_overview,
-)
+from gradest.report import ClaimsOfRun, list_claims, read_claims, show, write_overview
 from gradest.runs import Cell, Suite, SuiteFolder, alone_in, finished
 from gradest.support import counted
 
 
-def run_folder(found: SuiteFolder, options: argparse.Namespace) -> int:
+def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
     """Run all suites of a folder, each into a folder of its own; returns the exit status.
 
     All are read before the first one runs.  A suite whose data are not available is left out, with
@@ -41,15 +34,15 @@ def run_folder(found: SuiteFolder, options: argparse.Namespace) -> int:
     for option in ("only_tasks", "only_estimators"):
         if getattr(options, option):
             name = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{name} goes with one suite, not with the folder {found.name}")
+            raise UsageError(f"{name} goes with one suite, not with the folder {suite_folder.name}")
     registry = Registry.load(options.plugin)
-    out = options.out or Path("results") / found.name
+    out = options.out or Path("results") / suite_folder.name
     suites = {
-        out / file.stem: load_with(options, str(file), registry) for file in found.files
+        out / file.stem: load_with(options, str(file), registry) for file in suite_folder.files
     }  # folder of the run -> suite
     if options.dry_run:
         return max([_dry_run(*item, registry, options) for item in suites.items()])
-    left_out, results = {}, []
+    left_out, claims, results = {}, [], []
     for folder, suite in suites.items():
         try:
             make_ready(folder, suite.cells, registry, options)
@@ -59,16 +52,16 @@ def run_folder(found: SuiteFolder, options: argparse.Namespace) -> int:
             continue
         with alone_in(folder):
             problems = run_into(folder, suite, suite.cells, registry, options)
-            results += [problems, _conclude(suite, folder, options)]
+            claims.append(read_claims(folder))
+            results += [problems, _conclude(suite, claims[-1], options)]
     with alone_in(out):
-        runs = [folder for folder, suite in suites.items() if suite.name not in left_out]
-        page = write_overview(out, found.name, runs, left_out)
+        page = write_overview(out, suite_folder.name, claims, left_out)
     if not options.quiet:
-        show(list_claims(runs))
+        show(list_claims(claims))
         print()
     print(f"report: {page}", flush=True)
     if not results:
-        print(f"error: no suite of {found.name} could be run", file=sys.stderr)
+        print(f"error: no suite of {suite_folder.name} could be run", file=sys.stderr)
     return max(results, default=1)
 
 
@@ -77,12 +70,10 @@ def _dry_run(folder: Path, suite: Suite, registry: Registry, options: argparse.N
     return dry_run(suite, suite.cells, folder, registry, options)
 
 
-def _conclude(suite: Suite, folder: Path, options: argparse.Namespace) -> int:
+def _conclude(suite: Suite, claims: ClaimsOfRun, options: argparse.Namespace) -> int:
     """Print a line about a run, and what went wrong in it; returns its exit status."""
-    count = statuses(suite.cells, finished(folder / "journal.jsonl"))
-    run = load_run(folder)
-    failed = failed_controls(run)
-    refuted = refuted_claims(run)
+    count = statuses(suite.cells, finished(claims.folder / "journal.jsonl"))
+    failed, refuted = claims.failed_controls, claims.refuted
     if not options.quiet:
         print(f"{suite.name}: {_described(suite.cells, count)}", flush=True)
     for line in (*failed, *refuted):

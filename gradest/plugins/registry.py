@@ -203,8 +203,11 @@ def make_estimator(name: str, **knobs: Any) -> Estimator:
 
     Raises UsageError for an unknown name and KnobError for an unknown or invalid knob.
     """
+    catalogue = _default().estimators
+    if name in catalogue:  # at once: a training may make its estimator in every step
+        return build(catalogue[name], knobs)
     # An alias of the catalogue, like its names, comes before a plugin of that name.
-    groups = (_plugins_loaded["estimators"], _default().estimators)
+    groups = (_plugins_loaded["estimators"], catalogue)
     members = {name: cls for g in groups for name, cls in (_by_alias(g) | g).items()}
     return build(_lookup(members, name, "estimator"), knobs)
 

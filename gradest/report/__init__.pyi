@@ -1,5 +1,5 @@
 from . import plots
-from .claims.overview import list_claims, write_overview
+from .claims.overview import ClaimsOfRun, list_claims, read_claims, write_overview
 from .claims.section import refuted_claims
 from .documents.terminal import show
 from .figures.general import (

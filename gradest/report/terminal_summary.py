@@ -109,8 +109,7 @@ def _trainings(points: pd.DataFrame) -> Iterator[Shown]:
 def _descents(run: LoadedRun) -> Iterator[Shown]:
     if run.descents.empty:
         return
-    finished = run.descents[run.descents["status"] == "ok"]
-    for task, rows in final_descents(finished, run.maximises):
+    for task, rows in final_descents(run.descents, run.maximises):
         table = descent.table(rows.head(_ROWS))
         lines = [line[:_DESCENT_COLUMNS] for line in table.rows]
         yield Strong(f"{task}: logits after {count(rows['step'].max())} steps, best first")

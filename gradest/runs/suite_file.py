@@ -117,6 +117,12 @@ def _member_of(quantity: Quantity, estimators: Sequence[Estimator]) -> Estimator
     )
 
 
+def _kinds(tasks: Sequence[Task]) -> tuple[bool, bool]:
+    """Whether some of the tasks are models, and whether some are not."""
+    models = [isinstance(task, Model) for task in tasks]
+    return any(models), not all(models)
+
+
 def _logits(parameters: Sequence[str]) -> str:
     """The parameter that a claim is about by default: log α, where it is measured."""
     return LOG_ALPHA if LOG_ALPHA in parameters else parameters[0]
@@ -350,13 +356,13 @@ class SuiteSource:
         estimators: Sequence[tuple[str, Mapping[str, Any]]],
     ) -> dict[str, Any]:
         own, trained = ("claims", number), settings.training is not None
-        models = {isinstance(task, Model) for task in tasks} if trained else set()
+        models, others = _kinds(tasks) if trained else (False, False)
         try:
             quantities = parse_claim(claim.holds, trained).quantities()
             refuse_aliases(quantities, registry.canonical)
             for quantity in quantities:
                 refuse_ambiguous(quantity, estimators)
-            refuse_mixture(quantities, models=True in models, others=False in models)
+            refuse_mixture(quantities, models, others)
         except ClaimError as error:
             raise self.error((*own, "holds"), str(error)) from None
         parameter = claim.parameter or _logits(settings.parameters)
@@ -469,8 +475,7 @@ class SuiteSource:
         """Raises SuiteError for keys that no task of the suite needs and unknown annealed knobs."""
         if settings.training is None:
             return
-        models = {isinstance(task, Model) for task in tasks}
-        for key in settings.training.unused(True in models, False in models):
+        for key in settings.training.unused(*_kinds(tasks)):
             if key not in settings.training.model_fields_set:
                 continue
             kind = "tasks that are not models" if key == "descent" else "models"

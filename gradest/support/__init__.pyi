@@ -26,7 +26,18 @@ from .limits import (
     PRECISION_KEYS,
     SEEDS,
 )
-from .numbers import Parts, Quantity, between, count, interval, number, plus_minus, share, stated
+from .numbers import (
+    Parts,
+    Quantity,
+    between,
+    count,
+    interval,
+    measured,
+    number,
+    plus_minus,
+    share,
+    stated,
+)
 from .questions import Questions, Ticket, answered, questions
 from .recorded_draws import Drawn, RecordedDraws, ReplayedDraws
 from .row_axes import Axes, Context, as_rows

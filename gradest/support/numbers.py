@@ -131,6 +131,11 @@ def stated(value: float) -> Quantity:
     return Quantity(text, Parts(value, decimals, exponent))
 
 
+def measured(value: float, low: float, high: float) -> Quantity:
+    """A number with its interval, or with all its digits where it is exact."""
+    return stated(value) if low == high else interval(value, low, high)
+
+
 def count(value: float) -> Quantity:
     """`20,000`; a number that is not whole keeps three digits."""
     whole = math.isfinite(value) and value == int(value)

@@ -130,9 +130,11 @@ def test_the_law_of_a_sum_is_that_of_known_numbers():
     task = importlib.import_module("gradest.tasks.digit_sum")
     p = torch.tensor([0.7, 0.3], dtype=torch.float64)
     binomial = torch.from_numpy(stats.binom.pmf(range(33), 32, 0.3))
-    assert torch.allclose(task._law_of_sum(p.expand(1, 32, 2))[0], binomial, rtol=1e-12, atol=0)
+    assert torch.allclose(
+        task._distribution_of_sum(p.expand(1, 32, 2))[0], binomial, rtol=1e-12, atol=0
+    )
     certain = one_hot(torch.tensor([[3, 9, 0]]), torch.empty(10, dtype=torch.float64))
-    assert task._law_of_sum(certain)[0].argmax() == 12
+    assert task._distribution_of_sum(certain)[0].argmax() == 12
 
 
 def test_a_sure_classifier_leaves_a_small_probability_with_all_its_digits():

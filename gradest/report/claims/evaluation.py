@@ -229,8 +229,8 @@ def _at_its_step(quantity: Quantity, own: pd.DataFrame, split: str) -> pd.DataFr
     """The points of the metric at the step that a quantity names, or the last one: one a seed."""
     curve = own[own["split"].eq(split) & own["metric"].eq(quantity.name)]
     if curve.empty:
-        of = f" of the split {split}" if split else ""
-        raise Unmeasured(f"{quantity} has no values{of}")
+        where = f" of the split {split}" if split else ""
+        raise Unmeasured(f"{quantity} has no values{where}")
     step = quantity.options.get("step", curve["step"].max())
     at = curve[curve["step"].eq(step)]
     if at.empty:

@@ -8,7 +8,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from gradest.report.claims.judgement import Judgement, as_frame, judge
-from gradest.report.claims.section import HEADERS, READING, line_of, reasons_of, summary
+from gradest.report.claims.section import (
+    HEADERS,
+    READING,
+    line_of,
+    reasons_of,
+    refutations,
+    summary,
+)
 from gradest.report.documents import html
 from gradest.report.documents.document import Alert, Folded, Part, Strong, Table, render_markdown
 from gradest.report.frames.loading import CLAIMS, load_run
@@ -19,25 +26,43 @@ _NAME = "index"  # of the files of the overview
 _SHOWN = ("suite", "claim", "published", "measured", "verdict")  # columns on a terminal
 
 
-class _Run(NamedTuple):
+class ClaimsOfRun(NamedTuple):
     """A run of the folder with its claims."""
 
     suite: str
     description: str
     folder: Path
     judgements: Sequence[Judgement]
-    alerts: Sequence[str]
+    failed_controls: Sequence[str]
+    problems: Sequence[str]
+
+    @property
+    def refuted(self) -> list[str]:
+        """A line of plain text for each claim that is refuted."""
+        return refutations(self.judgements)
+
+
+def read_claims(folder: Path) -> ClaimsOfRun:
+    """The claims of the run in a folder, judged.  Raises UsageError for a folder without a run."""
+    run = load_run(folder)
+    judgements = run.problems.attempt("the claims", partial(judge, run), [])
+    return ClaimsOfRun(
+        str(run.facts.get("suite") or folder.name),
+        str(run.facts.get("description") or ""),
+        folder,
+        judgements,
+        failed_controls(run),
+        run.problems.lines,
+    )
 
 
 def write_overview(
-    out: Path, title: str, folders: Sequence[Path], left_out: Mapping[str, str]
+    out: Path, title: str, runs: Sequence[ClaimsOfRun], left_out: Mapping[str, str]
 ) -> Path:
-    """Write claims.csv, index.md and index.html of the runs in `folders` into `out`.
+    """Write claims.csv, index.md and index.html of the runs into `out`.
 
     `left_out` maps the suites that were not run to the reasons.  Returns the path of index.html.
-    Raises UsageError for a folder without a run.
     """
-    runs = [_read(folder) for folder in folders]
     frames = [as_frame(run.judgements).assign(suite=run.suite) for run in runs if run.judgements]
     frame = pd.concat(frames) if frames else as_frame([]).assign(suite=[])
     write_frame(out / CLAIMS, frame[["suite", *frame.columns.drop("suite")]])
@@ -47,28 +72,15 @@ def write_overview(
     return out / f"{_NAME}.html"
 
 
-def list_claims(folders: Sequence[Path]) -> Iterator[str | Table]:
+def list_claims(runs: Sequence[ClaimsOfRun]) -> Iterator[str | Table]:
     """The table of the claims of several runs, for a terminal."""
-    runs = [_read(folder) for folder in folders]
     judgements = [each for run in runs for each in run.judgements]
     if judgements:
         yield Strong(summary(judgements))
         yield Table(_SHOWN, [_short(run, each) for run in runs for each in run.judgements], left=2)
 
 
-def _read(folder: Path) -> _Run:
-    run = load_run(folder)
-    judgements = run.problems.attempt("the claims", partial(judge, run), [])
-    return _Run(
-        str(run.facts.get("suite") or folder.name),
-        str(run.facts.get("description") or ""),
-        folder,
-        judgements,
-        [*failed_controls(run), *run.problems.lines],
-    )
-
-
-def _short(run: _Run, judgement: Judgement) -> list[str]:
+def _short(run: ClaimsOfRun, judgement: Judgement) -> list[str]:
     """A claim as the text that is tested, which is shorter than its sentence."""
     row = line_of(judgement, judgement.decisive)
     columns = dict(zip(HEADERS, row, strict=True)) | {"suite": run.suite, "claim": judgement.holds}
@@ -76,12 +88,12 @@ def _short(run: _Run, judgement: Judgement) -> list[str]:
 
 
 def _parts(
-    title: str, runs: Sequence[_Run], left_out: Mapping[str, str], out: Path
+    title: str, runs: Sequence[ClaimsOfRun], left_out: Mapping[str, str], out: Path
 ) -> Iterator[Part]:
     judgements = [each for run in runs for each in run.judgements]
     yield f"# {markup.escape(title)}"
     for run in runs:
-        for line in run.alerts:
+        for line in (*run.failed_controls, *run.problems):
             yield Alert(f"**{markup.escape(run.suite)}:** {markup.escape(line)}.")
     for suite, reason in left_out.items():
         yield Alert(f"**{markup.escape(suite)} was left out:** {markup.escape(reason)}.")

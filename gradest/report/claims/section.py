@@ -15,8 +15,7 @@ from gradest.report.claims.judgement import (
 from gradest.report.documents.document import Folded, Part, Table, Tagged
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.ranking import LEVEL
-from gradest.statistics import Interval
-from gradest.support import Quantity, counted, interval, stated
+from gradest.support import counted, measured, stated
 
 _TAGS = {REPRODUCED: "good", REFUTED: "bad", UNDECIDED: "unsure", NOT_REFUTED: "unsure"}
 HEADERS = ("claim", "source", "on", "published", "measured", "verdict")
@@ -79,7 +78,7 @@ def refutations(judgements: Sequence[Judgement]) -> list[str]:
 def _described(judgement: Judgement) -> str:
     place = judgement.decisive
     bound = f"{judgement.symbol} {stated(place.published)}"
-    return f"on {place.name}: measured {measured(place.interval)}, claimed {bound}"
+    return f"on {place.name}: measured {measured(*place.interval.ends)}, claimed {bound}"
 
 
 def line_of(judgement: Judgement, place: Place) -> list[str]:
@@ -92,14 +91,9 @@ def line_of(judgement: Judgement, place: Place) -> list[str]:
         judgement.source,
         place.name,
         bound,
-        measured(place.interval),
+        measured(*place.interval.ends),
         Tagged(verdict, _TAGS[verdict]),
     ]
-
-
-def measured(value: Interval) -> Quantity:
-    """A measured number with its interval, or with all its digits where it is exact."""
-    return stated(value.estimate) if value.low == value.high else interval(*value.ends)
 
 
 def _search(judgement: Judgement) -> list[str]:

@@ -112,9 +112,10 @@ def final_descents(points: pd.DataFrame, maximise: bool) -> Iterator[tuple[str, 
 
     Columns task_label, label, learning_rate, estimator, step, seeds, seconds, and with both ends
     `value`, `probability` and `gradient_norm`, means over seeds, and `log_variance`, the median
-    over seeds.
+    over seeds.  Descents that failed have no row.
     """
-    for task, rows in points.groupby("task_label", sort=False):
+    finished = points[points["status"].eq("ok")]
+    for task, rows in finished.groupby("task_label", sort=False):
         last = rows[rows["step"].eq(rows["step"].max())]
         columns = [*_WITHIN, "estimator", "step", "seeds"]
         table = last.drop_duplicates(_WITHIN)[_WITHIN]

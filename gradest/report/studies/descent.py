@@ -50,7 +50,7 @@ def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
 
 def _latex(run: LoadedRun) -> Pieces[Environment]:
     if not run.descents.empty:
-        for task, rows in final_descents(_finished(run.descents), run.maximises):
+        for task, rows in final_descents(run.descents, run.maximises):
             yield f"descent-{task}", partial(_environment, task, rows)
 
 
@@ -100,7 +100,7 @@ def section(run: LoadedRun) -> Iterator[Part]:
     settings = (run.facts.get("training") or {}).get("descent") or {}
     yield "## Descents"
     yield _reading(settings) + (_CHOSEN if points["rates"].gt(1).any() else "")
-    for task, rows in final_descents(_finished(points), run.maximises):
+    for task, rows in final_descents(points, run.maximises):
         yield f"### {markup.escape(str(task))}"
         params = points.loc[points["task_label"].eq(task), "task_params"].iloc[0]
         yield markup.escape(in_a_line(tables.parse_knobs(params)))
@@ -115,10 +115,6 @@ def section(run: LoadedRun) -> Iterator[Part]:
 def table(rows: pd.DataFrame) -> Table:
     """Descents of one task, as `gradest.report.frames.curves.final_descents` has them."""
     return Table(_HEADERS, [_line(row) for row in rows.to_dict("records")], left=1)
-
-
-def _finished(points: pd.DataFrame) -> pd.DataFrame:
-    return points[points["status"] == "ok"]
 
 
 def _reading(settings: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ The draws of a record depend on the seed and the step, so that records change no
 has the same records next to any others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -107,12 +107,7 @@ class Recorder:
     def _estimated(self, problem: Problem) -> Tensor:
         """The mean cost of codes, with its interval: [3, M]."""
         logits, f = merge_samples(problem.logits, problem.f)
-        parts = []
-        for batches, size, continued in self._pieces(f):
-            cost = self._mean(f(sample(logits, batches * size)))  # [M, S]
-            part = Moments.of(cost.t().unflatten(0, (batches, -1)))
-            parts.append(parts.pop().merge(part) if continued else part)
-        pooled = Moments.stacked(parts).pooled()
+        pooled = self._moments(f, lambda n: self._mean(f(sample(logits, n))).t()).pooled()  # [n, M]
         count = pooled.count
         error = (pooled.m2[0] / (count - 1) / count).sqrt()
         means = zip(pooled.mean[0].tolist(), error.tolist(), strict=True)
@@ -125,17 +120,22 @@ class Recorder:
         exact = visit_outcomes(replicator, descent.settings.replicates, rows=rows)
         if isinstance(exact, ExactMoments):
             return _exactly(descent.per_seed(exact.variance).flatten(1).sum(1))
-        parts: list[Moments] = []
-        for batches, size, continued in self._pieces(descent.f):
-            gradient, _ = replicator.each(batches * size)  # [M · B, R, N · K]
-            gradient = gradient.transpose(0, 1).flatten(1)  # [R, M · B · N · K]
-            part = Moments.of(gradient.unflatten(0, (batches, -1)))
-            parts.append(parts.pop().merge(part) if continued else part)
-        return _stacked([total_variance(part) for part in self._split(Moments.stacked(parts))])
 
-    def _pieces(self, f: Cost) -> Iterator[tuple[int, int, bool]]:
+        def draw(number: int) -> Tensor:
+            gradient, _ = replicator.each(number)  # [M · B, R, N · K]
+            return gradient.transpose(0, 1).flatten(1)  # [R, M · B · N · K]
+
+        moments = self._moments(descent.f, draw)
+        return _stacked([total_variance(part) for part in self._split(moments)])
+
+    def _moments(self, f: Cost, draw: Callable[[int], Tensor]) -> Moments:
+        """Those of the replicates, of which `draw` gives any number, [R, D], some at once."""
         chunk = max(1, _CHUNK // self._numbers(f.samples))
-        return schedule(self._descent.settings.replicates, chunk)
+        parts: list[Moments] = []
+        for batches, size, continued in schedule(self._descent.settings.replicates, chunk):
+            part = Moments.of(draw(batches * size).unflatten(0, (batches, -1)))
+            parts.append(parts.pop().merge(part) if continued else part)
+        return Moments.stacked(parts)
 
     def _numbers(self, samples: int) -> int:
         """The numbers in the codes of one replicate of a seed."""
