@@ -13,7 +13,8 @@ help:
 	@echo "make benchmark  install if needed and run the variance suite"
 	@echo "make test       the tests that are quick"
 	@echo "make certify    the tests that take long: the battery, long runs, wrong estimators"
-	@echo "make weekly     the long statistics, whose code rarely changes"
+	@echo "                (PART=2/7: and the second of seven parts of the weekly ones)"
+	@echo "make weekly     long statistics and fuzzing, of code that rarely changes"
 	@echo "make test-all   all tests"
 	@echo "make test-coverage  lines and branches of gradest/ that the quick and the slow tests reach"
 	@echo "make lint       ruff format and lint, changing nothing"
@@ -43,7 +44,7 @@ test: install
 	$(PYTEST) -m "not slow and not weekly"
 
 certify: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m $(if $(PART),"slow or weekly" --part $(PART),slow)
 
 weekly: install
 	$(PYTEST) -m weekly

@@ -21,6 +21,20 @@ settings.register_profile("gradest", deadline=None, derandomize=True)
 settings.load_profile("gradest")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="K/N", help="run the Kth of N parts of the weekly tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--part K/N` each weekly test runs on one of N days: all run, and none waits for all."""
+    if part := config.getoption("--part"):
+        chosen, parts = map(int, part.split("/"))
+        weekly = [item for item in items if item.get_closest_marker("weekly")]
+        later = {item for place, item in enumerate(weekly) if place % parts != chosen % parts}
+        config.hook.pytest_deselected(items=list(later))
+        items[:] = [item for item in items if item not in later]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Trained states of this run, shared by its workers, apart from the user's."""

@@ -284,6 +284,7 @@ def rows_of(name: str, seed: int = 0) -> list[Row]:
     return [row for settings in cells(name) for row in run_property(name, settings, seed)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_property_holds(name):
     rows = rows_of(name)

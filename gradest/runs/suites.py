@@ -23,7 +23,9 @@ class SuiteFolder(NamedTuple):
 
 def suite_names() -> list[str]:
     """The names of the suites that come with gradest; FOLDER/NAME for those in a folder."""
-    return sorted(map(name_of_suite, SUITES.rglob("*.yaml")))
+    return sorted(
+        path.relative_to(SUITES).with_suffix("").as_posix() for path in SUITES.rglob("*.yaml")
+    )
 
 
 def folder_names() -> list[str]:

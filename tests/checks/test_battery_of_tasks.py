@@ -25,6 +25,7 @@ from gradest.randomness import draws
 from tests.support import broken_laws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(gradest.all_tasks()))
 def test_every_task_is_certified(name: str) -> None:
     findings = check_task(gradest.all_tasks()[name])

@@ -117,6 +117,7 @@ def findings(cls: type[Estimator]) -> dict[str, tuple[str, str]]:
     return {finding.law: (finding.status, finding.detail) for finding in check_estimator(cls)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [SingleWeights, GuardedLogarithm])
 def test_the_rounding_of_single_precision_is_no_bias(cls):
     laws = findings(cls)
@@ -133,6 +134,7 @@ def test_a_larger_bias_is_one():
     assert measure(SmallBias(), TASK).row()["verdict"] == "biased"
 
 
+@pytest.mark.slow
 def test_tensor_subclasses_pass():
     assert measure(OfSubclass(), TASK).row()["relative_bias"] < 1e-15
     assert findings(OfSubclass)["bias"][0] == "passed"

@@ -156,6 +156,7 @@ def test_intervals_are_at_the_level_that_all_rows_share():
     assert Estimate.share(torch.ones(100)).high == 1
 
 
+@pytest.mark.slow
 def test_statistical_rows_are_calibrated():
     """Over 25 seeds, the deviation over its standard error is standard normal."""
     settings = {"rounding": {"categories": 2}, "pathwise": {}, "integrates": {"categories": 5}}

@@ -184,6 +184,7 @@ def test_a_masked_closed_form_is_compared_too():
     assert statuses(Wrong)["expectation"].status == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(gradest.all_tasks()))
 def test_tasks_that_ship_and_name_parameters_depend_on_them(name):
     task = gradest.make_task(name)
@@ -299,7 +300,11 @@ BAD_COSTS = {
 
 
 _CASES = [
-    pytest.param(law, cost, points, id=f"{name}, {points} points")
+    pytest.param(
+        *(law, cost, points),
+        id=f"{name}, {points} points",
+        marks=[pytest.mark.slow] if points == 1 else [],
+    )
     for name, (law, cost) in BAD_COSTS.items()
     for points in (1, 2)
     if law != "points" or points > 1  # one data point has nobody to talk to

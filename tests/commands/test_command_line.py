@@ -222,40 +222,42 @@ class Wild(Task):
 """
 
 
-@pytest.mark.parametrize(
-    ("where", "what"),
-    [
-        ("prepare", "raise RuntimeError('gone')"),
-        ("problem", "raise RuntimeError('gone')"),
-        ("problem", "raise SystemExit(0)"),
-        ("problem", "return None"),
-        ("problem", "logits = torch.zeros(3)"),
-        ("problem", "logits = torch.full((1, 1, 3), torch.nan)"),
-        ("problem", "logits = torch.full((1, 1, 3), -torch.inf)"),
-        ("problem", "logits = torch.zeros(0, 1, 3)"),
-        ("problem", "logits = [[0.0, 1.0]]"),
-        ("cost", "raise RuntimeError('gone')"),
-    ],
-)
-def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path, where, what):
-    lines = {"prepare": "pass", "problem": "pass", "cost": "pass", where: what}
-    wild = tmp_path / "wild.py"
-    wild.write_text(WILD_TASK.format(**lines))
+# The name of a wild task, where it is wild, and what it does there.
+WILD_TASKS = {
+    "unprepared": ("prepare", "raise RuntimeError('gone')"),
+    "no_problem": ("problem", "raise RuntimeError('gone')"),
+    "leaves": ("problem", "raise SystemExit(0)"),
+    "poses_nothing": ("problem", "return None"),
+    "flat": ("problem", "logits = torch.zeros(3)"),
+    "undefined": ("problem", "logits = torch.full((1, 1, 3), torch.nan)"),
+    "impossible": ("problem", "logits = torch.full((1, 1, 3), -torch.inf)"),
+    "empty": ("problem", "logits = torch.zeros(0, 1, 3)"),
+    "a_list": ("problem", "logits = [[0.0, 1.0]]"),
+    "no_cost": ("cost", "raise RuntimeError('gone')"),
+}
+
+
+def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path):
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    for name, (where, what) in WILD_TASKS.items():
+        lines = {"prepare": "pass", "problem": "pass", "cost": "pass", where: what}
+        (folder / f"{name}.py").write_text(WILD_TASK.format(**lines))
     suite.write_text(
-        "replicates: 64\ntimed: false\ntasks: [categorical, wild]\nestimators: [exact, rloo]\n"
+        f"replicates: 64\ntimed: false\ntasks: [categorical, {', '.join(WILD_TASKS)}]\n"
+        "estimators: [exact, rloo]\n"
     )
-    status, out, err = run(call, suite, tmp_path / "out", "--plugin", wild, "--dry-run")
+    status, out, err = run(call, suite, tmp_path / "out", "--plugin", folder, "--dry-run")
     foreseen = out.splitlines()
-    assert "4 cells" in foreseen[-1] and "Traceback" not in err
+    assert "22 cells" in foreseen[-1] and "Traceback" not in err
     assert [line.split()[-3] for line in foreseen[:2]] == ["categorical"] * 2
-    fails = ["would fail: " in line for line in foreseen[:4]]
-    if where == "prepare":  # which is not what its cells are measured by
-        assert (status, fails) == (0, [False] * 4)
-        return
-    assert (status, fails) == (1, [False, False, True, True])
-    if what in ("return None", "logits = torch.full((1, 1, 3), torch.nan)"):
-        wet, out, _ = run(call, suite, tmp_path / "out", "--plugin", wild)
-        assert wet == 1 and "2 ok, 0 skipped, 2 failed" in out
+    assert status == 1
+    fails = {line.split()[-3] for line in foreseen[:22] if "would fail: " in line}
+    assert fails == WILD_TASKS.keys() - {"unprepared"}  # whose cells are not measured by `prepare`
+    assert sum("would fail: " in line for line in foreseen[:22]) == 18
+    wild = ("--only-tasks", "categorical", "poses_nothing", "undefined")
+    status, out, _ = run(call, suite, tmp_path / "out", "--plugin", folder, *wild)
+    assert status == 1 and "2 ok, 0 skipped, 4 failed" in out
 
 
 def test_every_option_is_in_the_table_of_modes_with_its_default():

@@ -211,6 +211,7 @@ CONDITIONALS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", CONDITIONALS)
 def test_mistaken_conditional_noise_would_show(which, monkeypatch):
     task = coupled(1, 3, 1)
@@ -256,6 +257,7 @@ def test_relax_with_the_relaxed_cost_for_its_surrogate_is_rebar():
         assert_close(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_relax_is_unbiased_for_every_surrogate(seed):
     for latents_categories, nodes in (((1, 2), 200), ((1, 3), 150)):
@@ -269,6 +271,7 @@ def test_relax_is_unbiased_for_every_surrogate(seed):
     assert_unbiased(result, task, QUADRATURE)
 
 
+@pytest.mark.slow
 def test_relax_learns_to_vary_less_than_reinforce():
     task = bit(0.3, 0.45)
     before, after = (over_noise(ready("relax", task, steps), task, 100) for steps in (0, 300))
@@ -328,6 +331,7 @@ def test_rodeo_is_unbiased_for_every_network(latents, samples):
     assert result.trace > 2 * over_samples("rloo", task, samples).trace  # the network does act
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["double_cv", pytest.param("rodeo", marks=pytest.mark.slow)])
 def test_learning_lowers_the_variance_below_leave_one_out(name):
     """Summed over the coordinates, which is what they descend."""

@@ -305,6 +305,7 @@ def test_evolution_strategies_smooth_the_expected_cost(theta, t):
     assert value == pytest.approx(average, abs=EXACT)
 
 
+@pytest.mark.slow
 @PERTURBED
 def test_the_bias_of_a_perturbation_falls_with_the_square_of_its_step(law):
     theta, t = 0.3, 0.45
@@ -315,6 +316,7 @@ def test_the_bias_of_a_perturbation_falls_with_the_square_of_its_step(law):
         assert wide / narrow == pytest.approx(4, abs=0.1)
 
 
+@pytest.mark.slow
 @PERTURBED
 def test_common_noise_keeps_the_variance_at_the_order_of_one_over_the_step(law):
     """Independent noise would make it grow fourfold where the step is halved."""

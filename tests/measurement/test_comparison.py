@@ -39,6 +39,7 @@ def enough(hits):
     return hits >= stats.binom.ppf(LEVEL, RUNS, 0.95)
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_enumeration_says(task):
     pair = make_estimator("rloo", samples=2), make_estimator("reinforce")
     exact = compare(*pair, task)
@@ -53,7 +54,7 @@ def test_intervals_cover_what_enumeration_says(task):
     assert enough(covered(drawn, "bias_difference", 0.0))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_intervals_cover_where_pairing_helps(task):
     pair = relaxed(0.5), relaxed(0.55)
     long = compare(*pair, task, replicates=200_000, seed=1000)
@@ -118,6 +119,7 @@ def test_swapping_the_two_inverts_the_ratio(task):
     assert ba.apart == pytest.approx(ab.apart, nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 1.0, 1.0, 1.0), (3.0, 1.0, 0.1)])
 def test_the_detectable_distance_is_found_with_its_power(scales):
     generator = torch.Generator().manual_seed(0)

@@ -46,6 +46,7 @@ def test_the_default_enumerates_a_good_part_of_the_catalogue():
     assert {"reinforce", "rloo", "straight_through"} <= {name for _, name in PAIRS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task_name", "name"), PAIRS)
 def test_the_default_agrees_with_replicates_in_mean_and_variance(task_name, name):
     task = gradest.make_task(task_name, **TASKS[task_name])
@@ -83,6 +84,7 @@ def test_the_default_agrees_with_replicates_in_mean_and_variance(task_name, name
     assert abs(drawn.value - exact.value) <= k * error + EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task_name", "name"), PAIRS)
 def test_enumerated_shares_and_cosines_are_those_of_replicates(task_name, name):
     task = gradest.make_task(task_name, **TASKS[task_name])

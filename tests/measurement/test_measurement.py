@@ -55,6 +55,7 @@ def bernoulli() -> Task:
 # randomness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(gradest.all_estimators()))
 def test_a_measurement_depends_on_its_seed_alone(name, bernoulli):
     def measured(seed: int, global_seed: int) -> dict:
@@ -610,6 +611,7 @@ class TunedBaseline(Tuned):
         return f(z) + (f(z) - self.baseline) * nabla(log_prob(logits, z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "untuned", "optimum"),
     [(0.45, 1.09629512, 0.30880466), (1.2, 0.34862274, 0.07090379)],

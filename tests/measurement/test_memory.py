@@ -195,6 +195,7 @@ def test_a_million_coordinates_are_measured_without_keeping_a_replicate():
     assert float(z.square().mean()) == pytest.approx(1.0, abs=0.1)  # t of 63 degrees: 1.03
 
 
+@pytest.mark.slow
 def test_four_times_the_replicates_take_no_more_memory():
     """From 128 on there are sixteen batches, whatever their size."""
     estimator, task = gradest.make_estimator("reinforce"), Wide(5000)

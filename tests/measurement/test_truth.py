@@ -271,6 +271,7 @@ def test_a_reference_is_as_precise_as_asked(blind, wanted):
     assert relative_error(result) == pytest.approx(wanted, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_reference_is_unbiased(blind):
     """Its noise is what it says: z over twelve coordinates, for ten seeds."""
     logits = Closed.logits.clone().requires_grad_()
@@ -320,6 +321,7 @@ def test_the_numbers_in_the_codes_bound_candidates_and_replicates(blind, monkeyp
     assert float(result.gradients[LOG_ALPHA].count.sum()) <= 512 * 2 / chosen
 
 
+@pytest.mark.slow
 def test_another_seed_makes_another_reference(blind):
     first, again, other = (
         measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=seed)

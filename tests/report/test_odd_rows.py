@@ -90,7 +90,7 @@ def without(frame):
     return frame[~frame["estimator_params"].isin(odd)]
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_row_changes_no_other_in_any_table(kind, tmp_path, undisturbed):
     assert_others_unchanged(undisturbed, tmp_path / "run", [odd_row(ODD[kind])])
@@ -138,6 +138,7 @@ def assert_same_scale(name, odd):
             assert abs(least) >= 1e-12 * abs(low)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(x, marks=pytest.mark.slow if i % 3 else ()) for i, x in enumerate(FIGURES)],

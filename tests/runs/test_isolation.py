@@ -151,6 +151,7 @@ def apart(tmp_path_factory):
     return rows_of(folder, folder / "plugins", ["good"], Workers(jobs=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WILD)
 def test_a_wild_plugin_fails_and_says_why(together, name):
     row = together.loc[name]
@@ -159,11 +160,13 @@ def test_a_wild_plugin_fails_and_says_why(together, name):
     assert len(row.reason) < 3000
 
 
+@pytest.mark.slow
 def test_what_is_harmless_gives_the_numbers_of_the_good(together):
     for name in HARMLESS:
         assert together.loc[name].status == "ok", together.loc[name].reason
 
 
+@pytest.mark.slow
 def test_all_others_have_the_rows_that_they_have_without(together, apart):
     kept = together.loc[apart.index]
     assert (kept.status == "ok").all()

@@ -334,6 +334,7 @@ def exact_surprise(one, items):
     return -(log_q - f.bounded(2)(z)).logsumexp(1), log_q, f.bounded(2)(z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "prior"),
     [
@@ -432,6 +433,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_trains_and_is_evaluated(model, dtype, tmp_path):

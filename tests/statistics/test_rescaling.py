@@ -133,7 +133,7 @@ def repeated(draw: Draw, g: Tensor, truth: Draw | None, repetitions: int) -> lis
     return results
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("coordinates", "scale", "tangent", "size", "estimated"),
     [

@@ -36,6 +36,7 @@ def nested(
     return total + own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "sigma"),
     [
@@ -101,6 +102,7 @@ def test_coordinates_add_up():
         assert whole[level].variance.estimate == pytest.approx(total, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values():
     """With R = 1 the noise is the variance itself, and one level leaves the plain sample variance;
     with more levels the sum is unbiased for the variance of one estimate in all."""
@@ -122,7 +124,7 @@ def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values()
     assert error < 0.1 and abs(np.mean(sums) - 13) <= K * error
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_intervals_cover():
     """1000 simulations, five values of the outermost level: at 95 % nominal, 90 % and more."""
     draws = torch.Generator().manual_seed(3)
@@ -267,7 +269,7 @@ def test_the_table_of_a_nested_run_is_what_its_cells_give_by_hand(nested_run):
     assert sources[sources.estimator == "reinforce"].set_index("source").variance["draws"] > 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_enumerated_cells_have_no_noise_in_their_means(tmp_path):
     sources, rows, folder = tables_of(tmp_path, SUITE.replace("enumerate_draws: false\n", ""))
     assert set(rows.method) == {"enumerated"}
@@ -310,13 +312,13 @@ def test_levels_that_cannot_be_told_apart_are_refused_before_anything_runs(
         tables_of(tmp_path, f"{head}tasks: {tasks}\nestimators: [reinforce]\n")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_runs_that_are_not_nested_have_an_empty_table(tmp_path):
     sources, _, _ = tables_of(tmp_path, SUITE.replace("nested: [seed, steps, batch]\n", ""))
     assert len(sources) == 0 and list(sources.columns) == list(SOURCES)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_other_settings_are_families_of_their_own(tmp_path):
     sources, _, _ = tables_of(tmp_path, SUITE.replace("estimators:", "seeds: [0, 1]\nestimators:"))
     assert len(sources) == 16

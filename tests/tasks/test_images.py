@@ -545,6 +545,7 @@ def published(
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "split", "rows", "total"),
     [

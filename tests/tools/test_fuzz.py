@@ -11,7 +11,7 @@ from tools.fuzz.child import Child, Ending
 DRY = "{}, 0 done; the others: {} with {}, plus tables and figures"  # the end of a dry run
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("kind", [suites, command_lines, costs])
 def test_nothing_ends_badly(kind):
     endings = kind.examine(seed=3, count=40)
@@ -51,7 +51,7 @@ def test_endings_are_told_apart(ending, line, name):
     assert bool(message) == name.startswith(BAD)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_death_is_seen_and_the_next_case_runs(tmp_path):
     (tmp_path / "dies.py").write_text("import os\nos._exit(3)")
     with Child(tmp_path) as child:

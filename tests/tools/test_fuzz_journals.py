@@ -5,7 +5,7 @@ import pytest
 from tools.fuzz.journals import BAD, ENDINGS, examine
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_no_damage_ends_badly(capsys):
     endings = examine(seed=13, count=40)
     assert set(endings) == set(ENDINGS) and endings.total() == 40
