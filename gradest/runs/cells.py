@@ -128,12 +128,13 @@ def foreign(cell: Cell, registry: Registry) -> bool:
 def labels(cells: Sequence[Cell]) -> dict[str, str]:
     """key -> a short label for each cell, with the knobs in which these cells differ."""
     varying = _varying_knobs([member for cell in cells for member in cell.members])
+    settings = {kind: _differing_settings(cells, kind) for kind in {type(cell) for cell in cells}}
     return {
         cell.key: in_a_line(
             " ".join(
                 [
                     " × ".join(_call(name, knobs, varying[name]) for name, knobs in cell.members),
-                    *(f"{k}={getattr(cell, k)}" for k in _differing_settings(cells, type(cell))),
+                    *(f"{k}={getattr(cell, k)}" for k in settings[type(cell)]),
                 ]
             )
         )
