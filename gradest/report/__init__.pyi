@@ -17,7 +17,7 @@ from .regression.comparison import MAJORITY, describe_regressions, write_compari
 from .regression.differences import PROPERTY, regressions
 from .regression.runs import Overlap
 from .studies.concrete import simplex, simplex_panels
-from .studies.landscape import landscape_binary, landscape_simplex
+from .studies.landscape import knob_sweep, landscape_binary, landscape_simplex
 from .studies.training import training_gap, training_gradient, training_objectives
 from .studies.training_temperature import vae_temperature
 from .terminal_summary import failed_controls, summarize_run

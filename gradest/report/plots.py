@@ -10,6 +10,7 @@ runs, by their column `run`, are drawn with the run's name:
     temperature_tradeoff: bias, variance and mse at three temperatures or more
     cost_growth: time and evaluations against each size that varies
     landscape_binary, landscape_simplex: bias and variance where a task is swept over α
+    knob_sweep: the same where a task is swept over more than twelve values of a knob
 
 These take a frame of `gradest.read_training`:
 
@@ -29,6 +30,7 @@ from gradest.report import (
     bias_against_variance,
     bias_of_direction,
     cost_growth,
+    knob_sweep,
     landscape_binary,
     landscape_simplex,
     matrix,
@@ -47,6 +49,7 @@ __all__ = [
     "bias_against_variance",
     "bias_of_direction",
     "cost_growth",
+    "knob_sweep",
     "landscape_binary",
     "landscape_simplex",
     "matrix",

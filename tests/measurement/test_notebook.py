@@ -329,8 +329,8 @@ def test_a_folder_without_a_run_is_named(tmp_path, read, damage):
     assert "\n" not in str(raised.value)
 
 
-# That of directions is drawn of few runs, and has tests of its own.
-@pytest.mark.parametrize("name", [n for n in MEASUREMENTS if n != "bias_of_direction"])
+# Those of directions and of knobs are drawn of few runs, and have tests of their own.
+@pytest.mark.parametrize("name", sorted({*MEASUREMENTS} - {"bias_of_direction", "knob_sweep"}))
 def test_figures_of_measurements_take_what_was_read(folder, name):
     draw = getattr(plots, name)
     frame = gradest.read_results(folder)

@@ -14,7 +14,7 @@ def _draw(name, frame):
 
 
 # Those of sweeps and directions have tests of their own.
-OWN = ("landscape", "bias_of_direction")
+OWN = ("landscape", "knob_sweep", "bias_of_direction")
 FIGURES = {name: partial(_draw, name) for name in MEASUREMENTS if not name.startswith(OWN)}
 CONTROLS = {"unbiased": ["exact"], "biased": ["relaxed"]}
 NORM = 0.5

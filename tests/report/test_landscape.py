@@ -14,7 +14,7 @@ from gradest.cli import main
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.sweeps import find_sweeps, outside_sweeps
-from gradest.report.studies.landscape import landscape_binary, landscape_simplex
+from gradest.report.studies.landscape import knob_sweep, landscape_binary, landscape_simplex
 from gradest.runs.measurement_tables import measurements_frame
 from tests.support import only_figures
 
@@ -153,7 +153,7 @@ def result(rows):
 
 def test_a_sweep_of_a_bit_reads_the_probability_or_two_weights():
     (sweep,) = result(line())
-    assert (sweep.label, sweep.knob, sweep.categories) == ("toy over 5 values of p", "p", 2)
+    assert (sweep.label, sweep.knob, sweep.size) == ("toy over 5 values of p", "p", 2)
     assert np.array(sweep.rows["point"].tolist()) == pytest.approx(
         np.array([(1 - t, t) for t in THETA])
     )
@@ -190,6 +190,39 @@ def test_what_is_no_sweep(rows):
     frame = tables.annotate(measurements_frame(rows))
     assert len(outside_sweeps(frame)) == len(rows)
     assert landscape_binary(frame) is None and landscape_simplex(frame) is None
+
+
+MANY = [n / 10 for n in range(1, 14)]
+
+
+def test_more_values_of_a_number_than_there_are_panels_are_a_sweep():
+    sizes = {"latents": 4, "batch": 3, "categories": 5}
+    assert result(settings([{"target": t} for t in MANY[:12]], **sizes)) == []
+    assert result(settings([{"flag": bool(n % 2), "name": str(n)} for n in range(20)])) == []
+    (sweep,) = result(settings([{"target": t} for t in MANY], **sizes))
+    assert (sweep.label, sweep.size) == ("toy over 13 values of target", 1)
+    assert sweep.rows["point"].tolist() == [(t,) for t in MANY]
+
+
+def test_on_a_grid_every_setting_is_on_a_curve_over_the_same_knob():
+    grid = [{"a": a, "b": b} for b, a in itertools.product(range(14), MANY)]
+    found = result(settings(grid))
+    assert [(sweep.knob, len(sweep.rows)) for sweep in found] == [("a", 13)] * 14
+
+
+def test_a_knob_has_curves_and_names_what_is_zero_throughout():
+    knobs = [{"target": t} for t in (0.0, *MANY)]
+    rows = settings(knobs, variance=2.0, bias=0.1)
+    rows += settings(knobs, estimator="exact", variance=0.0)
+    figure = knob_sweep(annotated(rows))
+    _, variance = figure.axes
+    assert variance.get_xlabel() == "target\nzero for every target: exact"
+    (curve,) = [each for each in variance.lines if each.get_linestyle() == "-"]
+    assert curve.get_xdata().tolist() == [0.0, *MANY] and set(curve.get_ydata()) == {2.0}
+    assert variance.get_xscale() == "linear" and variance.get_xlim()[1] > 1.3
+    wide = settings([{"size": 2.0**n} for n in range(13)])
+    assert knob_sweep(annotated(wide)).axes[0].get_xscale() == "log"
+    assert landscape_binary(annotated(rows)) is None
 
 
 def test_each_value_of_another_knob_has_a_sweep_of_its_own():

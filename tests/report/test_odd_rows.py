@@ -139,10 +139,7 @@ def assert_same_scale(name, odd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(x, marks=pytest.mark.slow if i % 3 else ()) for i, x in enumerate(FIGURES)],
-)
+@pytest.mark.parametrize("name", FIGURES)
 def test_odd_rows_leave_every_figure_its_panels_and_its_scale(name):
     assert_same_scale(name, one_of_each_kind())
 

@@ -1,8 +1,8 @@
-"""Sweeps of α: one task with a single latent, measured at many of its probabilities.
+"""Sweeps: one task measured at many values of one of its knobs, while the others are equal.
 
-Rows keep no logits, so a sweep is recognized by its knob: a sequence that takes many values while
-the other knobs of the task are equal, where each value can be read as the probabilities of the
-latent.
+A sweep of α is over the probabilities of a single latent.  Rows keep no logits, so it is recognized
+by its knob: a sequence whose values can be read as these probabilities.  Other sweeps are over a
+number, with more values than a figure has room for panels.
 """
 
 import json
@@ -14,10 +14,12 @@ import pandas as pd
 
 from gradest.report.frames import tables
 
-Point = tuple[float, ...]  # the probability of each category
+Point = tuple[float, ...]  # the probability of each category, or the number alone
+_Group = tuple[str, str, str, int]  # task, knob, the other knobs, length of the points
 
 _DIGITS = 12  # weights in proportion are one point, whatever rounding makes of them
-_FEWEST = {2: 5, 3: 15}  # categories -> points that make a line, or cover a triangle
+# The length of a point -> points that make a curve of numbers, a line of α, or cover a triangle.
+_FEWEST = {1: 13, 2: 5, 3: 15}
 
 
 class Sweep(NamedTuple):
@@ -28,29 +30,30 @@ class Sweep(NamedTuple):
     rows: pd.DataFrame
 
     @property
-    def categories(self) -> int:
+    def size(self) -> int:
+        """The number of categories of a sweep of α, or 1 for one over a number."""
         return len(self.rows["point"].iloc[0])
 
 
 def find_sweeps(frame: pd.DataFrame) -> list[Sweep]:
     """The sweeps in annotated rows, in the order in which they were run."""
     sizes = tables.measured_rows(frame)[["task", "task_params", "batch", "latents", "categories"]]
-    single = sizes[sizes["batch"].eq(1) & sizes["latents"].eq(1)].drop_duplicates()
-    groups: dict[tuple[str, str, str, int], dict[str, Point]] = defaultdict(dict)
-    for task, params, categories in single[["task", "task_params", "categories"]].to_numpy():
+    groups: dict[_Group, dict[str, Point]] = defaultdict(dict)
+    for task, params, batch, latents, categories in sizes.drop_duplicates().to_numpy():
         all_knobs = tables.parse_knobs(params)
         for knob, value in all_knobs.items():
-            point = _probabilities(value, int(categories))
+            single = batch == latents == 1
+            point = _number(value) or (_probabilities(value, int(categories)) if single else None)
             if point is not None:
                 rest = json.dumps({k: v for k, v in all_knobs.items() if k != knob}, sort_keys=True)
                 groups[str(task), knob, rest, len(point)][params] = point
     sweeps = []
     left = frame
-    for (task, knob, rest, categories), points in groups.items():
+    for (task, knob, rest, size), points in _in_order(groups):
         rows = left[left["task"].eq(task) & left["task_params"].isin(points)]
         rows = rows.assign(point=rows["task_params"].map(points))
         count = rows["point"].nunique()
-        if count >= _FEWEST[categories]:
+        if count >= _FEWEST[size]:
             settings = distinguishing_knobs(json.loads(rest), frame[frame["task"] == task])
             name = tables.label(task, settings)
             sweeps.append(Sweep(f"{name} over {count} values of {knob}", knob, rows))
@@ -69,12 +72,32 @@ def distinguishing_knobs(rest: Mapping[str, Any], rows: pd.DataFrame) -> dict[st
     return {k: v for k, v in rest.items() if any(each.get(k) != v for each in others)}
 
 
+def _in_order(
+    groups: Mapping[_Group, dict[str, Point]],
+) -> list[tuple[_Group, dict[str, Point]]]:
+    """Groups of settings as they are tried: α first, then one knob of a task after the other.
+
+    On a grid of two numbers every setting is on a curve of each; those of one knob are all drawn
+    before the other takes settings away from them.
+    """
+    place: dict[tuple[str, str], int] = {}
+    for task, knob, _, size in groups:
+        if size == 1:
+            place.setdefault((task, knob), len(place))
+    return sorted(groups.items(), key=lambda each: place.get(each[0][:2], -1))
+
+
+def _number(value: Any) -> Point | None:
+    """The point of a value that is a number."""
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def _probabilities(value: Any, categories: int) -> Point | None:
     """The probabilities of a latent with so many categories that a knob's value stands for, if any.
 
     A positive weight for each category, or of two categories the probability of the second.
     """
-    if categories not in _FEWEST or not isinstance(value, list):
+    if categories not in (2, 3) or not isinstance(value, list):
         return None
     if not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value):
         return None

@@ -1,14 +1,14 @@
-"""Landscapes: bias and variance where a task is swept over α.
+"""Landscapes: bias and variance where a task is swept over α, or over a number.
 
-The curves are over θ for a bit, and over the simplex for three categories.  Figures and tables show
-the norm of the bias itself, not relative to ‖g‖, which may vanish within a sweep; ‖g‖ is shown for
-comparison.
+The curves are over θ for a bit, over the simplex for three categories, and over the values of any
+other knob.  Figures and tables show the norm of the bias itself, not relative to ‖g‖, which may
+vanish within a sweep; ‖g‖ is shown for comparison.
 """
 
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -48,6 +48,7 @@ _ROUNDING = 1e-12
 _DASHES = ("-", "--", "-.")  # of one estimator at several knobs
 _MARKED = 5  # every so many points of a curve have the estimator's marker
 _WIDE = 90  # characters below a panel
+_SPAN = 50  # times the smallest value of a knob, from which on its axis is logarithmic
 _NORM = {"color": "0.45", "linestyle": (0, (1, 1.5)), "linewidth": 1.6}
 
 _ABREAST = 3  # estimators in a line, each with a triangle for every quantity
@@ -57,14 +58,10 @@ _ZERO = {"facecolor": "0.95", "edgecolor": "0.7", "hatch": "//////", "linewidth"
 _DOT = {"color": "white", "marker": "o", "markeredgecolor": "0.2", "linestyle": "none"}
 
 
-_HEADERS = (
-    *("estimator", "verdicts", "largest bias", "at π", "median variance", "largest variance"),
-    "evaluations of f",
-)
 _READING = (
-    "One table for all settings. The bias is ‖E ĝ − g‖, not relative to ‖g‖, at the probabilities "
-    "π where it is largest. Its interval ends at the largest lower end and the largest upper end "
-    "of the settings' 95 % intervals. Rows are sorted by their median MSE."
+    "One table for all settings. The bias is ‖E ĝ − g‖, not relative to ‖g‖, at the {place} where "
+    "it is largest. Its interval ends at the largest lower end and the largest upper end of the "
+    "settings' 95 % intervals. Rows are sorted by their median MSE."
 )
 
 
@@ -79,16 +76,27 @@ def _latex(run: LoadedRun) -> Pieces[Environment]:
             yield f"{section.label}-{ranking.parameter}", partial(_environment, section, ranking)
 
 
+_BANDS = (
+    "The dotted line shows ‖g‖ for comparison, and ‖g‖² next to the variance. Bands are 95 % "
+    "intervals, of which one in twenty misses. Where a band has no line the bias may be zero, and "
+    f"the top of the band is an upper limit. {ZEROS.capitalize()};"
+)
+
+
 STUDY = Study(
     illustrations=(
         Illustration(
             "landscape_binary",
             lambda run: landscape_binary(run.single),
             "Norm of the bias, and variance, against the probability θ of the second category",
-            "The dotted line shows ‖g‖ for comparison, and ‖g‖² next to the variance. Bands are "
-            "95 % intervals, of which one in twenty misses. Where a band has no line the bias may "
-            f"be zero, and the top of the band is an upper limit. {ZEROS.capitalize()}; "
-            "estimators whose values are zero for every θ are named below a panel.",
+            f"{_BANDS} estimators whose values are zero for every θ are named below a panel.",
+        ),
+        Illustration(
+            "knob_sweep",
+            lambda run: knob_sweep(run.single),
+            "Norm of the bias, and variance, against the value of a knob",
+            f"Each row of panels is one knob of one task. {_BANDS} estimators whose values are "
+            "zero throughout are named below a panel.",
         ),
         Illustration(
             "landscape_simplex",
@@ -109,7 +117,18 @@ STUDY = Study(
 @style.theme()
 def landscape_binary(frame: pd.DataFrame) -> Figure | None:
     """Bias and variance of each estimator against the probability θ of the second category."""
-    drawn, symbol = _select(frame, 2)
+    return _lines_against(frame, 2)
+
+
+@style.theme()
+def knob_sweep(frame: pd.DataFrame) -> Figure | None:
+    """Bias and variance of each estimator against a number that is a knob of the task."""
+    return _lines_against(frame, 1)
+
+
+def _lines_against(frame: pd.DataFrame, size: int) -> Figure | None:
+    """A row of panels for each sweep whose points are so long, against their last number."""
+    drawn, symbol = _select(frame, size)
     if not drawn:
         return None
     styles = style.assign_styles(frame["estimator"].astype(str))
@@ -120,13 +139,15 @@ def landscape_binary(frame: pd.DataFrame) -> Figure | None:
     titles = style.titles((sweep.label for sweep in drawn), 60)
     for axes, name, sweep in zip(grid, titles, drawn, strict=True):
         axes[0].set_title(name)
-        rows = sweep.rows.assign(theta=[point[1] for point in sweep.rows["point"]])
+        rows = sweep.rows.assign(place=[point[-1] for point in sweep.rows["point"]])
         for ax, column in zip(axes, _QUANTITIES, strict=True):
-            if curves := _panel(ax, rows, column, templates):
+            curves, zero = _panel(ax, rows, column, templates)
+            _place_axis(ax, sweep, rows["place"], zero)
+            if curves:
                 parts.append((ax, column, curves))
     canvas.lay_out(figure)
     for ax, column, curves in parts:
-        labels = canvas.Labels(ax, pd.concat(curves), "theta", column)
+        labels = canvas.Labels(ax, pd.concat(curves), "place", column)
         for curve in curves:
             first = curve.iloc[0]
             labels.write(first["short"], curve[::-1], styles[str(first["estimator"])])
@@ -171,11 +192,11 @@ def landscape_simplex(frame: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _select(frame: pd.DataFrame, categories: int) -> tuple[list[Sweep], str]:
-    """The sweeps over so many categories as they are drawn, and the symbol of the parameter."""
+def _select(frame: pd.DataFrame, size: int) -> tuple[list[Sweep], str]:
+    """The sweeps of that size as they are drawn, and the symbol of the parameter."""
     rows, symbol = selection.select_rows(frame, swept=True)
     rows = _named(selection.most_replicates(rows))
-    kept = [sweep for sweep in find_sweeps(rows) if sweep.categories == categories]
+    kept = [sweep for sweep in find_sweeps(rows) if sweep.size == size]
     # Rows without numbers count as points of a sweep, and are left out afterwards.
     sweeps = [(sweep, _shown(sweep.rows[_have_numbers(sweep.rows)])) for sweep in kept]
     drawn = [sweep._replace(rows=shown) for sweep, shown in sweeps if shown["point"].nunique() > 1]
@@ -224,32 +245,45 @@ def _templates(drawn: Iterable[Sweep], styles: Mapping[str, Style]) -> dict[str,
 
 def _panel(
     ax: Axes, rows: pd.DataFrame, column: str, templates: Mapping[str, Line2D]
-) -> list[pd.DataFrame]:
-    """Draw and return the curves of a column; those that are zero throughout are named below."""
-    norm = rows.groupby("theta")["gradient_norm"].first() ** _POWER[column]
+) -> tuple[list[pd.DataFrame], list[str]]:
+    """Draw the curves of a column and return them, and the names of those that are all zero."""
+    norm = rows.groupby("place")["gradient_norm"].first() ** _POWER[column]
     canvas.logarithmic(ax, "y", rows[column], [rows[f"{column}_high"], norm])
     ax.plot(norm.index, norm, zorder=1, **_NORM)
-    curves, below = [], ["θ, the probability of the second category"]
+    curves = []
     zero = rows[column].eq(0).groupby(rows["name"]).transform("all")
-    for name, curve in rows[~zero].sort_values("theta").groupby("name"):
+    for name, curve in rows[~zero].sort_values("place").groupby("name"):
         _draw(ax, curve, column, templates[str(name)])
         curves.append(curve)
-    if zero.any():
-        names = ", ".join(map(style.text, sorted(set(rows.loc[zero, "short"]))))
-        below += textwrap.wrap(f"zero for every θ: {names}", _WIDE)
-    ax.set(xlim=(0, 1.3), xticks=np.linspace(0, 1, 6), ylabel=_QUANTITIES[column])
+    ax.set_ylabel(_QUANTITIES[column])
+    return curves, sorted(set(rows.loc[zero, "short"]))
+
+
+def _place_axis(ax: Axes, sweep: Sweep, places: pd.Series, zero: Sequence[str]) -> None:
+    """The x axis, with room for names to the right; the estimators that are zero stand below."""
+    low, high = places.min(), places.max()
+    if sweep.size > 1:
+        ax.set(xlim=(0, 1.3), xticks=np.linspace(0, 1, 6))
+    elif 0 < low < high / _SPAN:
+        ax.set(xscale="log", xlim=(low, high * (high / low) ** 0.3))
+    else:
+        ax.set_xlim(low, high + 0.3 * (high - low))
+    symbol = "θ" if sweep.size > 1 else style.text(sweep.knob)
+    below = ["θ, the probability of the second category" if sweep.size > 1 else symbol]
+    if zero:
+        names = ", ".join(map(style.text, zero))
+        below += textwrap.wrap(f"zero for every {symbol}: {names}", _WIDE)
     ax.set_xlabel("\n".join(below))
-    return curves
 
 
 def _draw(ax: Axes, curve: pd.DataFrame, column: str, template: Line2D) -> None:
     """A curve in the band of its intervals; an upper limit has the band alone."""
     ends = curve[f"{column}_low"], curve[f"{column}_high"]
-    ax.fill_between(curve["theta"], *ends, color=template.get_color(), alpha=0.15, linewidth=0)
+    ax.fill_between(curve["place"], *ends, color=template.get_color(), alpha=0.15, linewidth=0)
     value = curve[column].mask(curve["limit"] & (column == "bias"))
     places = np.arange(len(curve))
     marked = places[(places % _MARKED == 0) | curve[column].eq(0).to_numpy()]
-    line = Line2D(curve["theta"], value)
+    line = Line2D(curve["place"], value)
     line.update_from(template)
     line.set(linewidth=1.2, markevery=marked.tolist())
     ax.add_line(line)
@@ -329,7 +363,7 @@ def _section(section: Section) -> Iterator[Part]:
     """A table for each parameter, with a row for each estimator."""
     norms = tables.measured_rows(section.rows).groupby("parameter")["gradient_norm"]
     yield f"## {markup.escape(section.label)}"
-    yield _READING
+    yield _reading(section.rows)
     for parameter, rows, file in section.rankings:
         symbol = tables.SYMBOLS.get(parameter, parameter)
         low, high = (number(end) for end in (norms.min()[parameter], norms.max()[parameter]))
@@ -342,7 +376,15 @@ def _section(section: Section) -> Iterator[Part]:
 def _table(rows: pd.DataFrame) -> Table:
     """A row for each estimator, sorted by its median mse."""
     settings = sorted((p for _, p in rows.groupby("label")), key=lambda p: p["mse"].median())
-    return Table(_HEADERS, [_line(part) for part in settings], left=2)
+    place = "at π" if len(rows["point"].iloc[0]) > 1 else "at"
+    headers = ("estimator", "verdicts", "largest bias", place, "median variance")
+    headers = (*headers, "largest variance", "evaluations of f")
+    return Table(headers, [_line(part) for part in settings], left=2)
+
+
+def _reading(rows: pd.DataFrame) -> str:
+    place = "probabilities π" if len(rows["point"].iloc[0]) > 1 else "value"
+    return _READING.format(place=place)
 
 
 def _line(rows: pd.DataFrame) -> list[str]:
@@ -355,11 +397,16 @@ def _line(rows: pd.DataFrame) -> list[str]:
         str(rows["label"].iloc[0]),
         ", ".join(f"{verdict} {n}" for verdict, n in verdicts.items()),
         interval(worst, *(max(end, 0.0) ** 0.5 for end in ends)),
-        f"({', '.join(map(number, at.iloc[0]))})" if worst > 0 else "",
+        _point(at.iloc[0]) if worst > 0 else "",
         number(rows["variance"].median()),
         number(rows["variance"].max()),
         count(rows["evaluations"].median()),
     ]
+
+
+def _point(point: Sequence[float]) -> str:
+    inside = ", ".join(map(number, point))
+    return f"({inside})" if len(point) > 1 else inside
 
 
 def _environment(section: Section, ranking: Ranking) -> Environment:
@@ -367,4 +414,4 @@ def _environment(section: Section, ranking: Ranking) -> Environment:
     caption = f"Gradient estimators on {section.label}: gradient in {symbol}."
     table = _table(ranking.rows)
     table = replace(table, headers=[name.replace(" ", "\n", 1) for name in table.headers])
-    return Environment(caption, _READING, [table])
+    return Environment(caption, _reading(ranking.rows), [table])
