@@ -1,4 +1,7 @@
-"""Figures of measurements: one panel per task, and curves over temperatures and sizes."""
+"""Figures of measurements: one panel per task, and curves over temperatures and sizes.
+
+Of more tasks than a page holds, one panel shows the medians.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +21,7 @@ from gradest.support import number
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _RESCALED_VARIANCE = "variance × evaluations, at the best step size"
+_PANELS = 12  # tasks that have a panel each; of more, one panel shows the medians
 _CROWDED = 20  # points in a panel that need a larger one
 _APART = 20  # points of a curve between places for its label
 
@@ -83,9 +87,14 @@ def variance_against_evaluations(frame: pd.DataFrame) -> Figure | None:
 
 @style.theme()
 def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
-    """The MSE of the mean of m estimates against its budget, one panel per task."""
+    """The MSE of the mean of m estimates against its budget, one panel per task.
+
+    None for more tasks than have panels: budgets at which curves cross have no median.
+    """
     rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
+    if rows["task_label"].nunique() > _PANELS:
+        return None
     title = f"MSE at a fixed budget: mean of m estimates of the gradient in {symbol}"
     keys = style.verdict_keys() | style.best_keys()
 
@@ -180,11 +189,16 @@ def _one_a_task(
     draw: Callable[[Axes, pd.DataFrame, Mapping[str, Style]], Part],
     label: Callable[[Figure, Sequence[Part], Mapping[str, Style]], None],
 ) -> Figure | None:
-    """A panel for every task, drawn one by one and then labelled; None without rows."""
+    """A panel for every task, drawn one by one and then labelled; None without rows.
+
+    Of many tasks one panel has the medians.
+    """
     if rows.empty:
         return None
     styles = _styles(frame)
     names, sections = zip(*tables.sections(selection.most_replicates(rows)), strict=True)
+    if len(sections) > _PANELS:
+        return _medians(sections, styles, title, keys, draw, label)
     crowded = max(map(len, sections)) > _CROWDED
     columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
     lines = math.ceil(len(sections) / columns)
@@ -199,6 +213,27 @@ def _one_a_task(
         ax.set_title(name + ("" if np.isnan(norm) else f"   ‖g‖ = {number(norm)}"))
         parts.append(draw(ax, part, styles))
     label(figure, parts, styles)
+    return figure
+
+
+def _medians(
+    sections: Sequence[pd.DataFrame],
+    styles: Mapping[str, Style],
+    title: str,
+    keys: Mapping[str, Line2D],
+    draw: Callable[[Axes, pd.DataFrame, Mapping[str, Style]], Part],
+    label: Callable[[Figure, Sequence[Part], Mapping[str, Style]], None],
+) -> Figure:
+    """One panel for all tasks, with a point at the median of each estimator."""
+    rows = pd.concat(sections)
+    entries = style.legend_entries(rows, styles)
+    figure, ((ax,),) = canvas.panels(1, 1, (7.6, 4.9), title, keys, entries)
+    ax.set_title(f"{len(sections):,} tasks: medians, and bars over nine tasks in ten")
+    part = draw(ax, selection.over_tasks(rows), styles)
+    for axis, column in zip((ax.xaxis, ax.yaxis), part[2:], strict=True):
+        if column == "variance":
+            axis.set_label_text(f"{axis.get_label_text()}, relative to the median of its task")
+    label(figure, [part], styles)
     return figure
 
 

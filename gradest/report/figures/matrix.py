@@ -17,6 +17,7 @@ from gradest.support import number
 
 _CELL = (0.64, 0.2)  # inches
 _CHARACTER = 0.065
+_MOST = 24  # columns of a page
 _BESIDE = 1.0  # inches for the scale of a panel
 _MAP = "mako_r"  # seaborn's, from light to dark, so that it prints in grey
 _DARK = 0.45  # of the scale, from where letters are white
@@ -31,12 +32,15 @@ _SCALES = {_BIAS: "%", _WORK: "relative to the lowest of the task"}
 def matrix(frame: pd.DataFrame) -> Figure | None:
     """Relative bias, and variance × evaluations: a row per estimator, a column per task.
 
-    None unless there are two of both.  Estimators not found biased on any task come first, sorted
+    Of very many columns the settings of one task share one, which has their medians.  None unless
+    there are two of both.  Estimators not found biased on any task come first, sorted
     by their mean rank of variance × evaluations; then the others, by their mean rank of bias.
     """
     frame = selection.mark_runs(frame)
     rows, symbol = selection.select_rows(frame)
     rows = selection.with_bias(selection.most_replicates(rows[rows["variance"].notna()]))
+    if rows["task_label"].nunique() > _MOST:
+        rows, frame = _folded(rows), frame.assign(task_label=frame["task"])
     tasks, names = list(dict.fromkeys(rows["task_label"])), _ordered(rows)
     if len(tasks) < 2 or len(names) < 2:
         return None
@@ -64,6 +68,21 @@ def _ordered(rows: pd.DataFrame) -> list[str]:
     labels = labels.groupby("label").agg({"biased": "any", _BIAS: "mean", _WORK: "mean"})
     by = labels[_BIAS].where(labels["biased"], labels[_WORK])
     return list(labels.assign(by=by).sort_values(["biased", "by"], kind="stable").index)
+
+
+def _folded(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for all settings of a task, with medians; biased on one of them is biased."""
+    lowest = rows[_WORK].where(rows[_WORK] > 0).groupby(rows["task_label"]).transform("min")
+    rows = rows.assign(**{_WORK: rows[_WORK] / lowest.fillna(1.0)})
+    groups = rows.groupby(["label", "task"], sort=False)
+    verdicts = groups["verdict"].agg(lambda all_of: _worst(set(all_of)))
+    limits = groups["limit"].mean() > 0.5
+    found = groups[[_BIAS, _WORK]].median().assign(verdict=verdicts, limit=limits)
+    return found.reset_index().assign(task_label=lambda found: found["task"])
+
+
+def _worst(verdicts: Set[str]) -> str:
+    return "biased" if "biased" in verdicts else min(verdicts)  # "inconclusive" < "unbiased"
 
 
 def _unbiased(rows: pd.DataFrame, names: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from gradest.statistics import Interval, columns_of
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
 _CURVE = 3  # values that make a curve
+_LOW = 0.05  # the part of the tasks below the bar of a median over tasks
 _STEPS = 160  # of a budget's axis
 _LONGEST = 1e4  # times what an axis has anyway, so that a late crossover does not squeeze all else
 _NUMBERS = (
@@ -150,6 +151,27 @@ def rescaled(rows: pd.DataFrame) -> pd.DataFrame:
         limit=residual.low.eq(0) & residual.high.gt(0),
         tag=rows["tag"].astype(str) + away.map({True: " (downhill)", False: ""}),
     ).assign(bias=lambda x: x["bias"].mask(x["limit"], x["bias_high"]))
+
+
+def over_tasks(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each estimator with its knobs: the median of its numbers over many tasks.
+
+    The ends of an interval are those of nine tasks in ten, without one in twenty at either side.
+    Variances are relative to the median of all rows of a task, since tasks differ in their scales.
+    """
+    unit = rows.groupby("task_label")["variance"].transform("median")
+    relative = {c: rows[c] / unit.where(unit > 0, 1.0) for c in ("variance", "work_variance")}
+    rows = rows.assign(**relative)
+    groups = rows.groupby([*_CELL, "label", "tag"], sort=False, dropna=False)
+    counts = [c for c in ("evaluations", "work_variance", "paleness") if c in rows]
+    found = groups[counts].median()
+    for column in {"variance", "bias"} & set(rows):
+        found = found.assign(
+            **{column: groups[column].median(), f"{column}_low": groups[column].quantile(_LOW)},
+            **{f"{column}_high": groups[column].quantile(1 - _LOW)},
+        )
+    limits = groups["limit"].mean().gt(0.5) if "limit" in rows else False
+    return found.assign(limit=limits, gradient_norm=np.nan).reset_index()
 
 
 def knob_curves(rows: pd.DataFrame, knob: str) -> pd.DataFrame:

@@ -56,6 +56,11 @@ def _of_measurements(
     return Illustration(draw.__name__, lambda run: draw(run.single), title, caption)
 
 
+_MEDIANS = (
+    "Of more than twelve tasks, one panel shows the medians: bars then span nine tasks in ten, and "
+    "variances are relative to the median of the estimators on the same task."
+)
+
 STUDY = Study(
     illustrations=(
         _of_measurements(
@@ -64,7 +69,7 @@ STUDY = Study(
             "E ĝ is compared with its closest multiple of g. Where it is parallel to g, a learning "
             "rate makes up for its length, and no bias is left. Elsewhere the angle is left: 10 % "
             "are a cosine of 0.995, 30 % of 0.954, 60 % of 0.8, and *downhill* marks a negative "
-            f"one. {POINTS}; {LIMITS}; {ZEROS}.",
+            f"one. {POINTS}; {LIMITS}; {ZEROS}. {_MEDIANS}",
         ),
         _of_measurements(
             matrix,
@@ -73,19 +78,21 @@ STUDY = Study(
             "variance × evaluations. Below: the others, sorted by mean rank of bias. "
             f"{POINTS.partition('.')[0]}. A number after < is an upper limit where the bias may be "
             "zero. Hatched: exactly zero, up to rounding; grey: skipped or failed; ·: not run. The "
-            "tables contain the intervals.",
+            "tables contain the intervals. Where tasks with their settings are more than 24, all "
+            "settings of a task share a column, which has their medians.",
         ),
         _of_measurements(
             general.bias_against_variance,
             "Relative bias against variance of one estimate, one panel per task",
             f"{POINTS}; {LIMITS}; {MARGIN}; {ZEROS}. "
-            "A panel shows the estimators that apply to its task.",
+            f"A panel shows the estimators that apply to its task. {_MEDIANS}",
         ),
         _of_measurements(
             general.variance_against_evaluations,
             "Variance of one estimate against its evaluations of f, one panel per task",
             f"{POINTS}; {ZEROS}. Along a dotted line variance × evaluations is constant, so that "
-            "means of estimates have equal variance if they take equally many evaluations.",
+            "means of estimates have equal variance if they take equally many evaluations. "
+            f"{_MEDIANS}",
         ),
         _of_measurements(
             general.mse_against_budget,
@@ -97,7 +104,7 @@ STUDY = Study(
             "approaches its squared bias. For estimators with the verdict *unbiased* the curve "
             "assumes zero bias, while its band, the 95 % interval, includes the bias that they may "
             "have. The thick grey line marks the lowest MSE at each budget; "
-            f"{ZEROS}.",
+            f"{ZEROS}. The figure is drawn of at most twelve tasks.",
         ),
         _of_measurements(
             general.temperature_tradeoff,
