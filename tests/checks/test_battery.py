@@ -160,6 +160,7 @@ def test_the_broken_laws_reject_and_no_others(cls: type[Estimator], laws: set[st
     assert not passed(findings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [5, 7])
 def test_rare_events_that_hang_on_several_draws_are_no_reason_to_reject(samples: int) -> None:
     """The tilt reaches few of them, and those few look as if they were known precisely."""
@@ -265,6 +266,7 @@ class UphillInAStorm(Estimator):
         return score_function(logits, z, f(z)) + (noise * nabla(logits)).sum((-2, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_noise_is_no_evidence_of_a_wrong_direction(sign: float) -> None:
     finding = verdict(with_defaults(UphillInAStorm, {"sign": sign}), "direction")
@@ -333,6 +335,7 @@ class AdaptsALittle(Estimator):
         return score_function(logits, z, f(z), self._baseline)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("towards", [1.0, -1.0])
 def test_a_change_within_the_noise_is_no_evidence_about_adapting(towards: float) -> None:
     finding = verdict(with_defaults(AdaptsALittle, {"towards": towards}), "adapting")

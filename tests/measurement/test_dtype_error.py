@@ -209,6 +209,7 @@ class Wide(Task):
         return Problem(logits, Cost(lambda z: z[..., 0].mean(-1)))
 
 
+@pytest.mark.slow
 def test_pieces_are_drawn_alike_too():
     found = drifted(gradest.make_estimator("reinforce"), Wide(), SINGLE)
     assert 0 < found.mean < 1e-5

@@ -147,6 +147,7 @@ def test_the_schedule_deals_all_replicates_into_equal_batches(replicates, chunk)
     assert sizes == dealt(replicates, 10**6)[0]  # the same for every chunk size
 
 
+@pytest.mark.slow
 def test_a_chunk_is_smaller_for_larger_rows_and_at_least_one_row(seeded):
     wide = gradest.make_task("quadratic", latents=50)
     small, large, huge = (

@@ -194,6 +194,7 @@ def test_looks_at_the_variance_do_not_hide_how_far_the_adapting_is(looks):
     assert not any("adapting, " in name for name, *_ in looks.seen)
 
 
+@pytest.mark.slow
 def test_what_consists_of_measurements_has_one_display(looks):
     gradest.compare(
         *(gradest.make_estimator(name) for name in ("reinforce", "concrete")),

@@ -30,6 +30,7 @@ def ranked(*columns, freedom=FREEDOM, **options):
     return ranks(values, low, high, np.full(len(values), float(freedom)), **options)
 
 
+@pytest.mark.slow
 def test_holm_is_that_of_statsmodels():
     rng = np.random.default_rng(0)
     for size in (1, 2, 7, 40):

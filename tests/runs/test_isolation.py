@@ -203,6 +203,7 @@ class Wild(Task):
 '''
 
 
+@pytest.mark.slow
 def test_a_wild_task_costs_its_own_cells_alone(tmp_path, capsys):
     for name, prepare, problem in (
         ("dies_early", "os._exit(1)", "sys.exit()"),

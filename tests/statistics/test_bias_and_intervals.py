@@ -313,6 +313,7 @@ def rejections(p: float, replicates: int, allowance: float, coordinates: int = 1
 EXPECTED = [0.01, 0.1, 0.5, 1, 2, 4, 6, 8, 10, 12, 15, 20, 50]  # R · p
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coordinates", [1, 50, 10_000])
 @pytest.mark.parametrize("expected", EXPECTED)
 def test_rare_outcomes_are_not_called_a_bias(expected, coordinates):

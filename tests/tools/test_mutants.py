@@ -18,8 +18,6 @@ from tools.mutants import (
     with_defaults,
 )
 
-ONE_FOR_EACH_LAW = {mutant.law: mutant for mutant in MUTANTS}
-
 # What was found in published code or is warned of in print: a mutant must stay for each.
 PUBLISHED = {
     "a Bernoulli conditional with the wrong sign (found in a published library)",
@@ -63,20 +61,11 @@ NEEDS_KNOBS = {
 }
 
 
-@pytest.mark.parametrize("mutant", ONE_FOR_EACH_LAW.values(), ids=ONE_FOR_EACH_LAW)
-def test_each_law_rejects_a_mutant(mutant: Mutant, tmp_path: Path) -> None:
-    assert_rejected(mutant, tmp_path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_the_battery_rejects(mutant: Mutant, tmp_path: Path) -> None:
-    assert_rejected(mutant, tmp_path)
-
-
-def assert_rejected(mutant: Mutant, folder: Path) -> None:
     """The law rejects the mutant, and no law on which it rests is broken and silences it."""
-    cls = mutant.load(folder)
+    cls = mutant.load(tmp_path)
     finding = verdict_in_order(cls, mutant.law)
     assert caught(finding), (
         f"{mutant} survives {mutant.law!r}: {finding.status}, {finding.detail}\n"
