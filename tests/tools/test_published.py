@@ -1,9 +1,15 @@
 """docs/published.md: its tables come from a run."""
 
+import re
+from collections import Counter
+
 import pandas as pd
 import pytest
+import yaml
 
 from gradest.errors import UsageError
+from gradest.runs.suites import SUITES
+from tests.support import ROOT
 from tools import published
 
 CLAIMS = pd.DataFrame(
@@ -44,3 +50,16 @@ def test_only_the_tables_of_the_page_are_replaced(tmp_path, capsys):
 def test_a_folder_without_an_overview_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="run the suite published first"):
         published.main(["--run", str(tmp_path)])
+
+
+def test_the_page_has_every_claim_of_the_suites():
+    """A suite that has changed since the page was written would show claims that nobody tests."""
+    page = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
+    rows = re.findall(r"`([^`]+)`", page.partition(published.START)[2].partition(published.END)[0])
+    stated = Counter(" ".join(holds.split()) for holds in rows)
+    ours = Counter(
+        " ".join(str(claim["holds"]).split())
+        for file in sorted((SUITES / "published").glob("*.yaml"))
+        for claim in yaml.safe_load(file.read_text(encoding="utf-8")).get("claims", ())
+    )
+    assert ours and stated == ours
