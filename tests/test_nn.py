@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -375,7 +376,7 @@ def test_autocast(name: str, device: str) -> None:
     assert gate.weight.grad.isfinite().all() and gate.weight.grad.abs().max() > 0
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", [*SAMPLES, "reinforce", "rloo", "self_critical"])
@@ -400,7 +401,7 @@ def test_compilation_without_a_graph_break(name: str, device: str) -> None:
         assert not torch.equal(compiled(logits), compiled(logits))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.filterwarnings("ignore:.*Function.* should not be instantiated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_code_draws_from_the_source_of_its_block() -> None:
@@ -510,7 +511,8 @@ torch.save({kind: train(kind, states.get(kind)) for kind in kinds}, file)
 def test_trainings_resume_in_another_process_with_the_same_losses(tmp_path) -> None:
     def run(file: str, start: int, end: int) -> dict[str, list[str]]:
         words = [sys.executable, "-c", SCRIPT, str(tmp_path / file), str(start), str(end)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        one = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run side by side, one a core
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=one)
         losses = defaultdict(list)
         for line in done.stdout.splitlines():
             kind, loss = line.split()

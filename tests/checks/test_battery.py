@@ -93,7 +93,7 @@ class Disarm(Estimator):
         return (cost + other) / 2 + (g.detach() * nabla(a)).sum(-1)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_certifies_state_and_counts_evaluations_where_none_are_claimed() -> None:
     findings = check_estimator(Rebar)
     assert passed(findings), findings
@@ -152,7 +152,7 @@ def test_rows_of_noise_need_not_be_rows_of_logits(cls: type[Estimator]) -> None:
     assert "cannot be made common" in detail(findings, "rare")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("cls, laws", WRONG)
 def test_the_broken_laws_reject_and_no_others(cls: type[Estimator], laws: set[str]) -> None:
     findings = check_estimator(cls)

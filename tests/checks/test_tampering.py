@@ -55,6 +55,7 @@ def verdict(estimator: Estimator, task: gradest.Task, seed: int, enumerate_draws
     return result.row()["verdict"]
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     "enumerate_draws",
     [

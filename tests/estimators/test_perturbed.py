@@ -287,7 +287,7 @@ def test_a_direction_and_its_opposite_give_the_same_estimate_and_value(name, kin
         assert close(result, opposite) and result.std(0).min() > 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @bits
 def test_evolution_strategies_smooth_the_expected_cost(theta, t):
     """The mean of the antithetic pair is that of F(log α + σ ε) ε/σ."""

@@ -39,7 +39,7 @@ def enough(hits):
     return hits >= stats.binom.ppf(LEVEL, RUNS, 0.95)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_intervals_cover_what_enumeration_says(task):
     pair = make_estimator("rloo", samples=2), make_estimator("reinforce")
     exact = compare(*pair, task)
@@ -119,7 +119,7 @@ def test_swapping_the_two_inverts_the_ratio(task):
     assert ba.apart == pytest.approx(ab.apart, nan_ok=True)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 1.0, 1.0, 1.0), (3.0, 1.0, 0.1)])
 def test_the_detectable_distance_is_found_with_its_power(scales):
     generator = torch.Generator().manual_seed(0)

@@ -170,7 +170,7 @@ class Wide(Task):
         return logits.softmax(-1)[..., -1].mean(-1)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_million_coordinates_are_measured_without_keeping_a_replicate():
     estimator, task = gradest.make_estimator("reinforce"), Wide(250_000)
     found = []

@@ -148,7 +148,7 @@ def test_the_interval_of_the_squared_bias_covers_in_the_plain_case(bias):
     assert_covers(bias_hits("one coordinate", bias, 512, 1500), "squared bias")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_interval_of_the_variance_covers_in_the_plain_case():
     assert_covers(variance_hits("one coordinate", 512), "variance")
 
@@ -180,7 +180,7 @@ def test_the_interval_of_the_variance_covers(name):
     assert_covers(variance_hits(name, 512), "variance")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_squared_bias_is_estimated_without_bias(assert_mean):
     # ‖mean − g‖² alone would be 2 with bias of the size of the noise, and 1 with none.
     for bias in (0.0, 1.0):
@@ -191,7 +191,7 @@ def test_the_squared_bias_is_estimated_without_bias(assert_mean):
         assert_mean(torch.tensor(result).double().unsqueeze(1) / noise, truth / noise, 0.12)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_variance_is_estimated_without_bias(assert_mean):
     draw, _, truth, _ = law("three correlated, bias across", 1.0, 64)
     result = [total_variance(m).estimate for m in repeated(draw, 64, 2000)]
@@ -226,7 +226,7 @@ def test_a_mean_that_is_exactly_right_says_no_more_than_one_that_nearly_is():
     assert there.high >= 0.9 * near.high and there.low == near.low == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("ratio", [1e2, 1e4, 1e5, 3e5, 1e6, 1e8])
 def test_a_bias_far_above_the_noise_is_covered_too(ratio):
     """As of a relaxation at a high temperature: hardly any variance, all bias."""
@@ -256,7 +256,7 @@ def p_values(x: list[Tensor], exact: Tensor, peak: float) -> Tensor:
     return torch.tensor([largest_z(moments_of(m), exact, peak, 0.0)[1] for m in x])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("coordinates", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_without_bias_one_in_a_hundred_is_rejected(coordinates):
     generator = torch.Generator().manual_seed(0)
@@ -313,7 +313,7 @@ def rejections(p: float, replicates: int, allowance: float, coordinates: int = 1
 EXPECTED = [0.01, 0.1, 0.5, 1, 2, 4, 6, 8, 10, 12, 15, 20, 50]  # R · p
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("coordinates", [1, 50, 10_000])
 @pytest.mark.parametrize("expected", EXPECTED)
 def test_rare_outcomes_are_not_called_a_bias(expected, coordinates):
@@ -467,7 +467,7 @@ def test_the_standard_error_of_the_squared_bias(assert_mean):
         assert_mean(((square - claimed) / claimed.mean()).unsqueeze(1), 0.0, 0.06)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("replicates", [64, 512])
 def test_the_trace_of_the_squared_covariance_has_hardly_a_bias(replicates, assert_mean):
     """Its square would be too large by tr² Σ/(J − 1): by 1.7 for fifty equal ones and 8 batches."""
@@ -566,7 +566,7 @@ def test_few_batches_widen_an_interval_that_rests_on_correlations():
     assert_covers(hits, "squared bias across", 0.98)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_luck_that_hides_the_noise_is_allowed_for():
     """Noise in one coordinate of three cancels the bias there: κ seems small, and is not."""
     mixing = torch.diag(torch.tensor([0.1, 1.0, 10.0], dtype=torch.float64))
@@ -580,7 +580,7 @@ def test_luck_that_hides_the_noise_is_allowed_for():
 # the variance
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("name", "replicates"),
     [
@@ -691,7 +691,7 @@ def plenty(shift: Tensor, generator: torch.Generator) -> dict:
     return describe(Moments(count, mean, m2), exact, exact, 5.0, Arithmetic(1e-12))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_joint_test_sees_a_little_everywhere():
     """In each of fifty coordinates, far below what the largest |z| would notice."""
     generator = seeded()
@@ -700,7 +700,7 @@ def test_the_joint_test_sees_a_little_everywhere():
     assert sum(row["max_z"] > 3.9 for row in rows) < 30
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_joint_test_sees_one_coordinate_of_fifty():
     generator = seeded()
     assert share([plenty(6 * axis(50), generator) for _ in range(100)]) > 0.8

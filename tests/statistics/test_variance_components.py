@@ -36,7 +36,7 @@ def nested(
     return total + own
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("shape", "sigma"),
     [
@@ -102,7 +102,7 @@ def test_coordinates_add_up():
         assert whole[level].variance.estimate == pytest.approx(total, rel=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_components_add_up_to_the_variance_of_an_estimate_at_random_values():
     """With R = 1 the noise is the variance itself, and one level leaves the plain sample variance;
     with more levels the sum is unbiased for the variance of one estimate in all."""

@@ -177,7 +177,7 @@ def test_the_scale_of_the_weights_moves_the_columns_and_no_verdict():
         assert row["bias_norm"] == rows[0]["bias_norm"] * unit
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", ["gumbel_rao", "straight_through", "gapped_straight_through"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_precision_that_is_reached_decides_on_a_bias_beyond_the_margin(name, seed):
