@@ -204,6 +204,11 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted:
         print(in_words(count))
         show(summarize_run(folder))
         print()
+        if unlisted := loaded.facts.get("unlisted"):
+            print(
+                f"not in the suite any more, kept in the journal: {', '.join(unlisted)}; "
+                "--fresh discards them"
+            )
     print(f"report: {report_path(folder)}", flush=True)
     if not count["ok"]:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}
