@@ -1,5 +1,7 @@
 """What a paper takes from a run: names, a figure of its width, and a table of a few methods."""
 
+import re
+
 import matplotlib as mpl
 import pytest
 
@@ -31,8 +33,6 @@ def test_an_estimator_gets_another_name_everywhere(one):
     assert "Ours (samples=2)" in set(rank(renamed)["label"])
     table = latex_table(renamed)
     assert "Ours" in table and "rloo" not in table
-    figure = plots.bias_against_variance(renamed)
-    assert "Ours (samples)" in words(figure)
     assert set(one["estimator"]) == {"rloo", "exact", "noisy", "relaxed"}  # unchanged
     with pytest.raises(UsageError, match="no estimator 'rlo' in this frame; did you mean 'rloo'"):
         rename(one, {"rlo": "Ours"})
@@ -43,7 +43,7 @@ def test_an_estimator_gets_another_name_everywhere(one):
 def test_a_figure_for_a_paper_has_its_width_and_its_text(one, frame, tmp_path):
     settings = dict(mpl.rcParams)
     with plots.paper(width=8.5, size=8, font="STIXGeneral"):
-        figure = plots.bias_against_variance(one)
+        figure = plots.bias_against_variance(rename(one, {"rloo": "Ours"}))
         several = plots.bias_against_variance(frame)
         figure.savefig(tmp_path / "a.pdf")
     assert dict(mpl.rcParams) == settings
@@ -51,13 +51,13 @@ def test_a_figure_for_a_paper_has_its_width_and_its_text(one, frame, tmp_path):
     texts = [text for text in figure.findobj(mpl.text.Text) if text.get_text().strip()]
     assert {text.get_fontsize() for text in texts} == {8.0}
     assert {text.get_fontname() for text in texts} == {"STIXGeneral"}
+    assert "Ours (samples)" in words(figure)
     assert not any("lower left is better" in text for text in words(figure))  # the caption's
     assert b"Type3" not in (tmp_path / "a.pdf").read_bytes()
     box = figure.get_tightbbox()  # in inches: nothing is cut off
     assert box.x0 >= 0 and box.x1 <= figure.get_figwidth()
     assert box.y0 >= 0 and box.y1 <= figure.get_figheight()
     assert len({ax.get_position().x0 for ax in several.axes}) == 1  # one below the other
-    assert plots.bias_against_variance(one).get_figwidth() > 7  # as ever
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_table_ranks_the_rows_that_it_is_given(one, frame):
     assert "variance & MSE" in table.replace(r"\multicolumn{2}{c}", "").replace("{", "").replace(
         "}", ""
     )
-    assert "evals" not in table and "Evals" not in table and "exact" not in table
+    assert not re.search("evals|Evals|relaxed", table)
     assert table.count(r"\textbf") == 1  # the best of these rows
     for wrong, message in (
         ({"columns": ["var"]}, "unknown column 'var'.*available: bias, variance"),
