@@ -141,9 +141,7 @@ def _unlisted(cells: Iterable[Mapping[str, Any]], records: Mapping[str, Record])
     left = [
         label_of(record)
         for record in records.values()
-        if not _is_pooled(record["cell"])
-        and name_of(record["cell"]) not in listed
-        and _member(record["cell"], record["cell"].get("seed")) not in listed
+        if not _is_pooled(record["cell"]) and name_of(record["cell"]) not in listed
     ]
     return [f"{label} ({counted(n, 'cell')})" for label, n in Counter(left).items()]
 
@@ -152,10 +150,9 @@ def _is_pooled(cell: Mapping[str, Any]) -> bool:
     return "seed" in cell and "seeds" in cell
 
 
-def _member(cell: Mapping[str, Any], seed: int | None) -> str:
-    """A name of a cell with that seed, whatever the number of its replicates."""
-    rest = {key: value for key, value in cell.items() if key not in ("seeds", "replicates")}
-    return name_of(rest | {"seed": seed, "replicates": "any"})
+def _member(cell: Mapping[str, Any], seed: int) -> str:
+    """The name of the cell with that seed alone."""
+    return name_of({key: value for key, value in cell.items() if key != "seeds"} | {"seed": seed})
 
 
 def _missing(cell: Mapping[str, Any], journal: Contents) -> Record | None:

@@ -226,7 +226,7 @@ def test_seeds_are_pooled_exactly(runs, tmp_path, capsys):
     out = tmp_path / "out"
     lines = join(out, runs["seed3"], runs["seed4"], pool=True)
     note = "6 cells of the seeds 3, 4 pooled into 3; 2 cells not pooled"
-    assert note in lines and note in read_run(out)["notes"][0]
+    assert note in lines and note in read_run(out)["pooled"]
     frame = rows(out)
     pooled = frame[~frame["estimator"].isin(["exact", "relax"])]  # that draw and do not adapt
     assert set(pooled["replicates"]) == {400} and set(pooled["seed"]) == {3}
@@ -259,7 +259,7 @@ def test_seeds_are_pooled_exactly(runs, tmp_path, capsys):
         assert both.value == pytest.approx((one.value + other.value) / 2)
         assert both.cosines.count.sum() == 400
     cell = next(cell for cell in read_run(out)["cells"] if "seeds" in cell)
-    assert cell["seeds"] == [3, 4] and cell["replicates"] == 400
+    assert cell["seeds"] == [3, 4] and cell["seed"] == 3
     # The members are in the journal as well: the suite of both seeds has nothing to measure.
     assert "unlisted" not in read_run(out)
     assert main(["--suite", str(out / "mine.yaml"), "--out", str(out), "--dry-run"]) == 0

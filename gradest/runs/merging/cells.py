@@ -12,7 +12,7 @@ from gradest.runs.journal import Record
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.merging.sources import Cell, Source
 from gradest.runs.tables import CLASSES
-from gradest.support import counted, in_a_line, shortened
+from gradest.support import counted, described, in_a_line, shortened
 
 # Fields that say how a number was computed, or that a version of their own answers for.
 _IGNORED = ("key", "code", "device", "task_version", "estimator_version")
@@ -164,7 +164,17 @@ def _is_poolable(entry: Entry) -> bool:
     record = entry.record
     if record is None or record["of"] != MeasuringCell.kind or record["status"] != "ok":
         return False
-    return not pooling_obstacle(Measurement.from_json(record["measurement"]))
+    return not pooling_obstacle(_measurement(entry))
+
+
+def _measurement(entry: Entry) -> Measurement:
+    try:
+        return Measurement.from_json(entry.record["measurement"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{entry.source.folder}: the record of {_title(entry.cell)} cannot be read "
+            f"({described(error)})"
+        ) from None
 
 
 def _pooled_records(group: Sequence[Entry]) -> list[Record]:
@@ -172,7 +182,7 @@ def _pooled_records(group: Sequence[Entry]) -> list[Record]:
     group = sorted(group, key=lambda entry: _seeds_of(entry.cell))
     first = group[0]
     try:
-        pooled = pool([Measurement.from_json(each.record["measurement"]) for each in group])
+        pooled = pool([_measurement(each) for each in group])
     except UsageError as error:
         folders = ", ".join(dict.fromkeys(str(each.source.folder) for each in group))
         raise UsageError(
@@ -181,8 +191,6 @@ def _pooled_records(group: Sequence[Entry]) -> list[Record]:
         ) from None
     seeds = sorted(seed for each in group for seed in _seeds_of(each.cell))
     cell = {**first.record["cell"], "seed": seeds[0], "seeds": seeds}
-    if cell["replicates"] is not None:
-        cell["replicates"] = sum(each.cell["replicates"] for each in group)
     keys = "".join(sorted(each.cell["key"] for each in group))
     key = hashlib.sha256(f"pooled {keys}".encode()).hexdigest()
     elapsed = sum(each.record.get("elapsed", 0.0) for each in group)

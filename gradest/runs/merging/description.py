@@ -19,9 +19,7 @@ _UNITED += ("dtype", "replicates", "description")
 _HARMLESS = ("figures", "timed", "cell_timeout")
 
 
-def describe_merged(
-    name: str, sources: Sequence[Source], cells: Sequence[Cell], notes: Sequence[str]
-) -> dict[str, Any]:
+def describe_merged(name: str, sources: Sequence[Source], cells: Sequence[Cell]) -> dict[str, Any]:
     """The content of the run.json of a merged run; `sources` in it says where it comes from."""
     runs = [source.run for source in sources]
     values: dict[str, Any] = {
@@ -42,12 +40,11 @@ def describe_merged(
         "training": _training([run.get("training") for run in runs]),
         "cells": list(cells),
         "sources": [_origin(source) for source in sources],
-        "notes": [*notes, *differing_plugins(sources), *_about_times(runs)],
+        "notes": [*differing_plugins(sources), *_about_times(runs)],
     }
     values |= {key: _united([run.get(key) or [] for run in runs]) for key in _LISTS}
     values |= {key: _merged([run.get(key) or {} for run in runs]) for key in _MAPPINGS}
-    settings = merged_settings(sources)
-    return values | ({} if isinstance(settings, str) else {"settings": settings})
+    return values
 
 
 def _origin(source: Source) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gradest.runs.merging.cells import Entry, pool_seeds, unite_cells
 from gradest.runs.merging.description import describe_merged, merged_settings, suite_text
 from gradest.runs.merging.sources import JOURNAL, Source, read_sources, refuse_conflicts
 from gradest.runs.training_cell import NETWORKS
-from gradest.support import counted, write_atomically, write_text
+from gradest.support import counted, shortened, write_atomically, write_text
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,28 @@ def merge_runs(folders: Sequence[Path], name: str, seeds_pooled: bool = False) -
     counts = [len(list(source.recorded)) for source in sources]
     named = zip(sources, counts, strict=True)
     lines = [f"{source.folder}: {counted(count, 'cell')}" for source, count in named]
-    cells, pooled, notes = [entry.cell for entry in entries], [], []
+    cells, pooled, note = [entry.cell for entry in entries], [], ""
     if seeds_pooled:
         cells, pooled, note = pool_seeds(entries)
-        notes.append(note)
     names = dict.fromkeys(source.run["suite"] for source in sources)
     suite = next(iter(names)) if len(names) == 1 else name
-    run = describe_merged(suite, sources, cells, notes)
+    run = describe_merged(suite, sources, cells) | ({"pooled": note} if note else {})
     settings = merged_settings(sources)
+    if Path(suite).name != suite or suite.startswith("."):  # written by anybody
+        settings = f"{shortened(suite)} is not the name of a file"
     text = None
     if isinstance(settings, str):
         lines.append(f"no suite was written for the merged run: {settings}")
     else:
         text = suite_text(settings)
+        run["settings"] = settings
     records = [*_references(sources), *_records(sources, entries), *pooled]
     recorded = sum(entry.record is not None for entry in entries)
     repeated = sum(counts) - recorded
     more = f", {repeated:,} of them in several runs" if repeated else ""
     lines.append(f"merged: {counted(recorded, 'cell')}{more}")
-    return MergedRun(run, records, list(_networks(sources)), text, [*lines, *run["notes"]])
+    lines += [*filter(None, [note]), *run["notes"]]
+    return MergedRun(run, records, _networks(sources), text, lines)
 
 
 def write_merged(merged: MergedRun, folder: Path) -> None:
@@ -100,9 +103,10 @@ def _records(sources: Sequence[Source], entries: Sequence[Entry]) -> list[Record
 
 
 def _networks(sources: Sequence[Source]) -> list[Path]:
-    """The networks of all trainings, one file for each key."""
+    """The networks of all trainings, one file for each key; no link, which may lead anywhere."""
     found: dict[str, Path] = {}
     for source in sources:
-        for path in sorted((source.folder / NETWORKS).glob("*.pt")):
+        paths = (source.folder / NETWORKS).glob("*.pt")
+        for path in sorted(path for path in paths if path.is_file() and not path.is_symlink()):
             found.setdefault(path.name, path)
     return list(found.values())
