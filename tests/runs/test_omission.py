@@ -57,7 +57,7 @@ def test_what_is_dropped_is_back_in_the_next_report(run, capsys):
     assert not list((run / "tables").glob("categorical*"))
     assert main(["--report", str(run)]) == 0
     pd.testing.assert_frame_equal(pd.read_parquet(run / "measurements.parquet"), before)
-    assert "Left out" not in (run / "report.md").read_text()
+    assert "Left out of this report" not in (run / "report.md").read_text()
     assert "left_out" not in read_run(run)
 
 

@@ -85,11 +85,14 @@ def across(columns: int, width: float) -> int:
 
 
 def _legend_columns(entries: Mapping[str, Artist], width: float, scale: float) -> int:
-    """As many columns, filled one after the other, as fit into `width` inches."""
+    """As many columns, filled one after the other, as fit into `width` inches.
+
+    An entry takes a handle, the space around it and its letters, of 0.055 inches at 8 points.
+    """
     lengths = [len(text(name, 60)) for name in entries]
     for columns in range(len(lengths), 1, -1):
         longest = [max(part) for part in np.array_split(lengths, columns)]
-        if sum(0.5 + scale * _CHARACTER * length for length in longest) <= width:
+        if sum(scale * (0.47 + 0.055 * length) for length in longest) <= width:
             return columns
     return 1
 
