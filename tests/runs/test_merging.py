@@ -6,12 +6,8 @@ import shutil
 import pandas as pd
 import pytest
 
-from gradest import measure
 from gradest.cli import main
-from gradest.errors import UsageError
-from gradest.measurement import pool
 from gradest.measurement.result import Measurement
-from gradest.plugins import make_estimator, make_task
 from gradest.runs.journal import read_journal, write_journal
 from gradest.runs.merging import merge_runs, write_merged
 from gradest.runs.tables import carried, finished, read_run, write_results
@@ -316,18 +312,3 @@ def test_trainings_and_descents_merge_and_are_never_pooled(tmp_path, capsys):
     )
     assert merge(parts[0], overlapping, "--out", tmp_path / "no") == 2
     assert "both contain the seed 1" in capsys.readouterr().err
-
-
-def test_measurements_of_a_notebook_are_pooled(tmp_path):
-    task, options = make_task("bernoulli"), {"enumerate_draws": False}
-    first, second = (
-        measure(make_estimator("rloo"), task, replicates=n, seed=s, **options)
-        for s, n in ((0, 200), (1, 1000))
-    )
-    both = pool([first, second])
-    assert both.replicates == 1200 and len(both.gradient.count) == 64
-    weighted = (200 * first.mean + 1000 * second.mean) / 1200
-    assert both.mean.allclose(weighted, rtol=0, atol=1e-14)
-    other = measure(make_estimator("rloo"), make_task("bernoulli", target=0.4), replicates=200)
-    with pytest.raises(UsageError, match=r"differs, which no seed changes"):
-        pool([first, other])
