@@ -55,7 +55,8 @@ _COMMANDS_OF_OPTION = {
     "like": ("new",),
     "json": ("check",),
     "badge": ("check",),
-    "out": ("suite", "report", "new", "refute"),
+    "out": ("suite", "report", "new", "refute", "merge"),
+    "pool": ("merge",),
     "jobs": ("suite",),
     "device": ("suite",),
     "seed": ("suite", "refute"),
@@ -71,6 +72,8 @@ _COMMANDS_OF_OPTION = {
     "bibtex": ("list",),
     "fail_on_regression": ("report",),
     "fail_on_refuted": ("suite", "report"),
+    "drop_tasks": ("report",),
+    "drop_estimators": ("report",),
     "evaluations": ("refute",),
     "budget": ("refute",),
 }
@@ -81,6 +84,7 @@ _COMMANDS = {
     "report": "--report",
     "new": "--new-...",
     "refute": "--refute",
+    "merge": "--merge",
 }
 # The parser itself has no defaults: only so can `parse` see which options the user has set.
 _DEFAULTS: dict[str, Any] = {
@@ -88,6 +92,8 @@ _DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(_COMMANDS_OF_OPTION),
     "only_tasks": [],
     "only_estimators": [],
+    "drop_tasks": [],
+    "drop_estimators": [],
     "plugin": [],
     "device": "cpu",
     "backend": "loky",
@@ -97,6 +103,7 @@ _DEFAULTS: dict[str, Any] = {
     "fail_on_regression": False,
     "fail_on_refuted": False,
     "json": False,
+    "pool": False,
 }
 
 
@@ -152,8 +159,8 @@ class _Once(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python benchmark.py" if Path(sys.argv[0]).name == "benchmark.py" else "gradest",
-        usage="%(prog)s (--suite ... | --list | --check ... | --report ... | --refute ... | "
-        "--new-... NAME) [options]",
+        usage="%(prog)s (--suite ... | --list | --check ... | --report ... | --merge ... | "
+        "--refute ... | --new-... NAME) [options]",
         description="Measure the bias, variance and computing time of gradient estimators for "
         "discrete latent variables, each with its statistical uncertainty.",
         epilog="Exit status: 0 success; 1 a cell or a control failed, part of the report is "
@@ -202,6 +209,18 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if a later run is worse than the first",
     )
+    for kind in ("tasks", "estimators"):
+        group.add_argument(
+            f"--drop-{kind}",
+            metavar="GLOB",
+            nargs="+",
+            help=f"leave {kind} whose names match a glob out of the report; they stay in the run",
+        )
+    parser.add_argument_group("options of --merge").add_argument(
+        "--pool",
+        action="store_true",
+        help="pool measurements that differ in their seeds alone into one with all replicates",
+    )
     _add_search_options(parser.add_argument_group("options of --refute"))
     group = parser.add_argument_group("options of --suite and --report")
     group.add_argument(
@@ -236,6 +255,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         type=_path,
         nargs="+",
         help="rebuild the report of a run, or compare further runs with the first",
+    )
+    commands.add_argument(
+        "--merge",
+        metavar="DIR",
+        type=_path,
+        nargs="+",
+        help="join finished runs into one, in the new folder of --out",
     )
     commands.add_argument(
         "--refute",
@@ -471,8 +497,17 @@ def _dispatch(options: argparse.Namespace) -> int:
         from gradest.commands import report_on
 
         return report_on(
-            options.report, options.out, options.fail_on_regression, options.fail_on_refuted
+            options.report,
+            options.out,
+            options.fail_on_regression,
+            options.fail_on_refuted,
+            options.drop_tasks,
+            options.drop_estimators,
         )
+    if options.merge:
+        from gradest.commands import merge
+
+        return merge(options.merge, options.out, options.pool)
     if options.check:
         from gradest.commands import check
 

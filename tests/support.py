@@ -116,9 +116,18 @@ def without_processes(patch: pytest.MonkeyPatch) -> None:
 
 
 def run_suite(
-    folder: Path, text: str, plugins: Sequence[Path] = (), name: str = "mine", **options: Any
+    folder: Path,
+    text: str,
+    plugins: Sequence[Path] = (),
+    name: str = "mine",
+    only: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    **options: Any,
 ) -> Path:
-    """Run a suite in this process, with neither times nor a report: the folder of its tables."""
+    """Run a suite in this process, with neither times nor a report: the folder of its tables.
+
+    `only` are globs of the tasks and the estimators that are run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
     path.write_text(text, encoding="utf-8")
     registry, bundle = Registry.load(plugins), PluginBundle.of(plugins)
@@ -127,7 +136,7 @@ def run_suite(
     with pytest.MonkeyPatch.context() as patch:
         without_processes(patch)
         runner.run(
-            *(suite.name, suite.cells, out, registry, bundle, workers, precision),
+            *(suite.name, suite.only(*only), out, registry, bundle, workers, precision),
             timed=False,
             **options,
         )

@@ -27,6 +27,7 @@ PAGES = {
 # Their plugins are files with tests of their own; the proofs of an audit need its packages.
 CHECKED_APART = {"README.md", "docs/plugins.md", "docs/audit.md"}
 RUNS = ("variance", "a", "b", "before", "after", "baseline", "my_claims")
+RUNS += ("mine", "seed0", "seed1")
 SUITE = """{replicates: 512, timed: false, tasks: [bernoulli, categorical],
 estimators: [exact, straight_through]}"""
 

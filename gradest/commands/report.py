@@ -21,7 +21,7 @@ from gradest.report import (
     report_path,
     write_comparison,
 )
-from gradest.runs import Contents, alone_in, latest, read_journal, read_run
+from gradest.runs import Contents, Omission, alone_in, latest, read_journal, read_run
 from gradest.support import counted
 
 _COMPARISONS = Path("results/comparison")
@@ -36,16 +36,24 @@ def report_on(
     out: Path | None,
     fail_on_regression: bool,
     fail_on_refuted: bool = False,
+    drop_tasks: Sequence[str] = (),
+    drop_estimators: Sequence[str] = (),
 ) -> int:
     """Rebuild the report of one run, or compare several with the first; returns the exit status.
 
     The status is 1 if a part of the report is missing or a control failed and, with
     `fail_on_regression`, if a run is worse than the first one or nothing could be compared; with
-    `fail_on_refuted`, if a claim is refuted in the run, or in one that is compared.  Raises
+    `fail_on_refuted`, if a claim is refuted in the run, or in one that is compared.  Tasks and
+    estimators that match `drop_tasks` and `drop_estimators` are left out of the report.  Raises
     UsageError if a folder contains no run or a comparison cannot be written: status 1 must not
     mean anything else than a regression.
     """
     if len(folders) > 1:
+        for option, globs in (("tasks", drop_tasks), ("estimators", drop_estimators)):
+            if globs:
+                raise UsageError(
+                    f"--drop-{option}: expected one run, got {len(folders)} to compare"
+                )
         return _compare(folders, out or _COMPARISONS, fail_on_regression)
     if fail_on_regression:
         raise UsageError(
@@ -58,19 +66,25 @@ def report_on(
             "written into its own folder"
         )
     (folder,) = folders
-    return _rebuild(folder, fail_on_refuted)
+    return _rebuild(folder, fail_on_refuted, drop_tasks, drop_estimators)
 
 
-def _rebuild(folder: Path, fail_on_refuted: bool) -> int:
+def _rebuild(
+    folder: Path,
+    fail_on_refuted: bool,
+    drop_tasks: Sequence[str],
+    drop_estimators: Sequence[str],
+) -> int:
     """Returns 1 if a part of the report is missing or a control failed, or a claim where asked."""
     read_run(folder)  # raises before a lock file is created in a folder that contains no run
     with alone_in(folder):
         run = read_run(folder)
+        omission = Omission.of(run, drop_tasks, drop_estimators)
         journal = read_journal(folder / "journal.jsonl")
         _refuse_losing(folder, run, journal)
         if not journal.sealed:
             print(f"warning: {folder}: {journal.path.name}: {_UNSEALED}", file=sys.stderr)
-        problems = rebuild_report(folder, run)
+        problems = rebuild_report(folder, run, omission)
         loaded = load_run(folder)
         failed = failed_controls(loaded)
         if fail_on_refuted:

@@ -40,7 +40,7 @@ from gradest.runs import (
 )
 from gradest.runs import run as run_cells
 from gradest.statistics import FEWEST
-from gradest.support import counted, described, in_a_line, message_of
+from gradest.support import counted, described, in_a_line, listed, message_of
 
 _SHOWN = 0.1  # seconds: shorter expected times are not distinguished
 
@@ -204,6 +204,11 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted:
         print(in_words(count))
         show(summarize_run(folder))
         print()
+        if unlisted := loaded.facts.get("unlisted"):
+            print(
+                f"not in the suite any more, kept in the journal: {listed(unlisted)}; "
+                "--fresh discards them"
+            )
     print(f"report: {report_path(folder)}", flush=True)
     if not count["ok"]:
         reasons = {records[cell.key]["reason"] for cell in cells} - {None}

@@ -14,6 +14,7 @@ from .objectives import (
     problem_for,
 )
 from .parameters import LOG_ALPHA, SCALES, SYMBOLS
+from .pooling import pool, pooling_obstacle
 from .precision import Precision, plan_replicates
 from .reference import DEFAULT, ReferencePrecision, measure_reference, needs_reference
 from .replicator import Replicator, copy_of

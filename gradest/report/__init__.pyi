@@ -11,8 +11,10 @@ from .figures.general import (
     variance_against_evaluations,
 )
 from .figures.matrix import matrix
+from .figures.style import paper
 from .frames.loading import load_run
-from .frames.reading import rank, read_descents, read_results, read_training
+from .frames.reading import rank, read_descents, read_results, read_training, rename
+from .latex_table import latex_table
 from .regression.comparison import MAJORITY, describe_regressions, write_comparison
 from .regression.differences import PROPERTY, regressions
 from .regression.runs import Overlap

@@ -21,6 +21,11 @@ These take weights α and temperatures instead of a run:
 
     simplex, simplex_panels: the Concrete distribution of three categories
 
+Around calls of them, `paper` gives figures the width and the text of a paper:
+
+    with plots.paper(width=8.5, size=8):
+        plots.bias_against_variance(rows).savefig("figure.pdf")
+
 Each returns None where the rows contain nothing to show, and does not change matplotlib's settings.
 Figures of measurements show the gradient with respect to log α where that was measured, and the row
 of a cell with the most replicates.
@@ -35,6 +40,7 @@ from gradest.report import (
     landscape_simplex,
     matrix,
     mse_against_budget,
+    paper,
     simplex,
     simplex_panels,
     temperature_tradeoff,
@@ -54,6 +60,7 @@ __all__ = [
     "landscape_simplex",
     "matrix",
     "mse_against_budget",
+    "paper",
     "simplex",
     "simplex_panels",
     "temperature_tradeoff",

@@ -19,7 +19,7 @@ from gradest.report.frames.loading import CLAIMS, LoadedRun, load_run
 from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
 from gradest.report.studies import STUDIES
 from gradest.report.studies.study import Illustration, Pieces, T
-from gradest.runs import alone_in, derive, stale
+from gradest.runs import Omission, alone_in, derive, stale
 from gradest.support import markup, replacing, write_frame, write_text
 
 _BIBTEX, _PAGE = "references.bib", "report.html"
@@ -45,19 +45,22 @@ def write_report(folder: Path) -> Path:
     return report_path(folder)
 
 
-def rebuild_report(folder: Path, run: Mapping[str, Any]) -> list[str]:
+def rebuild_report(
+    folder: Path, run: Mapping[str, Any], omission: Omission | None = None
+) -> list[str]:
     """Derive the tables and the report of a run from its journal, and replace the former ones.
 
     `run` becomes the content of run.json.  Either all files are replaced or, whatever happens,
-    none.  Returns warnings, a line each: damage of the journal and parts that could not be made.
-    Raises UsageError when `run` lacks facts that tables are derived from.
+    none.  The tasks and estimators of `omission` are left out of them, but stay in the journal and
+    in run.json.  Returns warnings, a line each: damage of the journal and parts that could not be
+    made.  Raises UsageError when `run` lacks facts that tables are derived from.
     """
 
     def obsolete(new: set[Path]) -> list[Path]:
         return [*stale(new), *_stale(folder, new)]
 
     with alone_in(folder), replacing(folder, obsolete) as staged:
-        damage = derive(folder, run, staged)
+        damage = derive(folder, run, staged, omission)
         return [*damage, *_build(load_run(staged), staged)]
 
 
@@ -130,7 +133,23 @@ def _alerts(run: LoadedRun) -> Iterator[Part]:
             f"{markup.escape(damage[0])}{more}. Run the suite again to measure the lost cells; all "
             "others are kept."
         )
+    if left_out := run.facts.get("left_out"):
+        yield Alert(_omission(left_out))
     yield from map(_missing, list(run.problems.lines))
+
+
+def _omission(left_out: Mapping[str, Sequence[str]]) -> str:
+    """What the user has left out of the report."""
+    parts = [
+        f"the {kind} {', '.join(map(markup.escape, names))}"
+        for kind, names in left_out.items()
+        if names
+    ]
+    return (
+        f"**Left out of this report and of the tables:** {' and '.join(parts)}. Ranks and "
+        "corrected p-values are those of the rows that are shown. All rows are back after "
+        "`--report` without `--drop-tasks` and `--drop-estimators`."
+    )
 
 
 def _missing(line: str) -> Alert:

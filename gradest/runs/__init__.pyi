@@ -20,6 +20,8 @@ from .claims import (
 from .folder import alone_in
 from .journal import Contents, Record, read_journal
 from .measurement_tables import ADAPTATION, COLUMNS, SOURCES, measurements_frame
+from .merging import MergedRun, merge_runs, write_merged
+from .omission import Omission
 from .process_template import end_with_parent
 from .processes import Failed, ending
 from .progress import quietly

@@ -95,6 +95,11 @@ class Cell(Keyed, ABC):
     def outcome(self, registry: Registry, folder: Path, reference: Reference | None) -> Payload:
         """The payload of the record.  Raises Inapplicable if there is nothing to measure."""
 
+    @classmethod
+    def without_times(cls, payload: Payload) -> Payload:
+        """The payload of a record without its times, in which two equal runs differ."""
+        return payload
+
     @abstractmethod
     def expected_seconds(self, registry: Registry) -> float:
         """An estimate of the run time from a short trial.  Raises Inapplicable."""
@@ -165,6 +170,11 @@ def same_cell(recorded: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
     """Whether a recorded cell, as plain data, gives rows of the names that a cell gives."""
     names = [name for name in _NAMING if name in cell]
     return all(canonical(recorded.get(name)) == canonical(cell[name]) for name in names)
+
+
+def name_of(cell: Mapping[str, Any]) -> str:
+    """What the rows of a cell, as plain data, are named after, as text."""
+    return canonical({name: cell[name] for name in _NAMING if name in cell})
 
 
 def canonical(data: Any) -> str:

@@ -64,6 +64,10 @@ class DescentCell(EstimatorCell):
         own, begin = own_folder(folder, self.key), partial(self.begin, registry)
         return {"descent": descend(begin, self.draw_seeds, self.steps, own).to_json()}
 
+    @classmethod
+    def without_times(cls, payload: Payload) -> Payload:
+        return {"descent": {**payload["descent"], "seconds": None}}
+
     def expected_seconds(self, registry: Registry) -> float:
         with one_thread():
             return seconds_expected(partial(self.begin, registry), self.draw_seeds, self.steps)

@@ -16,7 +16,7 @@ import re
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -121,16 +121,25 @@ class Journal:
         """Replace the file by its valid records, each with its checksum."""
         if contents.damage:
             shutil.copyfile(self.path, self.path.with_name(DAMAGED))
-
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                for record in (header, *contents.records):
-                    file.write(_sealed(record))
-                file.flush()
-                os.fsync(file.fileno())
-
         with FileLock(_lock(self.path)):
-            write_atomically(self.path, write)
+            _write(self.path, (header, *contents.records))
+
+
+def write_journal(path: Path, suite: str, records: Iterable[Record]) -> None:
+    """Write a whole journal at once, with a new id.  Raises OSError that names the file."""
+    header = {"kind": "journal", "id": uuid.uuid4().hex, "suite": suite, "version": VERSION}
+    _write(path, (header, *(record | {"suite": suite} for record in records)))
+
+
+def _write(path: Path, records: Iterable[Record]) -> None:
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            for record in records:
+                file.write(_sealed(record))
+            file.flush()
+            os.fsync(file.fileno())
+
+    write_atomically(path, write)
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -56,6 +56,10 @@ class MeasuringCell(EstimatorCell):
         )
         return {"measurement": measurement.to_json()}
 
+    @classmethod
+    def without_times(cls, payload: Payload) -> Payload:
+        return {"measurement": {**payload["measurement"], "seconds": None}}
+
     def expected_seconds(self, registry: Registry) -> float:
         return expected_seconds(
             lambda: self.replicator(registry),

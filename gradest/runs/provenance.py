@@ -38,7 +38,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
     return {
         "suite": suite.name,
         "description": settings.description,
-        "command": [*_program(), *map(in_a_line, sys.argv[1:])],
+        "command": command_line(),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -67,6 +67,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "references": {name: text for name, text in cited.items() if text},
         "methods": {name: citations.body(cls) for name, cls in classes.items()},
         "training": _training(suite),
+        "settings": settings.model_dump(mode="json", exclude_defaults=True),
         "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
     }
 
@@ -110,9 +111,11 @@ def _accelerator(suite: Suite) -> dict[str, str]:
     return {"accelerator": torch.cuda.get_device_name(next(iter(devices)))} if devices else {}
 
 
-def _program() -> list[str]:
+def command_line() -> list[str]:
+    """The words of the command that this process runs."""
     name = Path(sys.argv[0]).name
-    return ["python", name] if name.endswith(".py") else [name]
+    program = ["python", name] if name.endswith(".py") else [name]
+    return [*program, *map(in_a_line, sys.argv[1:])]
 
 
 def _versions() -> dict[str, str]:

@@ -86,5 +86,9 @@ class SearchCell(Cell):
             files = texts(trial, self.holds, result.counterexample)
         return {"search": row(result), "files": files}
 
+    @classmethod
+    def without_times(cls, payload: Payload) -> Payload:
+        return {**payload, "search": {**payload["search"], "seconds": None}}
+
     def expected_seconds(self, registry: Registry) -> float:
         return _SECONDS * evaluations_of(self.for_all)

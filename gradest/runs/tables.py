@@ -1,16 +1,18 @@
 """The tables of a run, derived from its journal and written atomically."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from gradest.errors import UsageError
-from gradest.runs.cells import label_of, same_cell
+from gradest.runs.cells import label_of, name_of, same_cell
 from gradest.runs.descent_cell import DescentCell
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Contents, Record, read_journal
 from gradest.runs.measurement_cell import MeasuringCell
+from gradest.runs.omission import Omission
 from gradest.runs.property_cell import PropertyCell
 from gradest.runs.records import kind_of
 from gradest.runs.search_cell import SearchCell
@@ -27,8 +29,11 @@ from gradest.support import (
 )
 
 _RUN = ("suite", "parameters", "cells")  # keys of run.json from which the tables are derived
-_DERIVED = ("journal", "recorded", "damage", "checksum")  # keys that are derived with the tables
+# Keys that are derived with the tables.
+_DERIVED = ("journal", "recorded", "unlisted", "left_out", "damage", "checksum")
+_CARRIED = ("recorded", "sources", "notes")  # keys that the next run into a folder keeps
 _CELLS = (MeasuringCell, TrainingCell, DescentCell, PropertyCell, SearchCell)
+CLASSES = {cls.kind: cls for cls in _CELLS}  # kind of a record -> its cell
 
 
 def write_results(folder: Path, run: Mapping[str, Any]) -> list[str]:
@@ -48,8 +53,15 @@ def stale(new: Set[Path]) -> list[Path]:
     return [name for name in names if name not in new]
 
 
-def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
-    """Write the files of `write_results` into `out`; `folder` is only read."""
+def derive(
+    folder: Path, run: Mapping[str, Any], out: Path, omission: Omission | None = None
+) -> list[str]:
+    """Write the files of `write_results` into `out`; `folder` is only read.
+
+    The cells of `omission` are in no table; run.json lists them all the same, so that the next call
+    has them again.
+    """
+    omission = omission or Omission()
     if missing := [key for key in _RUN if key not in run]:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
     journal = read_journal(folder / "journal.jsonl")
@@ -62,6 +74,8 @@ def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
         if record is None:
             continue
         recorded.append(record["key"])
+        if omission.covers(cell):
+            continue
         if not same_cell(record["cell"], cell):
             reason = "its record describes another cell"
             tables.add(_failed(record | {"cell": cell}, reason))
@@ -74,6 +88,9 @@ def derive(folder: Path, run: Mapping[str, Any], out: Path) -> list[str]:
     tables.write(out)
     content = {key: value for key, value in run.items() if key not in _DERIVED}
     content |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
+    content |= {"left_out": omission.to_json()} if omission else {}
+    unlisted = _unlisted(run["cells"], records)
+    content |= {"unlisted": unlisted} if unlisted else {}
     content |= {"damage": damage} if damage else {}
     write_json(out / "run.json", content | {"checksum": checksum(content)})
     return [*damage, *tables.warnings]
@@ -113,6 +130,31 @@ def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[dict[st
     return [cell for cell in run["cells"] if cell["key"] in recorded]
 
 
+def _unlisted(cells: Iterable[Mapping[str, Any]], records: Mapping[str, Record]) -> list[str]:
+    """Labels of recorded cells that the suite does not have, or not any more.
+
+    A cell that was measured again by changed code is listed under its new key.
+    """
+    listed = set(map(name_of, cells))
+    for cell in filter(_is_pooled, cells):  # the journal has its members under their own seeds
+        listed |= {_member(cell, seed) for seed in cell["seeds"]}
+    left = [
+        label_of(record)
+        for record in records.values()
+        if not _is_pooled(record["cell"]) and name_of(record["cell"]) not in listed
+    ]
+    return [f"{label} ({counted(n, 'cell')})" for label, n in Counter(left).items()]
+
+
+def _is_pooled(cell: Mapping[str, Any]) -> bool:
+    return "seed" in cell and "seeds" in cell
+
+
+def _member(cell: Mapping[str, Any], seed: int) -> str:
+    """The name of the cell with that seed alone."""
+    return name_of({key: value for key, value in cell.items() if key != "seeds"} | {"seed": seed})
+
+
 def _missing(cell: Mapping[str, Any], journal: Contents) -> Record | None:
     """A substitute for the record of a cell that the journal has lost; None if it is unknown."""
     kind = kind_of(cell)
@@ -133,13 +175,16 @@ def _failed(record: Record, reason: str) -> Record:
 
 
 def carried(folder: Path) -> dict[str, Any]:
-    """The recorded cells in a run.json of the same journal, some of which may be lost by now."""
+    """What the next run.json of the same journal keeps: where a merged run comes from, and the
+    recorded cells, some of which may be lost by now.
+    """
     try:
         run = read_run(folder)
     except UsageError:  # a missing or unreadable file is replaced
         return {}
     header = read_journal(folder / "journal.jsonl").header or {}
-    return {"recorded": run.get("recorded")} if run.get("journal") == header.get("id") else {}
+    same = run.get("journal") == header.get("id")
+    return {key: run[key] for key in _CARRIED if key in run} if same else {}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -192,7 +237,13 @@ def _is_list_of_claims(value: Any) -> bool:
     )
 
 
-def _is_controls(value: Any) -> bool:
+def _is_list_of_sources(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, dict) and isinstance(each.get("folder"), str) for each in value
+    )
+
+
+def _is_lists_of_names(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_list_of_str, value.values()))
 
 
@@ -201,9 +252,13 @@ _CHECKED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "parameters": (_is_list_of_str, "a list of names"),
     "cells": (_is_list_of_cells, "a list of cells with keys"),
     "nested": (_is_list_of_str, "a list of names"),
-    "controls": (_is_controls, "a mapping of lists of names"),
+    "controls": (_is_lists_of_names, "a mapping of lists of names"),
     "recorded": (_is_list_of_str, "a list of keys"),
     "damage": (_is_list_of_str, "a list of lines"),
+    "unlisted": (_is_list_of_str, "a list of cells"),
+    "left_out": (_is_lists_of_names, "a mapping of lists of names"),
+    "notes": (_is_list_of_str, "a list of lines"),
+    "sources": (_is_list_of_sources, "a list of folders"),
     "claims": (_is_list_of_claims, "a list of claims"),
 }
 

@@ -101,6 +101,11 @@ class TrainingCell(EstimatorCell):
         keep_networks(folder / NETWORKS / self._file, trainer.networks)
         return {"training": {"points": [list(p) for p in points], "pictures": pictures.to_json()}}
 
+    @classmethod
+    def without_times(cls, payload: Payload) -> Payload:
+        points = [[step, *rest] for step, _, *rest in payload["training"]["points"]]
+        return {"training": {**payload["training"], "points": points}}
+
     def expected_seconds(self, registry: Registry) -> float:
         """The time of the steps, the evaluations and the gradient measurements, from a trial."""
         settings = TrainingSettings.model_validate(self.training)

@@ -1,7 +1,16 @@
 from .bias import detectable_length, squared_bias
 from .description import describe
 from .intervals import CONFIDENCE, Interval, columns_of, mean_interval, total_variance
-from .moments import BATCHES, FEWEST, PER_BATCH, Moments, decode, encode, schedule
+from .moments import (
+    BATCHES,
+    FEWEST,
+    PER_BATCH,
+    Moments,
+    batches_of,
+    decode,
+    encode,
+    schedule,
+)
 from .over_seeds import Sides, median_interval, median_test, share_interval, share_test
 from .planning import replicates_needed
 from .reference_noise import Noise

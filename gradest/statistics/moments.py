@@ -58,6 +58,16 @@ class Moments:
         """The batches of all parts, in order."""
         return cls(*(torch.cat([getattr(p, name) for p in parts]) for name in _FIELDS))
 
+    def in_batches(self, most: int) -> "Moments":
+        """The same replicates in at most so many batches, of sizes as equal as theirs allow."""
+        batches, coordinates = self.mean.shape
+        merged = Moments.empty(min(batches, most), coordinates)
+        for start in range(0, batches, most):
+            part = Moments(*(getattr(self, name)[start : start + most] for name in _FIELDS))
+            missing = len(merged.count) - len(part.count)
+            merged = merged.merge(Moments.stacked([part, Moments.empty(missing, coordinates)]))
+        return merged
+
     def pooled(self) -> "Moments":
         """All batches merged into one: count [1], mean [1, D], m2 [1, D]."""
         count = self.count.sum(0, keepdim=True)
@@ -110,13 +120,18 @@ FEWEST = (
 )
 
 
+def batches_of(replicates: int, coordinates: int = 1) -> int:
+    """The number of batches that so many replicates of so many coordinates are divided into."""
+    most = BATCHES if coordinates <= _WIDE else FEWER
+    return max(1, min(most, replicates // PER_BATCH))
+
+
 def schedule(replicates: int, chunk: int, coordinates: int = 1) -> Iterator[tuple[int, int, bool]]:
     """Pieces of at most `chunk` rows: (batches, replicates of each, continues the last batch).
 
     Batches are as equal as they can be and the same for every chunk size.
     """
-    most = BATCHES if coordinates <= _WIDE else FEWER
-    batches = max(1, min(most, replicates // PER_BATCH))
+    batches = batches_of(replicates, coordinates)
     short, longer = divmod(replicates, batches)
     for count, size in ((longer, short + 1), (batches - longer, short)):
         together = max(1, chunk // size)

@@ -48,6 +48,7 @@ from .text import (
     counted,
     described,
     in_a_line,
+    listed,
     message_of,
     printable,
     reason_of,

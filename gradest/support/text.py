@@ -4,7 +4,7 @@ import difflib
 import math
 import traceback
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _LONGEST_NAME = 100  # characters that are compared with other names, in quadratic time
@@ -74,6 +74,16 @@ def reason_of(error: BaseException) -> str:
 def described(error: BaseException) -> str:
     """The type of an error and its message on one line."""
     return in_a_line(reason_of(error))
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def counted(number: int, noun: str) -> str:

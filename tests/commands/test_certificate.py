@@ -1,6 +1,7 @@
 """`--check --json` and `--badge`: valid JSON and nothing else, whatever the plugin does."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -110,3 +111,52 @@ def test_the_example_workflow_calls_what_there_is():
     # What is compared was measured by the same suite, before and after.
     assert parsed[1].suite == parsed[2].suite
     assert {each.out for each in parsed[1:3]} == set(parsed[3].report)
+
+
+@pytest.mark.slow
+def test_the_example_workflow_fails_on_a_regression_and_not_on_the_first_commit(tmp_path):
+    """Its steps, run as they are written, on two commits of a plugin."""
+    workflow = yaml.safe_load((ROOT / "examples" / "workflow.yml").read_text())
+    scripts = {s.get("name"): s["run"] for s in workflow["jobs"]["certify"]["steps"] if "run" in s}
+    repository, programs = tmp_path / "repository", tmp_path / "bin"
+    assert main(["--new-estimator", "mine", "--out", str(repository)]) == 0
+    suite = "{replicates: 500, timed: false, figures: false, tasks: [categorical], "
+    (repository / "mine.yaml").write_text(f"{suite}estimators: [exact, mine]}}")
+    programs.mkdir()
+    program = f'#!/bin/sh\nexec {shlex.join([sys.executable, str(ROOT / "benchmark.py")])} "$@"\n'
+    (programs / "gradest").write_text(program)
+    (programs / "gradest").chmod(0o755)
+    author = {
+        f"GIT_{who}_{what}": "a" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    environment = {**os.environ, **author, "NAME": "mine"}
+    environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+
+    def call(script, **more):
+        return subprocess.run(
+            ["bash", "-e", "-c", script],
+            cwd=repository,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+        )
+
+    def commit():
+        assert call("git add -A . ':!after' ':!before' && git commit -qm x").returncode == 0
+        return call("git rev-parse HEAD").stdout.strip()
+
+    assert call("git init -q").returncode == 0
+    measure = scripts["Measure"]
+    compare = scripts["Measure the previous version in the same suite, and compare"]
+    first = commit()
+    assert call(measure).returncode == 0
+    done = call(compare, BEFORE="0" * 40)  # what GitHub gives for the first push of a branch
+    assert done.returncode == 0 and "no previous version" in done.stdout, done.stderr
+    text = (repository / "mine.py").read_text()
+    worse = text.replace("advantage * score", "3 * advantage * score")
+    assert worse != text
+    (repository / "mine.py").write_text(worse)
+    call("rm -r after")
+    assert call(measure).returncode == 0
+    done = call(compare, BEFORE=first)
+    assert done.returncode == 1 and "worse" in done.stdout, done.stdout + done.stderr

@@ -418,7 +418,7 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--list --check --report --refute --new-estimator --new-task is required"),
+        ([], "--list --check --report --merge --refute --new-estimator --new-task is required"),
         (["--suite", "varianc"], "unknown suite 'varianc'; did you mean 'variance'?"),
         (["--suite", "none.yaml"], "none.yaml: no such suite file"),
         (["--suite", "smoke", "--jobs", "0"], "--jobs: expected an integer from 1 to 1024, got 0"),
@@ -436,7 +436,7 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--report", "x", "--plugin", "a"], "--plugin goes with --suite, --list, --check, --new-"),
         (["--list", "--jobs", "2"], "--jobs goes with --suite, not with --list"),
         (["--list", "--device", "cpu"], "--device goes with --suite, not with --list"),
-        (["--check", "rloo", "--out", "a"], "--out goes with --suite, --report, --new-... and"),
+        (["--check", "rloo", "--out", "a"], "--out goes with --suite, --report, --new-..., --ref"),
         (["--new-task", "mine", "--fresh"], "--fresh goes with --suite, not with --new-..."),
         (["--suite", "smoke", "--fail-on-regression"], "--fail-on-regression goes with --report"),
         (

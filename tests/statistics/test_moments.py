@@ -149,3 +149,15 @@ def test_encoded_tensors_keep_their_shape(shape):
 def test_encoding_reads_views_in_their_own_order():
     x = torch.arange(6, dtype=torch.float64).reshape(2, 3).T
     assert torch.equal(decode(encode(x)), x)
+
+
+@pytest.mark.parametrize(("batches", "most"), [(10, 4), (7, 7), (3, 8), (128, 64)])
+def test_fewer_batches_hold_the_same_replicates(batches, most):
+    moments = Moments.of(torch.randn(batches, 5, 2, generator=torch.Generator().manual_seed(0)))
+    fewer = moments.in_batches(most)
+    assert len(fewer.count) == min(batches, most)
+    assert fewer.count.max() - fewer.count.min() in (0, 5)  # at most one batch more
+    for one, other in zip(
+        vars(fewer.pooled()).values(), vars(moments.pooled()).values(), strict=True
+    ):
+        assert one.allclose(other, rtol=1e-13, atol=1e-15)

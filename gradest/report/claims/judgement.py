@@ -137,7 +137,7 @@ class Judgement:
 def judge(run: LoadedRun) -> list[Judgement]:
     """The judgement on every claim of the run, in the order of the suite."""
     claims = run.facts.get("claims") or []
-    judgements = [_judged(claim, run) for claim in claims]
+    judgements = [_judged(claim, run) for claim in _testable(claims, run.facts)]
     places = [place for each in judgements for place in each.places]
     p = np.array([_chance(place) for place in places])
     adjusted = iter(holm(p))
@@ -145,6 +145,22 @@ def judge(run: LoadedRun) -> list[Judgement]:
         replace(each, places=tuple(_adjusted(place, next(adjusted)) for place in each.places))
         for each in judgements
     ]
+
+
+def _testable(
+    claims: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """The claims about what the report does not leave out, at the places that it has."""
+    left_out = facts.get("left_out") or {}
+    tasks, estimators = (set(left_out.get(kind) or ()) for kind in ("tasks", "estimators"))
+    for claim in claims:
+        relation = parse_claim(claim["holds"], bool(facts.get("training")))
+        named = {quantity.estimator for quantity in relation.quantities()}
+        places = [place["task"] for place in claim["on"]]
+        places += [claim["for_all"]["task"]] if "task" in (claim.get("for_all") or {}) else []
+        if named & estimators or (places and tasks.issuperset(places)):
+            continue
+        yield {**claim, "on": [place for place in claim["on"] if place["task"] not in tasks]}
 
 
 def as_frame(judgements: Sequence[Judgement]) -> pd.DataFrame:

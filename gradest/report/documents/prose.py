@@ -12,7 +12,7 @@ from gradest.report.documents.document import Folded, Part, Table
 from gradest.report.frames import tables
 from gradest.report.frames.ranking import LEVEL, POWER
 from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.support import markup
+from gradest.support import listed, markup
 
 _READING = f"""\
 The gradient is that of E f(z), where z is a one-hot code: N latents with K categories each, for B \
@@ -64,6 +64,8 @@ def about(
             *([] if frame.empty else [f"- cells: {_cells(frame)}"]),
             *([] if points.empty else [f"- training runs: {_trainings(points)}"]),
             *([] if descents.empty else [f"- descents: {_trainings(descents)}"]),
+            *(f"- {markup.escape(note)}" for note in _notes(run)),
+            *_unlisted(run.get("unlisted") or ()),
         ]
     )
     yield Folded("How this was run", tuple(_reproduction(frame, run)), level=2)
@@ -83,12 +85,35 @@ def _reproduction(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[str]:
         "nested levels, outermost first": in_a_line(run.get("nested")),
         "versions": in_a_line(run.get("versions")),
         "commit": in_a_line(run.get("commit")),
+        "merged from": "; ".join(map(_source, run.get("sources") or ())),
         "plugins (first digits of SHA-256)": in_a_line(run.get("plugins")),
         "machine": in_a_line(run.get("machine")),
         "measured (without tables and figures)": _time(run.get("started"), run.get("finished")),
         "knobs with a single value": _constant(frame),
     }
     yield "\n".join(f"- {name}: {markup.escape(text)}" for name, text in facts.items() if text)
+
+
+def _notes(run: Mapping[str, Any]) -> Iterator[str]:
+    """Remarks on a merged run."""
+    if pooled := run.get("pooled"):
+        yield str(pooled)
+    yield from run.get("notes") or ()
+
+
+def _unlisted(labels: Sequence[str]) -> Iterator[str]:
+    """Cells that a former version of the suite had."""
+    if labels:
+        yield (
+            "- recorded, but not in the suite any more, and therefore not in this report: "
+            f"{markup.escape(listed(labels))}"
+        )
+
+
+def _source(source: Mapping[str, Any]) -> str:
+    """A run that was merged into this one."""
+    facts = (f"commit {source.get('commit')}", str((source.get("machine") or {}).get("platform")))
+    return f"{source['folder']} ({source.get('recorded')} cells, {', '.join(facts)})"
 
 
 def files(frame: pd.DataFrame) -> str:

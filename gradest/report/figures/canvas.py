@@ -16,7 +16,7 @@ from matplotlib.markers import CARETDOWN, CARETLEFT, CARETRIGHT, CARETUP
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from gradest.report.figures.style import FILLED, Style, text
+from gradest.report.figures.style import FILLED, Style, current_paper, text
 
 _SHARPNESS = 150  # dots per inch
 _LARGEST = 2**15  # dots to a side; matplotlib refuses twice as many
@@ -51,22 +51,57 @@ def panels(
     keys: Mapping[str, Artist],
     names: Mapping[str, Artist],
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of panels of `size` inches, with `keys` under its title and `names` below it."""
-    width = max(columns * size[0], _NARROWEST)
+    """A figure of panels of `size` inches, with `keys` under its title and `names` below it.
+
+    For a paper it has the width of that, panels of the same shape and no title.
+    """
+    paper = current_paper()
+    if paper:
+        width, title, scale = paper.width, "", paper.size / 8
+        size = paper.width / columns, paper.width / columns * size[1] / size[0]
+    else:
+        width, scale = max(columns * size[0], _NARROWEST), 1.0
     longest = max((len(text(name, 60)) for name in names), default=1)
     across = max(1, int(width / (0.5 + _CHARACTER * longest)))
-    height = rows * size[1] + 0.8 + _LEGEND_LINE * math.ceil(len(names) / across)
+    above = max(len(keys), 1)
+    if paper:
+        across, above = (_legend_columns(each, width, scale) for each in (names, keys))
+    lines = math.ceil(len(names) / across) + (math.ceil(len(keys) / above) if paper else 0)
+    height = rows * size[1] + (0.3 if paper else 0.8) + scale * _LEGEND_LINE * lines
     sharpness = min(_SHARPNESS, _LARGEST / max(width, height))
     figure = Drawing((width, height), dpi=sharpness, layout="constrained")
     FigureCanvasAgg(figure)
-    _legend(figure, "upper", keys, max(len(keys), 1), title)
+    _legend(figure, "upper", keys, above, title)
     _legend(figure, "lower", names, across)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def across(columns: int, width: float) -> int:
+    """How many panels of `width` inches stand side by side, of at most `columns`: for a paper, as
+    many as stay half as wide.
+    """
+    paper = current_paper()
+    return max(1, min(columns, int(2 * paper.width / width))) if paper else columns
+
+
+def _legend_columns(entries: Mapping[str, Artist], width: float, scale: float) -> int:
+    """As many columns, filled one after the other, as fit into `width` inches.
+
+    An entry takes a handle, the space around it and its letters, of 0.055 inches at 8 points.
+    """
+    lengths = [len(text(name, 60)) for name in entries]
+    for columns in range(len(lengths), 1, -1):
+        longest = [max(part) for part in np.array_split(lengths, columns)]
+        if sum(scale * (0.47 + 0.055 * length) for length in longest) <= width:
+            return columns
+    return 1
 
 
 def _legend(
     figure: Figure, side: str, handles: Mapping[str, Artist], columns: int, title: str = ""
 ) -> None:
+    if not handles and not title:
+        return
     legend = figure.legend(
         list(handles.values()),
         [text(words, 60) for words in handles],
@@ -76,7 +111,8 @@ def _legend(
         frameon=False,
         alignment="left",
     )
-    legend.set_title(title, {"size": 11})
+    if title:
+        legend.set_title(title, {"size": 11})
 
 
 def logarithmic(
@@ -270,8 +306,10 @@ class Labels:
         """Write `words` next to the first of `rows` that has room; whether there is any."""
         places = rows[[self._x, self._y]].to_numpy()
         colour = tuple(0.75 * c for c in style.colour)
+        paper = current_paper()
+        points = paper.size if paper else 6.5
         note = self._ax.annotate(
-            text(words), places[0], color=colour, fontsize=6.5, va="bottom", zorder=4
+            text(words), places[0], color=colour, fontsize=points, va="bottom", zorder=4
         )
         note.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
         extent = note.get_window_extent(self._renderer)

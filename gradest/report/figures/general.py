@@ -201,8 +201,9 @@ def _one_a_task(
         return _medians(sections, styles, title, keys, draw, label)
     crowded = max(map(len, sections)) > _CROWDED
     columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
-    lines = math.ceil(len(sections) / columns)
     size = (6.6, 4.9) if crowded else (4.8, 3.6)
+    columns = canvas.across(columns, size[0])
+    lines = math.ceil(len(sections) / columns)
     entries = style.legend_entries(rows, styles)
     figure, grid = canvas.panels(lines, columns, size, title, keys, entries)
     for ax in grid.flat[len(sections) :]:

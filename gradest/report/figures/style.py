@@ -4,14 +4,18 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
+from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 
+from gradest.errors import UsageError
 from gradest.statistics import UNBIASED_WITHIN
+from gradest.support import suggestion
 
 Colour = tuple[float, float, float]
 
@@ -34,6 +38,58 @@ _RC = {
     **{"axes.titlelocation": "left", "axes.edgecolor": "0.6", "grid.color": "0.92"},
     **{"xtick.bottom": True, "ytick.left": True, "xtick.labelsize": 7, "ytick.labelsize": 7},
 }
+
+
+class Paper(NamedTuple):
+    """What a journal asks of a figure."""
+
+    width: float  # inches
+    size: float  # of text, in points
+    font: str
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Settings of matplotlib; type 42 embeds fonts whole, as journals require."""
+        size = dict.fromkeys(("axes.titlesize", "axes.labelsize", "legend.fontsize"), self.size)
+        size |= dict.fromkeys(("font.size", "xtick.labelsize", "ytick.labelsize"), self.size)
+        return {**size, "font.family": self.font, "pdf.fonttype": 42}
+
+
+_PAPER: ContextVar[Paper | None] = ContextVar("paper", default=None)
+_WIDTHS = (4.0, 60.0)  # cm, between which a figure can be drawn
+_SIZES = (4.0, 24.0)  # points
+
+
+@contextmanager
+def paper(width: float = 8.5, size: float = 8.0, font: str = "DejaVu Sans") -> Iterator[None]:
+    """Figures for a paper: those that are drawn inside are `width` cm wide, in text of `size` pt.
+
+    They have no title, which a caption replaces.  Panels that are not wide enough stand below each
+    other; a figure with several columns needs the width of a page, 17 cm or so.  `font` is a font
+    that matplotlib finds, such as "STIXGeneral", which goes with Times.  Save them inside as well,
+    so that their fonts are embedded, and without bbox_inches="tight", which changes the width.
+
+    Raises UsageError for a width that is not between 4 and 60 cm, a size that is not between 4 and
+    24 pt and an unknown font.
+    """
+    for name, value, (least, most) in (("width", width, _WIDTHS), ("size", size, _SIZES)):
+        if not least <= value <= most:
+            raise UsageError(f"paper: {name} = {value!r}; expected {least:g} to {most:g}")
+    available = {each.name for each in fontManager.ttflist}
+    if font not in available:
+        raise UsageError(f"paper: unknown font {font!r}{suggestion(font, available)}")
+    chosen = Paper(width / 2.54, size, font)
+    token = _PAPER.set(chosen)
+    try:
+        with rc_context(chosen.settings):
+            yield
+    finally:
+        _PAPER.reset(token)
+
+
+def current_paper() -> Paper | None:
+    """What the block of `paper` around this call asks for."""
+    return _PAPER.get()
 
 
 class Style(NamedTuple):
@@ -93,7 +149,8 @@ def _slot(name: str, slots: int) -> int:
 @contextmanager
 def theme() -> Iterator[None]:
     """The same settings for everything that is drawn inside; the user's settings are restored."""
-    with rc_context({**sns.axes_style("whitegrid"), **_RC}):
+    own = _PAPER.get()
+    with rc_context({**sns.axes_style("whitegrid"), **_RC, **(own.settings if own else {})}):
         yield
 
 

@@ -1,6 +1,8 @@
 """Runs as tidy data frames, for notebooks: `gradest.read_results` and similar functions."""
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ from gradest.report.frames import tables
 from gradest.report.frames.loading import load_measurements, load_run, load_training
 from gradest.report.frames.problems import readable
 from gradest.runs import COLUMNS, measurements_frame, read_run
+from gradest.support import suggestion
 
 Folder = str | os.PathLike[str]
 
@@ -109,6 +112,30 @@ def read_descents(folder: Folder) -> pd.DataFrame:
     folder = Path(folder)
     with readable(folder):
         return load_run(folder).descents.drop(columns="split")
+
+
+def rename(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """The frame with other names for some estimators, such as `{"my_estimator": "Ours"}`.
+
+    For tables and figures: `rank`, `latex_table` and the functions of `gradest.plots` take the
+    result.  `names` maps names of the column `estimator`; labels keep their knobs.
+
+    Raises UsageError for an estimator that the frame does not have, and for one name of two.
+    """
+    frame = frame if "label" in frame else as_results(frame)
+    own = dict.fromkeys(frame["estimator"].astype(str))
+    for name in names:
+        if name not in own:
+            raise UsageError(f"rename: no estimator {name!r} in this frame{suggestion(name, own)}")
+    renamed = [names.get(name, name) for name in own]
+    if twice := [name for name, count in Counter(renamed).items() if count > 1]:
+        raise UsageError(f"rename: expected a name for each estimator, got {twice[0]!r} twice")
+    pairs = zip(frame["estimator"].astype(str), frame["label"].astype(str), strict=True)
+    labels = [names.get(name, name) + label.removeprefix(name) for name, label in pairs]
+    return frame.assign(
+        estimator=frame["estimator"].astype(str).replace(dict(names)),
+        label=pd.Series(labels, frame.index, dtype=frame["label"].dtype),
+    )
 
 
 def rank(frame: pd.DataFrame) -> pd.DataFrame:

@@ -48,10 +48,10 @@ _PAPER_HEADERS = {
     "evaluations": f"evals\nof {_F}",
     "work": "variance\n× evals",
 }
+_EVALS_NOTE = f"Evals are the evaluations of {_F} per estimate."
 _PAPER_NOTE = (
-    f"Evals are the evaluations of {_F} per estimate. Small numbers are the distances to the ends "
-    "of the 95 % interval; < marks an upper limit where the bias may be zero; enumerated numbers "
-    "are exact."
+    "Small numbers are the distances to the ends of the 95 % interval; < marks an upper limit "
+    "where the bias may be zero; enumerated numbers are exact."
 )
 
 
@@ -101,12 +101,21 @@ def ranking_notes(rows: pd.DataFrame) -> Iterator[str]:
         yield f"Some estimates are not finite: {markup.escape(named)}. See [Numerics](#numerics)."
 
 
-def ranking_environment(section: Section, ranking: Ranking) -> Environment:
-    """The table for papers: for each ranked dtype the exact zeros, then the other rows."""
+PAPER_COLUMNS = tuple(_PAPER_HEADERS)
+
+
+def ranking_environment(
+    section: Section, ranking: Ranking, shown: Sequence[str] = PAPER_COLUMNS
+) -> Environment:
+    """The table for papers: for each ranked dtype the exact zeros, then the other rows.
+
+    It has those of PAPER_COLUMNS that are `shown`, and that are known.
+    """
     rows = ranking.rows[ranking.rows["dtype"].isin(ranked_dtypes(ranking.rows))]
     rows = rows.assign(name=_short_labels(rows))
     by = tables.ranking_column(rows)
-    columns = [c for c in _PAPER_HEADERS if by == "mse" or c not in ("bias", "mse")]
+    known = [c for c in _PAPER_HEADERS if by == "mse" or c not in ("bias", "mse")]
+    columns = [c for c in known if c in shown]
     blocks = [
         block
         for _, part in rows.groupby("dtype", sort=False)
@@ -118,7 +127,7 @@ def ranking_environment(section: Section, ranking: Ranking) -> Environment:
     return Environment(
         f"Gradient estimators on {section.label}, sorted by the {tables.RANKED_BY[by]} of one "
         f"estimate of the gradient in {symbol}.",
-        " ".join(_paper_notes(rows, by, any(_are_best(block).any() for block in blocks))),
+        " ".join(_paper_notes(rows, columns, by, any(_are_best(block).any() for block in blocks))),
         [
             Table(
                 headers,
@@ -244,10 +253,12 @@ def _bias(row: pd.Series) -> Quantity:
     return interval(bias, low, high)
 
 
-def _paper_notes(rows: pd.DataFrame, by: str, best: bool) -> Iterator[str]:
-    """How to read the table; remarks on some rows only where they occur."""
+def _paper_notes(rows: pd.DataFrame, columns: Sequence[str], by: str, best: bool) -> Iterator[str]:
+    """How to read the table; remarks on some rows and columns only where they occur."""
     used = [v for v in _MARKS if rows["verdict"].eq(v).any()]
     yield f"{', '.join(f'{_MARKS[v]} {_VERDICTS[v]}' for v in used)}."
+    if {"evaluations", "work"} & set(columns):
+        yield _EVALS_NOTE
     yield _PAPER_NOTE
     if best:
         yield BEST.format(by=tables.RANKED_BY[by], level=100 * LEVEL)
@@ -255,7 +266,7 @@ def _paper_notes(rows: pd.DataFrame, by: str, best: bool) -> Iterator[str]:
     fixed = [tables.label(name, _shared_knobs(part)) for name, part in short.groupby("estimator")]
     if fixed:
         yield f"Knobs with one value: {'; '.join(fixed)}."
-    if rows["gradient_evaluations"].gt(0).any():
+    if "evaluations" in columns and rows["gradient_evaluations"].gt(0).any():
         yield "The number after a plus counts the evaluations with a backward pass."
     if rows.apply(_is_unproven, axis=1).any():
         yield (

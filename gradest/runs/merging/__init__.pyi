@@ -1,0 +1,1 @@
+from .merge import MergedRun, merge_runs, write_merged
