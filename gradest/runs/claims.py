@@ -236,7 +236,7 @@ def _tree(text: str) -> ast.expr:
         return ast.parse(" ".join(text.split()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ClaimError(
-            f"cannot be read: {shortened(text)}; expected a form such as "
+            f"cannot parse {shortened(text)}; expected a form such as "
             "`variance(rloo, samples=2) <= 0.5 * variance(reinforce)`"
         ) from None
 

@@ -36,8 +36,8 @@ _FACTS = (
 )
 _OWN = ("command", "started")  # always differ, and are not marked
 _READING = f"""\
-Brackets are 95 % intervals, each by itself. *Worse*, *better* and *changed* are the results of \
-tests at {100 * LEVEL:g} % for all tests of this report together (Holm): if nothing had changed, \
+Brackets are 95 % intervals, each without correction. *Worse*, *better* and *changed* are the \
+results of tests at {100 * LEVEL:g} % for all tests of this report together (Holm): if nothing had changed, \
 one report in {1 / LEVEL:g} would find a difference. Variances are compared by their ratio, and \
 means of estimates by one test of all coordinates of log α. The norm of the bias is called \
 better or worse only where the mean has changed. A mean that has changed while its distance to \
