@@ -48,7 +48,7 @@ def test_a_claim_that_survives_leaves_nothing(call, tmp_path):
         ("variance(rloo, sample=2) <= 1", (), "rloo has no knob 'sample'; did you mean 'samples'?"),
         ("variance(rloo, samples=0) <= 1", (), "samples = 0"),
         ("variance(rloo", (), "cannot parse"),
-        ("variance(rloo, samples=4) <= variance(rloo)", (), "does not single out one estimator"),
+        ("variance(rloo, samples=4) <= variance(rloo)", (), "does not identify one estimator"),
         ("negative_elbo(rloo) <= 3", (), "not known in a suite that measures gradients"),
         ("bias(vimco) == 0", (), "vimco needs a multi-sample bound"),
         ("bias(rloo) == 0", ("--budget", "0"), "expected a positive number of seconds"),
