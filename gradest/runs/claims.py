@@ -442,5 +442,5 @@ def refuse_mixture(
             )
         if quantity.trained and not kinds:
             raise ClaimError(
-                f"median and share are over the seeds of trainings, and {quantity} is measured"
+                f"median and share are over the seeds of training runs, and {quantity} is measured"
             )

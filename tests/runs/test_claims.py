@@ -144,7 +144,7 @@ def test_a_name_that_measurements_have_too_is_a_metric_in_a_suite_that_trains() 
     assert measured.knobs == {"learning_rate": 0.1, "step": 5} and measured.options == {}
     assert trained.options == {"learning_rate": 0.1, "step": 5} and trained.knobs == {}
     refuse_mixture([measured])
-    with pytest.raises(ClaimError, match="over the seeds of trainings"):
+    with pytest.raises(ClaimError, match="over the seeds of training runs"):
         refuse_mixture(parse_claim("median(value(relax)) < 1").quantities())
 
 
