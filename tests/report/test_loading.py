@@ -409,7 +409,7 @@ def test_ranks_are_within_a_dtype_and_not_of_rounding(write, tmp_path):
         for rank, name in (("1", "a"), ("2", "b"))
     ]
     assert "In float32:" in text and "In float16:" not in text
-    assert "Rankings in float16 would only rank rounding errors; they are in the file" in text
+    assert "Rankings in float16 would only rank rounding errors; they are only in the file" in text
     file = pd.read_csv(tmp_path / "tables" / "toy-log_alpha.csv")
     assert file["rank"].tolist() == [1, 2] * 3
     alone = write(both("float16"))
