@@ -193,13 +193,13 @@ def _parser() -> argparse.ArgumentParser:
         "--badge",
         metavar="FILE.json",
         type=_path,
-        help="also write the verdict as the endpoint of a badge of shields.io",
+        help="also write the verdict as an endpoint for a shields.io badge",
     )
     templates = estimator_templates()
     parser.add_argument_group("options of --new-estimator").add_argument(
         "--like",
         choices=templates,
-        help="estimator to begin as: "
+        help="template to start from: "
         + "; ".join(f"{name}, {description}" for name, description in templates.items())
         + " (default: the first)",
     )
@@ -300,7 +300,7 @@ def _add_shared_options(group: argparse._ArgumentGroup) -> None:
         "--seed",
         metavar="N",
         type=_integer(INTEGERS[0], INTEGERS[-1]),
-        help="random seed (overrides the seeds of the suite; of a search: 0)",
+        help="random seed (overrides the seeds of the suite; default for --refute: 0)",
     )
 
 
@@ -310,7 +310,7 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
             f"--only-{kind}",
             metavar="GLOB",
             nargs="+",
-            help=f"run only the {kind} whose names match a glob",
+            help=f"run only the {kind} whose names match a glob pattern",
         )
     amount = group.add_mutually_exclusive_group()
     amount.add_argument(
@@ -376,7 +376,10 @@ def _add_search_options(group: argparse._ArgumentGroup) -> None:
         help="number of problems to search (default: 10000)",
     )
     budget.add_argument(
-        "--budget", metavar="SECONDS", type=_seconds, help="time to search, instead of a number"
+        "--budget",
+        metavar="SECONDS",
+        type=_seconds,
+        help="time to search, instead of --evaluations",
     )
 
 
@@ -486,9 +489,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             *others, last = (_COMMANDS[name] for name in commands)
             expected = f"{', '.join(others)} and {last}" if others else last
             name = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{name} goes with {expected}, not with {_COMMANDS[command]}")
+            raise UsageError(f"{name} applies to {expected}, not to {_COMMANDS[command]}")
     if hasattr(options, "like") and options.new[0] != "estimator":
-        raise UsageError(f"--like goes with --new-estimator, not with --new-{options.new[0]}")
+        raise UsageError(f"--like applies to --new-estimator, not to --new-{options.new[0]}")
     return argparse.Namespace(**{**_DEFAULTS, **vars(options)})
 
 

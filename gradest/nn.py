@@ -222,7 +222,7 @@ class Expectation(nn.Module):
             if not ticket.connected:
                 raise UsageError(
                     "a ticket that was unpickled has lost the graph of its logits; compute them "
-                    "anew and pass tell(ticket, cost, logits=logits)"
+                    "again and pass tell(ticket, cost, logits=logits)"
                 )
             logits = ticket.logits
         elif not _close(logits, ticket.logits):

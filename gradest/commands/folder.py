@@ -34,7 +34,7 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
     for option in ("only_tasks", "only_estimators"):
         if getattr(options, option):
             name = f"--{option.replace('_', '-')}"
-            raise UsageError(f"{name} goes with one suite, not with the folder {suite_folder.name}")
+            raise UsageError(f"{name} applies to one suite, not to the folder {suite_folder.name}")
     registry = Registry.load(options.plugin)
     out = options.out or Path("results") / suite_folder.name
     suites = {

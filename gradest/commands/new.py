@@ -85,7 +85,7 @@ def _conflict(scaffold: Scaffold, registry: Registry) -> str:
     if keyword.iskeyword(name) or keyword.iskeyword(class_name):
         return "it is a Python keyword"
     if name in registry:
-        return "an estimator or task has this name, see --list"
+        return "an estimator or task already has this name, see --list"
     if is_test(name):
         return "pytest would collect the plugin as a test"
     if (module := find_spec(name)) and module.origin:

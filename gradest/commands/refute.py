@@ -91,7 +91,9 @@ def _read(claim: str, registry: Registry) -> tuple[Relation, list[tuple[str, dic
 def _refuse_existing(folder: Path) -> None:
     for suffix in (".yaml", ".py"):
         if (path := folder / f"{NAME}{suffix}").exists():
-            raise UsageError(f"{path} exists; nothing was searched, choose another folder by --out")
+            raise UsageError(
+                f"{path} exists; nothing was searched, choose another folder with --out"
+            )
 
 
 def _show_progress(searched: int, score: float) -> None:

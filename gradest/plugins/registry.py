@@ -268,7 +268,7 @@ def _lookup(members: Mapping[str, type], name: str, kind: str) -> Any:
     # Looking for a file raises OSError if the name is too long or contains a null character.
     file = f"{name}.py" if name.isidentifier() and len(name) < 100 else "FILE.py"
     how = f'load a plugin with --plugin {file} or gradest.load_plugin("{file}")'
-    hint = f"; {how}" if Path(file).is_file() else f"{suggestion(name, members)}; {how}"
+    hint = f"; {how}" if Path(file).is_file() else f"{suggestion(name, members)} (or {how})"
     raise UsageError(f"unknown {kind} {shortened(name)}{hint}")
 
 

@@ -236,14 +236,14 @@ def _tree(text: str) -> ast.expr:
         return ast.parse(" ".join(text.split()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ClaimError(
-            f"cannot be read: {shortened(text)}; expected a form such as "
+            f"cannot parse {shortened(text)}; expected a form such as "
             "`variance(rloo, samples=2) <= 0.5 * variance(reinforce)`"
         ) from None
 
 
 def _tolerance(match: re.Match[str], symbol: str, right: Expression) -> Tolerance:
     if symbol != "==":
-        raise ClaimError(f"a tolerance belongs to ==, got one with {symbol}")
+        raise ClaimError(f"a tolerance is allowed only with ==, got one with {symbol}")
     size = _plain_number(match["size"].strip())
     if size is None or not 0 < size < float("inf"):
         raise ClaimError(
@@ -307,16 +307,16 @@ def _operation(node: ast.BinOp, trained: bool) -> Expression:
             raise ClaimError("expected a product of a quantity with a number, got two quantities")
         return Operation(symbol, left, right, left.unit or right.unit)
     if isinstance(left, Number):
-        raise ClaimError("expected a quantity above the fraction line, got a number")
+        raise ClaimError("expected a quantity in the numerator, got a number")
     if isinstance(right, Number) and right.value == 0:
-        raise ClaimError("expected a ratio to something that is not 0")
+        raise ClaimError("expected a denominator that is not 0")
     over = right.unit or NUMBERS
     return Operation(symbol, left, right, (left.unit[0] - over[0], left.unit[1] - over[1]))
 
 
 def _folded(symbol: str, a: float, b: float) -> Number:
     if symbol == "/" and b == 0:
-        raise ClaimError("expected a ratio to something that is not 0")
+        raise ClaimError("expected a denominator that is not 0")
     return Number(_finite(_ARITHMETIC[symbol](a, b)))
 
 
@@ -415,7 +415,7 @@ def refuse_ambiguous(
             raise ClaimError(f"{quantity.estimator} has no knob {knob!r}{suggestion(knob, own[0])}")
     chosen = [k for k in own if all(k[name] == v for name, v in quantity.knobs.items())]
     if len(chosen) != 1:
-        problem = "does not single out one estimator" if chosen else "is not in this suite"
+        problem = "does not identify one estimator" if chosen else "is not in this suite"
         values = {
             knob: list(dict.fromkeys(str(knobs[knob]) for knobs in chosen or own))
             for knob in own[0]
@@ -442,5 +442,5 @@ def refuse_mixture(
             )
         if quantity.trained and not kinds:
             raise ClaimError(
-                f"median and share are over the seeds of trainings, and {quantity} is measured"
+                f"median and share are over the seeds of training runs, and {quantity} is measured"
             )

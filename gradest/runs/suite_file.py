@@ -396,7 +396,7 @@ class SuiteSource:
                 if conflict:
                     raise self.error((*own, key), f"for_all does not go with {key}")
             if settings.training:
-                raise self.error((*own, "for_all"), "for_all does not apply to trainings")
+                raise self.error((*own, "for_all"), "for_all does not apply to training suites")
             relation = parse_claim(claim.holds)
             chosen = [_member_of(quantity, estimators) for quantity in relation.quantities()]
             plain = [(each.name, each.knobs, each.adapt_steps) for each in chosen]

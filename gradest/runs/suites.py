@@ -60,7 +60,7 @@ def find_suite(name: str) -> Path:
     if path.suffix not in _SUFFIXES:
         names = [*suite_names(), *folder_names()]
         message = f"unknown suite {shortened(name)}{suggestion(name, names)}"
-        raise UsageError(f"{message}; or give the path of a YAML file, or of a folder of them")
+        raise UsageError(f"{message} (or give the path of a YAML file, or of a folder of them)")
     if not path.is_file():
         reason = "not a regular file" if path.exists() else "no such suite file"
         raise UsageError(f"{path}: {reason}")

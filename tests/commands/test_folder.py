@@ -107,7 +107,7 @@ def test_a_dry_run_lists_the_cells_of_all_suites_and_writes_nothing(papers, tmp_
 @pytest.mark.parametrize("option", ["--only-tasks", "--only-estimators"])
 def test_a_selection_goes_with_one_suite(papers, option, capsys):
     assert run(papers, option, "exact") == 2
-    assert f"{option} goes with one suite, not with the folder papers" in capsys.readouterr().err
+    assert f"{option} applies to one suite, not to the folder papers" in capsys.readouterr().err
 
 
 def test_a_folder_without_suites_is_an_error(tmp_path, capsys):

@@ -41,8 +41,8 @@ def test_runs_with_nothing_in_common_are_refused(compare, tmp_path):
         status, out, err = compare("base", "none", fail=fail)
         assert (status, out) == (2, "")
         assert err == (
-            "error: none has no cell in common with base: 0 of 5 cells are compared; 4 in the "
-            "baseline alone, 1 in the other run alone; nothing is compared\n"
+            "error: none has no cell in common with base: 0 of 5 cells are compared; 4 only "
+            "in the baseline, 1 only in the other run; nothing is compared\n"
         )
         assert not (tmp_path / "out").exists()
 
@@ -51,7 +51,7 @@ def test_runs_with_little_in_common_say_so_first(compare, tmp_path):
     status, out, _ = compare("base", "few", fail=("--fail-on-regression",))
     lines = out.splitlines()
     assert status == 0
-    said = "1 of 9 cells are compared; 3 in the baseline alone, 5 in the other run alone"
+    said = "1 of 9 cells are compared; 3 only in the baseline, 5 only in the other run"
     assert lines[0] == f"few: {said}"
     assert lines[-1] == "no regression among the 1 of 9 cells compared"
     text = (tmp_path / "out" / "comparison.md").read_text().splitlines()
@@ -61,7 +61,7 @@ def test_runs_with_little_in_common_say_so_first(compare, tmp_path):
 def test_runs_with_most_in_common_say_how_much(compare):
     status, out, _ = compare("base", "most", fail=("--fail-on-regression",))
     assert status == 0
-    assert out.startswith("most: 4 of 6 cells are compared; 2 in the other run alone\n")
+    assert out.startswith("most: 4 of 6 cells are compared; 2 only in the other run\n")
     assert out.endswith("\nno regression\n")
 
 

@@ -103,7 +103,7 @@ def _parts(
     yield Table(("suite", *HEADERS), rows, left=4)
     if reasons := [[run.suite, *each] for run in runs for each in reasons_of(run.judgements)]:
         yield Table(("suite", "claim", "on", "why it has no number"), reasons, left=4)
-    yield Folded("How to read the claims", [f"{READING} Each suite is a run of its own."])
+    yield Folded("How to read the claims", [f"{READING} Each suite is a separate run."])
     yield "## Suites"
     rows = [
         [

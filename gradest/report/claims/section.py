@@ -23,13 +23,13 @@ _SEARCHED = ("claim", "counterexample, or closest approach", "problems searched"
 READING = (
     "A claim that compares two quantities is measured as their ratio, or as their difference where "
     "one may be negative; *published* is the value or the bound that the claim states. Brackets "
-    "are 95 % intervals, each by itself. The verdicts are tests of all claims of this run together "
-    f"(Holm): with {100 * (1 - LEVEL):g} % probability none of them is wrong. Enumerated numbers "
-    "are compared exactly. *Cannot tell* means that the noise is too large, or that an equality "
-    "states no tolerance, which replicates alone cannot show; more replicates, or a tolerance, "
-    "settle it. Of a claim for all problems a counterexample was searched, and the measured value "
-    "is that of the counterexample, or of the problem that came closest to one: the left side less "
-    "the right one. *Not refuted* does not prove a claim."
+    "are 95 % intervals, each without correction. The verdicts are corrected for all claims of "
+    f"this run together (Holm): with {100 * (1 - LEVEL):g} % probability none of them is wrong. "
+    "Enumerated numbers are compared exactly. *Cannot tell* means that the noise is too large "
+    "(use more replicates), or that an equality has no tolerance (replicates cannot confirm it "
+    "without one). For a claim about all problems, a counterexample was searched for; the "
+    "measured value is the left side minus the right one, at the counterexample or at the problem "
+    "that came closest to one. *Not refuted* does not prove a claim."
 )
 
 
@@ -43,7 +43,7 @@ def section(judgements: Sequence[Judgement]) -> Iterator[Part]:
     several = [each for each in judgements if len(each.places) > 1]
     if several:
         yield Folded(
-            "Claims at each place",
+            "Claims on each task",
             [Table(HEADERS, [line_of(j, p) for j in several for p in j.places], left=3)],
         )
     if reasons := list(reasons_of(judgements)):

@@ -36,15 +36,15 @@ _FACTS = (
 )
 _OWN = ("command", "started")  # always differ, and are not marked
 _READING = f"""\
-Brackets are 95 % intervals, each by itself. *Worse*, *better* and *changed* are the results of \
-tests at {100 * LEVEL:g} % for all tests of this report together (Holm): if nothing had changed, \
-one report in {1 / LEVEL:g} would find a difference. Variances are compared by their ratio, and \
-means of estimates by one test of all coordinates of log α. The norm of the bias is called \
-better or worse only where the mean has changed. A mean that has changed while its distance to \
-the truth may be the same is called *changed*. *Same* means equal up to rounding; enumerated \
-numbers and evaluations of f are compared exactly. *No significant difference* does not prove \
-equality: the smallest detectable change is the one that the test would detect with \
-{100 * POWER:g} % power."""
+Brackets are 95 % intervals, each without correction. *Worse*, *better* and *changed* are the \
+results of tests at {100 * LEVEL:g} % for all tests of this report together (Holm): if nothing \
+had changed, one report in {1 / LEVEL:g} would find a difference. Variances are compared by \
+their ratio, and means of estimates by one test of all coordinates of log α. The norm of the \
+bias is called better or worse only where the mean has changed. A mean that has changed while \
+its distance to the truth may be the same is called *changed*. *Same* means equal up to \
+rounding; enumerated numbers and evaluations of f are compared exactly. *No significant \
+difference* does not prove equality: the smallest detectable change is the one that the test \
+would detect with {100 * POWER:g} % power."""
 _SHARED = (
     "Where both runs measured a cell with the same seeds, only those seeds are compared. Their "
     "draws may be equal. Noise that they share cancels in a difference but not in its interval, "

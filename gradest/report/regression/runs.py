@@ -90,12 +90,12 @@ class Overlap(NamedTuple):
         return self.compared / self.total if self.total else 0.0
 
     def __str__(self) -> str:
-        """`2 of 14 cells are compared; 5 are in the baseline alone, 7 in the other run alone`."""
+        """`2 of 14 cells are compared; 5 only in the baseline, 7 only in the other run`."""
         parts = []
         if self.common > self.compared:
             parts.append(f"{self.common - self.compared:,} in both without numbers in both")
-        parts += [f"{self.base_only:,} in the baseline alone"] if self.base_only else []
-        parts += [f"{self.other_only:,} in the other run alone"] if self.other_only else []
+        parts += [f"{self.base_only:,} only in the baseline"] if self.base_only else []
+        parts += [f"{self.other_only:,} only in the other run"] if self.other_only else []
         rest = f"; {', '.join(parts)}" if parts else ""
         return f"{self.compared:,} of {self.total:,} cells are compared{rest}"
 

@@ -34,7 +34,7 @@ _HEADERS = (
     *("steps", "time of all seeds, s"),
 )
 _READING = (
-    "The logits of a task are the parameters: {optimiser} {moves} the estimates of ∇E f, one a "
+    "The logits of a task are the parameters: {optimiser} {moves} the estimates of ∇E f, one per "
     "step. E f and its gradient are exact, not estimates of the method. *Probability* is that of "
     "category {category} of latent {latent}, counted from 0. Rows are sorted by E f at the last "
     "step. Numbers are means over seeds with their 95 % t intervals; ln tr Cov(ĝ), the logarithm "
@@ -107,7 +107,7 @@ def section(run: LoadedRun) -> Iterator[Part]:
         yield table(rows)
     failed = points[points["status"] != "ok"].drop_duplicates("key")
     if not failed.empty:
-        yield "### Not descended"
+        yield "### Failed descents"
         yield "\n".join(map(_failure, failed.to_dict("records")))
     yield "All points of all curves, unrounded: `descents.parquet` and `descents.csv`"
 

@@ -87,7 +87,7 @@ def section(frame: pd.DataFrame) -> Iterator[Part]:
         rest = counted(every - len(lines), "row")
         yield f"Left out: {rest} without zero, non-finite or inaccurate estimates."
     if clean := [d for d in dtypes if d not in shown]:
-        yield f"There are none of these in {markup.escape(', '.join(clean))}."
+        yield f"No such estimates occurred in {markup.escape(', '.join(clean))}."
 
 
 def _coarse(dtypes: Iterable[str]) -> Iterator[Part]:

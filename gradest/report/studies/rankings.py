@@ -65,11 +65,12 @@ STUDY = Study(
     illustrations=(
         _of_measurements(
             general.bias_of_direction,
-            "Bias that the best step size leaves, against variance × evaluations at that step size",
-            "E ĝ is compared with its closest multiple of g. Where it is parallel to g, a learning "
-            "rate makes up for its length, and no bias is left. Elsewhere the angle is left: 10 % "
-            "are a cosine of 0.995, 30 % of 0.954, 60 % of 0.8, and *downhill* marks a negative "
-            f"one. {POINTS}; {LIMITS}; {ZEROS}. {_MEDIANS}",
+            "Bias that remains at the best step size, against variance × evaluations at that step "
+            "size",
+            "E ĝ is compared with the closest multiple of g. If it is parallel to g, a learning "
+            "rate corrects its length, and no bias remains. Otherwise the angle remains: a bias "
+            "of 10 % is a cosine of 0.995, 30 % one of 0.954, 60 % one of 0.8, and *downhill* "
+            f"marks a negative cosine. {POINTS}; {LIMITS}; {ZEROS}. {_MEDIANS}",
         ),
         _of_measurements(
             matrix,
@@ -169,7 +170,7 @@ def _tables(rows: pd.DataFrame) -> Iterator[Part]:
         yield from ranking_notes(part)
     if coarse := [d for d in dtypes if d not in ranked]:
         named = " and ".join(map(markup.escape, coarse))
-        yield f"Rankings in {named} would only rank rounding errors; they are in the file alone."
+        yield f"Rankings in {named} would only rank rounding errors; they are only in the file."
 
 
 def _task(rows: pd.DataFrame) -> str:

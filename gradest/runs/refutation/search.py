@@ -109,7 +109,7 @@ class _Search:
             else:
                 kept.append(space)
         if not kept:
-            raise UsageError(f"the claim is about no problem of the search: {reason}")
+            raise UsageError(f"the claim applies to no problem of the search: {reason}")
         return kept
 
     @property
