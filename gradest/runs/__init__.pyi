@@ -24,6 +24,15 @@ from .process_template import end_with_parent
 from .processes import Failed, ending
 from .progress import quietly
 from .provenance import describe_run
+from .reference_results import (
+    REFERENCE,
+    Baseline,
+    find_baseline,
+    find_reference,
+    is_reduced,
+    read_manifest,
+    references_folder,
+)
 from .runner import least_timing_seconds, prepare, refuse_foreign, run, seconds_expected
 from .suite import Suite, load_suite
 from .suites import (

@@ -52,6 +52,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
+            "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             **_accelerator(suite),
         },
@@ -108,6 +109,16 @@ def _accelerator(suite: Suite) -> dict[str, str]:
     """The name of the GPU, for a suite that ran on one."""
     devices = {getattr(cell, "device", "cpu") for cell in suite.cells} - {"cpu"}
     return {"accelerator": torch.cuda.get_device_name(next(iter(devices)))} if devices else {}
+
+
+def _cpu_model() -> str | None:
+    """The model of the processor, on which the last digits of a number may depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not on Linux
+        return platform.processor() or None
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or None)
 
 
 def _program() -> list[str]:

@@ -126,12 +126,11 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def _records(folder: Path) -> dict[str, Record]:
-    journal = folder / "journal.jsonl"
-    if not journal.exists():
+    contents = read_journal(folder / "journal.jsonl")
+    if not (contents.header or contents.records or contents.damage):
         raise UsageError(
             f"{folder}: journal.jsonl is missing, which is needed to compare means; put it back"
         )
-    contents = read_journal(journal)
     if contents.damage:
         raise UsageError(
             f"{folder}: {contents.told[0]}; run its suite again to measure the lost cells, then "

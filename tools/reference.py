@@ -1,0 +1,128 @@
+"""The reference results in results/reference/: `make reference`, `make reference SUITE=variance`.
+
+Runs each suite into results/building/, reduces the run, and writes the manifest.  A suite whose
+cells and code have not changed since is left as it is; an interrupted build goes on where it was.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradest.errors import UsageError
+from gradest.plugins import Registry
+from gradest.runs import SuiteFolder, find_suites, load_suite, read_journal, read_manifest, read_run
+from gradest.runs.reference_results import MANIFEST, VERSION, checksum_of
+from gradest.runs.suites import name_of_suite
+from gradest.runs.tables import latest
+from gradest.support import write_json
+from tools.reduced_run import keep_run
+
+ROOT = Path(__file__).parents[1]
+KEPT, BUILDING = ROOT / "results" / "reference", ROOT / "results" / "building"
+SUITES = ("smoke", "variance", "catalogue", "landscape", "policy", "published", "training")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.reference")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(SUITES)}")
+    parser.add_argument("--jobs", help="as of benchmark.py")
+    parser.add_argument("--force", action="store_true", help="also suites that are up to date")
+    options = parser.parse_args(arguments)
+    try:
+        names = [name for given in options.suites or SUITES for name in _members(given)]
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    missing = [name for name in names if not _build(name, options.jobs, options.force)]
+    if missing:
+        print(f"not built: {', '.join(missing)}; the same command tries again", file=sys.stderr)
+    return int(bool(missing))
+
+
+def _members(given: str) -> list[str]:
+    """The names of the suites that an argument stands for: of a folder all of them."""
+    found = find_suites(given)
+    files = found.files if isinstance(found, SuiteFolder) else [found]
+    return [name_of_suite(file) for file in files]
+
+
+def _build(name: str, jobs: str | None, force: bool) -> bool:
+    """Whether the suite has reference results of the present code, now or since earlier."""
+    if not force and _up_to_date(name):
+        print(f"{name}: up to date, {_size(read_manifest(KEPT)[name]['bytes'])}", flush=True)
+        return True
+    start, folder = time.perf_counter(), BUILDING / name
+    command = [sys.executable, str(ROOT / "benchmark.py"), "--suite", name, "--out", str(folder)]
+    command += ["--quiet", *(["--jobs", jobs] if jobs else []), *(["--fresh"] if force else [])]
+    status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
+    if status in (130, 143, -2, -15):  # interrupted: the next suites are not to be run either
+        raise KeyboardInterrupt
+    if status:
+        print(f"{name}: not kept, the run ended with status {status}", file=sys.stderr, flush=True)
+        return False
+    described = keep(folder, name, KEPT)
+    seconds = time.perf_counter() - start
+    kept = f"{_size(described['bytes'])} kept in {(KEPT / name).relative_to(ROOT)}"
+    print(f"{name}: {described['cells']:,} cells, {seconds:.0f} s, {kept}", flush=True)
+    return True
+
+
+def keep(folder: Path, name: str, kept: Path) -> dict[str, Any]:
+    """Reduce the run in `folder` to reference results of a suite, and enter it in the manifest.
+
+    Returns what the manifest says of it.  Raises UsageError where there is no run.
+    """
+    keep_run(folder, kept / name)
+    suites = read_manifest(kept) | {name: _described(folder, kept / name)}
+    write_json(kept / MANIFEST, {"version": VERSION, "suites": suites})
+    return suites[name]
+
+
+def _described(folder: Path, out: Path) -> dict[str, Any]:
+    run = read_run(folder)
+    records = latest(read_journal(folder / "journal.jsonl").records)
+    cells = [records[cell["key"]] for cell in run["cells"]]
+    files = {
+        path.name: {"sha256": checksum_of(path), "bytes": path.stat().st_size}
+        for path in sorted(out.iterdir())
+        if path.is_file()
+    }
+    return {
+        **{key: run[key] for key in ("commit", "finished", "machine", "versions")},
+        "implementations": run["implementations"],
+        "cells": len(cells),
+        "seconds": round(sum(record["elapsed"] for record in cells)),  # of all cells, by one job
+        "bytes": sum(file["bytes"] for file in files.values()),
+        "files": files,
+    }
+
+
+def _up_to_date(name: str) -> bool:
+    """Whether the kept run has the cells of the suite, measured by the present code."""
+    if name not in read_manifest(KEPT):
+        return False
+    try:
+        kept = list(_keys(read_run(KEPT / name)))
+    except UsageError:  # removed or damaged
+        return False
+    return kept == [cell.key for cell in load_suite(name, Registry.load([])).cells]
+
+
+def _keys(run: Mapping[str, Any]) -> Iterator[str]:
+    return (cell["key"] for cell in run["cells"])
+
+
+def _size(size: int) -> str:
+    return f"{size / 1000:,.0f} kB"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted: finished cells are kept; the same command goes on", file=sys.stderr)
+        sys.exit(130)
