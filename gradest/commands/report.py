@@ -21,7 +21,7 @@ from gradest.report import (
     report_path,
     write_comparison,
 )
-from gradest.runs import Contents, alone_in, latest, read_journal, read_run
+from gradest.runs import Contents, alone_in, is_reduced, latest, read_journal, read_run
 from gradest.support import counted
 
 _COMPARISONS = Path("results/comparison")
@@ -63,7 +63,12 @@ def report_on(
 
 def _rebuild(folder: Path, fail_on_refuted: bool) -> int:
     """Returns 1 if a part of the report is missing or a control failed, or a claim where asked."""
-    read_run(folder)  # raises before a lock file is created in a folder that contains no run
+    # Both errors come before a lock file is created.
+    if is_reduced(read_run(folder)):
+        raise UsageError(
+            f"{folder}: holds reference results, which have no report; compare a run with them: "
+            f"--report {folder} RUN"
+        )
     with alone_in(folder):
         run = read_run(folder)
         journal = read_journal(folder / "journal.jsonl")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from gradest.commands.baseline import baseline, check_agreement
 from gradest.errors import Inapplicable, UsageError
 from gradest.plugins import PluginBundle, Registry
 from gradest.report import (
@@ -58,12 +59,14 @@ def run_suite(options: argparse.Namespace) -> int:
     only = [registry.canonical(glob) for glob in options.only_estimators]
     cells = suite.only(options.only_tasks, only)
     folder = options.out or Path("results") / suite.name
+    against = baseline(options.against, suite.name, folder, "--against")
     if options.dry_run:
         return dry_run(suite, cells, folder, registry, options)
     make_ready(folder, cells, registry, options)
     with alone_in(folder):
         problems = run_into(folder, suite, cells, registry, options)
-        return max(problems, _conclude(cells, folder, options.quiet, options.fail_on_refuted))
+        status = _conclude(cells, folder, options.quiet, options.fail_on_refuted)
+        return max(problems, status, check_agreement(folder, against))
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -13,7 +13,13 @@ from .figures.general import (
 from .figures.matrix import matrix
 from .frames.loading import load_run
 from .frames.reading import rank, read_descents, read_results, read_training
-from .regression.comparison import MAJORITY, describe_regressions, write_comparison
+from .regression.agreement import Agreement
+from .regression.comparison import (
+    MAJORITY,
+    describe_regressions,
+    write_agreement,
+    write_comparison,
+)
 from .regression.differences import PROPERTY, regressions
 from .regression.runs import Overlap
 from .studies.concrete import simplex, simplex_panels

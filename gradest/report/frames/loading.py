@@ -56,8 +56,7 @@ class LoadedRun:
     @property
     def maximises(self) -> bool:
         """Whether descents ascend."""
-        training = self.facts.get("training") or {}
-        return bool((training.get("descent") or {}).get("maximise"))
+        return maximises(self.facts)
 
     @cached_property
     def descents(self) -> pd.DataFrame:
@@ -110,6 +109,11 @@ def load_run(folder: Path) -> LoadedRun:
             searches=load_searches(folder),
             all_descents=load_descents(folder),
         )
+
+
+def maximises(run: Mapping[str, Any]) -> bool:
+    """Whether the descents of a run, given its run.json, ascend."""
+    return bool(((run.get("training") or {}).get("descent") or {}).get("maximise"))
 
 
 def load_measurements(folder: Path) -> pd.DataFrame:
