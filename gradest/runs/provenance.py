@@ -38,7 +38,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
     return {
         "suite": suite.name,
         "description": settings.description,
-        "command": [*_program(), *map(in_a_line, sys.argv[1:])],
+        "command": [*program(), *map(in_a_line, sys.argv[1:])],
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
@@ -52,7 +52,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
-            "cpu": _cpu_model(),
+            "cpu": cpu_model(),
             "cores": os.cpu_count(),
             **_accelerator(suite),
         },
@@ -111,7 +111,7 @@ def _accelerator(suite: Suite) -> dict[str, str]:
     return {"accelerator": torch.cuda.get_device_name(next(iter(devices)))} if devices else {}
 
 
-def _cpu_model() -> str | None:
+def cpu_model() -> str | None:
     """The model of the processor, on which the last digits of a number may depend."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -121,7 +121,8 @@ def _cpu_model() -> str | None:
     return next(models, platform.processor() or None)
 
 
-def _program() -> list[str]:
+def program() -> list[str]:
+    """How the command line was called, without its options."""
     name = Path(sys.argv[0]).name
     return ["python", name] if name.endswith(".py") else [name]
 

@@ -13,6 +13,7 @@ from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.canvas import Part
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
+from gradest.runs import ORIGIN
 from gradest.statistics import UNBIASED_WITHIN, Interval
 from gradest.support import number
 
@@ -168,8 +169,13 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
 
 
 def _styles(frame: pd.DataFrame) -> dict[str, Style]:
-    """A style for every estimator in the run, so that all its figures agree."""
-    return style.assign_styles(frame["estimator"].astype(str))
+    """A style for every estimator in the run, so that all its figures agree.
+
+    Estimators that only have rows of another run are grey.
+    """
+    styles = style.assign_styles(frame["estimator"].astype(str))
+    measured = set(frame.loc[frame[ORIGIN].isna(), "estimator"].astype(str))
+    return {name: own if name in measured else own.faded() for name, own in styles.items()}
 
 
 def _one_a_task(
@@ -183,7 +189,7 @@ def _one_a_task(
     """A panel for every task, drawn one by one and then labelled; None without rows."""
     if rows.empty:
         return None
-    styles = _styles(frame)
+    styles, keys = _styles(frame), {**keys, **style.stand_in_keys(rows)}
     names, sections = zip(*tables.sections(selection.most_replicates(rows)), strict=True)
     crowded = max(map(len, sections)) > _CROWDED
     columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
@@ -238,7 +244,7 @@ def _equal_work(ax: Axes, work: pd.Series) -> None:
 def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
     """One point per row; those of an estimator that differ in one numeric knob are joined."""
     for (name, *_), part in rows.groupby(["estimator", "seed", "dtype", "run"], dropna=False):
-        knob = pd.to_numeric(part["tag"], errors="coerce")
+        knob = pd.to_numeric(part["tag"].str.rstrip(tables.STAND_IN), errors="coerce")
         path = knob.notna().all() and knob.is_unique and part[x].nunique() > 1
         by = "knob" if path else None
         canvas.points(ax, part.assign(knob=knob), styles[str(name)], x, y, by, fill="paleness")

@@ -11,6 +11,8 @@ import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.lines import Line2D
 
+from gradest.report.frames.tables import STAND_IN
+from gradest.runs import ORIGIN
 from gradest.statistics import UNBIASED_WITHIN
 
 Colour = tuple[float, float, float]
@@ -25,6 +27,7 @@ _SALT = 4629130
 _GREY = (0.35, 0.35, 0.35)
 FILLED, PALE, HOLLOW = 0.0, 0.6, 1.0
 _PALENESS = {"unbiased": FILLED, "biased": HOLLOW, "inconclusive": PALE}
+_FADED = (0.72, 0.72, 0.72)  # of points that stand in for what was not measured
 GUIDE = {"color": "0.6", "linewidth": 0.8}
 BEST = {"color": "0.8", "linewidth": 6, "solid_capstyle": "butt", "zorder": 1}
 
@@ -46,6 +49,10 @@ class Style(NamedTuple):
         """The colour inside a marker, from filled (0) to hollow (1)."""
         red, green, blue = (c + (1 - c) * paleness for c in self.colour)
         return red, green, blue
+
+    def faded(self) -> "Style":
+        """The same marker in grey."""
+        return Style(_FADED, self.marker)
 
     def key(self) -> Line2D:
         return Line2D([], [], color=self.colour, marker=self.marker, linestyle="none")
@@ -103,6 +110,12 @@ def verdict_keys() -> dict[str, Line2D]:
         verdict: Line2D([], [], **_point(grey), markerfacecolor=grey.face(paleness))
         for verdict, paleness in _PALENESS.items()
     }
+
+
+def stand_in_keys(rows: pd.DataFrame) -> dict[str, Line2D]:
+    """The legend for rows of another run, if there are any."""
+    names = rows[ORIGIN].dropna().unique()
+    return {f"{STAND_IN} {name}, not measured here": Style(_FADED, "o").key() for name in names}
 
 
 def bias_keys() -> dict[str, Line2D]:

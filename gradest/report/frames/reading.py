@@ -19,7 +19,7 @@ _RANKED = (
     *("task_label", "parameter", "dtype", "rank", "detectable_ratio", "label", "verdict"),
     *("relative_bias", "relative_bias_low", "relative_bias_high"),
     *("variance", "variance_low", "variance_high", "mse", "mse_low", "mse_high"),
-    *("evaluations", "gradient_evaluations", "replicates", "method"),
+    *("evaluations", "gradient_evaluations", "replicates", "method", "origin"),
 )
 
 
