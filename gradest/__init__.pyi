@@ -13,5 +13,5 @@ from .measurement import (
 )
 from .nn import sample
 from .plugins import all_estimators, all_tasks, load_plugin, make_estimator, make_task
-from .report import plots, rank, read_descents, read_results, read_training
+from .report import plots, rank, read_descents, read_results, read_training, reference
 from .runs.training import load_networks

@@ -105,7 +105,7 @@ def _command(folder: Path, options: argparse.Namespace) -> list[str]:
     }
     words = [word for name, values in given.items() if values for word in (name, *values)]
     if options.precision is not None:
-        targets = options.precision.model_dump(exclude_none=True)
+        targets = options.precision.model_dump(exclude_defaults=True)
         words += ["--precision", ",".join(f"{key}={value}" for key, value in targets.items())]
     words += [word for plugin in options.plugin for word in ("--plugin", plugin)]
     return [*program(), *map(str, words), "--only-estimators", *options.only_estimators]

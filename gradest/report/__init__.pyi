@@ -12,7 +12,7 @@ from .figures.general import (
 )
 from .figures.matrix import matrix
 from .frames.loading import load_run
-from .frames.reading import rank, read_descents, read_results, read_training
+from .frames.reading import rank, read_descents, read_results, read_training, reference
 from .regression.agreement import Agreement
 from .regression.comparison import (
     MAJORITY,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gradest.errors import UsageError
 from gradest.runs.tables import read_run
-from gradest.support import in_a_line, shortened, suggestion
+from gradest.support import in_a_line, shortened
 
 REFERENCE = "reference"  # in place of a run's folder: the reference results of the suite
 MANIFEST = "manifest.json"
@@ -65,10 +65,10 @@ def find_reference(suite: str, folder: Path | None = None) -> Path:
     folder = references_folder() if folder is None else folder
     suites = read_manifest(folder)
     if suite not in suites:
+        exist = f"there are some of {', '.join(sorted(suites))}" if suites else "there are none"
         raise UsageError(
-            f"no reference results of the suite {shortened(suite)}{suggestion(suite, suites)}"
-            if suites
-            else f"{folder}: contains no reference results; `make reference` measures them"
+            f"no reference results of the suite {shortened(suite)}; {exist}; in a clone "
+            f"`make reference SUITE={suite}` measures those of a suite that comes with gradest"
         )
     for name, described in suites[suite]["files"].items():
         path = folder / suite / name

@@ -192,4 +192,6 @@ def _matching(
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = ",".join(f"{k}={v}" for k, v in sorted(value.items()) if v is not None)
     return "none" if value is None else in_a_line(str(value))
