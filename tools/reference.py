@@ -19,6 +19,7 @@ from gradest.runs.reference_results import MANIFEST, VERSION, checksum_of
 from gradest.runs.suites import name_of_suite
 from gradest.runs.tables import latest
 from gradest.support import write_json
+from tools import verdict_matrix
 from tools.reduced_run import keep_run
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,8 @@ def _build(name: str, jobs: str | None, force: bool) -> bool:
     seconds = time.perf_counter() - start
     kept = f"{_size(described['bytes'])} kept in {(KEPT / name).relative_to(ROOT)}"
     print(f"{name}: {described['cells']:,} cells, {seconds:.0f} s, {kept}", flush=True)
+    if name == verdict_matrix.SUITE:
+        verdict_matrix.write_pictures()
     return True
 
 

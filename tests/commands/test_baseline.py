@@ -1,4 +1,4 @@
-"""`--against`: a run agrees with reference results, or exactly the cells that changed disagree."""
+"""`--against` and `--beside`: what agrees with reference results, and what ranks among them."""
 
 import json
 import shutil
@@ -6,6 +6,8 @@ import shutil
 import pandas as pd
 import pytest
 
+import gradest
+from gradest import rank, read_results
 from gradest.cli import main
 from gradest.commands.baseline import baseline, check_agreement
 from gradest.errors import UsageError
@@ -13,7 +15,7 @@ from gradest.report import write_agreement
 from gradest.report.regression import comparison
 from gradest.runs import Baseline, read_run
 from gradest.support import checksum, write_json
-from tests.support import run_suite
+from tests.support import run_suite, without_processes
 from tools.reduced_run import keep_run
 
 SUITE = """\
@@ -43,31 +45,44 @@ class Mine(Estimator):
 
 
 @pytest.fixture(autouse=True)
-def without_figure(monkeypatch):
+def in_this_process(monkeypatch):
+    without_processes(monkeypatch)
     monkeypatch.setattr(comparison, "draw_comparison", lambda frame: None)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """name -> the folder of a run; `kept` is `base`, reduced as reference results are."""
-    place = tmp_path_factory.mktemp("runs")
-    made = {
+class Runs(dict):
+    """name -> the folder of a run, which is run when it is first used.
+
+    `kept` is `base`, reduced as reference results are.
+    """
+
+    made = {  # factor, version and seed
         "base": (1.0, 1, 0),
         "again": (1.0, 1, 0),
         "scaled": (1.01, 1, 0),
         "seed": (1.0, 1, 1),
         "version": (1.01, 2, 0),
     }
-    folders = {}
-    for name, (factor, version, seed) in made.items():
-        plugin = place / f"plugin-{name}" / "mine.py"
+
+    def __init__(self, place):
+        self.place = place
+
+    def __missing__(self, name):
+        folder = self.place / name
+        folder.mkdir()
+        if name == "kept":
+            keep_run(self["base"], folder)
+            return self.setdefault(name, folder)
+        factor, version, seed = self.made[name]
+        plugin = self.place / f"plugin-{name}" / "mine.py"
         plugin.parent.mkdir()
         plugin.write_text(PLUGIN.format(factor=factor, version=version))
-        folder = place / name
-        folder.mkdir()
-        folders[name] = run_suite(folder, SUITE.format(seed=seed), [plugin])
-    keep_run(folders["base"], place / "kept")
-    return {**folders, "kept": place / "kept"}
+        return self.setdefault(name, run_suite(folder, SUITE.format(seed=seed), [plugin]))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 def against(runs, name, tmp_path, base="kept"):
@@ -104,6 +119,7 @@ def test_exactly_the_cells_of_an_estimator_scaled_by_one_percent_disagree(runs, 
     assert "disagrees: mine on " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_seed_is_compared_by_tests(runs, tmp_path):
     _, agreement = against(runs, "seed", tmp_path)
     assert agreement.compared == 6 and agreement.identical == 2  # the two exact ones
@@ -112,6 +128,7 @@ def test_another_seed_is_compared_by_tests(runs, tmp_path):
     assert frame.loc[frame["estimator"].eq("mine"), "p_value"].notna().sum() >= 6
 
 
+@pytest.mark.slow
 def test_another_version_is_compared_by_tests_and_named(runs, tmp_path):
     _, agreement = against(runs, "version", tmp_path)
     assert agreement.holds and agreement.identical == 4
@@ -119,6 +136,7 @@ def test_another_version_is_compared_by_tests_and_named(runs, tmp_path):
     assert "versions that differ: mine 1, here 2" in agreement.lines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["machine", "versions"])
 def test_another_machine_or_torch_is_compared_by_tests(runs, tmp_path, key):
     shutil.copytree(runs["kept"], tmp_path / "kept")
@@ -130,6 +148,7 @@ def test_another_machine_or_torch_is_compared_by_tests(runs, tmp_path, key):
     assert agreement.holds and agreement.identical == 4
 
 
+@pytest.mark.slow
 def test_cells_of_one_side_alone_are_told(runs, tmp_path):
     shutil.copytree(runs["kept"], tmp_path / "kept")
     run = read_run(tmp_path / "kept")
@@ -143,6 +162,7 @@ def test_cells_of_one_side_alone_are_told(runs, tmp_path):
     assert (agreement.compared, agreement.not_run, agreement.missing) == (4, 2, [])
 
 
+@pytest.mark.slow
 def test_without_a_common_cell_nothing_agrees(runs, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
@@ -175,3 +195,95 @@ def test_the_smoke_suite_agrees_with_what_comes_with_gradest(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert main(["--suite", "smoke", "--against", "reference", "--jobs", "1", "--quiet"]) == 0
     assert "14 of 14 cells agree" in capsys.readouterr().out
+
+
+RANKED = """\
+replicates: 2000
+enumerate_draws: false
+timed: false
+figures: false
+controls: {unbiased: [exact]}
+tasks: [categorical, bernoulli]
+estimators: [exact, straight_through]
+"""
+
+
+@pytest.fixture
+def beside(runs, tmp_path):
+    """Runs an own suite beside the kept run: exit status and folder."""
+
+    def ranked(*options, suite=RANKED, names=("newcomer",)):
+        (tmp_path / "own.yaml").write_text(suite)
+        plugin = tmp_path / "newcomer.py"
+        plugin.write_text(PLUGIN.format(factor=0.5, version=1).replace("Mine", "Newcomer"))
+        arguments = ["--suite", tmp_path / "own.yaml", "--plugin", plugin, "--jobs", 1]
+        arguments += ["--only-estimators", *names, "--out", tmp_path / "out", "--quiet"]
+        status = main(list(map(str, [*arguments, "--beside", runs["kept"], *options])))
+        return status, tmp_path / "out"
+
+    return ranked
+
+
+def test_a_new_estimator_is_ranked_among_those_of_the_reference(beside, runs, capsys):
+    status, out = beside("--only-tasks", "categorical")
+    printed = capsys.readouterr().out
+    assert status == 0 and "2 cells of it, not measured again" in printed
+    assert "not ranked: mine: it cannot be made here: unknown estimator 'mine'" in printed
+    frame = read_results(out)
+    rows = frame[frame["parameter"].eq("log_alpha")].set_index("estimator")
+    assert set(rows.index) == {"exact", "straight_through", "newcomer"}
+    assert pd.isna(rows.loc["newcomer", "origin"]) and rows.loc["newcomer", "label"] == "newcomer"
+    assert rows.loc["exact", "origin"] == str(runs["kept"])
+    assert rows.loc["exact", "label"] == "exact°"
+    # The numbers are those of the other run, and a ranking holds all of them.
+    other = read_results(runs["kept"]).set_index(["estimator", "task", "parameter"])
+    same = other.loc[("straight_through", "categorical", "log_alpha")]
+    assert rows.loc["straight_through", "variance"] == same["variance"]
+    assert set(rank(frame)["label"]) == {"exact°", "straight_through°", "newcomer"}
+    text = (out / "report.md").read_text()
+    assert "## Rows of another run" in text and "° Not measured in this run" in text
+    assert "Controls left out of this run: exact" in text  # it was not measured here
+    # The report is rebuilt without the other run, and a run without the option forgets its rows.
+    assert main(["--report", str(out)]) == 0
+    assert read_results(out)["origin"].notna().sum() == 4
+
+
+@pytest.mark.slow
+def test_rows_of_another_protocol_or_version_do_not_stand_in(beside, capsys):
+    status, out = beside("--replicates", "1000", "--only-tasks", "categorical")
+    printed = capsys.readouterr().out
+    assert status == 0 and "0 cells of it" in printed
+    assert "not ranked: exact, straight_through" not in printed.splitlines()[0]
+    assert "replicates is 2000 in it and 1000 here" in printed
+    command = next(line for line in printed.splitlines() if line.startswith("to measure them: "))
+    words = command.partition(": ")[2].split()
+    assert words[words.index("--only-estimators") + 1 :] == ["newcomer", "exact", "straight_through"]
+    # The command measures them: nothing is lacking then but what cannot be made.
+    status, out = beside(
+        *("--replicates", "1000", "--only-tasks", "categorical"),
+        names=("newcomer", "exact", "straight_through"),
+    )
+    assert status == 0 and "to measure them" not in capsys.readouterr().out
+    assert read_results(out)["origin"].isna().all()
+    assert set(read_results(out)["estimator"]) == {"newcomer", "exact", "straight_through"}
+
+
+@pytest.mark.slow
+def test_a_cell_with_another_version_is_told(runs, monkeypatch, capsys, beside):
+    monkeypatch.setattr(type(gradest.make_estimator("exact")), "version", 2)
+    status, _ = beside("--only-tasks", "categorical")
+    printed = capsys.readouterr().out
+    assert status == 0 and "1 cell of it" in printed
+    assert "version of the estimator is 1 in it and 2 here" in printed
+
+
+def test_what_has_no_measurements_cannot_be_ranked_beside(runs, tmp_path):
+    folder = tmp_path / "properties"
+    folder.mkdir()
+    shutil.copy(runs["kept"] / "measurements.parquet", folder)
+    run = read_run(runs["kept"])
+    run = {key: value for key, value in run.items() if key != "checksum"} | {"cells": []}
+    write_json(folder / "run.json", run | {"checksum": checksum(run)})
+    (tmp_path / "own.yaml").write_text(RANKED)
+    words = ["--suite", tmp_path / "own.yaml", "--beside", folder, "--out", tmp_path / "out"]
+    assert main([*map(str, words), "--only-estimators", "exact", "--jobs", "1"]) == 2
