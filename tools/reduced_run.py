@@ -145,7 +145,7 @@ def _rounded(values: Tensor) -> Tensor:
 
 
 def _absorbing(values: Tensor, weight: Tensor, total: Tensor) -> Tensor:
-    """The values [J, D], of each coordinate the largest changed so that Σ weight · value = total."""
+    """The values [J, D], the largest of a coordinate changed so that Σ weight · value is total."""
     largest = values.abs().argmax(0, keepdim=True)
     missing = (total - (weight * values).sum(0)).unsqueeze(0)
     return values.scatter_add(0, largest, missing / weight.expand_as(values).gather(0, largest))

@@ -85,9 +85,7 @@ def draw_verdicts(rows: pd.DataFrame, ground: Ground) -> Figure:
     return figure
 
 
-def _block(
-    ax: Axes, rows: list[pd.Series | None], lines: int, ground: Ground
-) -> None:
+def _block(ax: Axes, rows: list[pd.Series | None], lines: int, ground: Ground) -> None:
     tasks = max((len(row) for row in rows if row is not None), default=1)
     ax.set(xlim=(-_NAME / _CELL, tasks), ylim=(lines, 0))
     ax.axis("off")
@@ -98,10 +96,14 @@ def _block(
     }
     for line, row in enumerate(rows):
         if row is None:  # between those found biased nowhere and the others
-            ax.plot([-_NAME / _CELL + 0.5, tasks], [line + 0.5] * 2, color=ground.faint, linewidth=1)
+            ax.plot(
+                [-_NAME / _CELL + 0.5, tasks], [line + 0.5] * 2, color=ground.faint, linewidth=1
+            )
             continue
         name = str(row.name)
-        ax.text(-0.4, line + 0.5, name, color=ground.ink, ha="right", va="center_baseline", fontsize=7.5)
+        ax.text(
+            -0.4, line + 0.5, name, color=ground.ink, ha="right", va="center_baseline", fontsize=7.5
+        )
         for across, verdict in enumerate(row):
             at = across + 0.5, line + 0.5
             if verdict in marks:

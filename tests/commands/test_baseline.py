@@ -177,7 +177,7 @@ def test_what_cannot_be_compared_with_is_told_before_anything_runs(runs, tmp_pat
         baseline("reference", "mine", tmp_path, "--against")
     with pytest.raises(UsageError, match="expected 'reference' or the folder of a run"):
         baseline("nowhere", "mine", tmp_path, "--against")
-    with pytest.raises(UsageError, match="contains no run.json"):
+    with pytest.raises(UsageError, match="contains no run"):
         baseline(str(tmp_path), "mine", tmp_path / "out", "--against")
     with pytest.raises(UsageError, match="the folder that this run writes into"):
         baseline(str(runs["base"]), "mine", runs["base"], "--against")
@@ -257,7 +257,11 @@ def test_rows_of_another_protocol_or_version_do_not_stand_in(beside, capsys):
     assert "replicates is 2000 in it and 1000 here" in printed
     command = next(line for line in printed.splitlines() if line.startswith("to measure them: "))
     words = command.partition(": ")[2].split()
-    assert words[words.index("--only-estimators") + 1 :] == ["newcomer", "exact", "straight_through"]
+    assert words[words.index("--only-estimators") + 1 :] == [
+        "newcomer",
+        "exact",
+        "straight_through",
+    ]
     # The command measures them: nothing is lacking then but what cannot be made.
     status, out = beside(
         *("--replicates", "1000", "--only-tasks", "categorical"),

@@ -36,4 +36,5 @@ def section(frame: pd.DataFrame, run: Mapping[str, Any]) -> Iterator[Part]:
         yield "These cells are not ranked, because no row of it measured the same:"
         yield Table(("cell", "why"), [list(map(str, each)) for each in lacking], left=2)
     if command := facts.get("command"):
-        yield f"This command measures them, after which the same `--beside` ranks everything: `{command}`"
+        yield "This command measures what this version can measure of them, and ranks everything:"
+        yield markup.code_block(str(command))

@@ -50,9 +50,9 @@ def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with labels and with intervals of numbers derived from the measured columns.
 
     Adds settings (the knobs that occur with more than one value, as a dict), label (the estimator
-    with those, and a mark on rows that stand in from another run), task_label, low and high ends of relative_bias and mse, and p_holm, the p-value
-    by Holm over the bias tests of all rows.  Numbers that the dtype cannot distinguish from zero
-    become zero.
+    with those, and a mark on rows that stand in from another run), task_label, low and high ends
+    of relative_bias and mse, and p_holm, the p-value by Holm over the bias tests of all rows.
+    Numbers that the dtype cannot distinguish from zero become zero.
 
     Raises ValueError when the params of a row are not a JSON object.
     """

@@ -288,7 +288,7 @@ def _judge_statuses(before: str, after: str) -> str:
 
 
 def _ends(kind: str, base: Run, other: Run) -> Iterator[_Row]:
-    """Trainings by the bound of the test data, descents by E f, at each run's best learning rate."""
+    """Trainings by the bound of the test data, descents by E f, at the best learning rates."""
     groups = [dict(iter(_final(kind, run).groupby(_NAMED))) for run in (base, other)]
     falls = kind == TRAINING or not maximises(base.facts)
     for named in groups[0]:
