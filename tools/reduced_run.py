@@ -8,7 +8,6 @@ of runs with other seeds take their errors, is rounded, to an eighth of its own 
 noise tell nothing, and do not compress.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from gradest.measurement import LOG_ALPHA
 from gradest.report.frames.loading import CLAIMS
+from gradest.runs import digest_of
 from gradest.runs.journal import Record, pack_journal, read_journal
 from gradest.runs.tables import latest, read_run
 from gradest.statistics import Moments
@@ -30,7 +30,6 @@ STEPS = 8  # to a standard deviation of the batches
 TABLES = ("measurements", "training", "descents", "properties", "searches")
 # Of run.json: what no comparison reads, and is long, or belongs to the journal as it was.
 _LEFT_OUT = ("methods", "references", "journal", "recorded", "checksum")
-_NUMBERS = ("gradients", "objective", "cosines")  # the moments in a measurement
 # Curves are in their tables; images are not kept.
 _EMPTY = {
     "training": {"points": [], "pictures": {}},
@@ -105,12 +104,6 @@ def _reduced_measurement(measurement: Mapping[str, Any], parameters: set[str]) -
         "means": {},  # of each group's own coordinates, which only nested levels need
         "digest": digest_of(measurement),
     }
-
-
-def digest_of(measurement: Mapping[str, Any]) -> str:
-    """SHA-256 of the moments in a measurement's JSON."""
-    moments = {name: measurement[name] for name in _NUMBERS}
-    return hashlib.sha256(json.dumps(moments, sort_keys=True).encode()).hexdigest()
 
 
 def reduce_moments(moments: Moments) -> Moments:

@@ -8,13 +8,21 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gradest.errors import UsageError
 from gradest.plugins import Registry
-from gradest.runs import SuiteFolder, find_suites, load_suite, read_journal, read_manifest, read_run
+from gradest.runs import (
+    SuiteFolder,
+    find_reference,
+    find_suites,
+    load_suite,
+    read_journal,
+    read_manifest,
+    read_run,
+)
 from gradest.runs.reference_results import MANIFEST, VERSION, checksum_of
 from gradest.runs.suites import name_of_suite
 from gradest.runs.tables import latest
@@ -58,7 +66,7 @@ def _build(name: str, jobs: str | None, force: bool) -> bool:
         return True
     start, folder = time.perf_counter(), BUILDING / name
     command = [sys.executable, str(ROOT / "benchmark.py"), "--suite", name, "--out", str(folder)]
-    command += ["--quiet", *(["--jobs", jobs] if jobs else []), *(["--fresh"] if force else [])]
+    command += [*(["--jobs", jobs] if jobs else []), *(["--fresh"] if force else [])]
     status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
     if status in (130, 143, -2, -15):  # interrupted: the next suites are not to be run either
         raise KeyboardInterrupt
@@ -109,14 +117,10 @@ def _up_to_date(name: str) -> bool:
     if name not in read_manifest(KEPT):
         return False
     try:
-        kept = list(_keys(read_run(KEPT / name)))
+        kept = [cell["key"] for cell in read_run(find_reference(name, KEPT))["cells"]]
     except UsageError:  # removed or damaged
         return False
     return kept == [cell.key for cell in load_suite(name, Registry.load([])).cells]
-
-
-def _keys(run: Mapping[str, Any]) -> Iterator[str]:
-    return (cell["key"] for cell in run["cells"])
 
 
 def _size(size: int) -> str:

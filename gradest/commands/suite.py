@@ -66,9 +66,9 @@ def run_suite(options: argparse.Namespace) -> int:
     others = baseline(options.beside, suite.name, folder, "--beside")
     if options.dry_run:
         return dry_run(suite, cells, folder, registry, options)
+    beside = stand_ins(others, suite, cells, folder, registry, options)
     make_ready(folder, cells, registry, options)
     with alone_in(folder):
-        beside = stand_ins(others, suite, cells, folder, registry, options)
         problems = run_into(folder, suite, cells, registry, options, beside)
         for line in beside.lines if beside else ():
             print(line)

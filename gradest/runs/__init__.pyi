@@ -27,6 +27,7 @@ from .provenance import describe_run, program
 from .reference_results import (
     REFERENCE,
     Baseline,
+    digest_of,
     find_baseline,
     find_reference,
     is_reduced,

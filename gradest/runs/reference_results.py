@@ -100,6 +100,14 @@ def is_reduced(run: Mapping[str, Any]) -> bool:
     return bool(run.get("reduced"))
 
 
+def digest_of(measurement: Mapping[str, Any]) -> str:
+    """SHA-256 of the moments in the record of a measurement: those before they were reduced."""
+    if "digest" in measurement:
+        return measurement["digest"]
+    moments = {name: measurement[name] for name in ("gradients", "objective", "cosines")}
+    return hashlib.sha256(json.dumps(moments, sort_keys=True).encode()).hexdigest()
+
+
 def checksum_of(path: Path) -> str:
     """The SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

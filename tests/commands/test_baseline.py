@@ -92,7 +92,9 @@ def against(runs, name, tmp_path, base="kept"):
 def test_the_same_code_agrees_cell_by_cell_with_reduced_moments(runs, tmp_path, capsys):
     path, agreement = against(runs, "again", tmp_path)
     assert (agreement.compared, agreement.identical) == (6, 6) and agreement.holds
-    assert agreement.summary == "6 of 6 cells agree, 6 identical up to rounding"
+    assert (
+        agreement.summary == "6 of 6 cells agree, 6 identical up to rounding, 6 of these bit by bit"
+    )
     assert list(agreement.lines()) == []
     assert {path.name for path in path.parent.iterdir()} == {
         *("comparison.html", "comparison.md", "differences.csv", "differences.parquet")
@@ -107,7 +109,7 @@ def test_the_same_code_agrees_cell_by_cell_with_reduced_moments(runs, tmp_path, 
 def test_exactly_the_cells_of_an_estimator_scaled_by_one_percent_disagree(runs, tmp_path, capsys):
     _, agreement = against(runs, "scaled", tmp_path)
     assert (agreement.compared, agreement.identical) == (6, 4) and not agreement.holds
-    assert agreement.summary.startswith("4 of 6 cells agree")
+    assert agreement.summary.startswith("4 of 6 cells agree") and agreement.bitwise == 4
     lines = agreement.disagreeing
     assert len(lines) == 2 and all(line.startswith("disagrees: mine on ") for line in lines)
     assert agreement.versions == []

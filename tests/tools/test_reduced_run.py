@@ -9,11 +9,11 @@ import torch
 
 from gradest import read_results
 from gradest.measurement import Measurement
-from gradest.runs import read_journal, read_run
+from gradest.runs import digest_of, read_journal, read_run
 from gradest.runs.tables import finished
 from gradest.statistics import Moments
 from tests.support import EXACT, run_suite
-from tools.reduced_run import BATCHES, digest_of, keep_run, reduce_moments
+from tools.reduced_run import BATCHES, keep_run, reduce_moments
 
 SUITE = """\
 replicates: 1000

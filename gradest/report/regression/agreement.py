@@ -10,17 +10,19 @@ from gradest.report.regression.differences import (
     BETTER,
     CHANGED,
     CLAIM,
+    MEASUREMENT,
     PROPERTY,
     SAME,
+    UNDECIDED,
     UNJUDGED,
     WORSE,
 )
 from gradest.report.regression.runs import Key, Run
+from gradest.runs import digest_of
 from gradest.support import counted, number
 
 _DIFFERENT = (WORSE, BETTER, CHANGED)
 _ABSENT = "absent"
-_CLAIM = "disagrees: the claim"
 _NAMED = 8  # cells in a line
 _FACTS = ("gradest", "torch", "numpy", "scipy")  # versions on which numbers may depend
 
@@ -34,8 +36,10 @@ class Agreement(NamedTuple):
 
     compared: int
     identical: int
+    bitwise: int  # those of the identical ones whose moments have the same bits
     disagreeing: list[str]  # a line for each cell
-    claims: tuple[int, int]  # with the same verdict, of all
+    claims: int
+    other_claims: list[str]  # a line for each claim with the opposite verdict
     missing: list[str]  # cells of the run that the baseline lacks
     not_run: int  # cells of the baseline that the run lacks
     versions: list[str]  # a line for each that differs
@@ -43,20 +47,21 @@ class Agreement(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether something was compared and nothing disagrees."""
-        return bool(self.compared or self.claims[1]) and not self.disagreeing
+        return bool(self.compared or self.claims) and not (self.disagreeing or self.other_claims)
 
     @property
     def summary(self) -> str:
-        """`81 of 81 cells agree, 36 identical up to rounding`."""
-        same, claims = self.claims
-        if not self.compared and not claims:
+        """`81 of 81 cells agree, 36 identical up to rounding, 30 of these bit by bit`."""
+        if not self.compared and not self.claims:
             return "no cell of this run is in it, and nothing was compared"
-        cells = len([line for line in self.disagreeing if not line.startswith(_CLAIM)])
         text = (
-            f"{self.compared - cells:,} of {counted(self.compared, 'cell')} agree, "
-            f"{self.identical:,} identical up to rounding"
+            f"{self.compared - len(self.disagreeing):,} of {counted(self.compared, 'cell')} agree, "
+            f"{self.identical:,} identical up to rounding, {self.bitwise:,} of these bit by bit"
         )
-        return f"{text}; {same:,} of {counted(claims, 'claim')} as before" if claims else text
+        if not self.claims:
+            return text
+        agreeing = self.claims - len(self.other_claims)
+        return f"{text}; {agreeing:,} of {counted(self.claims, 'claim')} agree"
 
     def lines(self) -> Iterator[str]:
         """Everything that a reader of the summary has to know, a line each."""
@@ -69,6 +74,7 @@ class Agreement(NamedTuple):
         if self.not_run:
             yield f"not run here: {counted(self.not_run, 'cell')} of it"
         yield from self.disagreeing
+        yield from self.other_claims
 
 
 def find_agreement(base: Run, other: Run, frame: pd.DataFrame) -> Agreement:
@@ -79,26 +85,50 @@ def find_agreement(base: Run, other: Run, frame: pd.DataFrame) -> Agreement:
     missing = [f"{row.label} on {row.task_label}" for row in judged[absent].itertuples()]
     cells = [part for _, part in judged[~absent].groupby(list(Key._fields), sort=False)]
     cells = [part for part in cells if _is_compared(part)]
-    different = [line for part in cells for line in _disagreement(part)]
-    wrong = claims[claims["judgement"].isin((WORSE, BETTER))]
-    different += [
-        f"{_CLAIM} {row.estimator} on {row.task}: {row.base_status}, here {row.other_status}"
-        for row in wrong.itertuples()
-    ]
+    identical = [part for part in cells if _is_identical(part)]
+    opposite = claims[claims["judgement"].isin((WORSE, BETTER))]
     return Agreement(
         len(cells),
-        sum(map(_is_identical, cells)),
-        different,
-        (int(claims["base_status"].eq(claims["other_status"]).sum()), len(claims)),
+        len(identical),
+        sum(_is_bitwise(_key(part), base, other) for part in identical),
+        [line for part in cells for line in _disagreement(part)],
+        len(claims),
+        [
+            f"disagrees: the claim {row.estimator} on {row.task}: {row.base_status}, here "
+            f"{row.other_status}"
+            for row in opposite.itertuples()
+        ],
         list(dict.fromkeys(missing)),
         len([key for key in base.cells if key not in other.cells]),
         list(_versions(base, other)),
     )
 
 
+def _key(part: pd.DataFrame) -> Key:
+    return Key(*(part[name].iloc[0] for name in Key._fields))
+
+
 def _is_compared(part: pd.DataFrame) -> bool:
     """Whether a cell has numbers in both runs, or another status than before."""
-    return bool(part["quantity"].ne("status").any() or part["judgement"].isin(_DIFFERENT).any())
+    return bool(part["quantity"].ne("status").any() or _differs(part).any())
+
+
+def _differs(part: pd.DataFrame) -> pd.Series:
+    """The rows that are significantly different, or whose numbers no test can handle."""
+    broken = part["quantity"].eq("status") & part["judgement"].eq(UNDECIDED)
+    return part["judgement"].isin(_DIFFERENT) | broken
+
+
+def _is_bitwise(key: Key, base: Run, other: Run) -> bool:
+    """Whether the moments of a measurement are the same bit by bit, at every seed of both runs."""
+    if key.kind != MEASUREMENT:
+        return False
+    pairs = [
+        (record["measurement"], other.cells[key][seed]["measurement"])
+        for seed, record in base.cells[key].items()
+        if seed in other.cells[key] and record["status"] == "ok"
+    ]
+    return bool(pairs) and all(digest_of(a) == digest_of(b) for a, b in pairs)
 
 
 def _is_identical(part: pd.DataFrame) -> bool:
@@ -109,7 +139,7 @@ def _is_identical(part: pd.DataFrame) -> bool:
 
 def _disagreement(part: pd.DataFrame) -> Iterator[str]:
     """A line about the strongest evidence, if some quantity of the cell differs."""
-    different = part[part["judgement"].isin(_DIFFERENT)]
+    different = part[_differs(part)]
     if different.empty:
         return
     order = different["p_holm"].fillna(0.0).sort_values(kind="stable").index
