@@ -13,7 +13,7 @@ from gradest.contracts import Estimator
 from gradest.errors import UsageError
 from gradest.knobs import build
 from gradest.plugins import Registry
-from gradest.report import write_agreement
+from gradest.report import check_run, write_agreement
 from gradest.runs import (
     Baseline,
     Cell,
@@ -26,17 +26,21 @@ from gradest.runs import (
     program,
 )
 
+AGAINST, BESIDE = "--against", "--beside"
 _FOLDER = "against"  # in the folder of the run: the document of the comparison
 
 
 def baseline(given: str | None, suite: str, folder: Path, option: str) -> Baseline | None:
     """The run that an option names, None where it is not given; `folder` is that of the new run.
 
-    Raises UsageError, before anything is measured, where there is none, and for `folder` itself.
+    Raises UsageError, before anything is measured, where there is none or it cannot be compared,
+    and for `folder` itself.
     """
     if given is None:
         return None
     found = find_baseline(given, suite, option)
+    if option == AGAINST:
+        check_run(found.folder)
     if found.folder.resolve() == folder.resolve():
         raise UsageError(
             f"{option} {given}: the folder that this run writes into; choose another with --out"
@@ -58,6 +62,16 @@ def check_agreement(folder: Path, against: Baseline | None) -> int:
         print(line, file=sys.stdout if agreement.holds else sys.stderr)
     print(f"comparison: {path}", flush=True)
     return int(not agreement.holds)
+
+
+def tell_stand_ins(found: StandIns | None, quiet: bool) -> None:
+    """Print how many cells are ranked without being measured, and which ones are not, and why."""
+    if found is None:
+        return
+    if not quiet:
+        print(found.summary)
+    for line in found.lacking:
+        print(line, file=sys.stderr)
 
 
 def added_estimators(options: argparse.Namespace, registry: Registry) -> list[Estimator]:
@@ -101,7 +115,7 @@ def _command(folder: Path, options: argparse.Namespace) -> list[str]:
         "--only-tasks": options.only_tasks,
         "--seed": [] if options.seed is None else [options.seed],
         "--replicates": [] if options.replicates is None else [options.replicates],
-        "--beside": [options.beside],
+        BESIDE: [options.beside],
     }
     words = [word for name, values in given.items() if values for word in (name, *values)]
     if options.precision is not None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradest.commands.baseline import baseline, check_agreement
+from gradest.commands.baseline import AGAINST, baseline, check_agreement
 from gradest.commands.suite import (
     check_options,
     dry_run,
@@ -45,7 +45,7 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
         return max([_dry_run(*item, registry, options) for item in suites.items()])
     left_out, claims, results = {}, [], []
     against = {
-        folder: baseline(_of_suite(options.against, folder), suite.name, folder, "--against")
+        folder: baseline(_of_suite(options.against, folder), suite.name, folder, AGAINST)
         for folder, suite in suites.items()
     }
     for folder, suite in suites.items():

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import torch
 
-from gradest.commands.baseline import added_estimators, baseline, check_agreement, stand_ins
+from gradest.commands.baseline import (
+    AGAINST,
+    BESIDE,
+    added_estimators,
+    baseline,
+    check_agreement,
+    stand_ins,
+    tell_stand_ins,
+)
 from gradest.contracts import Estimator
 from gradest.errors import Inapplicable, UsageError
 from gradest.plugins import PluginBundle, Registry
@@ -62,16 +70,15 @@ def run_suite(options: argparse.Namespace) -> int:
     only = [registry.canonical(glob) for glob in options.only_estimators]
     cells = suite.only(options.only_tasks, only)
     folder = options.out or Path("results") / suite.name
-    against = baseline(options.against, suite.name, folder, "--against")
-    others = baseline(options.beside, suite.name, folder, "--beside")
+    against = baseline(options.against, suite.name, folder, AGAINST)
+    others = baseline(options.beside, suite.name, folder, BESIDE)
     if options.dry_run:
         return dry_run(suite, cells, folder, registry, options)
     beside = stand_ins(others, suite, cells, folder, registry, options)
     make_ready(folder, cells, registry, options)
     with alone_in(folder):
         problems = run_into(folder, suite, cells, registry, options, beside)
-        for line in beside.lines if beside else ():
-            print(line)
+        tell_stand_ins(beside, options.quiet)
         status = _conclude(cells, folder, options.quiet, options.fail_on_refuted)
         return max(problems, status, check_agreement(folder, against))
 

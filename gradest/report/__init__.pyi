@@ -21,7 +21,7 @@ from .regression.comparison import (
     write_comparison,
 )
 from .regression.differences import PROPERTY, regressions
-from .regression.runs import Overlap
+from .regression.runs import Overlap, check_run
 from .studies.concrete import simplex, simplex_panels
 from .studies.landscape import landscape_binary, landscape_simplex
 from .studies.training import training_gap, training_gradient, training_objectives

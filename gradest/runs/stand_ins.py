@@ -55,11 +55,16 @@ class StandIns(NamedTuple):
     facts: dict[str, Any]  # of run.json: where they are from, what is lacking, and how to get it
 
     @property
-    def lines(self) -> list[str]:
-        """What a user has to know: how many cells there are, and which ones are lacking."""
+    def summary(self) -> str:
+        """How many cells there are."""
         measured = self.rows[self.rows["status"].eq("ok")]
         cells = counted(len(measured.drop_duplicates([*_COLUMNS, "seed"])), "cell")
-        lines = [f"beside {self.facts['name']}: {cells} of it, not measured again"]
+        return f"beside {self.facts['name']}: {cells} of it, not measured again"
+
+    @property
+    def lacking(self) -> list[str]:
+        """A line for each reason why cells are lacking, then the command that measures them."""
+        lines = []
         reasons: dict[str, list[str]] = defaultdict(list)
         for label, reason in self.facts["lacking"]:
             reasons[reason].append(label)

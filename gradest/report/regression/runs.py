@@ -78,6 +78,12 @@ def load_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
     ]
 
 
+def check_run(folder: Path) -> None:
+    """Raises UsageError for a folder that `load_runs` could not read."""
+    _described(folder)
+    _records(folder)
+
+
 def repeats(base: Run, other: Run, cells: Sequence[Key]) -> bool:
     """Whether both runs measured the cells in the same way, so that equal code gives equal numbers.
 
