@@ -60,9 +60,9 @@ def keep_run(folder: Path, out: Path) -> None:
 
 
 def _described(run: Mapping[str, Any]) -> str:
-    """run.json: one line for each key, and cells without the digests of their code."""
+    """run.json: one line for each key, and of cells their keys alone: the journal has them."""
     content = {key: value for key, value in run.items() if key not in _LEFT_OUT}
-    content |= {"reduced": True, "cells": [_without_code(cell) for cell in run["cells"]]}
+    content |= {"reduced": True, "cells": [{"key": cell["key"]} for cell in run["cells"]]}
     content |= {"checksum": checksum(content)}
     lines = [
         f"{json.dumps(key)}: {json.dumps(value, sort_keys=True, separators=(',', ':'))}"
@@ -71,16 +71,12 @@ def _described(run: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _without_code(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in cell.items() if key != "code"}
-
-
 def _reduced(record: Record, parameters: set[str]) -> list[Record]:
     """The record of a cell, then that of its times if it was timed."""
     record = dict(record)
     samples = record.pop("samples", None)
     kept = {k: v for k, v in record.items() if k not in ("elapsed", "traceback", "suite")}
-    kept["cell"] = _without_code(record["cell"])
+    kept["cell"] = {key: value for key, value in record["cell"].items() if key != "code"}
     if record["status"] == "ok":
         kept |= {name: empty for name, empty in _EMPTY.items() if name in record}
         if "measurement" in record:

@@ -26,7 +26,7 @@ from gradest.runs.measurement_tables import STAND_INS, measurements_frame
 from gradest.runs.provenance import cpu_model
 from gradest.runs.reference_results import Baseline
 from gradest.runs.suite import Suite, measuring_cells
-from gradest.runs.tables import read_run
+from gradest.runs.tables import finished, read_run
 from gradest.support import counted, in_a_line, write_frame
 
 Identity = tuple[str, ...]
@@ -90,7 +90,7 @@ def find_stand_ins(
     Raises UsageError if the other run cannot be read, or one of both has no measurements.
     """
     run = read_run(baseline.folder)
-    recorded = [cell for cell in run.get("cells") or () if "adapt_steps" in cell]
+    recorded = _recorded(baseline.folder, run)
     own = [cell for cell in measured if isinstance(cell, MeasuringCell)]
     for cells, name in ((recorded, baseline.name), (own, suite.name)):
         if not cells:
@@ -134,6 +134,14 @@ def keep_stand_ins(folder: Path, found: StandIns | None) -> dict[str, Any]:
         return {}
     write_frame(folder / STAND_INS, found.rows)
     return {"beside": found.facts}
+
+
+def _recorded(folder: Path, run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The cells of the measurements that a run has, as its journal describes them."""
+    records = finished(folder / "journal.jsonl")
+    named = [cell["key"] for cell in run.get("cells") or ()]
+    kept = [records[key] for key in named if key in records]
+    return [record["cell"] for record in kept if record["of"] == MeasuringCell.kind]
 
 
 def _estimators(

@@ -13,7 +13,7 @@ from gradest.commands.baseline import baseline, check_agreement
 from gradest.errors import UsageError
 from gradest.report import write_agreement
 from gradest.report.regression import comparison
-from gradest.runs import Baseline, read_run
+from gradest.runs import Baseline, finished, read_run
 from gradest.support import checksum, write_json
 from tests.support import run_suite, without_processes
 from tools.reduced_run import keep_run
@@ -154,7 +154,8 @@ def test_another_machine_or_torch_is_compared_by_tests(runs, tmp_path, key):
 def test_cells_of_one_side_alone_are_told(runs, tmp_path):
     shutil.copytree(runs["kept"], tmp_path / "kept")
     run = read_run(tmp_path / "kept")
-    cells = [cell for cell in run["cells"] if cell["estimator"] != "mine"]
+    records = finished(runs["kept"] / "journal.jsonl")
+    cells = [cell for cell in run["cells"] if records[cell["key"]]["cell"]["estimator"] != "mine"]
     run = {key: value for key, value in run.items() if key != "checksum"} | {"cells": cells}
     write_json(tmp_path / "kept/run.json", run | {"checksum": checksum(run)})
     _, agreement = write_agreement(tmp_path / "kept", "it", runs["again"], tmp_path / "out")
@@ -287,9 +288,8 @@ def test_a_cell_with_another_version_is_told(runs, monkeypatch, capsys, beside):
 
 
 def test_what_has_no_measurements_cannot_be_ranked_beside(runs, tmp_path):
-    folder = tmp_path / "properties"
-    folder.mkdir()
-    shutil.copy(runs["kept"] / "measurements.parquet", folder)
+    folder = tmp_path / "empty"
+    shutil.copytree(runs["kept"], folder)
     run = read_run(runs["kept"])
     run = {key: value for key, value in run.items() if key != "checksum"} | {"cells": []}
     write_json(folder / "run.json", run | {"checksum": checksum(run)})
