@@ -31,7 +31,7 @@ from tools import verdict_matrix
 from tools.reduced_run import keep_run
 
 ROOT = Path(__file__).parents[1]
-KEPT, BUILDING = ROOT / "results" / "reference", ROOT / "results" / "building"
+KEPT, BUILDING = "reference", "building"  # in results/: what is kept, and the runs that it is from
 SUITES = ("smoke", "variance", "catalogue", "landscape", "policy", "published", "training")
 
 
@@ -40,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(SUITES)}")
     parser.add_argument("--jobs", help="as of benchmark.py")
     parser.add_argument("--force", action="store_true", help="also suites that are up to date")
+    parser.add_argument("--out", type=Path, default=ROOT / "results", help="default: results/")
     options = parser.parse_args(arguments)
     try:
         names = [name for given in options.suites or SUITES for name in _members(given)]
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    missing = [name for name in names if not _build(name, options.jobs, options.force)]
+    missing = [name for name in names if not _build(name, options)]
     if missing:
         print(f"not built: {', '.join(missing)}; the same command tries again", file=sys.stderr)
     return int(bool(missing))
@@ -59,24 +60,26 @@ def _members(given: str) -> list[str]:
     return [name_of_suite(file) for file in files]
 
 
-def _build(name: str, jobs: str | None, force: bool) -> bool:
+def _build(name: str, options: argparse.Namespace) -> bool:
     """Whether the suite has reference results of the present code, now or since earlier."""
-    if not force and _up_to_date(name):
-        print(f"{name}: up to date, {_size(read_manifest(KEPT)[name]['bytes'])}", flush=True)
+    out = options.out.resolve()
+    kept, folder = out / KEPT, out / BUILDING / name
+    if not options.force and _up_to_date(name, kept):
+        print(f"{name}: up to date, {_size(read_manifest(kept)[name]['bytes'])}", flush=True)
         return True
-    start, folder = time.perf_counter(), BUILDING / name
+    start = time.perf_counter()
     command = [sys.executable, str(ROOT / "benchmark.py"), "--suite", name, "--out", str(folder)]
-    command += [*(["--jobs", jobs] if jobs else []), *(["--fresh"] if force else [])]
+    command += ["--jobs", options.jobs] if options.jobs else []
+    command += ["--fresh"] if options.force else []
     status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
     if status in (130, 143, -2, -15):  # interrupted: the next suites are not to be run either
         raise KeyboardInterrupt
     if status:
         print(f"{name}: not kept, the run ended with status {status}", file=sys.stderr, flush=True)
         return False
-    described = keep(folder, name, KEPT)
-    seconds = time.perf_counter() - start
-    kept = f"{_size(described['bytes'])} kept in {(KEPT / name).relative_to(ROOT)}"
-    print(f"{name}: {described['cells']:,} cells, {seconds:.0f} s, {kept}", flush=True)
+    described = keep(folder, name, kept)
+    seconds, size = time.perf_counter() - start, _size(described["bytes"])
+    print(f"{name}: {described['cells']:,} cells, {seconds:.0f} s, {size} kept", flush=True)
     if name == verdict_matrix.SUITE:
         verdict_matrix.write_pictures()
     return True
@@ -112,13 +115,11 @@ def _described(folder: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def _up_to_date(name: str) -> bool:
+def _up_to_date(name: str, folder: Path) -> bool:
     """Whether the kept run has the cells of the suite, measured by the present code."""
-    if name not in read_manifest(KEPT):
-        return False
     try:
-        kept = [cell["key"] for cell in read_run(find_reference(name, KEPT))["cells"]]
-    except UsageError:  # removed or damaged
+        kept = [cell["key"] for cell in read_run(find_reference(name, folder))["cells"]]
+    except UsageError:  # there is none, or it is damaged
         return False
     return kept == [cell.key for cell in load_suite(name, Registry.load([])).cells]
 

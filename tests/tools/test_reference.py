@@ -105,3 +105,18 @@ def test_the_picture_has_every_estimator_and_tells_verdicts_apart():
         points = [line for ax in figure.axes for line in ax.lines if line.get_marker() == "o"]
         hollow = [line for line in points if line.get_markerfacecolor() == "none"]
         assert len(points) == 5 and len(hollow) == 1
+
+
+@pytest.mark.slow
+def test_a_suite_is_measured_once_and_again_only_if_it_is_damaged(tmp_path, capsys):
+    words = ["smoke", "--out", str(tmp_path), "--jobs", "1"]
+    assert reference.main(words) == 0
+    assert capsys.readouterr().out.startswith("smoke: 14 cells, ")
+    assert find_reference("smoke", tmp_path / "reference").is_dir()
+    assert reference.main(words) == 0
+    assert capsys.readouterr().out.startswith("smoke: up to date, ")
+    (tmp_path / "reference" / "smoke" / "run.json").write_text("{}")
+    shutil.rmtree(tmp_path / "building")
+    (tmp_path / "building").write_text("in the way of the run")
+    assert reference.main(words) == 1
+    assert "not built: smoke" in capsys.readouterr().err
