@@ -61,6 +61,7 @@ class Runs(dict):
         "again": (1.0, 1, 0),
         "scaled": (1.01, 1, 0),
         "seed": (1.0, 1, 1),
+        "seeds": (1.0, 1, "0, 1"),
         "version": (1.01, 2, 0),
     }
 
@@ -128,6 +129,15 @@ def test_another_seed_is_compared_by_tests(runs, tmp_path):
     assert agreement.holds and agreement.disagreeing == []
     frame = pd.read_parquet(tmp_path / "against/differences.parquet")
     assert frame.loc[frame["estimator"].eq("mine"), "p_value"].notna().sum() >= 6
+
+
+@pytest.mark.slow
+def test_of_several_seeds_those_that_both_have_are_compared(runs, tmp_path):
+    _, agreement = against(runs, "again", tmp_path, base="seeds")
+    assert (agreement.compared, agreement.identical) == (6, 6) and agreement.holds
+    _, agreement = against(runs, "seeds", tmp_path)
+    assert agreement.compared == 6 and agreement.holds
+    assert "exact on categorical" in agreement.missing[0]  # at the second seed
 
 
 @pytest.mark.slow

@@ -81,9 +81,10 @@ def find_agreement(base: Run, other: Run, frame: pd.DataFrame) -> Agreement:
     """The agreement of a run with the baseline, whose `differences` are the rows of `frame`."""
     claims = frame[frame["kind"].eq(CLAIM)]
     judged = frame[~frame["kind"].eq(CLAIM) & frame["judgement"].ne(UNJUDGED)]
-    absent = judged["quantity"].eq("status") & judged["base_status"].eq(_ABSENT)
-    missing = [f"{row.label} on {row.task_label}" for row in judged[absent].itertuples()]
-    cells = [part for _, part in judged[~absent].groupby(list(Key._fields), sort=False)]
+    lacking, not_run = (judged[side].eq(_ABSENT) for side in ("base_status", "other_status"))
+    missing = [f"{row.label} on {row.task_label}" for row in judged[lacking].itertuples()]
+    both = judged[~lacking & ~not_run]
+    cells = [part for _, part in both.groupby(list(Key._fields), sort=False)]
     cells = [part for part in cells if _is_compared(part)]
     identical = [part for part in cells if _is_identical(part)]
     opposite = claims[claims["judgement"].isin((WORSE, BETTER))]
