@@ -26,7 +26,7 @@ help:
 	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
 	@echo "make audit      estimators of published packages, judged; writes docs/audit.md"
 	@echo "make published  runs the suites of papers; writes the claims into docs/published.md"
-	@echo "make reference  measures the reference results anew that have changed; SUITE=variance: one"
+	@echo "make reference  measures the reference results that are not up to date; SUITE=variance: one; FORCE=1: all"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -97,7 +97,7 @@ published: install
 	$(PYTHON) -m tools.published --write docs/published.md
 
 reference: install
-	$(PYTHON) -m tools.reference $(SUITE)
+	$(PYTHON) -m tools.reference $(SUITE) $(if $(FORCE),--force)
 
 wheel: install
 	rm -rf dist build

@@ -13,6 +13,7 @@ from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.canvas import Part
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
+from gradest.report.frames.reading import as_results
 from gradest.runs import ORIGIN
 from gradest.statistics import UNBIASED_WITHIN, Interval
 from gradest.support import number
@@ -173,6 +174,7 @@ def _styles(frame: pd.DataFrame) -> dict[str, Style]:
 
     Estimators that only have rows of another run are grey.
     """
+    frame = as_results(frame)
     styles = style.assign_styles(frame["estimator"].astype(str))
     measured = set(frame.loc[frame[ORIGIN].isna(), "estimator"].astype(str))
     return {name: own if name in measured else own.faded() for name, own in styles.items()}
