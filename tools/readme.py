@@ -16,9 +16,11 @@ END = "<!-- end of the catalogue -->\n"
 
 
 def main() -> None:
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    text = updated(README.read_text(encoding="utf-8"))
     if verdict_matrix.SUITE in read_manifest(references_folder()):
         verdict_matrix.write_pictures()
+        text = verdict_matrix.show_in_readme(text)
+    README.write_text(text, encoding="utf-8")
 
 
 def updated(text: str) -> str:

@@ -27,7 +27,7 @@ from gradest.runs.reference_results import MANIFEST, VERSION, checksum_of
 from gradest.runs.suites import name_of_suite
 from gradest.runs.tables import latest
 from gradest.support import write_json
-from tools import verdict_matrix
+from tools import readme, verdict_matrix
 from tools.reduced_run import keep_run
 
 ROOT = Path(__file__).parents[1]
@@ -80,8 +80,8 @@ def _build(name: str, options: argparse.Namespace) -> bool:
     described = keep(folder, name, kept)
     seconds, size = time.perf_counter() - start, _size(described["bytes"])
     print(f"{name}: {described['cells']:,} cells, {seconds:.0f} s, {size} kept", flush=True)
-    if name == verdict_matrix.SUITE:
-        verdict_matrix.write_pictures()
+    if name == verdict_matrix.SUITE and out == ROOT / "results":
+        readme.main()
     return True
 
 

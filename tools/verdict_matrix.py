@@ -26,6 +26,23 @@ _COLOURS = 64
 _DOTS = 220  # per inch: twice what a README shows
 
 
+README = DOCS.parent / "README.md"
+_BEGIN, _END = "<!-- picture: ", "<!-- end of the picture -->\n"
+_SHOWN = """\
+<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="docs/verdicts_dark.png">
+  <img src="docs/verdicts_light.png" width="880" alt="A table of verdicts: estimators by tasks">
+</picture>
+
+Every estimator of the catalogue on the tasks of the suite `catalogue`, by the bias of its gradient.
+*Unbiased*: the bias is shown to be below 2 % of the true gradient; *biased*: a test at the level of
+1 % finds one; *inconclusive*: neither, at the precision of this suite. Estimators that are biased
+on some task are below the line. These are [reference
+results](docs/comparing.md#reference-results), which come with the package. The report of a run has
+variances and computing times too, each with its uncertainty.
+"""
+
+
 class Ground(NamedTuple):
     """The colours of the picture on one background."""
 
@@ -45,7 +62,7 @@ GROUNDS = {
 
 
 def write_pictures(folder: Path = DOCS) -> list[Path]:
-    """Draw docs/verdicts_light.png and docs/verdicts_dark.png; returns their paths.
+    """Draw verdicts_light.png and verdicts_dark.png; returns their paths.
 
     Raises UsageError where there are no reference results of the suite.
     """
@@ -61,6 +78,19 @@ def write_pictures(folder: Path = DOCS) -> list[Path]:
             paths[-1], optimize=True
         )
     return paths
+
+
+def show_in_readme(text: str) -> str:
+    """The text of the README with the picture between its markers.
+
+    Raises ValueError unless the markers are there once, in order.
+    """
+    before, *rest = text.split(_BEGIN)
+    first, *after = "".join(rest).split(_END)
+    if len(rest) != 1 or len(after) != 1:
+        raise ValueError(f"not once each, in order: {_BEGIN.strip()} {_END.strip()}")
+    marker = first.partition("\n")[0]
+    return f"{before}{_BEGIN}{marker}\n{_SHOWN}{_END}{after[0]}"
 
 
 @style.theme()
@@ -123,8 +153,8 @@ def _heads(ax: Axes, tasks: list[str], ground: Ground) -> None:
 def _legend(figure: Figure, ground: Ground) -> None:
     point = {"linestyle": "none", "marker": "o", "markersize": 5.6}
     handles = {
-        "shown to be unbiased": Line2D([], [], color=ground.unbiased, **point),
-        "found biased": Line2D([], [], **point, color=ground.biased, markerfacecolor="none"),
+        "unbiased": Line2D([], [], color=ground.unbiased, **point),
+        "biased": Line2D([], [], **point, color=ground.biased, markerfacecolor="none"),
         "inconclusive": Line2D([], [], color=ground.pale, alpha=0.7, **point),
         "does not apply": Line2D([], [], color=ground.faint, marker="_", linestyle="none"),
     }

@@ -11,7 +11,7 @@ from gradest.runs import find_reference, read_manifest, references_folder
 from gradest.runs.reference_results import checksum_of
 from tests.support import ROOT, run_suite
 from tools import reference
-from tools.verdict_matrix import COLUMNS, GROUNDS, draw_verdicts
+from tools.verdict_matrix import COLUMNS, GROUNDS, draw_verdicts, show_in_readme
 
 SUITE = "{replicates: 100, timed: false, tasks: [categorical], estimators: [exact, rloo]}"
 
@@ -105,6 +105,16 @@ def test_the_picture_has_every_estimator_and_tells_verdicts_apart():
         points = [line for ax in figure.axes for line in ax.lines if line.get_marker() == "o"]
         hollow = [line for line in points if line.get_markerfacecolor() == "none"]
         assert len(points) == 5 and len(hollow) == 1
+
+
+def test_the_picture_takes_its_place_in_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = show_in_readme(text)
+    assert "docs/verdicts_dark.png" in shown and show_in_readme(shown) == shown
+    assert shown.partition("<picture>")[0] == text.partition("![")[0].partition("<picture>")[0]
+    assert shown.partition("end of the picture")[2] == text.partition("end of the picture")[2]
+    with pytest.raises(ValueError, match="not once each"):
+        show_in_readme(text * 2)
 
 
 @pytest.mark.slow
