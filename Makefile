@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published reference
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -27,6 +27,7 @@ help:
 	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
 	@echo "make audit      estimators of published packages, judged; writes docs/audit.md"
 	@echo "make published  runs the suites of papers; writes the claims into docs/published.md"
+	@echo "make reference  measures the reference results that are not up to date; SUITE=variance: one; FORCE=1: all"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -95,6 +96,9 @@ audit: $(AUDIT)/.installed
 published: install
 	$(PYTHON) benchmark.py --suite published --fresh --quiet
 	$(PYTHON) -m tools.published --write docs/published.md
+
+reference: install
+	$(PYTHON) -m tools.reference $(SUITE) $(if $(FORCE),--force)
 
 wheel: install
 	rm -rf dist build

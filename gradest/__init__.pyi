@@ -20,6 +20,7 @@ from .report import (
     read_descents,
     read_results,
     read_training,
+    reference,
     rename,
 )
 from .runs.training import load_networks

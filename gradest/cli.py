@@ -5,7 +5,8 @@ Exit status:
 - 0: everything ran
 - 1: a cell or a control failed, no cell gave a finite number, a part of the report or a file could
   not be written, a plugin was rejected, --fail-on-regression found a regression or nothing to
-  compare, --fail-on-refuted a claim that is refuted, or --refute a counterexample
+  compare, --against a cell that disagrees or nothing to compare, --fail-on-refuted a claim that is
+  refuted, or --refute a counterexample
 - 2: the command line or one of its input files is invalid
 - 130, 143: interrupted by Ctrl-C, terminated by SIGTERM
 """
@@ -68,6 +69,8 @@ _COMMANDS_OF_OPTION = {
     "quiet": ("suite",),
     "backend": ("suite",),
     "scheduler": ("suite",),
+    "against": ("suite",),
+    "beside": ("suite",),
     "markdown": ("list",),
     "bibtex": ("list",),
     "fail_on_regression": ("report",),
@@ -165,7 +168,8 @@ def _parser() -> argparse.ArgumentParser:
         "discrete latent variables, each with its statistical uncertainty.",
         epilog="Exit status: 0 success; 1 a cell or a control failed, part of the report is "
         "missing, a plugin was rejected, --fail-on-regression found a regression or nothing to "
-        "compare, or a claim is refuted by --refute or with --fail-on-refuted; 2 invalid command "
+        "compare, --against a disagreement, or a claim is refuted by --refute or with "
+        "--fail-on-refuted; 2 invalid command "
         "line or input file; 130 interrupted by Ctrl-C; 143 terminated by SIGTERM.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -332,6 +336,20 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         type=_integer(1, MOST_STEPS),
         help="number of training steps (overrides the suite)",
+    )
+    group.add_argument(
+        "--against",
+        metavar="reference|DIR",
+        type=_name,
+        help="compare the run with the reference results of the suite, or with another run; exit "
+        "with status 1 if a cell disagrees",
+    )
+    group.add_argument(
+        "--beside",
+        metavar="reference|DIR",
+        type=_name,
+        help="rank what --only-estimators names, which may be new, among the estimators of the "
+        "reference results, or of another run, without measuring these again",
     )
     group.add_argument("--device", choices=DEVICES, help="device to compute on (default: cpu)")
     group.add_argument(

@@ -10,6 +10,7 @@ import yaml
 
 from gradest import Precision, cli, make_task
 from gradest.cli import main
+from gradest.commands.baseline import added_estimators
 from gradest.measurement import ReferencePrecision
 from gradest.plugins.registry import Registry
 from gradest.report.documents.html import anchored
@@ -88,7 +89,8 @@ def call(words, place, monkeypatch, tmp_path):
     options = cli.parse(words)
     found, registry = find_suites(options.suite), Registry.load(options.plugin)
     files = found.files if isinstance(found, SuiteFolder) else [options.suite]
-    suites = [load_suite(str(file), registry, steps=options.steps) for file in files]
+    own = added_estimators(options, registry)
+    suites = [load_suite(str(file), registry, steps=options.steps, also=own) for file in files]
     return 0 if all(s.only(options.only_tasks, options.only_estimators) for s in suites) else 1
 
 

@@ -1,9 +1,14 @@
-"""The README's catalogue, written from the classes and their docstrings: `make readme`."""
+"""The README's catalogue, written from the classes and their docstrings: `make readme`.
+
+The picture of all verdicts is drawn anew too, if there are reference results that it shows.
+"""
 
 from pathlib import Path
 
 from gradest.commands import list
 from gradest.plugins.registry import Registry, all_estimators
+from gradest.runs import read_manifest, references_folder
+from tools import verdict_matrix
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN = "<!-- catalogue: `make readme` writes what follows -->\n"
@@ -11,7 +16,11 @@ END = "<!-- end of the catalogue -->\n"
 
 
 def main() -> None:
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    text = updated(README.read_text(encoding="utf-8"))
+    if verdict_matrix.SUITE in read_manifest(references_folder()):
+        verdict_matrix.write_pictures()
+        text = verdict_matrix.show_in_readme(text)
+    README.write_text(text, encoding="utf-8")
 
 
 def updated(text: str) -> str:

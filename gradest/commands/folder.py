@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradest.commands.baseline import AGAINST, baseline, check_agreement
 from gradest.commands.suite import (
     check_options,
     dry_run,
@@ -19,7 +20,7 @@ from gradest.commands.suite import (
 from gradest.errors import DataError, UsageError
 from gradest.plugins import Registry
 from gradest.report import ClaimsOfRun, list_claims, read_claims, show, write_overview
-from gradest.runs import Cell, Suite, SuiteFolder, alone_in, finished
+from gradest.runs import REFERENCE, Cell, Suite, SuiteFolder, alone_in, finished
 from gradest.support import counted
 
 
@@ -28,10 +29,10 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
 
     All are read before the first one runs.  A suite whose data are not available is left out, with
     a warning.  The overview of all claims is written beside the folders of the runs.  Raises
-    UsageError as `run_suite` does, and for a selection of tasks or estimators.
+    UsageError as `run_suite` does, and for a selection of tasks or estimators, or `--beside`.
     """
     check_options(options)
-    for option in ("only_tasks", "only_estimators"):
+    for option in ("only_tasks", "only_estimators", "beside"):
         if getattr(options, option):
             name = f"--{option.replace('_', '-')}"
             raise UsageError(f"{name} applies to one suite, not to the folder {suite_folder.name}")
@@ -43,6 +44,10 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
     if options.dry_run:
         return max([_dry_run(*item, registry, options) for item in suites.items()])
     left_out, claims, results = {}, [], []
+    against = {
+        folder: baseline(_of_suite(options.against, folder), suite.name, folder, AGAINST)
+        for folder, suite in suites.items()
+    }
     for folder, suite in suites.items():
         try:
             make_ready(folder, suite.cells, registry, options)
@@ -54,6 +59,7 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
             problems = run_into(folder, suite, suite.cells, registry, options)
             claims.append(read_claims(folder))
             results += [problems, _conclude(suite, claims[-1], options)]
+            results.append(check_agreement(folder, against[folder]))
     with alone_in(out):
         page = write_overview(out, suite_folder.name, claims, left_out)
     if not options.quiet:
@@ -63,6 +69,11 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
     if not results:
         print(f"error: no suite of {suite_folder.name} could be run", file=sys.stderr)
     return max(results, default=1)
+
+
+def _of_suite(against: str | None, folder: Path) -> str | None:
+    """What one suite is compared with: of a folder of runs, the one of the same name."""
+    return against if against in (None, REFERENCE) else str(Path(against) / folder.name)
 
 
 def _dry_run(folder: Path, suite: Suite, registry: Registry, options: argparse.Namespace) -> int:

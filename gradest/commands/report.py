@@ -21,7 +21,15 @@ from gradest.report import (
     report_path,
     write_comparison,
 )
-from gradest.runs import Contents, Omission, alone_in, latest, read_journal, read_run
+from gradest.runs import (
+    Contents,
+    Omission,
+    alone_in,
+    is_reduced,
+    latest,
+    read_journal,
+    read_run,
+)
 from gradest.support import counted
 
 _COMPARISONS = Path("results/comparison")
@@ -76,7 +84,12 @@ def _rebuild(
     drop_estimators: Sequence[str],
 ) -> int:
     """Returns 1 if a part of the report is missing or a control failed, or a claim where asked."""
-    read_run(folder)  # raises before a lock file is created in a folder that contains no run
+    # Both errors come before a lock file is created.
+    if is_reduced(read_run(folder)):
+        raise UsageError(
+            f"{folder}: holds reference results, which have no report; compare a run with them: "
+            f"--report {folder} RUN"
+        )
     with alone_in(folder):
         run = read_run(folder)
         omission = Omission.of(run, drop_tasks, drop_estimators)

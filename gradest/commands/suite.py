@@ -9,6 +9,16 @@ from pathlib import Path
 
 import torch
 
+from gradest.commands.baseline import (
+    AGAINST,
+    BESIDE,
+    added_estimators,
+    baseline,
+    check_agreement,
+    stand_ins,
+    tell_stand_ins,
+)
+from gradest.contracts import Estimator
 from gradest.errors import Inapplicable, UsageError
 from gradest.plugins import PluginBundle, Registry
 from gradest.report import (
@@ -24,12 +34,14 @@ from gradest.runs import (
     Cell,
     Failed,
     Record,
+    StandIns,
     Suite,
     Workers,
     alone_in,
     carried,
     describe_run,
     finished,
+    keep_stand_ins,
     labels,
     least_timing_seconds,
     load_suite,
@@ -54,16 +66,21 @@ def run_suite(options: argparse.Namespace) -> int:
     """
     check_options(options)
     registry = Registry.load(options.plugin)
-    suite = load_with(options, options.suite, registry)
+    suite = load_with(options, options.suite, registry, added_estimators(options, registry))
     only = [registry.canonical(glob) for glob in options.only_estimators]
     cells = suite.only(options.only_tasks, only)
     folder = options.out or Path("results") / suite.name
+    against = baseline(options.against, suite.name, folder, AGAINST)
+    others = baseline(options.beside, suite.name, folder, BESIDE)
     if options.dry_run:
         return dry_run(suite, cells, folder, registry, options)
+    beside = stand_ins(others, suite, cells, folder, registry, options)
     make_ready(folder, cells, registry, options)
     with alone_in(folder):
-        problems = run_into(folder, suite, cells, registry, options)
-        return max(problems, _conclude(cells, folder, options.quiet, options.fail_on_refuted))
+        problems = run_into(folder, suite, cells, registry, options, beside)
+        tell_stand_ins(beside, options.quiet)
+        status = _conclude(cells, folder, options.quiet, options.fail_on_refuted)
+        return max(problems, status, check_agreement(folder, against))
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -79,7 +96,9 @@ def check_options(options: argparse.Namespace) -> None:
         )
 
 
-def load_with(options: argparse.Namespace, name: str, registry: Registry) -> Suite:
+def load_with(
+    options: argparse.Namespace, name: str, registry: Registry, also: Sequence[Estimator] = ()
+) -> Suite:
     """The suite of that name or in that file, with the overrides of the options.
 
     Raises UsageError for a suite that cannot be run.
@@ -92,6 +111,7 @@ def load_with(options: argparse.Namespace, name: str, registry: Registry) -> Sui
         seed=options.seed,
         steps=options.steps,
         device=options.device,
+        also=also,
     )
 
 
@@ -112,9 +132,11 @@ def run_into(
     cells: Sequence[Cell],
     registry: Registry,
     options: argparse.Namespace,
+    beside: StandIns | None = None,
 ) -> int:
     """Run cells of a suite and write the report into `folder`, which the caller has locked.
 
+    The report ranks the rows of `beside` too.
     Returns 1 if part of the report is missing, which is printed, and 0 otherwise.  Raises
     UsageError if the workers are unavailable.
     """
@@ -132,7 +154,7 @@ def run_into(
             options.fresh,
             suite.settings.timed,
         )
-    description = describe_run(suite, registry, started)
+    description = describe_run(suite, registry, started) | keep_stand_ins(folder, beside)
     problems = rebuild_report(folder, description | carried(folder))
     for line in problems:
         print(f"warning: {folder}: {line}", file=sys.stderr)

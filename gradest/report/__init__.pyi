@@ -13,11 +13,24 @@ from .figures.general import (
 from .figures.matrix import matrix
 from .figures.style import paper
 from .frames.loading import load_run
-from .frames.reading import rank, read_descents, read_results, read_training, rename
+from .frames.reading import (
+    rank,
+    read_descents,
+    read_results,
+    read_training,
+    reference,
+    rename,
+)
 from .latex_table import latex_table
-from .regression.comparison import MAJORITY, describe_regressions, write_comparison
+from .regression.agreement import Agreement
+from .regression.comparison import (
+    MAJORITY,
+    describe_regressions,
+    write_agreement,
+    write_comparison,
+)
 from .regression.differences import PROPERTY, regressions
-from .regression.runs import Overlap
+from .regression.runs import Overlap, check_run
 from .studies.concrete import simplex, simplex_panels
 from .studies.landscape import knob_sweep, landscape_binary, landscape_simplex
 from .studies.training import training_gap, training_gradient, training_objectives

@@ -18,6 +18,7 @@ from gradest.report.frames.curves import final_descents, rank_final
 from gradest.report.frames.loading import LoadedRun, load_run
 from gradest.report.frames.rankings import Section
 from gradest.report.studies import concrete, descent, training
+from gradest.runs import ORIGIN
 from gradest.statistics import Interval
 from gradest.support import between, count
 
@@ -55,7 +56,7 @@ def summarize_run(folder: Path) -> Iterator[Shown]:
 
 def failed_controls(run: LoadedRun) -> list[str]:
     """A line for each control that failed."""
-    return [f"control failed: {failure}" for failure in controls.failures(run.frame, run.facts)]
+    return [f"control failed: {failure}" for failure in controls.failures(run.own, run.facts)]
 
 
 def _tasks(run: LoadedRun) -> Iterator[Shown]:
@@ -78,8 +79,11 @@ def _ranking(section: Section) -> Iterator[Shown]:
     dtype = f" in {finest}" if section.rows["dtype"].nunique() > 1 else ""
     symbol = tables.SYMBOLS.get(parameter, parameter)
     yield Strong(f"{section.label}: gradient in {symbol}{dtype}")
-    yield Table(_HEADERS, [_line(row) for _, row in rows.head(_ROWS).iterrows()], left=3)
-    yield _more(len(rows))
+    first = rows.head(_ROWS)
+    own = rows[_ROWS:][rows[ORIGIN][_ROWS:].isna() & rows[ORIGIN].notna().any()]
+    shown = pd.concat([first, own])  # of a ranking beside other rows the own ones are the point
+    yield Table(_HEADERS, [_line(row) for _, row in shown.iterrows()], left=3)
+    yield _more(len(rows) - len(own))
 
 
 def _line(row: pd.Series) -> list[str]:

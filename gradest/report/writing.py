@@ -10,7 +10,7 @@ from typing import Any
 from gradest.plugins import citations
 from gradest.report.claims.judgement import Judgement, as_frame, judge
 from gradest.report.claims.section import section as claims_section
-from gradest.report.documents import controls, html, methods, prose
+from gradest.report.documents import beside, controls, html, methods, prose
 from gradest.report.documents.document import Alert, Part, Picture, render_markdown
 from gradest.report.documents.latex import Environment
 from gradest.report.figures.saving import SUFFIXES, save_figure
@@ -163,17 +163,18 @@ def _parts(
     judgements: Sequence[Judgement],
 ) -> Iterator[Part]:
     """The document, in the order in which it is read."""
-    frame, facts = run.frame, run.facts
+    frame, facts, own = run.frame, run.facts, run.own
 
     def sections() -> Pieces[Iterable[Part]]:
-        yield "controls", lambda: controls.section(frame, facts)
-        yield "summary of the run", lambda: prose.about(frame, facts, run.points, run.descents)
+        yield "controls", lambda: controls.section(own, facts)
+        yield "summary of the run", lambda: prose.about(own, facts, run.points, run.descents)
+        yield "rows of another run", lambda: beside.section(frame, facts)
         yield "claims", lambda: claims_section(judgements)
         yield "figures", lambda: _pictures(drawn)
         for study in STUDIES:
             what = "a section"
             yield from run.problems.attempt(what, partial(_listed, study.sections, run), [])
-        yield "missing measurements", lambda: prose.unmeasured(run.grouped)
+        yield "missing measurements", lambda: prose.unmeasured(run.grouped.loc[own.index])
         yield "files", lambda: [prose.files(frame)]
         yield "methods", lambda: methods.section(facts.get("methods"), cited, _BIBTEX)
 

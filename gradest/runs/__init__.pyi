@@ -19,14 +19,25 @@ from .claims import (
 )
 from .folder import alone_in
 from .journal import Contents, Record, read_journal
-from .measurement_tables import ADAPTATION, COLUMNS, SOURCES, measurements_frame
+from .measurement_tables import ADAPTATION, COLUMNS, ORIGIN, SOURCES, measurements_frame
 from .merging import MergedRun, merge_runs, write_merged
 from .omission import Omission
 from .process_template import end_with_parent
 from .processes import Failed, ending
 from .progress import quietly
-from .provenance import describe_run
+from .provenance import describe_run, program
+from .reference_results import (
+    REFERENCE,
+    Baseline,
+    digest_of,
+    find_baseline,
+    find_reference,
+    is_reduced,
+    read_manifest,
+    references_folder,
+)
 from .runner import least_timing_seconds, prepare, refuse_foreign, run, seconds_expected
+from .stand_ins import StandIns, find_stand_ins, keep_stand_ins
 from .suite import Suite, load_suite
 from .suites import (
     SuiteFolder,

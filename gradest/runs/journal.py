@@ -8,9 +8,13 @@ of up to 32, is always detected, other damage with a probability of 1 − 2⁻³
 would be slower and no better, since a journal is damaged only by accident.  The first line is a
 header with the version of this format.  Version 1 had no checksums: such a journal is read, with a
 warning, and the next run into its folder rewrites it.
+
+Reference results keep their journal compressed, as journal.jsonl.xz, which is read where there is
+no journal.jsonl.
 """
 
 import json
+import lzma
 import os
 import re
 import shutil
@@ -31,6 +35,7 @@ Record = dict[str, Any]
 
 VERSION = 2
 DAMAGED = "journal.damaged.jsonl"  # a copy of the journal with its damaged lines
+PACKED = "journal.jsonl.xz"  # a compressed journal, which no run continues
 
 _SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')
 _SEAL_LENGTH = len(', "crc32": "01234567"}')
@@ -151,17 +156,19 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def read_journal(path: Path) -> Contents:
-    """The contents of the file; they are empty if it does not exist.
+    """The contents of the file, or of the compressed one in its place; empty if there is neither.
 
     A last line that a kill has cut short counts as not written.  Raises UsageError for a file that
     cannot be read or that a later version has written.
     """
     contents = Contents(path)
     try:
-        with path.open("rb", buffering=_BLOCK) as file:
+        with _opened(path) as file:
             entries = [_entry(number, line) for number, line in enumerate(file, 1)]
     except FileNotFoundError:
         return contents
+    except (lzma.LZMAError, EOFError) as error:
+        raise UsageError(f"{path.with_name(PACKED)}: cannot be read: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     contents.sealed = not entries or any(entry.sealed for entry in entries)
@@ -184,6 +191,25 @@ def read_journal(path: Path) -> Contents:
         elif record["id"] != contents.header["id"]:
             contents.damage.append(Damage(number, "header of another journal"))
     return contents
+
+
+def pack_journal(folder: Path, suite: str, records: Iterable[Record]) -> None:
+    """Write the records as the compressed journal of a folder; its bytes depend on nothing else.
+
+    Raises OSError that names the file.
+    """
+    body = b"".join(_sealed({"suite": suite, **record}) for record in records)
+    header = {"kind": "journal", "id": f"{zlib.crc32(body):08x}"}
+    header |= {"suite": suite, "version": VERSION}
+    data = lzma.compress(_sealed(header) + body, preset=9 | lzma.PRESET_EXTREME)
+    write_atomically(folder / PACKED, lambda partial: partial.write_bytes(data))
+
+
+def _opened(path: Path) -> BinaryIO:
+    packed = path.with_name(PACKED)
+    if not path.exists() and packed.is_file():
+        return lzma.open(packed)
+    return path.open("rb", buffering=_BLOCK)
 
 
 def append_record(path: Path, record: Record) -> None:

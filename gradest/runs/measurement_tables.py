@@ -21,6 +21,8 @@ IDENTITY = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
     *("parameter", "status", "reason"),
 )
+STAND_INS = "beside.parquet"  # rows of another run that stand in for cells not measured here
+ORIGIN = "origin"  # the column that names that run; empty in rows that were measured here
 VERSIONS = ("task_version", "estimator_version")
 SIZE = ("batch", "latents", "categories", "coordinates")
 PROTOCOL = ("replicates", "outcomes", "adapt_steps", "method", "precision")
@@ -53,11 +55,14 @@ COLUMNS = (
     *ODD,
     *COST,
     *VERSIONS,
+    ORIGIN,
 )
 TEXT = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "dtype", "parameter"),
     *("status", "reason", "method", "reference", "reference_by", "precision", "verdict", "note"),
+    ORIGIN,
 )
+_CELL = ("task", "task_params", "estimator", "estimator_params", "dtype")
 COORDINATES = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
     *("parameter", "point", "latent", "category", "mean", "exact", "standard_error", "variance"),
@@ -109,6 +114,12 @@ class MeasurementTables(CellTables):
             return
         self._rows.append(identity | row)
         self._coordinates.extend(coordinates)
+
+    def stand_in(self, rows: pd.DataFrame) -> None:
+        """Add rows of another run for cells that have none, at any seed, when all were added."""
+        own = {tuple(row[name] for name in _CELL) for row in self._rows}
+        others = rows.to_dict("records")
+        self._rows += [row for row in others if tuple(row[name] for name in _CELL) not in own]
 
     def write(self, out: Path) -> None:
         frame = measurements_frame(self._rows)

@@ -52,6 +52,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
+            "cpu": cpu_model(),
             "cores": os.cpu_count(),
             **_accelerator(suite),
         },
@@ -111,11 +112,25 @@ def _accelerator(suite: Suite) -> dict[str, str]:
     return {"accelerator": torch.cuda.get_device_name(next(iter(devices)))} if devices else {}
 
 
+def cpu_model() -> str | None:
+    """The model of the processor, on which the last digits of a number may depend."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not on Linux
+        return platform.processor() or None
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or None)
+
+
 def command_line() -> list[str]:
     """The words of the command that this process runs."""
+    return [*program(), *map(in_a_line, sys.argv[1:])]
+
+
+def program() -> list[str]:
+    """How the command line was called, without its options."""
     name = Path(sys.argv[0]).name
-    program = ["python", name] if name.endswith(".py") else [name]
-    return [*program, *map(in_a_line, sys.argv[1:])]
+    return ["python", name] if name.endswith(".py") else [name]
 
 
 def _versions() -> dict[str, str]:

@@ -12,10 +12,10 @@ import torch
 from gradest.checks.properties import Property, find_property, run_property
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import UsageError
-from gradest.knobs import Knobs
+from gradest.knobs import Knobs, build
 from gradest.measurement import Precision, measure
 from gradest.plugins import Registry, digest_of_class, digest_of_code, preserving
-from gradest.runs.cells import Cell, EstimatorCell
+from gradest.runs.cells import Cell, EstimatorCell, canonical
 from gradest.runs.descent import descend
 from gradest.runs.descent_cell import DescentCell
 from gradest.runs.measurement_cell import MeasuringCell
@@ -75,8 +75,11 @@ def load_suite(
     seed: int | None = None,
     steps: int | None = None,
     device: str = "cpu",
+    also: Sequence[Estimator] = (),
 ) -> Suite:
     """The built-in suite of that name, or the suite in that file, with overrides.
+
+    The estimators in `also` are measured too, on all of its tasks.
 
     Raises SuiteError, with file and line, and UsageError for a suite that cannot be run.
     """
@@ -103,6 +106,7 @@ def load_suite(
             "tasks": source.members("tasks", settings.tasks, registry.task),
             "estimators": source.members("estimators", settings.estimators, registry.estimator),
         }
+        members["estimators"] += [Member(each, ("estimators",), {}) for each in also]
         tasks, estimators = ([m.built for m in section] for section in members.values())
         properties = source.members("properties", settings.properties, find_property)
         source.check_size(_factors(settings, members))
@@ -144,6 +148,18 @@ def _property_cells(settings: SuiteFile, properties: Iterable[Property]) -> Iter
     code = {"core": _digest(run_property), "torch": torch.__version__}
     for each, seed in itertools.product(properties, settings.seeds):
         yield PropertyCell(name=each.name, knobs=each.knobs, seed=seed, code=code)
+
+
+def measuring_cells(
+    suite: Suite,
+    cells: Sequence[MeasuringCell],
+    estimators: Sequence[Estimator],
+    registry: Registry,
+) -> list[MeasuringCell]:
+    """The cells of a suite for these estimators, on the tasks of `cells`, which are some of it."""
+    named = {(cell.task, canonical(cell.task_knobs)): cell for cell in cells}
+    tasks = [build(registry.task(cell.task), cell.task_knobs) for cell in named.values()]
+    return list(_measuring_cells(suite.settings, tasks, estimators, cells[0].device))
 
 
 def _search_cells(

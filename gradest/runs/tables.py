@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from gradest.errors import UsageError
 from gradest.runs.cells import label_of, name_of, same_cell
 from gradest.runs.descent_cell import DescentCell
 from gradest.runs.folder import alone_in
 from gradest.runs.journal import Contents, Record, read_journal
 from gradest.runs.measurement_cell import MeasuringCell
+from gradest.runs.measurement_tables import STAND_INS, MeasurementTables
 from gradest.runs.omission import Omission
 from gradest.runs.property_cell import PropertyCell
 from gradest.runs.records import kind_of
@@ -85,6 +88,7 @@ def derive(
     damage = [*journal.told, *unreadable]
     if lost and not journal.damage:
         damage.append(f"{journal.path.name} lacks {counted(len(lost), 'cell')} of this run")
+    tables.stand_in(folder / STAND_INS)
     tables.write(out)
     content = {key: value for key, value in run.items() if key not in _DERIVED}
     content |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
@@ -114,6 +118,12 @@ class _Tables:
             return reason
         return ""
 
+    def stand_in(self, path: Path) -> None:
+        """Add the rows of another run that the folder keeps, if any."""
+        tables = self._tables[MeasuringCell.kind]
+        if path.exists() and isinstance(tables, MeasurementTables):
+            tables.stand_in(_read(path))
+
     def write(self, out: Path) -> None:
         for tables in self._tables.values():
             tables.write(out)
@@ -122,6 +132,16 @@ class _Tables:
     def warnings(self) -> list[str]:
         """A message for each row that could not be computed."""
         return [message for tables in self._tables.values() for message in tables.warnings]
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        reason = in_a_line(str(error))
+        raise UsageError(
+            f"{path}: cannot be read: {reason}; run the suite again with --beside, or delete it"
+        ) from None
 
 
 def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[dict[str, Any]]:

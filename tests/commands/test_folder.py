@@ -126,3 +126,17 @@ def test_a_misspelt_paper_gets_the_nearest_name(name, nearest, capsys):
 def test_the_published_suites_are_known_by_folder_and_name():
     assert "published" in folder_names()
     assert "published/disarm" in suite_names()
+
+
+@pytest.mark.slow
+def test_every_suite_of_a_folder_is_compared_with_its_namesake(papers, tmp_path, capsys):
+    assert run(papers, "--out", tmp_path / "a", "--quiet") == 0
+    assert run(papers, "--out", tmp_path / "b", "--quiet", "--against", tmp_path / "a") == 0
+    printed = capsys.readouterr().out
+    for name in ("first", "second"):
+        assert f"against {tmp_path / 'a' / name}: 2 of 2 cells agree" in printed
+        assert (tmp_path / "b" / name / "against" / "comparison.html").is_file()
+    assert "2 of 2 claims agree" in printed
+    assert run(papers, "--out", tmp_path / "c", "--quiet", "--against", "reference") == 2
+    assert "no reference results of the suite 'first'" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

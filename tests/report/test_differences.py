@@ -30,6 +30,7 @@ from gradest.report.regression.differences import (
 )
 from gradest.report.regression.pairs import Pair, pooled
 from gradest.report.regression.runs import Key, Run
+from gradest.runs.descent import COLUMNS as DESCENT
 from gradest.runs.training.results import COLUMNS as TRAINING
 from gradest.statistics.moments import Moments
 
@@ -461,6 +462,56 @@ def test_trainings_are_compared_over_seeds(base, other, judged):
     assert row["change"] == pytest.approx(row["other"] - row["base"])
     assert ("one seed" in row["reason"]) == (judged == UNDECIDED and len(base) == 1)
     assert regressions(differences(runs)).empty
+
+
+def descents(values):
+    """Descents that end with these values of E f, a seed each."""
+    rows = []
+    for seed, value in values.items():
+        cell = ("demo", "bit", "{}", "rloo", "{}", 0.1, seed, "key", "ok", "")
+        for step, end in ((0, 5.0), (10, value)):
+            rows.append((*cell, step, 1.0, "value", end, end, end))
+    frame = pd.DataFrame(rows, columns=list(DESCENT)).assign(split=curves.ALONE)
+    return curves.best_descents(curves.label_points(frame), False)
+
+
+@pytest.mark.parametrize("maximise", [False, True])
+def test_descents_are_compared_by_their_ends_in_the_direction_of_the_suite(maximise):
+    low, high = ({n: x + n / 100 for n in range(3)} for x in (1.0, 2.0))
+    training = {"descent": {"maximise": maximise}}
+    runs = [
+        run(name, {}, training=training)._replace(descents=descents(values))
+        for name, values in (("base", low), ("other", high))
+    ]
+    (row,) = differences(runs).to_dict("records")
+    assert (row["kind"], row["quantity"]) == ("descent", "value")
+    assert row["judgement"] == (BETTER if maximise else WORSE) and row["change"] == pytest.approx(1)
+    (row,) = differences([runs[0], runs[0]._replace(name="again")]).to_dict("records")
+    assert row["judgement"] == SAME
+
+
+def test_a_descent_that_was_repeated_is_not_tested():
+    cell = {"task": "bit", "estimator": "rloo", "seeds": [0, 1], "estimator_version": 1}
+    machine = {"machine": {"cpu": "a"}, "versions": {"torch": "b"}}
+    key = Key("descent", "bit", "{}", "rloo", "{}", "", "")
+    runs = []
+    for values in ({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.001}):
+        record = {"of": "descent", "status": "ok", "reason": "", "cell": cell}
+        records = {seed: record for seed in values}
+        runs.append(
+            run(str(values), {}, **machine)._replace(
+                cells={key: records}, descents=descents(values)
+            )
+        )
+    (row,) = differences(runs).to_dict("records")
+    assert row["judgement"] == UNDECIDED
+    (row,) = differences(runs, repeated=True).to_dict("records")
+    assert row["judgement"] == WORSE and "the same numbers" in row["reason"]
+    other = {"cell": cell | {"estimator_version": 2}}
+    records = {seed: each | other for seed, each in runs[1].cells[key].items()}
+    changed = [runs[0], runs[1]._replace(cells={key: records})]
+    (row,) = differences(changed, repeated=True).to_dict("records")
+    assert row["judgement"] == UNDECIDED
 
 
 def test_properties_that_hold_in_one_run_alone():

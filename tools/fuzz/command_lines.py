@@ -74,6 +74,8 @@ _VALUES = {
     "--device": ("cpu", "cuda", "tpu", ""),
     "--like": ("rebar", "rloo", "none", ""),
     "--backend": ("loky", "threading", "dask", "ray", ""),
+    "--against": ("reference", *_PATHS),
+    "--beside": ("reference", *_PATHS),
     "--scheduler": ("", "tcp://127.0.0.1:1", "\udcff"),
 }
 _FLAGS = (

@@ -237,7 +237,7 @@ def _all_of(for_all: Mapping[str, Any]) -> str:
 def _measured_places(
     relation: Relation, claim: Mapping[str, Any], run: LoadedRun
 ) -> Iterator[Place]:
-    frame = run.frame[run.frame["parameter"].eq(claim["parameter"])]
+    frame = run.own[run.own["parameter"].eq(claim["parameter"])]
     several = frame["dtype"].nunique() > 1
     for (task, dtype), rows in frame.groupby(["task_label", "dtype"], sort=False):
         first = rows.iloc[0]

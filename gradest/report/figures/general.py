@@ -16,6 +16,8 @@ from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.canvas import Part
 from gradest.report.figures.style import Style
 from gradest.report.frames import tables
+from gradest.report.frames.reading import as_results
+from gradest.runs import ORIGIN
 from gradest.statistics import UNBIASED_WITHIN, Interval
 from gradest.support import number
 
@@ -177,8 +179,14 @@ def cost_growth(frame: pd.DataFrame) -> Figure | None:
 
 
 def _styles(frame: pd.DataFrame) -> dict[str, Style]:
-    """A style for every estimator in the run, so that all its figures agree."""
-    return style.assign_styles(frame["estimator"].astype(str))
+    """A style for every estimator in the run, so that all its figures agree.
+
+    Estimators that only have rows of another run are grey.
+    """
+    frame = as_results(frame)
+    styles = style.assign_styles(frame["estimator"].astype(str))
+    measured = set(frame.loc[frame[ORIGIN].isna(), "estimator"].astype(str))
+    return {name: own if name in measured else own.faded() for name, own in styles.items()}
 
 
 def _one_a_task(
@@ -195,7 +203,7 @@ def _one_a_task(
     """
     if rows.empty:
         return None
-    styles = _styles(frame)
+    styles, keys = _styles(frame), {**keys, **style.stand_in_keys(rows)}
     names, sections = zip(*tables.sections(selection.most_replicates(rows)), strict=True)
     if len(sections) > _PANELS:
         return _medians(sections, styles, title, keys, draw, label)
@@ -274,7 +282,7 @@ def _equal_work(ax: Axes, work: pd.Series) -> None:
 def _scatter(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style], x: str, y: str) -> None:
     """One point per row; those of an estimator that differ in one numeric knob are joined."""
     for (name, *_), part in rows.groupby(["estimator", "seed", "dtype", "run"], dropna=False):
-        knob = pd.to_numeric(part["tag"], errors="coerce")
+        knob = pd.to_numeric(part["tag"].str.rstrip(tables.STAND_IN), errors="coerce")
         path = knob.notna().all() and knob.is_unique and part[x].nunique() > 1
         by = "knob" if path else None
         canvas.points(ax, part.assign(knob=knob), styles[str(name)], x, y, by, fill="paleness")

@@ -14,6 +14,7 @@ from gradest.report.figures import style
 from gradest.report.frames import budget, tables
 from gradest.report.frames.reading import as_results
 from gradest.report.frames.sweeps import outside_sweeps
+from gradest.runs import ORIGIN
 from gradest.statistics import Interval, columns_of
 
 SIZES = {"replicates": "R", "latents": "N", "categories": "K"}
@@ -52,7 +53,8 @@ def select_rows(frame: pd.DataFrame, swept: bool = False) -> tuple[pd.DataFrame,
     frame = frame if swept else outside_sweeps(frame)
     rows = _drawable(tables.measured_rows(frame, parameter))
     settings = pd.Series(_varying_settings(rows), rows.index, dtype=object)
-    tags = list(map(_tag, settings))
+    marks = rows[ORIGIN].notna().map({True: tables.STAND_IN, False: ""})
+    tags = [_tag(each) + mark for each, mark in zip(settings, marks, strict=True)]
     rows = rows.assign(settings=settings, tag=tags, paleness=style.paleness(rows["verdict"]))
     symbol = tables.SYMBOLS.get(parameter, parameter)
     if (dtypes := rows["dtype"]).nunique() > 1:

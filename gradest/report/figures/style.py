@@ -14,6 +14,8 @@ from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 
 from gradest.errors import UsageError
+from gradest.report.frames.tables import STAND_IN
+from gradest.runs import ORIGIN
 from gradest.statistics import UNBIASED_WITHIN
 from gradest.support import suggestion
 
@@ -29,6 +31,7 @@ _SALT = 4629130
 _GREY = (0.35, 0.35, 0.35)
 FILLED, PALE, HOLLOW = 0.0, 0.6, 1.0
 _PALENESS = {"unbiased": FILLED, "biased": HOLLOW, "inconclusive": PALE}
+_FADED = (0.72, 0.72, 0.72)  # of points that stand in for what was not measured
 GUIDE = {"color": "0.6", "linewidth": 0.8}
 BEST = {"color": "0.8", "linewidth": 6, "solid_capstyle": "butt", "zorder": 1}
 
@@ -103,6 +106,10 @@ class Style(NamedTuple):
         red, green, blue = (c + (1 - c) * paleness for c in self.colour)
         return red, green, blue
 
+    def faded(self) -> "Style":
+        """The same marker in grey."""
+        return Style(_FADED, self.marker)
+
     def key(self) -> Line2D:
         return Line2D([], [], color=self.colour, marker=self.marker, linestyle="none")
 
@@ -160,6 +167,12 @@ def verdict_keys() -> dict[str, Line2D]:
         verdict: Line2D([], [], **_point(grey), markerfacecolor=grey.face(paleness))
         for verdict, paleness in _PALENESS.items()
     }
+
+
+def stand_in_keys(rows: pd.DataFrame) -> dict[str, Line2D]:
+    """The legend for rows of another run, if there are any."""
+    names = rows[ORIGIN].dropna().unique()
+    return {f"{STAND_IN} {name}, not measured here": Style(_FADED, "o").key() for name in names}
 
 
 def bias_keys() -> dict[str, Line2D]:

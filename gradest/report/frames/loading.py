@@ -14,7 +14,7 @@ from gradest.report.frames.nested_factors import Family, find_families
 from gradest.report.frames.problems import Problems, readable
 from gradest.report.frames.rankings import Rankings, rank_run
 from gradest.report.frames.sweeps import Sweep, find_sweeps
-from gradest.runs import ADAPTATION, COLUMNS, SOURCES, read_run
+from gradest.runs import ADAPTATION, COLUMNS, ORIGIN, SOURCES, read_run
 from gradest.runs.descent import COLUMNS as DESCENTS
 from gradest.runs.training import COLUMNS as TRAINING
 
@@ -44,6 +44,11 @@ class LoadedRun:
     all_descents: pd.DataFrame = field(default_factory=pd.DataFrame)  # the points of their curves
 
     @property
+    def own(self) -> pd.DataFrame:
+        """The rows that this run measured; the others stand in for cells that it did not."""
+        return self.frame[self.frame[ORIGIN].isna()]
+
+    @property
     def levels(self) -> list[str]:
         """The nested levels, outermost first."""
         return _levels(self.facts)
@@ -56,8 +61,7 @@ class LoadedRun:
     @property
     def maximises(self) -> bool:
         """Whether descents ascend."""
-        training = self.facts.get("training") or {}
-        return bool((training.get("descent") or {}).get("maximise"))
+        return maximises(self.facts)
 
     @cached_property
     def descents(self) -> pd.DataFrame:
@@ -112,9 +116,17 @@ def load_run(folder: Path) -> LoadedRun:
         )
 
 
+def maximises(run: Mapping[str, Any]) -> bool:
+    """Whether the descents of a run, given its run.json, ascend."""
+    return bool(((run.get("training") or {}).get("descent") or {}).get("maximise"))
+
+
 def load_measurements(folder: Path) -> pd.DataFrame:
     """The rows as they were written.  Raises ValueError for other columns, OSError without any."""
-    return _checked(pd.read_parquet(folder / "measurements.parquet"), COLUMNS, "measurements")
+    rows = pd.read_parquet(folder / "measurements.parquet")
+    if ORIGIN not in rows:  # runs of earlier versions only have rows of their own
+        rows = rows.assign(**{ORIGIN: pd.Series(None, rows.index, dtype="str")})
+    return _checked(rows, COLUMNS, "measurements")
 
 
 def load_adaptation(folder: Path, frame: pd.DataFrame, levels: Sequence[str] = ()) -> pd.DataFrame:

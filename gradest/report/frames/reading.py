@@ -11,7 +11,14 @@ from gradest.errors import UsageError
 from gradest.report.frames import tables
 from gradest.report.frames.loading import load_measurements, load_run, load_training
 from gradest.report.frames.problems import readable
-from gradest.runs import COLUMNS, measurements_frame, read_run
+from gradest.runs import (
+    COLUMNS,
+    find_reference,
+    measurements_frame,
+    read_manifest,
+    read_run,
+    references_folder,
+)
 from gradest.support import suggestion
 
 Folder = str | os.PathLike[str]
@@ -22,7 +29,7 @@ _RANKED = (
     *("task_label", "parameter", "dtype", "rank", "detectable_ratio", "label", "verdict"),
     *("relative_bias", "relative_bias_low", "relative_bias_high"),
     *("variance", "variance_low", "variance_high", "mse", "mse_low", "mse_high"),
-    *("evaluations", "gradient_evaluations", "replicates", "method"),
+    *("evaluations", "gradient_evaluations", "replicates", "method", "origin"),
 )
 
 
@@ -52,6 +59,43 @@ def read_results(folder: Folder, *more: Folder) -> pd.DataFrame:
             parts.append(rows.assign(run=str(each)))
     rows = pd.concat(parts)
     return _tidy(rows if len(folders) > 1 else rows.drop(columns="run"))
+
+
+def reference(suite: str | None = None) -> pd.DataFrame:
+    """The reference results of a suite that come with gradest; without a name, a list of them.
+
+    The frame is that of `read_results`; of a suite that only trains it is that of `read_training`,
+    and of one that only descends that of `read_descents`.  The list has a row for each suite: its
+    cells, when they were measured, the commit and the versions that measured them, and the model
+    of the processor.
+
+    Raises UsageError, which names the suites that have reference results, for any other suite, and
+    for files that are missing or damaged.
+    """
+    if suite is None:
+        return _listed_references()
+    folder = find_reference(suite)
+    frame = read_results(folder)
+    if frame.empty:
+        frame = read_training(folder)
+    return read_descents(folder) if frame.empty else frame
+
+
+def _listed_references() -> pd.DataFrame:
+    rows = [
+        {
+            "suite": suite,
+            "cells": each["cells"],
+            "measured": each["finished"],
+            "commit": each["commit"],
+            "gradest": each["versions"]["gradest"],
+            "torch": each["versions"]["torch"],
+            "cpu": each["machine"]["cpu"],
+        }
+        for suite, each in read_manifest(references_folder()).items()
+    ]
+    columns = ["suite", "cells", "measured", "commit", "gradest", "torch", "cpu"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def as_results(frame: pd.DataFrame) -> pd.DataFrame:

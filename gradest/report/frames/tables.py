@@ -12,12 +12,14 @@ import torch
 from gradest.measurement import SCALES
 from gradest.measurement import SYMBOLS as SYMBOLS  # re-exported for all tables
 from gradest.report.frames import ranking
+from gradest.runs import ORIGIN
 from gradest.statistics import BATCHES, SINGLE, Interval, columns_of, holm
 from gradest.statistics import resolution as resolution_of
 
 _BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
 _VARIANCES = tuple(columns_of("variance"))
 _EXTREME = 1e100
+STAND_IN = "°"  # after the label of a row that was not measured in this run
 # The cells in which the test of a bias is the same.
 _TESTED = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates")
 _PUBLISHED = (
@@ -33,6 +35,7 @@ _PUBLISHED = (
     *("cosine", "cosine_se", "zero", "nonfinite", "overflow", "drift", "drift_se"),
     *("evaluations", "gradient_evaluations", "memory", "seconds", "seconds_low", "seconds_high"),
     "work_variance",
+    ORIGIN,
 )
 
 
@@ -47,14 +50,15 @@ def annotate(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with labels and with intervals of numbers derived from the measured columns.
 
     Adds settings (the knobs that occur with more than one value, as a dict), label (the estimator
-    with those), task_label, low and high ends of relative_bias and mse, and p_holm, the p-value
-    by Holm over the bias tests of all rows.  Numbers that the dtype cannot distinguish from zero
-    become zero.
+    with those, and a mark on rows that stand in from another run), task_label, low and high ends
+    of relative_bias and mse, and p_holm, the p-value by Holm over the bias tests of all rows.
+    Numbers that the dtype cannot distinguish from zero become zero.
 
     Raises ValueError when the params of a row are not a JSON object.
     """
     frame = _flushed(frame.reset_index(drop=True))
     frame = add_labels(frame, _protocol(frame))
+    frame["label"] += frame[ORIGIN].notna().map({True: STAND_IN, False: ""})
     frame["p_holm"] = adjust_p_values(frame)
     return _with_intervals(frame)
 

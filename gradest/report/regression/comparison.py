@@ -14,6 +14,7 @@ from gradest.report.figures.saving import remove_figure, save_figure
 from gradest.report.frames import tables
 from gradest.report.frames.ranking import POWER
 from gradest.report.regression import sections
+from gradest.report.regression.agreement import Agreement, find_agreement
 from gradest.report.regression.differences import (
     BETTER,
     CHANGED,
@@ -54,6 +55,11 @@ _INDEPENDENT = (
     "Where no seed is shared the runs are independent repetitions, and all seeds of a run are "
     "combined as more batches of the same measurement."
 )
+_REPEATED = (
+    "Where both runs measured a cell with the same seeds, protocol, versions and model of "
+    "processor, equal code gives equal numbers: there any difference beyond rounding is a change, "
+    "without a test."
+)
 _CAPTION = (
     "The left panel shows the ratio of the variances, the right panel the change of the norm of "
     "the bias in percent of ‖g‖, both {parameter}, with 95 % intervals; the strongest evidence "
@@ -82,14 +88,42 @@ def write_comparison(
                 f"{name} has no cell in common with {runs[0].name}: {each}; nothing is compared"
             )
     frame = differences(runs)
+    return _write(runs, frame, shared, out), frame, shared
+
+
+def write_agreement(base: Path, name: str, folder: Path, out: Path) -> tuple[Path, Agreement]:
+    """Compare the run in `folder` with `base`, which documents call `name`, cell by cell.
+
+    Only cells that the run has are compared.  Where both measured a cell in the same way, equal
+    numbers are expected, without a test.  The document is written into `out`; returns its path and
+    what agrees.  Raises UsageError for a folder without a run.
+    """
+    runs = load_runs([base, folder], [name, "this run"])
+    first = runs[0]._replace(
+        cells={key: own for key, own in runs[0].cells.items() if key in runs[1].cells}
+    )
+    shared = {runs[1].name: overlap(first, runs[1])}
+    frame = differences([first, runs[1]], repeated=True)
+    path = _write([first, runs[1]], frame, shared, out, _REPEATED)
+    return path, find_agreement(runs[0], runs[1], frame)
+
+
+def _write(
+    runs: Sequence[Run],
+    frame: pd.DataFrame,
+    shared: Mapping[str, Overlap],
+    out: Path,
+    note: str = "",
+) -> Path:
+    """Write the document, the tables and the figure; returns the path of comparison.html."""
     for name in _TABLES:
         write_frame(out / name, frame)
     pictures = _draw(frame, out / "figures")
-    parts = list(_parts(runs, frame, list(pictures), shared))
+    parts = list(_parts(runs, frame, list(pictures), shared, note))
     write_text(out / "comparison.md", document.render_markdown(parts))
     path = out / "comparison.html"
     write_text(path, html.page(_title(runs), parts, pictures))
-    return path, frame, shared
+    return path
 
 
 def _properties_in_common(runs: Sequence[Run]) -> bool:
@@ -133,13 +167,15 @@ def _parts(
     frame: pd.DataFrame,
     drawn: Sequence[str],
     shared: Mapping[str, Overlap],
+    note: str,
 ) -> Iterator[Part]:
     """The document, in the order in which it is read."""
     yield f"# {markup.escape(_title(runs))}"
     yield from _overlaps(shared)
     yield _summary(frame)
     yield _counts(frame)
-    yield Folded("How to read the tables", (_READING, f"{_SHARED} {_INDEPENDENT}"), level=2)
+    shares = f"{_SHARED} {_INDEPENDENT}{f' {note}' if note else ''}"
+    yield Folded("How to read the tables", (_READING, shares), level=2)
     yield "## The runs"
     yield _facts(runs)
     for judgement in (WORSE, BETTER, CHANGED):

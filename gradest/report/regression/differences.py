@@ -16,6 +16,7 @@ from gradest.measurement import LOG_ALPHA, Measurement
 from gradest.report.claims.judgement import NOT_REFUTED, REFUTED, REPRODUCED
 from gradest.report.claims.judgement import UNDECIDED as UNSETTLED
 from gradest.report.frames import curves, ranking, tables
+from gradest.report.frames.loading import maximises
 from gradest.report.regression.pairs import (
     DIFFERENCE,
     RATIO,
@@ -25,7 +26,7 @@ from gradest.report.regression.pairs import (
     sign,
     undetectable,
 )
-from gradest.report.regression.runs import Key, Records, Run
+from gradest.report.regression.runs import Key, Records, Run, repeats
 from gradest.runs import Record
 from gradest.statistics import Interval, holm
 from gradest.support import described
@@ -39,7 +40,8 @@ BETTER, WORSE, CHANGED = "better", "worse", "changed"
 SAME, UNDECIDED = "same", "no significant difference"
 UNJUDGED = ""  # of quantities that are shown and never judged
 
-MEASUREMENT, TRAINING, PROPERTY, CLAIM = "measurement", "training", "property", "claim"
+MEASUREMENT, TRAINING, DESCENT = "measurement", "training", "descent"
+PROPERTY, CLAIM = "property", "claim"
 
 COLUMNS = (
     *("run", "kind", "task", "task_params", "estimator", "estimator_params", "dtype", "setting"),
@@ -57,6 +59,9 @@ _OK, _ABSENT, _ODD = "ok", "absent", "not finite"
 _LOST = ("failed", _ODD)
 _NAMED = ["task", "task_params", "estimator", "estimator_params"]
 _UNKNOWN = Interval.unknown()
+_REPEATED = "not tested: the same seeds, versions and processor give the same numbers"
+# Kind -> split and metric that are compared at the end of its curves.
+_CURVES = {TRAINING: ("test", "negative_bound"), DESCENT: (curves.ALONE, "value")}
 
 
 class _Row(NamedTuple):
@@ -71,16 +76,20 @@ class _Row(NamedTuple):
     status: tuple[str, str] = (_OK, _OK)
 
 
-def differences(runs: Sequence[Run]) -> pd.DataFrame:
+def differences(runs: Sequence[Run], repeated: bool = False) -> pd.DataFrame:
     """A row for every quantity of every cell, of each run against the first; columns `COLUMNS`.
 
     Quantities are variance, mean, bias, evaluations, gradient_evaluations and seconds of a
-    measurement, also gradient where the exact one changed; negative_bound of a training; a
-    property's own; the verdict on a claim; and status of a cell that is not measured in both.
+    measurement, also gradient where the exact one changed; negative_bound of a training; value
+    of a descent; a property's own; the verdict on a claim; and status of a cell that is not
+    measured in both.  With `repeated`, a cell that both runs measured in the same way (`repeats`)
+    is not tested: numbers that differ by more than rounding have changed.
     Raises UsageError for a journal of another version that this one cannot read.
     """
     base, *others = runs
     rows = [row for other in others for row in _between(base, other)]
+    if repeated:
+        rows = [_untested(row, base, others[0]) for row in rows]
     frame = pd.DataFrame([_columns(row) for row in rows], columns=list(COLUMNS))
     frame = frame.assign(p_holm=holm(frame["p_value"].to_numpy(dtype=float)))
     tests = int(frame["p_value"].notna().sum())
@@ -121,9 +130,26 @@ def _between(base: Run, other: Run) -> Iterator[_Row]:
         yield from _statuses(other.name, key, *records)
         if key.kind == MEASUREMENT:
             yield from _compare_cell(other.name, key, *records, _parameters(base, other))
-    yield from _trainings(base, other)
+    for kind in _CURVES:
+        yield from _ends(kind, base, other)
     yield from _properties(base, other)
     yield from _claims(base, other)
+
+
+def _untested(row: _Row, base: Run, other: Run) -> _Row:
+    """The row without its test where equal code would have given equal numbers."""
+    change, kind = row.change, row.key.kind
+    tested = row.judgement in (None, UNDECIDED) and change.quantity != "status"
+    if kind not in (MEASUREMENT, *_CURVES) or not tested or change.same:
+        return row
+    # The rate in the setting of a training or a descent is the best one of several cells.
+    named = [key for key in base.cells if key in other.cells and key[:5] == row.key[:5]]
+    cells = [row.key] if kind == MEASUREMENT else named
+    if math.isnan(change.change.estimate) or not repeats(base, other, cells):
+        return row
+    return row._replace(
+        change=change._replace(p_value=math.nan, reason=change.reason or _REPEATED), judgement=None
+    )
 
 
 def _compare_cell(
@@ -261,9 +287,10 @@ def _judge_statuses(before: str, after: str) -> str:
     return BETTER if before in _LOST and after == _OK else CHANGED
 
 
-def _trainings(base: Run, other: Run) -> Iterator[_Row]:
-    """By the bound of the test data, at the learning rate that each run found best."""
-    groups = [dict(iter(_final(run).groupby(_NAMED))) for run in (base, other)]
+def _ends(kind: str, base: Run, other: Run) -> Iterator[_Row]:
+    """Trainings by the bound of the test data, descents by E f, at the best learning rates."""
+    groups = [dict(iter(_final(kind, run).groupby(_NAMED))) for run in (base, other)]
+    falls = kind == TRAINING or not maximises(base.facts)
     for named in groups[0]:
         if named not in groups[1]:
             continue
@@ -273,20 +300,25 @@ def _trainings(base: Run, other: Run) -> Iterator[_Row]:
             parts = [part[part["seed"].isin(shared)] for part in parts]
         rates = [f"{rate:g}" for part in parts for rate in part["learning_rate"].unique()]
         setting = f"learning_rate={', then '.join(dict.fromkeys(rates))}"
-        key = Key(TRAINING, *named, "", setting)
+        key = Key(kind, *named, "", setting)
         seeds = tuple(", ".join(map(str, sorted(part["seed"]))) for part in parts)
-        yield _trained(other.name, key, seeds, *(_over_seeds(part) for part in parts))
+        row = _trained(other.name, key, seeds, *(_over_seeds(kind, part) for part in parts))
+        turned = row.change._replace(direction=row.change.direction * (1 if falls else -1))
+        yield row._replace(change=turned)
 
 
-def _final(run: Run) -> pd.DataFrame:
-    """The bound of the test data at the end of each training."""
-    points = run.points
-    points = points[points["split"].eq("test") & points["metric"].eq("negative_bound")]
+def _final(kind: str, run: Run) -> pd.DataFrame:
+    """What is compared, at the end of each curve."""
+    points = run.points if kind == TRAINING else run.descents
+    if points.empty:
+        return pd.DataFrame(columns=[*_NAMED, "seed"])
+    split, metric = _CURVES[kind]
+    points = points[points["split"].eq(split) & points["metric"].eq(metric)]
     return points[points["step"].eq(points.groupby("key")["step"].transform("max"))]
 
 
-def _over_seeds(part: pd.DataFrame) -> tuple[Interval, int]:
-    last = curves.average_over_seeds(part, "test", "negative_bound").iloc[0]
+def _over_seeds(kind: str, part: pd.DataFrame) -> tuple[Interval, int]:
+    last = curves.average_over_seeds(part, *_CURVES[kind]).iloc[0]
     ends = (float(last[end]) for end in ("value", "low", "high"))
     return Interval(*ends), int(last["seeds"])
 
@@ -302,13 +334,14 @@ def _trained(
     (a, m), (b, n) = base, other
     change = b - a
     difference = change.estimate
+    _, quantity = _CURVES[key.kind]
     change = Change(
-        "negative_bound", "", a, b, DIFFERENCE, change, difference == 0, direction=sign(difference)
+        quantity, "", a, b, DIFFERENCE, change, difference == 0, direction=sign(difference)
     )
     if change.same:
         return _Row(run, key, seeds, change)
     if min(m, n) == 1:
-        why = "not tested: one seed does not cover other training runs"
+        why = "not tested: one seed does not cover other runs"
         return _Row(run, key, seeds, change._replace(reason=why), judgement=UNDECIDED)
     error, freedom = ranking.combined_error(
         *((a.high - a.estimate) / ranking.quantile(m - 1), m - 1),

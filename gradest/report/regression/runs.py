@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradest.errors import UsageError
-from gradest.report.frames.loading import load_claims, load_properties, load_training
+from gradest.report.frames import curves
+from gradest.report.frames.loading import (
+    load_claims,
+    load_descents,
+    load_properties,
+    load_training,
+    maximises,
+)
 from gradest.report.frames.problems import readable
 from gradest.runs import Record, latest, read_journal, read_run
 
@@ -19,12 +26,12 @@ Records = Mapping[int, Record]  # by seed
 class Key(NamedTuple):
     """The common identity of cells of two runs; params are JSON."""
 
-    kind: str  # measurement or training
+    kind: str  # measurement, training or descent
     task: str
     task_params: str
     estimator: str
     estimator_params: str
-    dtype: str  # "" of a training
+    dtype: str  # "" of a training or a descent
     setting: str  # other settings that a run varies: replicates or learning rate; mostly ""
 
 
@@ -38,10 +45,11 @@ class Run(NamedTuple):
     points: pd.DataFrame  # annotated, of the curves of trainings
     properties: pd.DataFrame
     claims: pd.DataFrame = pd.DataFrame()
+    descents: pd.DataFrame = pd.DataFrame()  # annotated, of the curves of descents
 
 
-def load_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in the folders, none of which is changed.
+def load_runs(folders: Sequence[Path], names: Sequence[str] = ()) -> list[Run]:
+    """The runs in the folders, none of which is changed; `names` replace those of the folders.
 
     Raises UsageError for fewer than two folders, the same folder twice, and one without a run.
     """
@@ -64,15 +72,50 @@ def load_runs(folders: Sequence[Path]) -> list[Run]:
             run,
             _by_seed(_cells(run, records), swept),
             *_tables(folder),
+            _descents(folder, run),
         )
-        for name, (folder, run, records) in zip(_names(folders), loaded, strict=True)
+        for name, (folder, run, records) in zip(names or _names(folders), loaded, strict=True)
     ]
+
+
+def check_run(folder: Path) -> None:
+    """Raises UsageError for a folder that `load_runs` could not read."""
+    _described(folder)
+    _records(folder)
+
+
+def repeats(base: Run, other: Run, cells: Sequence[Key]) -> bool:
+    """Whether both runs measured the cells in the same way, so that equal code gives equal numbers.
+
+    The seeds, the protocol, the versions of task and estimator, torch and the processor have to be
+    the same.  A limit of time is met after another number of replicates in every run.
+    """
+    machines = [
+        (run.facts.get("machine", {}).get("cpu"), run.facts.get("versions", {}).get("torch"))
+        for run in (base, other)
+    ]
+    if machines[0] != machines[1] or None in machines[0]:
+        return False
+    pairs = [
+        (base.cells[key][seed]["cell"], other.cells[key][seed]["cell"])
+        for key in cells
+        for seed in base.cells[key]
+        if seed in other.cells[key]
+    ]
+    return bool(pairs) and all(_same_protocol(*pair) for pair in pairs)
+
+
+def _same_protocol(base: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if (base.get("precision") or {}).get("max_seconds") is not None:
+        return False
+    fields = (base.keys() | other.keys()) - {"code"}
+    return all(base.get(name) == other.get(name) for name in fields)
 
 
 class Overlap(NamedTuple):
     """How many cells of two runs are in both, measured in both, and in one of them alone.
 
-    Cells are those of measurements and trainings, the seeds of one taken together.
+    Cells are those of measurements, trainings and descents, the seeds of one taken together.
     """
 
     compared: int
@@ -126,12 +169,11 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def _records(folder: Path) -> dict[str, Record]:
-    journal = folder / "journal.jsonl"
-    if not journal.exists():
+    contents = read_journal(folder / "journal.jsonl")
+    if not (contents.header or contents.records or contents.damage):
         raise UsageError(
             f"{folder}: journal.jsonl is missing, which is needed to compare means; put it back"
         )
-    contents = read_journal(journal)
     if contents.damage:
         raise UsageError(
             f"{folder}: {contents.told[0]}; run its suite again to measure the lost cells, then "
@@ -151,6 +193,11 @@ def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         return load_training(folder), load_properties(folder), load_claims(folder)
 
 
+def _descents(folder: Path, run: Mapping[str, Any]) -> pd.DataFrame:
+    with readable(folder):
+        return curves.best_descents(load_descents(folder), maximises(run))
+
+
 def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' own names where these differ, else their paths."""
     names = [folder.resolve().name for folder in folders]
@@ -167,18 +214,24 @@ def _key(record: Record) -> Key:
         task_params,
         cell["estimator"],
         estimator_params,
-        cell.get("dtype", ""),
+        cell["dtype"] if record["of"] == "measurement" else "",
         "",
     )
 
 
 def _comparable(records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record["of"] in ("measurement", "training")]
+    return [each for each in records if each["of"] in ("measurement", "training", "descent")]
+
+
+def _seeds(record: Record) -> Sequence[int]:
+    """The seeds of a cell: those of a descent are one cell."""
+    cell = record["cell"]
+    return cell["seeds"] if record["of"] == "descent" else [cell["seed"]]
 
 
 def _swept(records: Sequence[Record]) -> set[Key]:
     """The keys of which a run holds several cells of one seed."""
-    count = Counter((_key(r), r["cell"]["seed"]) for r in _comparable(records))
+    count = Counter((_key(r), seed) for r in _comparable(records) for seed in _seeds(r))
     return {key for (key, _), number in count.items() if number > 1}
 
 
@@ -188,7 +241,7 @@ def _by_seed(records: Sequence[Record], swept: set[Key]) -> dict[Key, dict[int, 
         key = _key(record)
         if key in swept:
             key = key._replace(setting=_setting(record["cell"]))
-        cells[key][record["cell"]["seed"]] = record
+        cells[key] |= dict.fromkeys(_seeds(record), record)
     return dict(cells)
 
 

@@ -15,6 +15,7 @@ from gradest.report.regression.differences import (
     CELL,
     CHANGED,
     CLAIM,
+    DESCENT,
     PROPERTY,
     SAME,
     TRAINING,
@@ -35,6 +36,7 @@ NAMES = {
     "evaluations": "evaluations of f",
     "gradient_evaluations": "backward passes",
     "negative_bound": "test −log p(x)",
+    "value": "E f after the descent",
     "property": "property",
     "claim": "claim",
     "status": "status",
@@ -42,6 +44,19 @@ NAMES = {
 _LONGEST = 60  # rows of a table of cells without a significant difference, or of times
 _DETECTABLE = "smallest detectable change"
 _TAGS = {WORSE: "bad", BETTER: "good", CHANGED: "unsure"}
+_CURVES = {
+    TRAINING: (
+        "Training runs",
+        "The bound of the test data at the last step, in nats per data point, lower is better, at "
+        "the best learning rate of each run. Intervals are over seeds. With one seed they are over "
+        "data points and do not cover other training runs, so that nothing is tested.",
+    ),
+    DESCENT: (
+        "Descents",
+        "E f at the last step, at the best learning rate of each run. Intervals are over seeds. "
+        "With one seed nothing is tested.",
+    ),
+}
 _TIMES = (
     "Medians of the timing rounds, and their range, over the seeds compared. Times are not "
     "tested{}."
@@ -103,22 +118,21 @@ def undecided(frame: pd.DataFrame) -> Iterator[Part]:
 
 
 def trainings(frame: pd.DataFrame) -> Iterator[Part]:
-    """The final objectives of trained models."""
-    rows = frame[frame["kind"].eq(TRAINING) & frame["quantity"].ne("status")]
-    if rows.empty:
-        return
-    yield "## Training runs"
-    yield (
-        "The bound of the test data at the last step, in nats per data point, lower is better, at "
-        "the best learning rate of each run. Intervals are over seeds. With one seed they are over "
-        "data points and do not cover other training runs, so that nothing is tested."
-    )
+    """The final objectives of trained models, and of the descents of tasks without networks."""
+    for kind, (title, explanation) in _CURVES.items():
+        rows = frame[frame["kind"].eq(kind) & frame["quantity"].ne("status")]
+        if not rows.empty:
+            yield f"## {title}"
+            yield explanation
+            yield _final_values(frame, rows)
 
+
+def _final_values(frame: pd.DataFrame, rows: pd.DataFrame) -> Table:
     def line(row: dict[str, Any]) -> list[str]:
         return [*_sides(row), change(row), number(row["detectable"]), _tagged(row["judgement"])]
 
     headers = ("baseline", "other", "difference", _DETECTABLE, "judgement")
-    yield _table(frame, rows, headers, line)
+    return _table(frame, rows, headers, line)
 
 
 def properties(frame: pd.DataFrame) -> Iterator[Part]:

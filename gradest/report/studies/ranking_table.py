@@ -73,6 +73,7 @@ def ranking_table(rows: pd.DataFrame) -> Table:
 
 def ranking_notes(rows: pd.DataFrame) -> Iterator[str]:
     """Remarks that concern only some rows of a ranking."""
+    yield from _origins(rows)
     if rows.apply(_is_unproven, axis=1).any():
         yield (
             f"{_UNPROVEN} Inconclusive although the interval of the bias excludes 0: without any "
@@ -99,6 +100,12 @@ def ranking_notes(rows: pd.DataFrame) -> Iterator[str]:
     if not nonfinite.empty:
         named = ", ".join(nonfinite["label"])
         yield f"Some estimates are not finite: {markup.escape(named)}. See [Numerics](#numerics)."
+
+
+def _origins(rows: pd.DataFrame) -> Iterator[str]:
+    """Where rows are from that were not measured in this run."""
+    for name in rows["origin"].dropna().unique():
+        yield f"{tables.STAND_IN} Not measured in this run: the row of {markup.escape(name)}."
 
 
 PAPER_COLUMNS = tuple(_PAPER_HEADERS)
@@ -260,6 +267,7 @@ def _paper_notes(rows: pd.DataFrame, columns: Sequence[str], by: str, best: bool
     if {"evaluations", "work"} & set(columns):
         yield _EVALS_NOTE
     yield _PAPER_NOTE
+    yield from _origins(rows)
     if best:
         yield BEST.format(by=tables.RANKED_BY[by], level=100 * LEVEL)
     short = rows[rows["name"].ne(rows["label"])]

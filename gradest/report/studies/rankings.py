@@ -36,7 +36,7 @@ _LONGEST = 40  # rows of the table of crossovers
 
 
 def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
-    yield "multiple tests", lambda: [_multiplicity(run.frame)]
+    yield "multiple tests", lambda: [_multiplicity(run.own)]
     for section in run.rankings.tasks:
         yield section.label, partial(_section, section)
     yield "budgets", lambda: _crossovers(run.rankings.crossovers)
