@@ -215,7 +215,7 @@ def test_what_cannot_be_merged_is_named(runs, tmp_path, capsys):
         damaged, whole, "--out", out
     )
     assert main(["--list", "--pool"]) == 2
-    assert "--pool goes with --merge, not with --list" in capsys.readouterr().err
+    assert "--pool applies to --merge, not to --list" in capsys.readouterr().err
 
 
 def test_seeds_are_pooled_exactly(runs, tmp_path, capsys):
