@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published site
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -26,6 +26,7 @@ help:
 	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
 	@echo "make audit      estimators of published packages, judged; writes docs/audit.md"
 	@echo "make published  runs the suites of papers; writes the claims into docs/published.md"
+	@echo "make site       the docs, and a page for each estimator and task; writes site/index.html"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -94,6 +95,14 @@ audit: $(AUDIT)/.installed
 published: install
 	$(PYTHON) benchmark.py --suite published --fresh --quiet
 	$(PYTHON) -m tools.published --write docs/published.md
+
+# Sphinx and what it needs, which nobody who measures has to install.
+$(VENV)/.site: $(VENV)/.installed tools/site/requirements.txt
+	$(PYTHON) -m pip install --quiet --requirement tools/site/requirements.txt
+	touch $@
+
+site: $(VENV)/.site
+	$(PYTHON) -m tools.site
 
 wheel: install
 	rm -rf dist build
