@@ -11,7 +11,7 @@ from tools.site import docstrings
 from tools.site.mathml import equation
 
 # How MathML writes what docstrings have.
-_WRITTEN = str.maketrans({"Σ": "∑", "Π": "∏", "~": "∼", "*": "∗", "'": "′"})
+_WRITTEN = str.maketrans({"Σ": "∑", "Π": "∏", "~": "\u223c", "*": "\u2217", "'": "\u2032"})
 _MARKS = str.maketrans({"^": "\u0302", "~": "\u0303", "¯": "\u0304"})
 
 EQUATIONS = {
@@ -70,7 +70,7 @@ def test_no_sign_of_an_equation_is_lost(text):
     shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     source = unicodedata.normalize("NFKD", text.replace("…", "..").translate(_WRITTEN))
     source, shown = source.replace("-", "−"), shown.replace("…", "..").replace("-", "−")
-    drop = str.maketrans("", "", "_^/(){}` ⁄√")  # what the structure of MathML says
+    drop = str.maketrans("", "", "_^/(){}` \u2044√")  # what the structure of MathML says
     shown = unicodedata.normalize("NFKD", shown)
     assert Counter(shown.translate(drop)) == Counter(source.translate(drop))
 

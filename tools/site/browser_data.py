@@ -84,18 +84,19 @@ def _suite(name: str, suite: Suite) -> dict[str, Any]:
 
 def _tasks(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Each task with its place on an axis, or on the simplex, where one of its knobs varies."""
+    sizes = frame.groupby("task_label")[["latents", "categories"]].first()  # of measured rows
     first = frame.drop_duplicates("task_label")
     for name, rows in first.groupby("task", sort=False):
         params = [tables.parse_knobs(text) for text in rows["task_params"]]
         varying = [k for k in params[0] if len({json.dumps(each.get(k)) for each in params}) > 1]
         for (_, row), each in zip(rows.iterrows(), params, strict=True):
             place = _place(varying, each) if len(params) >= _FEWEST else {}
-            latents = {"latents": _number(row["latents"]), "categories": _number(row["categories"])}
-            yield {"label": row["task_label"], "task": name, **latents, **place}
+            size = {n: _number(x) for n, x in sizes.loc[row["task_label"]].items()}
+            yield {"label": row["task_label"], "task": name, **size, **place}
 
 
 def _place(varying: list[str], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of the one knob that varies, if it is a number or the weights of three categories."""
+    """The value of the one knob that varies, if it is a number or weights of three categories."""
     if len(varying) != 1:
         return {}
     (knob,) = varying

@@ -18,7 +18,7 @@ SECTIONS = {
     "Extend": ["docs/plugins", "docs/audit", "examples/README", "examples/package/README"],
     "Project": ["results/README", "CONTRIBUTING", "CHANGELOG"],
 }
-_LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
+_LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?)\)")
 _CATALOGUE = re.compile(r"^\| `(\w+)`", flags=re.M)
 
 
@@ -66,7 +66,9 @@ def mended(text: str, page: str, root: Path, source: Path) -> str:
         elif path.suffix != ".md":
             (source / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, source / target)
-        return f"{match[1]}{os.path.relpath(target, Path(page).parent)}{match[3]}"
+        # The name of a file means little on a site: without a text, MyST shows the page's title.
+        text = "" if match[1].endswith(".md") else match[1]
+        return f"[{text}]({os.path.relpath(target, Path(page).parent)}{match[3]})"
 
     return _LINK.sub(new, text)
 

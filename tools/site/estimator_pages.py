@@ -4,10 +4,9 @@ import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-
 from gradest.commands import list as catalogue
 from gradest.contracts import Estimator
-from gradest.knobs import knob_defaults, knob_types
+from gradest.knobs import knob_defaults
 from gradest.plugins import Registry, citations
 from tools.site import docstrings, pages, standings
 from tools.site.knob_table import knobs
@@ -15,9 +14,16 @@ from tools.site.relatives import relatives
 from tools.site.standings import Suite
 
 _NEEDS = {
-    "black box": "f is evaluated at one-hot codes only",
-    "uses f'": "f is also differentiated, at one-hot codes",
-    "relaxes f": "f is evaluated, and differentiated if it uses f', elsewhere on the simplex",
+    "black box": "values of f at one-hot codes alone",
+    "uses f'": "also the derivative of f, at one-hot codes",
+    "relaxes f": "f between the vertices of the simplex, too",
+}
+# What the example measures: by the objective that an estimator takes, or its latents.
+_TASKS = {
+    None: 'make_task("quadratic")',
+    "bits": 'make_task("bernoulli")',
+    "bound": 'make_task("bernoulli_vae", latents=4, kl="sampled", samples=2)',
+    "minimum": 'make_task("verifiable_reward", best_of=2)',
 }
 
 
@@ -28,7 +34,7 @@ def write(
     links = {name: f"{name}.html" for name in estimators}
     for name in sorted(estimators):
         pages.write(source, f"estimators/{name}", _page(name, estimators, suites, links))
-    pages.write(source, "estimators/index", _index(estimators))
+    pages.write(source, "estimators/index", pages.wide(_index(estimators)))
 
 
 def _index(estimators: Mapping[str, type[Estimator]]) -> str:
@@ -88,7 +94,7 @@ def _page(
         pages.raw(_standing(name, suites)),
         "## Knobs\n",
         pages.raw(pages.rendered("knobs.html", values)),
-        *_usage(cls),
+        _usage(cls),
         "## Code\n",
         f"`estimators/{name}.py`, the whole file:\n",
         pages.code_block(inspect.getsource(inspect.getmodule(cls)), "python"),
@@ -102,7 +108,7 @@ def _page(
             f"{citations.in_markdown(citation)}\n",
             pages.code_block(bibtex, "bibtex"),
         ]
-    return "\n".join(parts)
+    return pages.wide("\n".join(parts))
 
 
 def _facts(cls: type[Estimator]) -> Iterator[tuple[str, str, str]]:
@@ -129,15 +135,17 @@ def _facts(cls: type[Estimator]) -> Iterator[tuple[str, str, str]]:
         yield "Slow", cls.slow, ""
 
 
-def _usage(cls: type[Estimator]) -> Iterator[str]:
-    """How to measure it, in Python."""
-    knob = next(iter(knob_types(cls)), None)
-    given = f", {knob}={knob_defaults(cls)[knob]!r}" if knob else ""
-    yield "```python\n"
-    yield "from gradest import make_estimator, make_task, measure\n"
-    yield f'estimator = make_estimator("{cls.name}"{given})'
-    yield 'print(measure(estimator, make_task("quadratic" if estimator.categories is None else "bernoulli")))'
-    yield "```\n"
+def _usage(cls: type[Estimator]) -> str:
+    """How to measure it in Python, on a task to which it applies."""
+    defaults = knob_defaults(cls)
+    knobs_given = "".join(f", {knob}={value!r}" for knob, value in list(defaults.items())[:1])
+    task = _TASKS[cls.objective or ("bits" if cls.categories == 2 else None)]
+    lines = [
+        "from gradest import make_estimator, make_task, measure",
+        "",
+        f'measure(make_estimator("{cls.name}"{knobs_given}), {task})',
+    ]
+    return pages.code_block("\n".join(lines), "python")
 
 
 def _standing(name: str, suites: Mapping[str, Suite]) -> str:

@@ -11,6 +11,7 @@ from tools.site import notation
 from tools.site.notation import Accent, Fraction, Node, Root, Row, Scripts, Sign, Space
 
 _SUMS = {"Σ": "∑", "Π": "∏"}
+_OPERATORS = {"~": "\u223c", "*": "\u2217"}
 _MARKS = {"\u0302": "^", "\u0303": "~", "\u0304": "¯", "\u0307": "˙", "\u0308": "¨"}
 # Letters in all but name: MathML would set space around them.
 _UPRIGHT = frozenset({*"∇∂…∞", ".."})
@@ -97,7 +98,7 @@ def _(node: Sign) -> str:
         return "<mtext>-</mtext>"
     if node.text in _BARS or node.text in "()[]{}⟨⟩":
         return _fence(text)
-    return f"<mo>{'∼' if node.text == '~' else '∗' if node.text == '*' else text}</mo>"
+    return f"<mo>{_OPERATORS.get(text, text)}</mo>"
 
 
 @_mathml.register

@@ -20,7 +20,8 @@ _TOKEN = re.compile(
     r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z]{2,}(?![̀-ͯ]))"
     r"|(?P<letter>[^\W\d_][̀-ͯ]*)|(?P<sign>\.\.|.)"
 )
-_OPENING, _CLOSING = {"(": ")", "[": "]", "{": "}", "⟨": "⟩"}, ")]}⟩"
+_OPENING = {"(": ")", "[": "]", "{": "}", "⟨": "⟩"}
+_SIGNS_WITH_SCRIPTS = frozenset("ΣΠ‖|∇…")
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,8 @@ class _Reader:
                 above.append(_letter(plain))
             elif token.text == "'":
                 self._take()
-                base = Row((base, Sign("prime", "′")))
-            elif token.text in "*±" and token.text and self._peek(1).text in (" ", ",", ")", "="):
-                above.append(self._take())
-            elif token.text in "*" and token.text and _shifted(self._peek(1).text[:1], "sub"):
+                base = Row((base, Sign("prime", "\u2032")))
+            elif self._is_mark(token):
                 above.append(self._take())
             elif token.text in "_^" and token.text and self._peek(1).kind not in ("space", "end"):
                 (below if self._take().text == "_" else above).extend(self._argument())
@@ -163,6 +162,13 @@ class _Reader:
         if not below and not above:
             return base
         return Scripts(base, Row(tuple(below)), Row(tuple(above)))
+
+    def _is_mark(self, token: Sign) -> bool:
+        """Whether `*` or `±` marks what is before it, instead of combining it with what follows."""
+        after = self._peek(1).text
+        if token.text not in ("*", "±"):
+            return False
+        return after in ("", " ", ",", ")", "=") or bool(_shifted(after[:1], "sub"))
 
     def _argument(self) -> list[Node]:
         """What an index or a power holds: a group in braces, a bracket, or one run of letters."""
@@ -201,7 +207,7 @@ def _may_be_above(token: Sign) -> bool:
 
 def _has_scripts(token: Sign) -> bool:
     """Whether an index or a power may follow: also behind the bar of a norm."""
-    return token.kind in ("letter", "word", "number") or token.text in "Σ Π ‖ | ∇ …".split()
+    return token.kind in ("letter", "word", "number") or token.text in _SIGNS_WITH_SCRIPTS
 
 
 def _letter(plain: str) -> Sign:

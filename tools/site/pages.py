@@ -49,6 +49,11 @@ def toctree(entries: list[str], caption: str = "", hidden: bool = True) -> str:
     return "\n".join(["```{toctree}", *options, "", *entries, "```", ""])
 
 
+def wide(text: str) -> str:
+    """A page without its own contents at the side, whose tables and charts use that width."""
+    return f"---\nhide-toc: true\n---\n\n{text}"
+
+
 def write(source: Path, name: str, text: str) -> None:
     """The page `name`, such as `estimators/rloo`, in the folder of the source."""
     path = source / f"{name}.md"

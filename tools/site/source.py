@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from gradest.commands import list as catalogue
 from gradest.contracts import built_in
 from gradest.plugins import all_estimators, all_tasks
 from tools.site import (
@@ -35,13 +34,13 @@ def write(root: Path, source: Path, suites: Mapping[str, Suite]) -> None:
     task_pages.write(source, tasks, suites, estimators)
     _write_front(root, source, len(estimators), len(tasks), estimators)
     links = {name: f"estimators/{name}.html" for name in estimators}
-    pages.write(source, "claims", _wide(published_claims.page(root, links)))
+    pages.write(source, "claims", pages.wide(published_claims.page(root, links)))
     for name, title, text in (
         ("atlas", "Atlas", _ATLAS),
         ("choose", "Which estimator for my problem?", _CHOOSE),
     ):
         body = pages.raw(pages.rendered(f"{name}.html", {"measured": bool(suites)}))
-        pages.write(source, name, _wide(f"# {title}\n\n{text}\n\n{body}"))
+        pages.write(source, name, pages.wide(f"# {title}\n\n{text}\n\n{body}"))
     static = source / STATIC
     shutil.copytree(_HERE / "static", static)
     libraries.write(static)
@@ -58,11 +57,6 @@ _CHOOSE = (
     "constraints, best first. [Choosing an estimator](docs/choosing.md) explains what is behind "
     "them."
 )
-
-
-def _wide(text: str) -> str:
-    """A page without the contents at its side."""
-    return f"---\nhide-toc: true\n---\n\n{text}"
 
 
 def _write_front(

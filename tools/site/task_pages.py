@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
-
 from gradest.contracts import Task
 from gradest.plugins import citations
 from tools.site import docstrings, pages, standings
@@ -43,7 +42,7 @@ def write(
         pages.raw(pages.rendered("tasks.html", {"rows": rows})),
         pages.toctree(sorted(tasks)),
     ]
-    pages.write(source, "tasks/index", "\n".join(text))
+    pages.write(source, "tasks/index", pages.wide("\n".join(text)))
 
 
 def _page(name: str, cls: type[Task], suites: Mapping[str, Suite], links: Mapping[str, str]) -> str:
@@ -74,7 +73,7 @@ def _page(name: str, cls: type[Task], suites: Mapping[str, Suite], links: Mappin
     ]
     if citation := citations.citation(cls):
         parts += ["## Reference\n", f"{citations.in_markdown(citation)}\n"]
-    return "\n".join(parts)
+    return pages.wide("\n".join(parts))
 
 
 def _ranking(name: str, suites: Mapping[str, Suite], links: Mapping[str, str]) -> str:

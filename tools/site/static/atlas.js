@@ -1,6 +1,6 @@
 // The atlas: what the form chooses, as a chart, a table and a sentence; the choice is in the address.
 (() => {
-  const form = document.getElementById("atlas");
+  const form = document.getElementById("atlas-form");
   if (!form) return;
   const { data, intervals, numbers, state, charts } = gradest;
   const [chart, table, answer] = ["chart", "rows", "answer"].map((id) => document.getElementById(id));
@@ -110,6 +110,7 @@
     });
     if (ahead.length > 12) say(` and ${ahead.length - 12} more`);
     say(". ");
+    if (chosen.measure !== "mse" && others.some((each) => each.row.verdict === "biased")) say("Bias is not counted here, and some of them are biased: choose the MSE as the measure, or only unbiased ones. ");
     const open = others.filter((each) => each.verdict === "open").length;
     if (open) say(`${open} more ${open === 1 ? "is" : "are"} not separated from it by these measurements.`);
   };
@@ -121,7 +122,7 @@
         gradest.tag(each.row.verdict, each.row.verdict), numbers.interval(each.row.relative), each.row.claims ? each.row.claims.needs : "", each.row.evaluations.toLocaleString("en"),
       ]));
   };
-  const colourOf = (c) => ({ field: "verdict", type: "nominal", scale: { domain: ["better", "not separated", "worse", "compared with"], range: [c.better, c.dim, c.worse, c.main] }, legend: { title: null, orient: "top" } });
+  const colourOf = (c) => ({ field: "verdict", type: "nominal", scale: { domain: ["better", "not separated", "worse", "compared with"], range: [c.better, c.dim, c.worse, c.main] }, legend: { title: null, orient: "top", columns: innerWidth < 560 ? 2 : 4 } });
 
   const ranking = () => {
     const shown = compared(chosen.setting);
@@ -142,11 +143,11 @@
     const title = absolute ? MEASURES[chosen.measure].title : `${MEASURES[chosen.measure].title}, relative to ${chosen.against}`;
     charts.draw(chart, (c, width) => {
       const narrow = width < 560;
-      const y = { field: "label", type: "nominal", sort: null, axis: { title: null, labelLimit: narrow ? 130 : 260 } };
-      const x = { field: "x", type: "quantitative", scale: { type: "log", nice: false }, axis: { title, format: "~g", tickCount: narrow ? 4 : 8, orient: "top" } };
+      const y = { field: "label", type: "nominal", sort: values.map((each) => each.label), axis: { title: null, labelLimit: narrow ? 130 : 320 } };
+      const x = { field: "x", type: "quantitative", scale: { type: "log", nice: false, padding: 12 }, axis: { title, format: "~g", tickCount: narrow ? 4 : 8, orient: "top" } };
       const tooltip = [{ field: "label", title: "estimator" }, { field: "value", title: MEASURES[chosen.measure].title }, ...(absolute ? [] : [{ field: "ratio", title: "ratio" }]), { field: "bias", title: "bias" }, { field: "evaluations", title: "evaluations of f" }];
       return {
-        width: Math.max(width - (narrow ? 150 : 290), 150), height: { step: 22 }, data: { values },
+        width: Math.max(width - (narrow ? 150 : 350), 150), height: { step: 22 }, data: { values },
         layer: [
           ...(absolute ? [] : [{ data: { values: [{}] }, mark: { type: "rule", color: c.main, strokeDash: [4, 4] }, encoding: { x: { datum: 1, type: "quantitative" } } }]),
           { transform: [{ filter: "datum.high > datum.low" }], mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color: colourOf(c) } },
@@ -168,9 +169,17 @@
         work: work[0], low: work[1], high: work[2], text: numbers.interval(work), relative: numbers.interval(each.row.relative), found: each.row.verdict,
       };
     }).filter((each) => each.work > 0);
+    // A label that another one would cover is left to the tooltip.
+    const spread = Math.log(Math.max(...values.map((each) => each.work)) / Math.min(...values.map((each) => each.work))) || 1;
+    const kept = [];
+    for (const each of values) {
+      const near = (other) => Math.abs(Math.log(each.work / other.work)) < spread / 28 && Math.abs(Math.log10(each.bias / other.bias)) < 1.4;
+      if (!kept.some(near)) kept.push(each);
+      each.text_label = kept.includes(each) ? each.label : "";
+    }
     charts.draw(chart, (c, width) => {
-      const x = { field: "bias", type: "quantitative", scale: { type: "log" }, axis: { title: "relative bias (0.0001: that or less)", format: "~g" } };
-      const y = { field: "work", type: "quantitative", scale: { type: "log" }, axis: { title: "variance × evaluations", format: "~g" } };
+      const x = { field: "bias", type: "quantitative", scale: { type: "log" }, axis: { title: "relative bias (0.0001: that or less)", format: "~g", tickCount: 5 } };
+      const y = { field: "work", type: "quantitative", scale: { type: "log" }, axis: { title: "variance × evaluations", format: "~g", tickCount: 5 } };
       const tooltip = [{ field: "label", title: "estimator" }, { field: "relative", title: "relative bias" }, { field: "text", title: "variance × evaluations" }, { field: "found", title: "bias" }];
       return {
         width: Math.max(width - 90, 200), height: Math.min(460, Math.max(width * 0.6, 260)), data: { values },
@@ -178,7 +187,7 @@
           { mark: { type: "rule", opacity: 0.6 }, encoding: { x: { ...x, field: "biasLow" }, x2: { field: "biasHigh" }, y, color: colourOf(c) } },
           { mark: { type: "rule", opacity: 0.6 }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: colourOf(c) } },
           { mark: { type: "point", filled: true, opacity: 1, size: 60 }, encoding: { x, y, color: colourOf(c), tooltip } },
-          ...(width > 560 ? [{ mark: { type: "text", align: "left", dx: 7, dy: -6, fontSize: 10, color: c.text }, encoding: { x, y, text: { field: "label" } } }] : []),
+          ...(width > 560 ? [{ mark: { type: "text", align: "left", dx: 7, dy: -6, fontSize: 10, color: c.text }, encoding: { x, y, text: { field: "text_label" } } }] : []),
         ],
       };
     }, "gradest-bias-variance");
@@ -192,17 +201,17 @@
     const wins = {};
     for (const each of cells) if (each.verdict === "better") wins[each.row.label] = (wins[each.row.label] || 0) + 1;
     const order = unique(values.map((each) => each.label)).sort((a, b) => (wins[b] || 0) - (wins[a] || 0) || a.localeCompare(b));
-    answer.replaceChildren(`Each cell compares an estimator with ${chosen.against} ${MEASURES[chosen.measure].words}: ▼ has significantly less, ▲ more. Those that are ahead on most tasks come first.`);
+    answer.replaceChildren(`Each cell compares an estimator with ${chosen.against} ${MEASURES[chosen.measure].words}: ▼ has significantly less, ▲ more. Those that are ahead on most tasks come first.${chosen.measure !== "mse" && !chosen.bias ? " Bias is not counted: choose the MSE as the measure, or only unbiased estimators." : ""}`);
     gradest.fill(table, [["estimator"], ["ahead on", true]], order.map((label) => [gradest.link(cells.find((each) => each.row.label === label).row), String(wins[label] || 0)]));
     charts.draw(chart, (c, width) => {
       const narrow = width < 560;
-      const y = { field: "label", type: "nominal", sort: order, axis: { title: null, labelLimit: narrow ? 130 : 260 } };
+      const y = { field: "label", type: "nominal", sort: order, axis: { title: null, labelLimit: narrow ? 130 : 320 } };
       const x = { field: "task", type: "nominal", sort: null, axis: { title: null, orient: "top", labelAngle: -35, labelLimit: 150 } };
       return {
-        width: Math.max(width - (narrow ? 150 : 290), 150), height: { step: 20 }, data: { values },
+        width: Math.max(width - (narrow ? 190 : 400), 150), height: { step: 20 }, data: { values },
         encoding: { x, y, tooltip: [{ field: "label", title: "estimator" }, { field: "task" }, { field: "ratio", title: `ratio to ${chosen.against}` }, { field: "verdict", title: "verdict" }] },
         layer: [
-          { mark: { type: "rect" }, encoding: { color: { field: "log", type: "quantitative", scale: { domain: [-2, 0, 2], range: ["#1a9c75", "#e9ecf0", "#d9742b"], clamp: true }, legend: { title: "ratio", orient: "top", values: [-2, -1, 0, 1, 2], labelExpr: "datum.value == 0 ? '1' : format(pow(10, datum.value), '~g')" } } } },
+          { mark: { type: "rect" }, encoding: { color: { field: "log", type: "quantitative", scale: { domain: [-2, 0, 2], range: ["#1a9c75", "#e9ecf0", "#d9742b"], interpolate: "rgb", clamp: true }, legend: { title: "ratio", orient: "top", values: [-2, -1, 0, 1, 2], labelExpr: "datum.value == 0 ? '1' : format(pow(10, datum.value), '~g')" } } } },
           { mark: { type: "text", fontSize: 9, color: "#1d2430" }, encoding: { text: { field: "mark" } } },
         ],
       };
@@ -243,7 +252,7 @@
       data: { values }, columns: Math.max(Math.floor(width / 230), 1), facet: { field: "label", type: "nominal", title: null, sort: labels },
       spec: {
         width: 180, height: 156, mark: { type: "circle", size: 110, opacity: 1 },
-        encoding: { x: { field: "x", type: "quantitative", scale: { domain: [0, 1] }, axis: null }, y: { field: "y", type: "quantitative", scale: { domain: [0, 0.87] }, axis: null }, color: { field: "log", type: "quantitative", scale: { domain: [-2, 0, 2], range: ["#1a9c75", "#9aa3af", "#d9742b"], clamp: true }, legend: { title: "ratio", orient: "top", values: [-2, -1, 0, 1, 2], labelExpr: "datum.value == 0 ? '1' : format(pow(10, datum.value), '~g')" } }, tooltip: [{ field: "label", title: "estimator" }, { field: "setting" }, { field: "ratio", title: "ratio" }, { field: "verdict", title: "verdict" }] },
+        encoding: { x: { field: "x", type: "quantitative", scale: { domain: [0, 1] }, axis: null }, y: { field: "y", type: "quantitative", scale: { domain: [0, 0.87] }, axis: null }, color: { field: "log", type: "quantitative", scale: { domain: [-2, 0, 2], range: ["#1a9c75", "#9aa3af", "#d9742b"], interpolate: "rgb", clamp: true }, legend: { title: "ratio", orient: "top", values: [-2, -1, 0, 1, 2], labelExpr: "datum.value == 0 ? '1' : format(pow(10, datum.value), '~g')" } }, tooltip: [{ field: "label", title: "estimator" }, { field: "setting" }, { field: "ratio", title: "ratio" }, { field: "verdict", title: "verdict" }] },
       },
     }), "gradest-simplex");
   };

@@ -11,7 +11,7 @@ gradest.charts = (() => {
   const config = (c) => ({
     background: null, font: getComputedStyle(document.body).fontFamily,
     view: { stroke: c.line },
-    axis: { labelColor: c.text, titleColor: c.text, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFontSize: 12, titleFontSize: 12, labelLimit: 260, titleFontWeight: "normal" },
+    axis: { labelColor: c.text, titleColor: c.text, gridColor: c.line, domainColor: c.line, tickColor: c.line, labelFontSize: 12, titleFontSize: 12, labelLimit: 320, titleFontWeight: "normal" },
     legend: { labelColor: c.text, titleColor: c.text, labelFontSize: 12, titleFontWeight: "normal", labelLimit: 260 },
     header: { labelColor: c.text, titleColor: c.text },
   });

@@ -1,6 +1,6 @@
 // Which estimator for my problem: the answers, and the measured ranking under them.
 (() => {
-  const form = document.getElementById("choose");
+  const form = document.getElementById("choose-form");
   if (!form) return;
   const { data, intervals, numbers, state, charts } = gradest;
   const [chart, table, answer, others] = ["chart", "rows", "answer", "others"].map((id) => document.getElementById(id));
@@ -72,12 +72,12 @@
     }));
     charts.draw(chart, (c, width) => {
       const narrow = width < 560;
-      const y = { field: "label", type: "nominal", sort: null, axis: { title: null, labelLimit: narrow ? 130 : 260 } };
-      const x = { field: "x", type: "quantitative", scale: { type: "log", nice: false }, axis: { title: `${unit} of the mean`, format: "~g", tickCount: narrow ? 4 : 8, orient: "top" } };
-      const color = { field: "verdict", type: "nominal", scale: { domain: ["unbiased", "biased", "inconclusive"], range: [c.better, c.worse, c.dim] }, legend: { title: "bias, measured", orient: "bottom" } };
+      const y = { field: "label", type: "nominal", sort: values.map((each) => each.label), axis: { title: null, labelLimit: narrow ? 130 : 320 } };
+      const x = { field: "x", type: "quantitative", scale: { type: "log", nice: false, padding: 12 }, axis: { title: `${unit} of the mean`, format: "~g", tickCount: narrow ? 4 : 8, orient: "top" } };
+      const color = { field: "verdict", type: "nominal", scale: { domain: ["unbiased", "biased", "inconclusive"], range: [c.better, c.worse, c.dim] }, legend: { title: "bias, measured", orient: "bottom", columns: narrow ? 2 : 3 } };
       const tooltip = [{ field: "label", title: "estimator" }, { field: "text", title: unit }, { field: "bias", title: "relative bias" }, { field: "verdict", title: "bias" }];
       return {
-        width: Math.max(width - (narrow ? 150 : 290), 150), height: { step: 22 }, data: { values },
+        width: Math.max(width - (narrow ? 150 : 350), 150), height: { step: 22 }, data: { values },
         layer: [
           { transform: [{ filter: "datum.high > datum.low" }], mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color } },
           { mark: { type: "point", filled: true, opacity: 1, size: 60 }, encoding: { y, x, color, tooltip } },

@@ -26,10 +26,10 @@
   const least = Math.max(Math.min(...positive) / 3, 1e-8);
   const placed = shown.map((each) => ({ ...each, x: each.zero ? least : Math.max(each.x, least), low: Math.max(each.low || least, least), high: Math.max(each.high || least, least) }));
   const tooltip = [{ field: "label", title: "estimator" }, { field: "text", title: "variance × evaluations" }, { field: "verdict", title: "bias" }];
-  const x = (title) => ({ field: "x", type: "quantitative", scale: { type: "log", nice: false }, axis: { title, format: "~g", tickCount: 6 } });
+  const x = (title) => ({ field: "x", type: "quantitative", scale: { type: "log", nice: false, padding: 12 }, axis: { title, format: "~g", tickCount: 6 } });
   gradest.charts.draw(box, (c, width) => {
     const narrow = width < 560;
-    const y = { field: "panel", type: "nominal", sort: null, axis: { title: null, labelLimit: narrow ? 130 : 260, grid: true } };
+    const y = { field: "panel", type: "nominal", sort: [...new Set(placed.map((each) => each.panel))], axis: { title: null, labelLimit: narrow ? 130 : 260, grid: true } };
     return {
       width: Math.max(width - (narrow ? 150 : 290), 150), height: { step: 34 }, data: { values: placed },
       layer: [
