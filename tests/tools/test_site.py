@@ -12,7 +12,7 @@ import pytest
 from gradest import all_estimators, all_tasks, read_results
 from gradest.report.frames.budget import mean_of, passes
 from gradest.statistics import Interval
-from tests.report.test_browser import PHONE, WIDE, browser  # noqa: F401  (a fixture)
+from tests.browser import PHONE, WIDE
 from tests.support import ROOT, run_suite
 from tools.site import browser_data
 
@@ -40,7 +40,7 @@ def runs(tmp_path_factory):
 
 def build(runs: Path, out: Path) -> subprocess.CompletedProcess:
     """In a process of its own, as `make site` does it."""
-    words = ["--reference", str(runs), "--out", str(out), "--work", str(out.parent / "work")]
+    words = ["--reference", str(runs), "--out", str(out)]
     return subprocess.run(
         [sys.executable, "-m", "tools.site", *words],
         cwd=ROOT,
@@ -110,7 +110,7 @@ def test_every_plugin_has_a_page_with_its_equation_its_code_and_its_rows(site):
 
 
 @pytest.fixture
-def visit(browser, site):  # noqa: F811
+def visit(browser, site):
     """Opens a page of the site and keeps what it says and asks for."""
     contexts = []
 

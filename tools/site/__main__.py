@@ -1,8 +1,8 @@
 """`python -m tools.site`: builds the static site."""
 
 import argparse
-import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,33 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder with a run of each suite (default: results/reference)",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "site", metavar="DIR")
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=ROOT / "build" / "site",
-        metavar="DIR",
-        help="folder for the source of the pages (default: build/site)",
-    )
     options = parser.parse_args(arguments)
     try:
-        _build(options.reference, options.out, options.work)
+        _build(options.reference, options.out)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _build(runs: Path, out: Path, work: Path) -> None:
+def _build(runs: Path, out: Path) -> None:
     began = time.monotonic()
     build.refuse_foreign(out)
     suites = {name: Suite.of(frame) for name, frame in reference.all_results(runs)}
     missing = [name for name in reference.SUITES if name not in suites]
     if missing:
         print(f"{runs}: no reference results of {', '.join(missing)}; built without them")
-    if work.exists():
-        shutil.rmtree(work)
-    source.write(ROOT, work / "source", suites)
-    build.build(work / "source", work, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the site, so that the finished pages need only be renamed.
+    with tempfile.TemporaryDirectory(prefix=".gradest-site-", dir=out.parent) as work:
+        source.write(ROOT, Path(work) / "source", suites)
+        build.build(Path(work), out)
     print(f"site: {out / 'index.html'} ({time.monotonic() - began:.0f} s)")
 
 

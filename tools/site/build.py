@@ -6,7 +6,6 @@ a worker to run from file://.  Sphinx with MyST and Furo is maintained, searches
 itself, and checks all links between pages.
 """
 
-import shutil
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -27,8 +26,8 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"{out}: not a site that this program wrote; give another --out")
 
 
-def build(source: Path, work: Path, out: Path) -> None:
-    """Build `source` into `out`, by way of `work`: `out` is whole, or as it was before.
+def build(work: Path, out: Path) -> None:
+    """Build the source in `work` into `out`, which is whole afterwards, or as it was before.
 
     Raises UsageError for a source that Sphinx has warned of; it prints the warnings.
     """
@@ -36,7 +35,7 @@ def build(source: Path, work: Path, out: Path) -> None:
     nocolor()
     new = work / "html"
     app = Sphinx(
-        srcdir=source,
+        srcdir=work / "source",
         confdir=None,
         outdir=new,
         doctreedir=work / "doctrees",
@@ -49,12 +48,11 @@ def build(source: Path, work: Path, out: Path) -> None:
     )
     app.build(force_all=True)
     if app.statuscode:
-        raise UsageError(f"{source}: Sphinx warned of the lines above; the site was not built")
+        raise UsageError(f"{out}: not built, because of the warnings above")
     (new / ".buildinfo").unlink(missing_ok=True)
     if out.exists():
-        shutil.rmtree(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(new, out)
+        out.rename(work / "before")
+    new.rename(out)
 
 
 def _settings() -> dict[str, object]:
