@@ -64,6 +64,7 @@ def _settings() -> dict[str, object]:
         "html_title": f"gradest {__version__}",
         "html_static_path": [STATIC],
         "html_css_files": ["tables.css", "site.css"],
+        "html_js_files": ["excerpts.js"],
         "html_show_sourcelink": False,
         "html_copy_source": False,
         "html_show_copyright": False,

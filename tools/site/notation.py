@@ -17,8 +17,8 @@ FUNCTIONS = frozenset({"log", "exp", "min", "max", "argmax", "argmin", "softmax"
 _WORDS_OF_FORMULAS = FUNCTIONS | {"diag", "mean", "Var", "Cat", "KL", "Uniform", "Dirichlet"}
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<code>`[^`]+`)|(?P<name>[a-z]{2,}\d*(?:_[a-z]{2,})+|[a-z]\d(?:_[a-z]\d)+)"
-    r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z]{2,}(?![̀-ͯ]))"
-    r"|(?P<letter>[^\W\d_][̀-ͯ]*)|(?P<sign>\.\.|.)"
+    r"|(?P<number>\d+(?:\.\d+)?)|(?P<word>[A-Za-z]{2,}(?![\u0300-\u036f]))"
+    r"|(?P<letter>[^\W\d_][\u0300-\u036f]*)|(?P<sign>\.\.|.)"
 )
 _OPENING = {"(": ")", "[": "]", "{": "}", "⟨": "⟩"}
 _SIGNS_WITH_SCRIPTS = frozenset("ΣΠ‖|∇…")
@@ -64,12 +64,16 @@ class Scripts:
 
 @dataclass(frozen=True)
 class Fraction:
+    """What is divided, above what it is divided by."""
+
     top: "Node"
     bottom: "Node"
 
 
 @dataclass(frozen=True)
 class Root:
+    """A square root."""
+
     inside: "Node"
 
 

@@ -1,8 +1,7 @@
 """Pages of the site's source: Markdown as MyST reads it, with HTML in between."""
 
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,9 @@ def code_block(text: str, language: str) -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
 
 
-def folded(summary: str, body: str) -> str:
-    """A block of Markdown that is folded away until the reader opens it."""
-    begin = Markup("<details><summary>{}</summary>").format(summary)
-    return f"{raw(begin)}\n{body}\n{raw(Markup('</details>'))}"
-
-
-def toctree(entries: list[str], caption: str = "", hidden: bool = True) -> str:
-    """A table of contents of Sphinx."""
-    options = [":hidden:"] if hidden else []
-    options += [f":caption: {caption}"] if caption else []
+def toctree(entries: Sequence[str], caption: str = "") -> str:
+    """A part of the contents at the side; it is not shown in the page."""
+    options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
     return "\n".join(["```{toctree}", *options, "", *entries, "```", ""])
 
 
@@ -57,5 +49,5 @@ def wide(text: str) -> str:
 def write(source: Path, name: str, text: str) -> None:
     """The page `name`, such as `estimators/rloo`, in the folder of the source."""
     path = source / f"{name}.md"
-    os.makedirs(path.parent, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -39,6 +39,7 @@
       parameter: parameters.includes(said.parameter) ? said.parameter : parameters.includes("log_alpha") ? "log_alpha" : parameters[0],
     };
     picked = said.pick ? new Set(said.pick.split(",")) : null;
+    form.querySelector('[data-name="suite"]').previousElementSibling.textContent = suite.description ? `Suite: ${suite.description}` : "Suite";
     state.pills(form.querySelector('[data-name="suite"]'), data.suites.map((each) => [each.name, each.name]), suite.name);
     state.pills(form.querySelector('[data-name="task"]'), names.map((each) => [each, each]), task);
     for (const name of ["bias", "needs", "view"]) state.check(form, name, chosen[name]);
@@ -50,6 +51,7 @@
     state.options(form.against, labels.map((each) => [each, each]), chosen.against);
     state.options(form.parameter, parameters.map((each) => [each, each.replaceAll("log_alpha", "log α").replace(/^alpha$/, "α")]), chosen.parameter);
     form.parameter.closest("label").hidden = parameters.length < 2;
+    form.against.closest("label").hidden = chosen.view === "along" && suite.tasks.some((each) => each.task === task && each.at !== undefined);
     choices(unique(rows.map((row) => row.estimator)));
   };
   const choices = (names) => {
@@ -150,7 +152,8 @@
         width: Math.max(width - (narrow ? 150 : 350), 150), height: { step: 22 }, data: { values },
         layer: [
           ...(absolute ? [] : [{ data: { values: [{}] }, mark: { type: "rule", color: c.main, strokeDash: [4, 4] }, encoding: { x: { datum: 1, type: "quantitative" } } }]),
-          { transform: [{ filter: "datum.high > datum.low" }], mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color: colourOf(c) } },
+          // An empty layer would warn of its empty axis.
+          ...(values.some((each) => each.high > each.low) ? [{ transform: [{ filter: "datum.high > datum.low" }], mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color: colourOf(c) } }] : []),
           { transform: [{ filter: "!datum.zero" }], mark: { type: "point", filled: true, opacity: 1, size: 60 }, encoding: { y, x, color: colourOf(c), tooltip } },
           { transform: [{ filter: "datum.zero" }], mark: { type: "point", shape: "triangle-left", filled: true, opacity: 1, size: 70 }, encoding: { y, x, color: colourOf(c), tooltip } },
         ],
@@ -232,13 +235,13 @@
     gradest.fill(table, [], []);
     const { title } = MEASURES[chosen.measure];
     if (places[0].at !== undefined) {
-      answer.replaceChildren(`${title} on ${chosen.task} as a function of ${places[0].axis}. Hover over a curve for its interval; a value of zero has no point.`);
+      answer.replaceChildren(`${title[0].toUpperCase()}${title.slice(1)} on ${chosen.task} as a function of ${places[0].axis}. Hover over a curve for its interval; a value of zero has no point.`);
       const values = rows.filter((each) => each.value[0] > 0).map((each) => ({ at: each.task.at, label: each.row.label, x: each.value[0], low: Math.max(each.value[1], each.value[0] / 1e3), high: each.value[2], text: numbers.interval(each.value) }));
       charts.draw(chart, (c, width) => ({
-        width: Math.max(width - (width < 560 ? 80 : 300), 200), height: 380, data: { values },
-        encoding: { x: { field: "at", type: "quantitative", axis: { title: places[0].axis } }, color: { field: "label", type: "nominal", scale: { scheme: "tableau20" }, legend: { title: null, orient: width < 560 ? "bottom" : "right", columns: width < 560 ? 1 : undefined } } },
+        width: Math.max(width - (width < 560 ? 80 : 340), 200), height: 380, data: { values },
+        encoding: { x: { field: "at", type: "quantitative", axis: { title: places[0].axis } }, color: { field: "label", type: "nominal", scale: { scheme: "tableau20" }, legend: { title: null, symbolOpacity: 1, symbolType: "stroke", symbolStrokeWidth: 3, orient: width < 560 ? "bottom" : "right", columns: 1 } } },
         layer: [
-          { mark: { type: "area", opacity: 0.15 }, encoding: { y: { field: "low", type: "quantitative", scale: { type: "log" }, axis: { title, format: "~g" } }, y2: { field: "high" } } },
+          { mark: { type: "area", opacity: 0.15 }, encoding: { y: { field: "low", type: "quantitative", scale: { type: "log" }, axis: { title, format: "~g", tickCount: 6 } }, y2: { field: "high" } } },
           { mark: { type: "line", point: { size: 25 } }, encoding: { y: { field: "x", type: "quantitative", scale: { type: "log" } }, tooltip: [{ field: "label", title: "estimator" }, { field: "at", title: places[0].axis }, { field: "text", title }] } },
         ],
       }), "gradest-along");

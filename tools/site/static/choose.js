@@ -79,7 +79,8 @@
       return {
         width: Math.max(width - (narrow ? 150 : 350), 150), height: { step: 22 }, data: { values },
         layer: [
-          { transform: [{ filter: "datum.high > datum.low" }], mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color } },
+          // An empty layer would warn of its empty axis.
+          ...(values.some((each) => each.high > each.low) ? [{ transform: [{ filter: "datum.high > datum.low" }], mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color } }] : []),
           { mark: { type: "point", filled: true, opacity: 1, size: 60 }, encoding: { y, x, color, tooltip } },
         ],
       };

@@ -34,7 +34,7 @@
       width: Math.max(width - (narrow ? 150 : 290), 150), height: { step: 34 }, data: { values: placed },
       layer: [
         { transform: [{ filter: "!datum.own" }], mark: { type: "tick", color: c.other, thickness: 1.5, size: 14 }, encoding: { x: x("variance × evaluations, relative to the median estimator"), y, tooltip } },
-        { transform: [{ filter: "datum.own && !datum.zero" }], mark: { type: "rule", color: c.main, strokeWidth: 2 }, encoding: { x: { ...x(""), field: "low" }, x2: { field: "high" }, y } },
+        ...(placed.some((each) => each.own && !each.zero) ? [{ transform: [{ filter: "datum.own && !datum.zero" }], mark: { type: "rule", color: c.main, strokeWidth: 2 }, encoding: { x: { ...x(""), field: "low" }, x2: { field: "high" }, y } }] : []),
         { transform: [{ filter: "datum.own" }], mark: { type: "point", filled: true, opacity: 1, size: 70, color: c.main }, encoding: { x: x(""), y, tooltip } },
       ],
     };
