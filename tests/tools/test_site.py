@@ -1,6 +1,7 @@
 """The site in a browser: every page, from file://, without an error or a request elsewhere."""
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -146,8 +147,11 @@ def test_every_page_opens_without_an_error_or_a_request(site, visit, options):
         assert wide <= page.viewport_size["width"], path
 
 
-def ahead(runs, task):
-    """The unbiased black boxes whose variance × evaluations is below that of BASE, by Python."""
+def ratios(runs, task):
+    """The variance × evaluations of each unbiased black box relative to BASE, by Python.
+
+    With its interval, such that all of them hold together.
+    """
     rows = read_results(runs / "catalogue")
     rows = rows[(rows["task"] == task) & (rows["status"] == "ok")].set_index("label")
     claims = all_estimators()
@@ -164,12 +168,13 @@ def ahead(runs, task):
         return Interval.of(row, "variance") * float(row["evaluations"])
 
     width = browser_data.widths(len(fits))[len(fits)]
-    better = set()
-    for label in fits:
+
+    def simultaneous(label):
         ratio = work(label) / work(BASE)
-        above = (ratio.high / ratio.estimate) ** width if ratio.estimate else 1.0
-        better |= {label} if ratio.estimate * above < 1 else set()
-    return fits, better
+        x = ratio.estimate
+        return x, *(x * (end / x) ** width if x else 0.0 for end in (ratio.low, ratio.high))
+
+    return {label: simultaneous(label) for label in fits}
 
 
 def test_three_clicks_tell_which_unbiased_black_boxes_beat_leave_one_out(runs, visit):
@@ -177,16 +182,23 @@ def test_three_clicks_tell_which_unbiased_black_boxes_beat_leave_one_out(runs, v
     form = page.locator("#atlas-form")
     for words in ("quadratic", "unbiased", "a black box"):
         form.get_by_text(words, exact=True).click()
-    fits, better = ahead(runs, "quadratic")
-    assert better and set(fits) - better
+    expected = ratios(runs, "quadratic")
+    better = {label for label, (_, _, high) in expected.items() if high < 1}
+    assert better and expected.keys() - better
     says = page.locator("#answer").inner_text()
     assert says.startswith(
-        f"{len(better)} of {len(fits)} unbiased black-box estimators beat {BASE}"
+        f"{len(better)} of {len(expected)} unbiased black-box estimators beat {BASE}"
     )
     assert {each.inner_text() for each in page.locator("#answer a").all()} == better
     table = page.locator("#rows tbody tr")
-    assert table.count() == len(fits) + 1
+    assert table.count() == len(expected) + 1
     assert table.filter(has_text="better").count() == len(better)
+    for row in table.all():
+        label, _, shown, *_ = row.locator("td").all_inner_texts()
+        if label != BASE:
+            numbers = [float(each) for each in re.findall(r"[\d.]+", shown)]
+            ends = expected[label] if len(numbers) == 3 else expected[label][:1]
+            assert numbers == pytest.approx(list(ends), rel=0.05, abs=1e-9), label
     # The address has the choice: another visitor sees the same.
     address = page.evaluate("location.hash")
     again = visit(f"atlas.html{address}")
@@ -248,6 +260,9 @@ def test_errors_name_what_is_wrong_and_leave_the_folder_as_it_was(site, runs, tm
     done = build(runs, tmp_path / "mine")
     assert done.returncode == 2 and "not a site that this program wrote" in done.stderr
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    done = build(tmp_path / "none", tmp_path / "new")
+    assert done.returncode == 2 and f"{tmp_path / 'none'} is no folder" in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
 def test_data_in_the_browser_are_the_measured_ones(site, runs):

@@ -12,6 +12,7 @@ from tools.site import build, reference, source
 from tools.site.standings import Suite
 
 ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "results" / "reference"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,14 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--reference",
         type=Path,
-        default=ROOT / "results" / "reference",
         metavar="DIR",
-        help="folder with a run of each suite (default: results/reference)",
+        help="folder with a run of each suite (default: results/reference, if it exists)",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "site", metavar="DIR")
     options = parser.parse_args(arguments)
     try:
-        _build(options.reference, options.out)
+        if options.reference and not options.reference.is_dir():
+            raise UsageError(f"--reference: {options.reference} is no folder")
+        _build(options.reference or REFERENCE, options.out)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
