@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published reference
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published reference site
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -28,6 +28,7 @@ help:
 	@echo "make audit      estimators of published packages, judged; writes docs/audit.md"
 	@echo "make published  runs the suites of papers; writes the claims into docs/published.md"
 	@echo "make reference  measures the reference results that are not up to date; SUITE=variance: one; FORCE=1: all"
+	@echo "make site       the docs, and a page for each estimator and task; writes site/index.html"
 	@echo "make wheel      build dist/*.whl"
 
 install: $(VENV)/.installed
@@ -99,6 +100,14 @@ published: install
 
 reference: install
 	$(PYTHON) -m tools.reference $(SUITE) $(if $(FORCE),--force)
+
+# Sphinx and what it needs, which nobody who measures has to install.
+$(VENV)/.site: $(VENV)/.installed tools/site/requirements.txt
+	$(PYTHON) -m pip install --quiet --requirement tools/site/requirements.txt
+	touch $@
+
+site: $(VENV)/.site
+	$(PYTHON) -m tools.site
 
 wheel: install
 	rm -rf dist build

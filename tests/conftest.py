@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from gradest.randomness import Draws, drawing_from
 from gradest.runs import timing
+from tests.browser import launched
 from tests.support import LEVEL, only_figures
 
 torch.set_num_threads(1)  # the tests run side by side, one a core
@@ -60,6 +62,12 @@ def _no_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         only_figures(patch)
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, shared by the tests of a module."""
+    yield from launched()
 
 
 @pytest.fixture

@@ -92,13 +92,13 @@ def _wrapped(text: str, start: str) -> str:
 
 
 def _traits(cls: type[Estimator]) -> list[str]:
-    evaluations = _evaluations(cls)
+    formula_text = evaluations(cls)
     return [
-        "unbiased" if cls.unbiased else f"biased{_exception(cls)}",
-        _needs(cls),
+        bias(cls),
+        needs(cls),
         *([f"{_only(cls)} only"] if cls.categories else []),
         *([f"K^N ≤ {cls.outcomes:,}"] if cls.outcomes else []),
-        *([f"evaluations of f: {evaluations}"] if evaluations else []),
+        *([f"evaluations of f: {formula_text}"] if formula_text else []),
         *([f"adapts ({cls.adapt_steps} steps)"] if cls.adapt_steps else []),
         *([f"claimed laws: {', '.join(sorted(cls.laws))}"] if cls.laws else []),
     ]
@@ -109,9 +109,9 @@ def _row(cls: type[Estimator]) -> list[str]:
         _names(cls),
         markup.escape(citations.headline(cls)),
         "yes" if cls.unbiased else "no" if cls.limit else _DEGREES.get(cls.degree, "no"),
-        markup.escape(_needs(cls)),
+        markup.escape(needs(cls)),
         "yes" if cls.categories == 2 else markup.escape(_only(cls)),
-        markup.escape(_evaluations(cls)),
+        markup.escape(evaluations(cls)),
         citations.in_markdown(_citation(cls), short=True),
     ]
 
@@ -122,16 +122,19 @@ def _names(cls: type[Estimator]) -> str:
     return f"`{cls.name}` ({aliases})" if aliases else f"`{cls.name}`"
 
 
-def _exception(cls: type[Estimator]) -> str:
-    """The functions for which a biased method has no bias, or a small one at some knobs."""
+def bias(cls: type[Estimator]) -> str:
+    """What an estimator claims of its bias, with the functions for which it has little or none."""
+    if cls.unbiased:
+        return "unbiased"
     functions = _DEGREES.get(cls.degree)
     if not functions or not cls.limit:
-        return f", except for {functions}" if functions else ""
+        return f"biased, except for {functions}" if functions else "biased"
     limit = ", ".join(f"{knob} = {value!r}" for knob, value in cls.limit.items())
-    return f"; for {functions} the bias is small at {limit}"
+    return f"biased; for {functions} the bias is small at {limit}"
 
 
-def _needs(cls: type[Estimator]) -> str:
+def needs(cls: type[Estimator]) -> str:
+    """What an estimator asks of f."""
     return "relaxes f" if cls.relaxes else "uses f'" if cls.differentiates else "black box"
 
 
@@ -139,7 +142,8 @@ def _only(cls: type[Estimator]) -> str:
     return f"K = {cls.categories}" if cls.categories else ""
 
 
-def _evaluations(cls: type[Estimator]) -> str:
+def evaluations(cls: type[Estimator]) -> str:
+    """The formula of the evaluations of f per estimate, as it is written; empty without a claim."""
     return formula.notation(cls.evaluations, cls.__name__) if cls.evaluations else ""
 
 

@@ -2,40 +2,18 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from gradest.cli import main
+from tests.browser import PHONE, WIDE
 from tests.hostile import EVIL
 from tests.report.rows import lacking, row, rows
 from tests.support import every_figure
 
 pytestmark = pytest.mark.slow  # a browser takes its time
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# A browser without these looks for updates and for its maker's hosts.
-QUIET = [
-    *("--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-sandbox"),
-]
-WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium; skips without one, unless GRADEST_TEST_BROWSER says that it is there."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        assert not os.environ.get("GRADEST_TEST_BROWSER"), "no Chromium on the PATH"
-        pytest.skip("needs Chromium (Debian: apt install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=path, args=QUIET)
-        yield started
-        started.close()
 
 
 @pytest.fixture
