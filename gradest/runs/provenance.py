@@ -144,12 +144,23 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the git clone that this code runs from; None outside of a clone."""
+    """The commit of the git clone that this code runs from; None outside of a clone.
+
+    It ends in "-dirty" if a file has changed since, apart from results, which no number depends on.
+    """
     folder = Path(__file__).parents[2]
     if not (folder / ".git").exists():
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    git = ["git", "-C", str(folder)]
+    commands = (
+        [*git, "describe", "--always", "--abbrev=12"],
+        [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"],
+    )
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changes = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            for command in commands
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{commit}-dirty" if changes else commit
