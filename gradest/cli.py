@@ -40,6 +40,7 @@ from gradest.support import (
     exit_with,
     in_a_line,
     shortened,
+    suggestion,
     terminable,
 )
 
@@ -237,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("commands (exactly one is required)")
-    commands = group.add_mutually_exclusive_group(required=True)
+    commands = group.add_mutually_exclusive_group()
     commands.add_argument(
         "--suite",
         metavar="NAME|FILE|DIR",
@@ -500,8 +501,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     Raises UsageError for an option that the command does not take, and SystemExit for any other
     mistake.
     """
-    options = _parser().parse_args(arguments)
-    command = next(name for name in _COMMANDS if hasattr(options, name))
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        names = [name for action in parser._actions for name in action.option_strings]
+        ending = suggestion(rest[0], names) if rest[0].startswith("-") else "; see --help"
+        raise UsageError(f"unrecognized arguments: {in_a_line(' '.join(rest))}{ending}")
+    command = next((name for name in _COMMANDS if hasattr(options, name)), None)
+    if command is None:
+        parser.error(f"expected a command: one of {', '.join(_COMMANDS.values())}")
     for option, commands in _COMMANDS_OF_OPTION.items():
         if hasattr(options, option) and command not in commands:
             *others, last = (_COMMANDS[name] for name in commands)

@@ -418,7 +418,9 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--list --check --report --merge --refute --new-estimator --new-task is required"),
+        ([], "expected a command: one of --suite, --list, --check, --report, --new-..., --refute"),
+        (["--suit", "smoke"], "unrecognized arguments: --suit smoke; did you mean '--suite'?"),
+        (["--list", "more"], "unrecognized arguments: more; see --help"),
         (["--suite", "varianc"], "unknown suite 'varianc'; did you mean 'variance'?"),
         (["--suite", "none.yaml"], "none.yaml: no such suite file"),
         (["--suite", "smoke", "--jobs", "0"], "--jobs: expected an integer from 1 to 1024, got 0"),
@@ -428,7 +430,7 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--suite", "smoke", "--scheduler", "a:1"], "--scheduler requires --backend dask"),
         (["--suite", "smoke", "--backend", "ray"], "invalid choice: 'ray'"),
         (["--suite", "smoke", "--plugin", "none.py"], "none.py: no such plugin"),
-        (["--suite", "smoke", "--tasks", "x"], "unrecognized arguments: --tasks x"),
+        (["--suite", "smoke", "--tasks", "x"], "unrecognized arguments: --tasks x; did you mean '--only-tasks'?"),
         (["--suite", "smoke", "--markdown"], "--markdown applies to --list, not to --suite"),
         (["--report", "x", "--only-tasks", "a"], "--only-tasks applies to --suite, not to --rep"),
         (["--report", "x", "--only-estimators", "a"], "--only-estimators applies to --suite, not"),
