@@ -21,7 +21,7 @@ from gradest.report.figures import style
 SUITE = "catalogue"
 DOCS = Path(__file__).parents[1] / "docs"
 COLUMNS = 3  # of estimators, each with all tasks
-_NAME, _CELL, _LINE, _HEAD, _LEGEND, _MARGIN = 1.75, 0.19, 0.178, 0.85, 0.3, 0.45  # inches
+_NAME, _CELL, _LINE, _HEAD, _LEGEND, _MARGIN = 1.75, 0.19, 0.178, 0.85, 0.3, 0.6  # inches
 _COLOURS = 64
 _DOTS = 220  # per inch: twice what a README shows
 
@@ -54,7 +54,7 @@ class Ground(NamedTuple):
     biased: str
 
 
-# Those of GitHub's pages; the two verdicts are told apart without colour too, and by anyone.
+# Those of GitHub's pages; the shapes of the two verdicts differ too.
 GROUNDS = {
     "light": Ground("#ffffff", "#1f2328", "#d1d9e0", "#9da7b1", "#0969da", "#bc4c00"),
     "dark": Ground("#0d1117", "#f0f6fc", "#3d444d", "#7d8590", "#58a6ff", "#f0883e"),
@@ -96,6 +96,9 @@ def show_in_readme(text: str) -> str:
 @style.theme()
 def draw_verdicts(rows: pd.DataFrame, ground: Ground) -> Figure:
     """The estimators that are biased on no task first, then the others, each by name."""
+    # Knobs only where an estimator was measured with several values of them.
+    alone = rows.groupby("estimator")["label"].transform("nunique") == 1
+    rows = rows.assign(label=rows["label"].mask(alone, rows["estimator"]))
     verdicts = rows.pivot_table("verdict", "label", "task_label", "first", dropna=False)
     verdicts = verdicts.reindex(columns=list(dict.fromkeys(rows["task_label"])))
     biased = verdicts.eq("biased").any(axis=1)
