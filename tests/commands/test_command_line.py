@@ -430,7 +430,10 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--suite", "smoke", "--scheduler", "a:1"], "--scheduler requires --backend dask"),
         (["--suite", "smoke", "--backend", "ray"], "invalid choice: 'ray'"),
         (["--suite", "smoke", "--plugin", "none.py"], "none.py: no such plugin"),
-        (["--suite", "smoke", "--tasks", "x"], "unrecognized arguments: --tasks x; did you mean '--only-tasks'?"),
+        (
+            ["--suite", "smoke", "--tasks", "x"],
+            "unrecognized arguments: --tasks x; did you mean '--only-tasks'?",
+        ),
         (["--suite", "smoke", "--markdown"], "--markdown applies to --list, not to --suite"),
         (["--report", "x", "--only-tasks", "a"], "--only-tasks applies to --suite, not to --rep"),
         (["--report", "x", "--only-estimators", "a"], "--only-estimators applies to --suite, not"),
