@@ -46,6 +46,24 @@ def test_a_link_that_leads_nowhere_is_an_error(clone, tmp_path):
         documents.mended("[b](b.md)", "docs/a.md", clone, tmp_path)
 
 
+def test_a_picture_for_two_backgrounds_is_an_image_for_each(clone, tmp_path):
+    html = (
+        '<picture>\n  <source media="(prefers-color-scheme: dark)" srcset="docs/d.png">\n'
+        '  <img src="docs/l.png" width="8" alt="verdicts">\n</picture>'
+    )
+    for name in "dl":
+        (clone / "docs" / f"{name}.png").write_text(name)
+    text = documents.mended(html, "README.md", clone, tmp_path)
+    assert "<" not in text and text.count(":alt: verdicts") == 2
+    for name, ground in (("l", "light"), ("d", "dark")):
+        part = text.partition(f"```{{image}} docs/{name}.png")[2].partition("```")[0]
+        assert f":class: only-{ground}" in part
+        assert (tmp_path / "docs" / f"{name}.png").read_text() == name
+    (clone / "docs" / "d.png").unlink()
+    with pytest.raises(UsageError, match=r"README\.md: the image docs/d\.png does not exist"):
+        documents.mended(html, "README.md", clone, tmp_path)
+
+
 def test_every_page_of_docs_is_in_the_contents(clone, tmp_path):
     with pytest.raises(UsageError, match="SECTIONS lacks docs/a"):
         documents.write(clone, tmp_path)

@@ -19,6 +19,10 @@ SECTIONS = {
     "Project": ["results/README", "CONTRIBUTING", "CHANGELOG"],
 }
 _LINK = re.compile(r"\[([^\[\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)((?:#[^)\s]*)?)\)")
+_PICTURE = re.compile(  # an image with another one for a dark background, as forges take them
+    r'<picture>\s*<source media="[^"]*" srcset="([^"]+)">\s*<img src="([^"]+)"[^>]*'
+    r'alt="([^"]*)">\s*</picture>'
+)
 _CATALOGUE = re.compile(r"^\| `(\w+)`", flags=re.M)
 
 
@@ -70,7 +74,20 @@ def mended(text: str, page: str, root: Path, source: Path) -> str:
         text = "" if match[1].endswith(".md") else match[1]
         return f"[{text}]({os.path.relpath(target, Path(page).parent)}{match[3]})"
 
-    return _LINK.sub(new, text)
+    def both(match: re.Match[str]) -> str:
+        dark, light, words = match.groups()
+        parts = []
+        for image, ground in ((light, "light"), (dark, "dark")):
+            path = root / Path(page).parent / image
+            if not path.is_file():
+                raise UsageError(f"{page}: the image {image} does not exist")
+            copied = source / Path(page).parent / image
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copied)
+            parts.append(f"```{{image}} {image}\n:alt: {words}\n:class: only-{ground}\n```")
+        return "\n\n".join(parts)
+
+    return _PICTURE.sub(both, _LINK.sub(new, text))
 
 
 def _archive(folder: Path, target: str, source: Path) -> str:
