@@ -75,11 +75,11 @@ def tell_stand_ins(found: StandIns | None, quiet: bool) -> None:
 
 
 def added_estimators(options: argparse.Namespace, registry: Registry) -> list[Estimator]:
-    """With `--beside`, what `--only-estimators` names and the suite lacks, at its default knobs.
+    """With either option, what `--only-estimators` names and the suite lacks, at default knobs.
 
     Raises UsageError for an estimator that needs a value for a knob.
     """
-    if options.beside is None:
+    if options.beside is None and options.against is None:
         return []
     suite = load_suite(options.suite, registry, device=options.device)
     known = {name for cell in suite.cells for name in cell.names}

@@ -89,6 +89,8 @@ def _read(claim: str, registry: Registry) -> tuple[Relation, list[tuple[str, dic
 
 
 def _refuse_existing(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: expected a folder for --out, got a file; nothing was searched")
     for suffix in (".yaml", ".py"):
         if (path := folder / f"{NAME}{suffix}").exists():
             raise UsageError(

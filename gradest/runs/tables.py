@@ -88,7 +88,7 @@ def derive(
     damage = [*journal.told, *unreadable]
     if lost and not journal.damage:
         damage.append(f"{journal.path.name} lacks {counted(len(lost), 'cell')} of this run")
-    tables.stand_in(folder / STAND_INS)
+    tables.stand_in(folder / STAND_INS, omission)
     tables.write(out)
     content = {key: value for key, value in run.items() if key not in _DERIVED}
     content |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
@@ -118,11 +118,14 @@ class _Tables:
             return reason
         return ""
 
-    def stand_in(self, path: Path) -> None:
-        """Add the rows of another run that the folder keeps, if any."""
+    def stand_in(self, path: Path, omission: Omission) -> None:
+        """Add the rows of another run that the folder keeps, if any, but for those left out."""
         tables = self._tables[MeasuringCell.kind]
         if path.exists() and isinstance(tables, MeasurementTables):
-            tables.stand_in(_read(path))
+            rows = _read(path)
+            omitted = rows["task"].isin(omission.tasks)
+            omitted |= rows["estimator"].isin(omission.estimators)
+            tables.stand_in(rows[~omitted])
 
     def write(self, out: Path) -> None:
         for tables in self._tables.values():

@@ -261,8 +261,16 @@ def test_a_new_estimator_is_ranked_among_those_of_the_reference(beside, runs, ca
     assert "## Rows of another run" in text and "° Not measured in this run" in text
     assert "Controls left out of this run: exact" in text  # it was not measured here
     # The report is rebuilt without the other run, and a run without the option forgets its rows.
+    assert main(["--report", str(out), "--drop-estimators", "straight*"]) == 0
+    assert set(read_results(out)["estimator"]) == {"exact", "newcomer"}
     assert main(["--report", str(out)]) == 0
     assert read_results(out)["origin"].notna().sum() == 4
+    # It can also be compared with an earlier run of itself, although the suite lacks it.
+    words = ["--suite", out.parent / "own.yaml", "--plugin", out.parent / "newcomer.py"]
+    words += ["--only-estimators", "newcomer", "--only-tasks", "categorical", "--jobs", 1]
+    words += ["--out", out.parent / "again", "--against", out, "--quiet"]
+    assert main(list(map(str, words))) == 0
+    assert "1 of 1 cell agrees, 1 identical up to rounding" in capsys.readouterr().out
 
 
 @pytest.mark.slow

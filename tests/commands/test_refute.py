@@ -34,6 +34,13 @@ def test_a_refuted_claim_leaves_a_task_that_passes_every_check(call, tmp_path):
     assert again == 2 and errors.startswith("error: ") and "exists; nothing was searched" in errors
 
 
+def test_a_file_in_the_place_of_the_folder_is_told_before_the_search(call, tmp_path):
+    (tmp_path / "out").write_text("")
+    status, out, errors = call(CLAIM)
+    assert (status, out) == (2, "")
+    assert "out: expected a folder for --out, got a file; nothing was searched" in errors
+
+
 def test_a_claim_that_survives_leaves_nothing(call, tmp_path):
     status, out, _ = call("bias(rloo) == 0", "--evaluations", "64", "--seed", "-3")
     assert status == 0 and not (tmp_path / "out").exists()

@@ -54,9 +54,11 @@ class Agreement(NamedTuple):
         """`81 of 81 cells agree, 36 identical up to rounding, 30 of these bit by bit`."""
         if not self.compared and not self.claims:
             return "no cell of this run is in it, and nothing was compared"
+        verb = "agrees" if self.compared == 1 else "agree"
         text = (
-            f"{self.compared - len(self.disagreeing):,} of {counted(self.compared, 'cell')} agree, "
-            f"{self.identical:,} identical up to rounding, {self.bitwise:,} of these bit by bit"
+            f"{self.compared - len(self.disagreeing):,} of {counted(self.compared, 'cell')} "
+            f"{verb}, {self.identical:,} identical up to rounding, {self.bitwise:,} of these bit "
+            "by bit"
         )
         if not self.claims:
             return text

@@ -21,8 +21,8 @@ POINTS = (
 LIMITS = "an arrow marks an upper limit where the bias may be zero"
 MARGIN = f"the dashed line marks {100 * UNBIASED_WITHIN:g} % of ‖g‖"
 BEST = (  # of tables for papers
-    "Bold marks the lowest {by} and all that do not differ from it significantly ({level:g} % for "
-    "all pairs of rows, Holm)."
+    "Bold marks the lowest {by} that is not exactly zero, and all that do not differ from it "
+    "significantly ({level:g} % for all pairs of rows, Holm)."
 )
 ZEROS = "the grey band contains values that are exactly zero, up to rounding"
 

@@ -81,7 +81,8 @@
         layer: [
           // An empty layer would warn of its empty axis.
           ...(values.some((each) => each.high > each.low) ? [{ transform: [{ filter: "datum.high > datum.low" }], mark: { type: "rule", strokeWidth: 2 }, encoding: { y, x: { ...x, field: "low" }, x2: { field: "high" }, color } }] : []),
-          { mark: { type: "point", filled: true, opacity: 1, size: 60 }, encoding: { y, x, color, tooltip } },
+          { transform: [{ filter: "!datum.zero" }], mark: { type: "point", filled: true, opacity: 1, size: 60 }, encoding: { y, x, color, tooltip } },
+          { transform: [{ filter: "datum.zero" }], mark: { type: "point", shape: "triangle-left", filled: true, opacity: 1, size: 70 }, encoding: { y, x, color, tooltip } },
         ],
       };
     }, "gradest-choice");
