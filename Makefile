@@ -12,9 +12,9 @@ BASE_PYTHON ?= python3
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
 	@echo "make test       the tests that are quick"
-	@echo "make certify    the tests that take long: the battery, long runs, wrong estimators"
-	@echo "                (PART=2/7: and the second of seven parts of the weekly ones)"
-	@echo "make weekly     long statistics and fuzzing, of code that rarely changes"
+	@echo "make certify    the tests that take long: the battery on every estimator, long runs"
+	@echo "                (PART=2/7: and the second of seven parts of the weekly tests)"
+	@echo "make weekly     mutants, long statistics and fuzzing"
 	@echo "make test-all   all tests"
 	@echo "make test-coverage  lines and branches of gradest/ that the quick and the slow tests reach"
 	@echo "make lint       ruff format and lint, changing nothing"

@@ -61,7 +61,7 @@ NEEDS_KNOBS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_the_battery_rejects(mutant: Mutant, tmp_path: Path) -> None:
     """The law rejects the mutant, and no law on which it rests is broken and silences it."""
