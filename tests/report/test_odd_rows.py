@@ -138,7 +138,7 @@ def assert_same_scale(name, odd):
             assert abs(least) >= 1e-12 * abs(low)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", FIGURES)
 def test_odd_rows_leave_every_figure_its_panels_and_its_scale(name):
     assert_same_scale(name, one_of_each_kind())

@@ -48,7 +48,7 @@ def test_leave_one_out_is_ours_and_a_mean_is_biased_by_one_part_in_g(samples):
         assert abs(measure(cls(), TASK).row()["relative_bias"] - 1 / samples) < EXACT
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_check_judges_them():
     assert passed(check_estimator(named(advantages(leave_one_out, 2), "loo")))
 
@@ -62,7 +62,7 @@ def test_check_judges_them():
     assert "rows" in failed
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_class_of_a_file_is_checked_by_its_name(plugin, capsys):
     text = (
         "from gradest.foreign import advantages\n"
