@@ -113,7 +113,7 @@ def test_the_example_workflow_calls_what_there_is():
     assert {each.out for each in parsed[1:3]} == set(parsed[3].report)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_example_workflow_fails_on_a_regression_and_not_on_the_first_commit(tmp_path):
     """Its steps, run as they are written, on two commits of a plugin."""
     workflow = yaml.safe_load((ROOT / "examples" / "workflow.yml").read_text())

@@ -172,6 +172,7 @@ def test_tables_are_there_without_scripts(write, tmp_path, browser):
     context.close()
 
 
+@pytest.mark.weekly
 def test_the_report_of_a_whole_suite(tmp_path, visit, monkeypatch):
     """With $GRADEST_TEST_RUN, of that run; screenshots are left in $GRADEST_TEST_SCREENSHOTS."""
     every_figure(monkeypatch)
