@@ -214,13 +214,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="exit with status 1 if a later run is worse than the first",
     )
-    for kind in ("tasks", "estimators"):
-        group.add_argument(
-            f"--drop-{kind}",
-            metavar="GLOB",
-            nargs="+",
-            help=f"leave {kind} whose names match a glob out of the report; they stay in the run",
-        )
+    _add_globs(
+        group, "drop", "leave {} whose names match a glob out of the report; they stay in the run"
+    )
     parser.add_argument_group("options of --merge").add_argument(
         "--pool",
         action="store_true",
@@ -309,14 +305,16 @@ def _add_shared_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_suite_options(group: argparse._ArgumentGroup) -> None:
+def _add_globs(group: argparse._ArgumentGroup, prefix: str, meaning: str) -> None:
+    """Two options that select tasks and estimators by their names."""
     for kind in ("tasks", "estimators"):
         group.add_argument(
-            f"--only-{kind}",
-            metavar="GLOB",
-            nargs="+",
-            help=f"run only the {kind} whose names match a glob pattern",
+            f"--{prefix}-{kind}", metavar="GLOB", nargs="+", help=meaning.format(kind)
         )
+
+
+def _add_suite_options(group: argparse._ArgumentGroup) -> None:
+    _add_globs(group, "only", "run only the {} whose names match a glob pattern")
     amount = group.add_mutually_exclusive_group()
     amount.add_argument(
         "--replicates",

@@ -26,6 +26,7 @@ from gradest.errors import ContractError
 from gradest.measurement import ENUMERATED, Replicator
 from gradest.randomness import Draws, drawing_from
 from gradest.support import described, markup, one_thread
+from tools.markers import replaced
 
 FOLDER = Path(__file__).parents[1] / "examples" / "audit"
 REPLICATES = 20_000
@@ -200,16 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{name}\n{output}")
     if options.write:
         text = options.write.read_text(encoding="utf-8")
-        start, _, rest = text.partition("<!-- table -->\n")
-        _, _, end = rest.partition("<!-- end -->")
         parts = [
             f"### {name}\n\n```python\n{code}```\n\n```text\n{output}\n```\n"
             for name, code, output in scripts
         ]
         body = "\n".join([table, "", "## Minimal examples", "", *parts])
-        options.write.write_text(
-            f"{start}<!-- table -->\n{body}\n<!-- end -->{end}", encoding="utf-8"
-        )
+        page = replaced(text, "<!-- table -->\n", "<!-- end -->", f"{body}\n")
+        options.write.write_text(page, encoding="utf-8")
     return int(any(row["verdict"] == "error" for row in rows))
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from gradest.errors import UsageError
 from gradest.runs.suites import suite_descriptions
 from gradest.support import markup, measured, stated
+from tools.markers import replaced
 
 START, END = "<!-- claims -->\n", "<!-- end -->"
 _COLUMNS = ("claim", "on", "published", "measured", "verdict")
@@ -57,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if options.write:
         page = options.write.read_text(encoding="utf-8")
-        before, _, rest = page.partition(START)
-        _, _, after = rest.partition(END)
-        options.write.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
+        options.write.write_text(replaced(page, START, END, f"\n{text}\n"), encoding="utf-8")
     return 0
 
 

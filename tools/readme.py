@@ -1,6 +1,6 @@
 """The README's catalogue, written from the classes and their docstrings: `make readme`.
 
-The picture of all verdicts is drawn anew too, if there are reference results that it shows.
+The picture of all verdicts is drawn again, too, if there are reference results that it shows.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from gradest.commands import list
 from gradest.plugins.registry import Registry, all_estimators
 from gradest.runs import read_manifest, references_folder
 from tools import verdict_matrix
+from tools.markers import replaced
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN = "<!-- catalogue: `make readme` writes what follows -->\n"
@@ -28,11 +29,7 @@ def updated(text: str) -> str:
 
     Raises ValueError unless each marker is there once, in order.
     """
-    before, *rest = text.split(BEGIN)
-    _, *after = "".join(rest).split(END)
-    if len(rest) != 1 or len(after) != 1:
-        raise ValueError(f"not once each, in order: {BEGIN.strip()} {END.strip()}")
-    return f"{before}{BEGIN}\n{_table()}\n\n{END}{after[0]}"
+    return replaced(text, BEGIN, END, f"\n{_table()}\n\n")
 
 
 def _table() -> str:

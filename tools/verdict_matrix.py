@@ -17,6 +17,7 @@ from PIL import Image
 
 import gradest
 from gradest.report.figures import style
+from tools.markers import replaced
 
 SUITE = "catalogue"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,8 +27,11 @@ _COLOURS = 64
 _DOTS = 220  # per inch: twice what a README shows
 
 
-README = DOCS.parent / "README.md"
-_BEGIN, _END = "<!-- picture: ", "<!-- end of the picture -->\n"
+_BEGIN = (
+    "<!-- picture: drawn with the reference results of the suite catalogue, by `make reference` or "
+    "`make readme` -->\n"
+)
+_END = "<!-- end of the picture -->\n"
 _SHOWN = """\
 <picture>
   <source media="(prefers-color-scheme: dark)" srcset="docs/verdicts_dark.png">
@@ -85,12 +89,7 @@ def show_in_readme(text: str) -> str:
 
     Raises ValueError unless the markers are there once, in order.
     """
-    before, *rest = text.split(_BEGIN)
-    first, *after = "".join(rest).split(_END)
-    if len(rest) != 1 or len(after) != 1:
-        raise ValueError(f"not once each, in order: {_BEGIN.strip()} {_END.strip()}")
-    marker = first.partition("\n")[0]
-    return f"{before}{_BEGIN}{marker}\n{_SHOWN}{_END}{after[0]}"
+    return replaced(text, _BEGIN, _END, _SHOWN)
 
 
 @style.theme()

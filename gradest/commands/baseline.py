@@ -79,7 +79,7 @@ def added_estimators(options: argparse.Namespace, registry: Registry) -> list[Es
 
     Raises UsageError for an estimator that needs a value for a knob.
     """
-    if options.beside is None and options.against is None:
+    if not options.only_estimators or (options.beside is None and options.against is None):
         return []
     suite = load_suite(options.suite, registry, device=options.device)
     known = {name for cell in suite.cells for name in cell.names}

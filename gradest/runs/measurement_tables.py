@@ -62,7 +62,7 @@ TEXT = (
     *("status", "reason", "method", "reference", "reference_by", "precision", "verdict", "note"),
     ORIGIN,
 )
-_CELL = ("task", "task_params", "estimator", "estimator_params", "dtype")
+CELL = ("task", "task_params", "estimator", "estimator_params", "dtype")  # but for its seed
 COORDINATES = (
     *("suite", "task", "task_params", "estimator", "estimator_params", "seed", "dtype"),
     *("parameter", "point", "latent", "category", "mean", "exact", "standard_error", "variance"),
@@ -117,9 +117,9 @@ class MeasurementTables(CellTables):
 
     def stand_in(self, rows: pd.DataFrame) -> None:
         """Add rows of another run for cells that have none, at any seed, when all were added."""
-        own = {tuple(row[name] for name in _CELL) for row in self._rows}
+        own = {tuple(row[name] for name in CELL) for row in self._rows}
         others = rows.to_dict("records")
-        self._rows += [row for row in others if tuple(row[name] for name in _CELL) not in own]
+        self._rows += [row for row in others if tuple(row[name] for name in CELL) not in own]
 
     def write(self, out: Path) -> None:
         frame = measurements_frame(self._rows)

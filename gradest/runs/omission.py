@@ -1,6 +1,6 @@
 """Tasks and estimators that a report leaves out, although they stay in the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -27,7 +27,11 @@ class Omission:
         cells = run.get("cells") or ()
         omission = cls(
             *(
-                _matching(kind, {name for cell in cells for name in _names(cell, kind)}, globs)
+                matching(
+                    globs,
+                    {name for cell in cells for name in _names(cell, kind)},
+                    f"--drop-{kind}s: no {kind} of this run",
+                )
                 for kind, globs in (("task", tasks), ("estimator", estimators))
             )
         )
@@ -58,10 +62,12 @@ def _names(cell: Mapping[str, Any], kind: str) -> list[str]:
     return [name for name, *_ in cell["estimators"]]
 
 
-def _matching(kind: str, names: set[str], globs: Sequence[str]) -> frozenset[str]:
+def matching(globs: Sequence[str], names: Collection[str], subject: str) -> frozenset[str]:
+    """The names that match one of the globs.
+
+    Raises UsageError for a glob without matches; `subject` begins its message, as in `no task`.
+    """
     for glob in globs:
         if not any(fnmatchcase(name, glob) for name in names):
-            raise UsageError(
-                f"--drop-{kind}s: no {kind} of this run matches {glob!r}{suggestion(glob, names)}"
-            )
+            raise UsageError(f"{subject} matches {glob!r}{suggestion(glob, names)}")
     return frozenset(name for name in names if any(fnmatchcase(name, glob) for glob in globs))

@@ -22,17 +22,16 @@ from gradest.knobs import build
 from gradest.plugins import Registry
 from gradest.runs.cells import Cell, canonical, labels
 from gradest.runs.measurement_cell import MeasuringCell
-from gradest.runs.measurement_tables import STAND_INS, measurements_frame
+from gradest.runs.measurement_tables import CELL, STAND_INS, measurements_frame
 from gradest.runs.provenance import cpu_model
 from gradest.runs.reference_results import Baseline
 from gradest.runs.suite import Suite, measuring_cells
 from gradest.runs.tables import finished, read_run
-from gradest.support import counted, in_a_line, write_frame
+from gradest.support import counted, in_a_line, listed, write_frame
 
-Identity = tuple[str, ...]
+Identity = tuple[str, ...]  # the values of CELL
 
 _FACTS = ("commit", "finished", "versions", "machine")  # of the other run, which a report gives
-_COLUMNS = ("task", "task_params", "estimator", "estimator_params", "dtype")  # an Identity
 # Field of a cell that keeps a row from standing in -> how messages call it.
 _PROTOCOL = {
     "task_version": "version of the task",
@@ -58,7 +57,7 @@ class StandIns(NamedTuple):
     def summary(self) -> str:
         """How many cells there are."""
         measured = self.rows[self.rows["status"].eq("ok")]
-        cells = counted(len(measured.drop_duplicates([*_COLUMNS, "seed"])), "cell")
+        cells = counted(len(measured.drop_duplicates([*CELL, "seed"])), "cell")
         return f"beside {self.facts['name']}: {cells} of it, not measured again"
 
     @property
@@ -69,8 +68,7 @@ class StandIns(NamedTuple):
         for label, reason in self.facts["lacking"]:
             reasons[reason].append(label)
         for reason, names in reasons.items():
-            more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-            lines.append(f"not ranked: {', '.join(names[:_NAMED])}{more}: {reason}")
+            lines.append(f"not ranked: {listed(names, _NAMED)}: {reason}")
         if self.facts["command"]:
             lines.append(f"to measure them: {self.facts['command']}")
         return lines
@@ -175,7 +173,7 @@ def _rows_of(folder: Path) -> dict[Identity, pd.DataFrame]:
     """The measurements of a run, by cell.  Raises UsageError if they cannot be read."""
     try:
         frame = pd.read_parquet(folder / "measurements.parquet")
-        return dict(iter(frame.groupby(list(_COLUMNS), sort=False)))
+        return dict(iter(frame.groupby(list(CELL), sort=False)))
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{folder}: holds no readable run: {in_a_line(str(error))}") from None
 

@@ -1,9 +1,8 @@
 """Suites and the cells they define."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from gradest.runs.cells import Cell, EstimatorCell, canonical
 from gradest.runs.descent import descend
 from gradest.runs.descent_cell import DescentCell
 from gradest.runs.measurement_cell import MeasuringCell
+from gradest.runs.omission import matching
 from gradest.runs.plain_yaml import Place
 from gradest.runs.property_cell import PropertyCell
 from gradest.runs.refutation import refute
@@ -28,7 +28,6 @@ from gradest.runs.suite_file import Member, SuiteFile, SuiteSource
 from gradest.runs.suites import find_suite, name_of_suite
 from gradest.runs.training import train
 from gradest.runs.training_cell import TrainingCell
-from gradest.support import suggestion
 
 
 @dataclass(frozen=True)
@@ -46,24 +45,18 @@ class Suite:
         Cells without a task and an estimator are included.  Raises UsageError for a glob without
         matches.
         """
+        named = [cell for cell in self.cells if isinstance(cell, EstimatorCell)]
+        kept: dict[str, Collection[str]] = {}
         for kind, globs in (("task", tasks), ("estimator", estimators)):
-            names = {getattr(cell, kind) for cell in self._estimator_cells}
-            for glob in globs:
-                if not any(fnmatchcase(name, glob) for name in names):
-                    raise UsageError(
-                        f"no {kind} of the suite {self.name} matches {glob!r}"
-                        f"{suggestion(glob, names)}"
-                    )
+            names = {getattr(cell, kind) for cell in named}
+            subject = f"no {kind} of the suite {self.name}"
+            kept[kind] = matching(globs, names, subject) if globs else names
         return [
             cell
             for cell in self.cells
             if not isinstance(cell, EstimatorCell)
-            or (_matches(cell.task, tasks) and _matches(cell.estimator, estimators))
+            or (cell.task in kept["task"] and cell.estimator in kept["estimator"])
         ]
-
-    @property
-    def _estimator_cells(self) -> list[EstimatorCell]:
-        return [cell for cell in self.cells if isinstance(cell, EstimatorCell)]
 
 
 def load_suite(
@@ -280,7 +273,3 @@ def _adapt_steps(estimator: Estimator, settings: SuiteFile) -> int:
     if settings.adapt_steps is None or estimator.adapt_steps == 0:
         return estimator.adapt_steps
     return settings.adapt_steps
-
-
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return not globs or any(fnmatchcase(name, glob) for glob in globs)

@@ -205,11 +205,14 @@ def _one_a_task(
         return None
     styles, keys = _styles(frame), {**keys, **style.stand_in_keys(rows)}
     names, sections = zip(*tables.sections(selection.most_replicates(rows)), strict=True)
-    if len(sections) > _PANELS:
-        return _medians(sections, styles, title, keys, draw, label)
+    if many := len(sections) > _PANELS:
+        titles = [f"{len(sections):,} tasks: medians, and bars over nine tasks in ten"]
+        sections = (selection.over_tasks(pd.concat(sections)),)
+    else:
+        titles = list(map(_with_norm, style.titles(names), sections))
     crowded = max(map(len, sections)) > _CROWDED
     columns = min(len(sections), 2 if len(sections) <= 4 or crowded else 3)
-    size = (6.6, 4.9) if crowded else (4.8, 3.6)
+    size = (7.6, 4.9) if many else (6.6, 4.9) if crowded else (4.8, 3.6)
     columns = canvas.across(columns, size[0])
     lines = math.ceil(len(sections) / columns)
     entries = style.legend_entries(rows, styles)
@@ -217,33 +220,25 @@ def _one_a_task(
     for ax in grid.flat[len(sections) :]:
         ax.remove()
     parts = []
-    for ax, name, part in zip(grid.flat, style.titles(names), sections, strict=False):
-        norm = part["gradient_norm"].iloc[0]
-        ax.set_title(name + ("" if np.isnan(norm) else f"   ‖g‖ = {number(norm)}"))
+    for ax, name, part in zip(grid.flat, titles, sections, strict=False):
+        ax.set_title(name)
         parts.append(draw(ax, part, styles))
+        if many:
+            _say_relative(*parts[-1])
     label(figure, parts, styles)
     return figure
 
 
-def _medians(
-    sections: Sequence[pd.DataFrame],
-    styles: Mapping[str, Style],
-    title: str,
-    keys: Mapping[str, Line2D],
-    draw: Callable[[Axes, pd.DataFrame, Mapping[str, Style]], Part],
-    label: Callable[[Figure, Sequence[Part], Mapping[str, Style]], None],
-) -> Figure:
-    """One panel for all tasks, with a point at the median of each estimator."""
-    rows = pd.concat(sections)
-    entries = style.legend_entries(rows, styles)
-    figure, ((ax,),) = canvas.panels(1, 1, (7.6, 4.9), title, keys, entries)
-    ax.set_title(f"{len(sections):,} tasks: medians, and bars over nine tasks in ten")
-    part = draw(ax, selection.over_tasks(rows), styles)
-    for axis, column in zip((ax.xaxis, ax.yaxis), part[2:], strict=True):
+def _with_norm(name: str, rows: pd.DataFrame) -> str:
+    norm = rows["gradient_norm"].iloc[0]
+    return name if np.isnan(norm) else f"{name}   ‖g‖ = {number(norm)}"
+
+
+def _say_relative(ax: Axes, _rows: pd.DataFrame, x: str, y: str) -> None:
+    """Add to the label of a variance over several tasks what it is relative to."""
+    for axis, column in ((ax.xaxis, x), (ax.yaxis, y)):
         if column == "variance":
             axis.set_label_text(f"{axis.get_label_text()}, relative to the median of its task")
-    label(figure, [part], styles)
-    return figure
 
 
 def _logarithmic(ax: Axes, name: str, rows: pd.DataFrame, column: str, plain: bool = False) -> None:

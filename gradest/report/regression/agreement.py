@@ -19,7 +19,7 @@ from gradest.report.regression.differences import (
 )
 from gradest.report.regression.runs import Key, Run
 from gradest.runs import digest_of
-from gradest.support import counted, number
+from gradest.support import counted, listed, number
 
 _DIFFERENT = (WORSE, BETTER, CHANGED)
 _ABSENT = "absent"
@@ -70,9 +70,7 @@ class Agreement(NamedTuple):
         if self.versions:
             yield f"versions that differ: {'; '.join(self.versions)}"
         if self.missing:
-            rest = len(self.missing) - _NAMED
-            more = f" and {rest:,} more" if rest > 0 else ""
-            yield f"not in it: {', '.join(self.missing[:_NAMED])}{more}"
+            yield f"not in it: {listed(self.missing, _NAMED)}"
         if self.not_run:
             yield f"not run here: {counted(self.not_run, 'cell')} of it"
         yield from self.disagreeing

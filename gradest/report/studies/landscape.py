@@ -262,14 +262,15 @@ def _panel(
 def _place_axis(ax: Axes, sweep: Sweep, places: pd.Series, zero: Sequence[str]) -> None:
     """The x axis, with room for names to the right; the estimators that are zero stand below."""
     low, high = places.min(), places.max()
+    symbol = name = style.text(sweep.knob)
     if sweep.size > 1:
+        symbol, name = "θ", "θ, the probability of the second category"
         ax.set(xlim=(0, 1.3), xticks=np.linspace(0, 1, 6))
     elif 0 < low < high / _SPAN:
         ax.set(xscale="log", xlim=(low, high * (high / low) ** 0.3))
     else:
         ax.set_xlim(low, high + 0.3 * (high - low))
-    symbol = "θ" if sweep.size > 1 else style.text(sweep.knob)
-    below = ["θ, the probability of the second category" if sweep.size > 1 else symbol]
+    below = [name]
     if zero:
         names = ", ".join(map(style.text, zero))
         below += textwrap.wrap(f"zero for every {symbol}: {names}", _WIDE)

@@ -1,6 +1,5 @@
 """The runs that are merged, each read completely, and what must not differ between them."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 from gradest.errors import UsageError
 from gradest.runs.cells import same_cell
 from gradest.runs.journal import Record, read_journal
+from gradest.runs.reference_results import checksum_of
 from gradest.runs.tables import read_run
 from gradest.support import shortened
 
@@ -32,10 +32,7 @@ class Source(NamedTuple):
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the files that the run was read from."""
-        return {
-            name: hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
-            for name in (JOURNAL, RUN)
-        }
+        return {name: checksum_of(self.folder / name) for name in (JOURNAL, RUN)}
 
 
 def read_sources(folders: Sequence[Path]) -> list[Source]:
