@@ -35,7 +35,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --requirement requirements.txt
+	$(PYTHON) -m pip install --quiet --no-compile --requirement requirements.txt
 	$(PYTHON) -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -103,7 +103,7 @@ reference: install
 
 # Sphinx and what it needs, which nobody who measures has to install.
 $(VENV)/.site: $(VENV)/.installed tools/site/requirements.txt
-	$(PYTHON) -m pip install --quiet --requirement tools/site/requirements.txt
+	$(PYTHON) -m pip install --quiet --no-compile --requirement tools/site/requirements.txt
 	touch $@
 
 site: $(VENV)/.site

@@ -104,7 +104,7 @@ def test_a_command_does_what_it_is_for(page, words, place, monkeypatch, tmp_path
     assert call(words, place, monkeypatch, tmp_path) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize(("page", "words"), OTHERS, ids=ids(OTHERS))
 def test_a_command_that_takes_long_does_what_it_is_for(page, words, place, monkeypatch, tmp_path):
     assert call(words, place, monkeypatch, tmp_path) == 0

@@ -91,7 +91,7 @@ def test_the_package_names_classes_that_are_certified(monkeypatch):
             assert passed(findings), findings
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_package_is_found_once_it_is_installed(tmp_path):
     source = shutil.copytree(PACKAGE, tmp_path / "source")  # which a build writes into
     installed = tmp_path / "installed"

@@ -507,7 +507,7 @@ torch.save({kind: train(kind, states.get(kind)) for kind in kinds}, file)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_trainings_resume_in_another_process_with_the_same_losses(tmp_path) -> None:
     def run(file: str, start: int, end: int) -> dict[str, list[str]]:
         words = [sys.executable, "-c", SCRIPT, str(tmp_path / file), str(start), str(end)]

@@ -433,16 +433,18 @@ CASES = [*FEW, *SIZES, *CORRELATED, *SKEWED, *DRAWN, *TURNED, *EXACT, *MEASURED]
 def main(words: Sequence[str] = ()) -> int:
     """Prints the table, of the cases whose names hold one of these words or of all."""
     cases = [case for case in CASES if not words or any(word in case.name for word in words)]
-    found = Parallel(n_jobs=2)(delayed(run)(case) for case in cases)
-    rows = [
-        [case.name, f"{case.replicates}", *_cells(case, counts), ", ".join(said)]
-        for case, (counts, said) in zip(cases, found, strict=True)
-    ]
+    results = Parallel(n_jobs=2, return_as="generator")(delayed(run)(case) for case in cases)
+    found, rows = [], []
+    for case, (counts, said) in zip(cases, results, strict=True):
+        found.append(said)
+        rows.append([case.name, f"{case.replicates}", *_cells(case, counts), ", ".join(said)])
+        # The table comes after minutes, when the widths of its columns are known.
+        print(f"[{len(rows)}/{len(cases)}] {case.name}: {', '.join(said) or 'ok'}", file=sys.stderr)
     headers = ["case", "R", "bias/noise", "relative"]
     headers += [f"{name} covered" for name in QUANTITIES.values()]
     headers += ["biased", "unbiased", "inconclusive", "out of bounds"]
     print(table(headers, rows, left=1))
-    out = sum(bool(said) for _, said in found)
+    out = sum(map(bool, found))
     print(f"{out} of {len(cases)} cases out of bounds" if out else "every bound holds")
     return 1 if out else 0
 

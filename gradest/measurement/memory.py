@@ -2,12 +2,11 @@
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
@@ -44,10 +43,11 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        before = {_address(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and _address(tensor) not in before:
+        kwargs = kwargs or {}
+        before = {_address(x) for x in _tensors((*args, *kwargs.values()))}
+        result = func(*args, **kwargs)
+        for tensor in _tensors((result,)):
+            if _address(tensor) not in before:
                 self._hold(tensor.untyped_storage())
         return result
 
@@ -63,6 +63,19 @@ class _Watch(TorchDispatchMode):
     def _release(self, address: int, size: int) -> None:
         self._addresses.discard(address)
         self.held -= size
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among arguments or results of an operation.
+
+    Operations nest them in lists and tuples only; torch's walk through any container takes longer
+    than most operations on a few numbers.
+    """
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _address(tensor: torch.Tensor) -> int:

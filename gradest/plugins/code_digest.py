@@ -16,12 +16,14 @@ from pathlib import Path
 from gradest.contracts import built_in
 
 _PACKAGE = "gradest"
-# Modules that display measurements, their progress and their errors, and change no number.
+# Modules that display measurements, their progress and their errors, or limit their arguments, and
+# change no number.
 DISPLAY = frozenset(
     {
         "gradest.measurement.notebook",
         "gradest.measurement.progress",
         "gradest.plugins.code_digest",
+        "gradest.support.limits",
         "gradest.support.numbers",
         "gradest.support.text",
     }

@@ -4,8 +4,8 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +34,11 @@ class Keyed:
 
     code: Mapping[str, str]  # digests of the code, and the version of torch
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """All fields, which are plain data; nothing is copied, as `asdict` would for each cell."""
+        return {name: getattr(self, name) for name in _names(type(self))}
+
     @cached_property
     def key(self) -> str:
         """SHA-256 of all fields."""
@@ -52,7 +57,7 @@ class Keyed:
     @property
     def _fields(self) -> dict[str, Any]:
         """The fields that a number may depend on."""
-        return asdict(self)
+        return self.plain
 
 
 class CellTables(ABC):
@@ -153,6 +158,11 @@ def label_of(record: Record) -> str:
     return " × ".join(
         str(cell[name]) for name in ("task", "estimator", "name", "holds") if name in cell
     )
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def _hash(text: str) -> str:

@@ -5,7 +5,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,7 +68,7 @@ def describe_run(suite: Suite, registry: Registry, started: datetime) -> dict[st
         "methods": {name: citations.body(cls) for name, cls in classes.items()},
         "training": _training(suite),
         "settings": settings.model_dump(mode="json", exclude_defaults=True),
-        "cells": [{"key": cell.key, **asdict(cell)} for cell in suite.cells],
+        "cells": [{"key": cell.key, **cell.plain} for cell in suite.cells],
     }
 
 

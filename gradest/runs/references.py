@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ class ReferenceCell(Keyed):
 
     @property
     def _fields(self) -> dict[str, Any]:
-        return {"reference": asdict(self)}  # cells of other kinds do not have this key
+        return {"reference": self.plain}  # cells of other kinds do not have this key
 
 
 def _reference_cell(cell: MeasuringCell, precision: ReferencePrecision, core: str) -> ReferenceCell:
@@ -125,7 +125,7 @@ def references(
                     continue
                 estimator = record["reference"]["estimator"]
                 identity = {"kind": "reference", "of": job.key, "key": _key(job.key, estimator)}
-                record = {**identity, "cell": asdict(missing[job.key]), **record}
+                record = {**identity, "cell": missing[job.key].plain, **record}
                 journal.append(record)
                 records[job.key] = record
                 progress.done(f"{task} by {estimator}", "ok", "")

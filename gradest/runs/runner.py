@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,7 +169,7 @@ def _record(cell: Cell, bundle: PluginBundle, folder: Path, truth: Record | None
 
 
 def _identity(cell: Cell, truth: Record | None) -> Record:
-    identity = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
+    identity = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": cell.plain}
     return {**identity, "reference": truth and truth["key"]}
 
 
@@ -249,7 +248,7 @@ def _is_missing(cell: Cell, record: Record | None, truth: Record | None) -> bool
     """Whether a cell must be measured, for the first time or against another reference."""
     if record is None or record["status"] == "failed":
         return True
-    if not same_cell(record["cell"], asdict(cell)):  # a damaged record
+    if not same_cell(record["cell"], cell.plain):  # a damaged record
         return True
     return record["status"] == "ok" and record["reference"] != (truth and truth["key"])
 

@@ -10,7 +10,6 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,16 +92,16 @@ def find_stand_ins(
     for cells, name in ((recorded, baseline.name), (own, suite.name)):
         if not cells:
             raise UsageError(f"--beside: expected measurements, but {name} has none")
-    estimators, lacking = _estimators([*map(asdict, suite.cells), *recorded], registry)
+    estimators, lacking = _estimators([*(cell.plain for cell in suite.cells), *recorded], registry)
     expected = measuring_cells(suite, own, estimators, registry)
     known = defaultdict(list)
     for cell in recorded:
         known[_identity(cell)].append(cell)
-    taken = {_identity(asdict(cell)) for cell in own}
+    taken = {_identity(cell.plain) for cell in own}
     rows, names = _rows_of(baseline.folder), labels([*expected, *own])
     chosen, absent = [], []
     for cell in expected:
-        identity = _identity(asdict(cell))
+        identity = _identity(cell.plain)
         if identity in taken:
             continue
         part, reason = _matching(cell, known[identity], rows.get(identity))
@@ -182,7 +181,7 @@ def _matching(
     cell: MeasuringCell, recorded: Sequence[Mapping[str, Any]], rows: pd.DataFrame | None
 ) -> tuple[pd.DataFrame, str]:
     """The rows of recorded cells that measured the same, or none and the reason."""
-    fields, parts = asdict(cell), []
+    fields, parts = cell.plain, []
     reason = "not in it"
     for other in recorded if rows is not None else ():
         differ = [n for n in _PROTOCOL if canonical(other.get(n)) != canonical(fields[n])]

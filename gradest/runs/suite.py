@@ -11,7 +11,7 @@ import torch
 from gradest.checks.properties import Property, find_property, run_property
 from gradest.contracts import Estimator, Model, Task
 from gradest.errors import UsageError
-from gradest.knobs import Knobs, build
+from gradest.knobs import build
 from gradest.measurement import Precision, measure
 from gradest.plugins import Registry, digest_of_class, digest_of_code, preserving
 from gradest.runs.cells import Cell, EstimatorCell, canonical
@@ -94,16 +94,21 @@ def load_suite(
     source.check_looks(settings)  # before --steps, which may leave some of them out
     if steps is not None:
         settings = _training_for(steps, settings, path)
+    grids = {
+        "tasks": source.grids("tasks", settings.tasks, registry.task),
+        "estimators": source.grids("estimators", settings.estimators, registry.estimator),
+        "properties": source.grids("properties", settings.properties, find_property),
+    }
+    sizes = {section: sum(grid.size for grid in own) for section, own in grids.items()}
+    sizes["estimators"] += len(also)
+    # Before anything is built: building more cells than a run may have takes minutes.
+    source.check_size(_factors(settings, sizes))
+    source.check_size({("properties",): sizes["properties"], ("seeds",): len(settings.seeds)})
     with preserving("a plugin of this suite, when it is created,"):
-        members = {
-            "tasks": source.members("tasks", settings.tasks, registry.task),
-            "estimators": source.members("estimators", settings.estimators, registry.estimator),
-        }
+        members = {section: source.members(grids[section]) for section in ("tasks", "estimators")}
         members["estimators"] += [Member(each, ("estimators",), {}) for each in also]
         tasks, estimators = ([m.built for m in section] for section in members.values())
-        properties = source.members("properties", settings.properties, find_property)
-        source.check_size(_factors(settings, members))
-        source.check_size({("properties",): len(properties), ("seeds",): len(settings.seeds)})
+        properties = source.members(grids["properties"])
     settings = source.with_canonical_names(settings, registry)
     source.check_controls(settings, {e.name for e in estimators})
     claims = source.resolve_claims(settings, registry, tasks, estimators)
@@ -121,9 +126,9 @@ def load_suite(
     return Suite(name_of_suite(path), settings, cells, claims)
 
 
-def _factors(settings: SuiteFile, members: Mapping[str, Sequence[Member]]) -> dict[Place, int]:
+def _factors(settings: SuiteFile, sizes: Mapping[str, int]) -> dict[Place, int]:
     """place in the file -> factor of the number of cells with a task and an estimator."""
-    factors = {(name,): len(section) for name, section in members.items()}
+    factors: dict[Place, int] = {(name,): sizes[name] for name in ("tasks", "estimators")}
     factors["seeds",] = len(settings.seeds)
     if settings.training:
         return {**factors, ("training", "learning_rate"): len(settings.training.learning_rate)}
@@ -183,25 +188,23 @@ def _search_cells(
 def _measuring_cells(
     settings: SuiteFile, tasks: Sequence[Task], estimators: Sequence[Estimator], device: str
 ) -> Iterator[MeasuringCell]:
-    code = _code([*tasks, *estimators], _digest(measure))
-    for task, estimator, dtype, seed, count in itertools.product(
-        tasks,
-        estimators,
-        settings.dtype,
-        settings.seeds,
-        [None] if settings.precision else settings.replicates,
-    ):
-        yield MeasuringCell(
-            **_pair(task, estimator, code),
-            seed=seed,
-            replicates=count,
-            precision=settings.precision and settings.precision.model_dump(),
-            enumerate_draws=settings.enumerate_draws,
-            adapt_steps=_adapt_steps(estimator, settings),
-            dtype=dtype,
-            tolerant=settings.nonfinite == "count",
-            device=device,
-        )
+    precision = settings.precision and settings.precision.model_dump()
+    counts = [None] if settings.precision else settings.replicates
+    core = _digest(measure)
+    for pair, _, estimator in _pairs(tasks, estimators, lambda task: core):
+        adapt_steps = _adapt_steps(estimator, settings)
+        for dtype, seed, count in itertools.product(settings.dtype, settings.seeds, counts):
+            yield MeasuringCell(
+                **pair,
+                seed=seed,
+                replicates=count,
+                precision=precision,
+                enumerate_draws=settings.enumerate_draws,
+                adapt_steps=adapt_steps,
+                dtype=dtype,
+                tolerant=settings.nonfinite == "count",
+                device=device,
+            )
 
 
 def _training_cells(
@@ -209,13 +212,14 @@ def _training_cells(
 ) -> Iterator[TrainingCell | DescentCell]:
     """A cell for each seed of a model, and one for all seeds of another task."""
     training = settings.training
-    trained, descended = (
-        _code([*tasks, *estimators], _digest(function)) for function in (train, descend)
+    trained, descended = _digest(train), _digest(descend)
+    pairs = _pairs(
+        tasks, estimators, lambda task: trained if isinstance(task, Model) else descended
     )
-    for task, estimator, rate in itertools.product(tasks, estimators, training.learning_rate):
+    for (pair, task, estimator), rate in itertools.product(pairs, training.learning_rate):
         if not isinstance(task, Model):
             yield DescentCell(
-                **_pair(task, estimator, descended),
+                **pair,
                 seeds=settings.seeds,
                 learning_rate=rate,
                 steps=training.steps,
@@ -230,7 +234,7 @@ def _training_cells(
             continue
         for seed in settings.seeds:
             yield TrainingCell(
-                **_pair(task, estimator, trained),
+                **pair,
                 seed=seed,
                 learning_rate=rate,
                 training=training.model_dump(exclude={"learning_rate", "descent"}),
@@ -238,30 +242,33 @@ def _training_cells(
             )
 
 
-def _code(members: Iterable[Knobs], core: str) -> Callable[[Task, Estimator], dict[str, str]]:
-    """A function from a pair to the digests of its code; each class is digested once."""
-    digests = {cls: digest_of_class(cls) for cls in {type(member) for member in members}}
-    return lambda task, estimator: {
-        "task": digests[type(task)],
-        "estimator": digests[type(estimator)],
-        "core": core,
-        "torch": torch.__version__,
-    }
+def _pairs(
+    tasks: Sequence[Task], estimators: Sequence[Estimator], core: Callable[[Task], str]
+) -> Iterator[tuple[dict[str, Any], Task, Estimator]]:
+    """Each task with each estimator, and the fields of a cell that describe the two.
 
-
-def _pair(
-    task: Task, estimator: Estimator, code: Callable[[Task, Estimator], dict[str, str]]
-) -> dict[str, Any]:
-    """The fields of a cell that describe its task and estimator."""
-    return {
-        "task": task.name,
-        "task_knobs": task.knobs,
-        "task_version": task.version,
-        "estimator": estimator.name,
-        "estimator_knobs": estimator.knobs,
-        "estimator_version": estimator.version,
-        "code": code(task, estimator),
-    }
+    `core` is the digest of the code that measures on a task.  Each class is digested once, and the
+    knobs of each member are read once.
+    """
+    digests = {cls: digest_of_class(cls) for cls in {type(m) for m in (*tasks, *estimators)}}
+    knobs = [estimator.knobs for estimator in estimators]
+    for task in tasks:
+        own = {"task": task.name, "task_knobs": task.knobs, "task_version": task.version}
+        for estimator, of_estimator in zip(estimators, knobs, strict=True):
+            code = {
+                "task": digests[type(task)],
+                "estimator": digests[type(estimator)],
+                "core": core(task),
+                "torch": torch.__version__,
+            }
+            pair = {
+                **own,
+                "estimator": estimator.name,
+                "estimator_knobs": of_estimator,
+                "estimator_version": estimator.version,
+                "code": code,
+            }
+            yield pair, task, estimator
 
 
 def _digest(function: Callable[..., Any]) -> str:

@@ -170,6 +170,21 @@ class Member:
     values: Mapping[str, Place]  # knob -> the place of its value
 
 
+@dataclass(frozen=True)
+class Grid:
+    """An entry of a suite: a class, and the values of each knob with their places."""
+
+    cls: type
+    own: Place  # the place of its name
+    place: Place  # the place of its entry
+    choices: Mapping[str, Sequence[tuple[Place, Any]]]
+
+    @property
+    def size(self) -> int:
+        """The number of its members."""
+        return math.prod(map(len, self.choices.values()))
+
+
 class SuiteSource:
     """A suite file with the line of every entry."""
 
@@ -233,47 +248,56 @@ class SuiteSource:
                 )
             first[value] = number
 
-    def members(self, section: str, entries: Entries, lookup: Any) -> list[Member]:
-        """All members that the entries of a section define.
+    def grids(self, section: str, entries: Entries, lookup: Any) -> list[Grid]:
+        """The grid of each entry of a section, of which nothing is built yet.
 
-        Raises SuiteError for invalid names, knobs and values, for equal members, and for more
-        members than a suite may have cells.
+        Raises SuiteError for an invalid name and for an entry with too many members.
+        """
+        return [
+            self._grid((section, number), entry, lookup) for number, entry in enumerate(entries)
+        ]
+
+    def members(self, grids: Iterable[Grid]) -> list[Member]:
+        """All members of the grids of a section.
+
+        Raises SuiteError for invalid knobs and values and for equal members.
         """
         members: dict[tuple[str, str], Member] = {}
-        for number, entry in enumerate(entries):
-            for member in self._members_of((section, number), entry, lookup):
+        for each in grids:
+            for member in self._members_of(each):
                 identity = member.built.name, json.dumps(member.built.knobs, sort_keys=True)
                 if identity in members:
                     raise self._repeated(members[identity], member)
                 members[identity] = member
-                if len(members) > MOST_CELLS:
-                    raise self.error(member.place, self._too_many(section, len(members)))
         return list(members.values())
 
-    def _members_of(self, place: Place, entry: Any, lookup: Any) -> Iterable[Member]:
+    def _grid(self, place: Place, entry: Any, lookup: Any) -> Grid:
         name, knobs = self._name_and_knobs(place, entry)
         try:
             cls = lookup(name)
         except UsageError as error:
             raise self.error(place, str(error)) from None
         own = (*place, name)
-        choices = [self._choices(own, cls, knob, value) for knob, value in knobs.items()]
-        count = math.prod(map(len, choices))
-        if count > MOST_CELLS:
-            raise self.error(own, self._too_many(name, count))
-        for choice in itertools.product(*choices):
-            values = {knob: value for knob, (_, value) in zip(knobs, choice, strict=True)}
-            places = {knob: at for knob, (at, _) in zip(knobs, choice, strict=True)}
+        choices = {knob: self._choices(own, cls, knob, value) for knob, value in knobs.items()}
+        result = Grid(cls, own, place, choices)
+        if result.size > MOST_CELLS:
+            raise self.error(own, self._too_many(name, result.size))
+        return result
+
+    def _members_of(self, grid: Grid) -> Iterable[Member]:
+        for choice in itertools.product(*grid.choices.values()):
+            values = {knob: value for knob, (_, value) in zip(grid.choices, choice, strict=True)}
+            places = {knob: at for knob, (at, _) in zip(grid.choices, choice, strict=True)}
             try:
-                built = build(cls, values)
+                built = build(grid.cls, values)
             except KnobError as error:
-                at = next((at for knob, at in places.items() if knob in str(error)), own)
+                at = next((at for knob, at in places.items() if knob in str(error)), grid.own)
                 raise self.error(at, str(error)) from None
             except (Exception, SystemExit, GeneratorExit) as error:
                 # The plugin's own validation of its knobs may raise any error.
-                message = f"{name} cannot be created: {described(error)}"
-                raise self.error(own, message) from None
-            yield Member(built, place, places)
+                message = f"{grid.own[-1]} cannot be created: {described(error)}"
+                raise self.error(grid.own, message) from None
+            yield Member(built, grid.place, places)
 
     def _repeated(self, first: Member, second: Member) -> SuiteError:
         """The error for equal members, at the entry or the value that repeats the first one."""

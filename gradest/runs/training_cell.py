@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -84,7 +84,7 @@ class TrainingCell(EstimatorCell):
     def _fields(self) -> dict[str, Any]:
         """All fields but the interval between checkpoints, which changes no number."""
         training = {k: v for k, v in self.training.items() if k != "checkpoint_seconds"}
-        return {**asdict(self), "training": training}
+        return {**self.plain, "training": training}
 
     @property
     def _file(self) -> str:

@@ -237,6 +237,7 @@ WILD_TASKS = {
 }
 
 
+@pytest.mark.slow
 def test_a_wild_task_fails_its_own_cells_dry_and_wet(call, suite, tmp_path):
     folder = tmp_path / "plugins"
     folder.mkdir()

@@ -466,7 +466,7 @@ def test_a_resumed_run_keeps_its_reference(ran, tmp_path):
     assert kinds(grown).count(("cell", "vast")) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_another_precision_of_the_reference_measures_its_cells_again(ran):
     rows, _ = ran()
     other, after = ran(SUITE.replace("standard_error: 0.2", "standard_error: 0.1"))

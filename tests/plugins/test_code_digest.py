@@ -135,7 +135,7 @@ estimators: [rloo, reinforce, concrete]
 """
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_words_re_run_nothing_and_a_number_re_runs_its_estimators_cells(tmp_path):
     for name in ("gradest", "estimators", "tasks", "benchmark.py"):
         source = ROOT / name

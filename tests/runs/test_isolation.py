@@ -173,7 +173,13 @@ def test_all_others_have_the_rows_that_they_have_without(together, apart):
     pd.testing.assert_frame_equal(kept, apart, check_exact=True, check_dtype=False)
 
 
-@pytest.mark.parametrize("backend", ["threading", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param("threading", marks=pytest.mark.slow),
+        pytest.param("dask", marks=pytest.mark.weekly),
+    ],
+)
 def test_other_backends_isolate_as_well(apart, tmp_path, backend):
     if backend == "dask":
         pytest.importorskip("distributed", reason="Dask is an optional extra")
@@ -351,15 +357,14 @@ def test_reasons_can_be_written_and_shown_whatever_is_raised():
 SLOW = TEMPLATE.replace("{deed}", "x = 0\n        while True: x += 1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "backend"),
     [
-        (signal.SIGINT, 130, "loky"),
-        (signal.SIGINT, 130, "threading"),
-        (signal.SIGTERM, 143, "loky"),
-        (signal.SIGTERM, 143, "threading"),
-        (signal.SIGKILL, -9, "loky"),
+        pytest.param(signal.SIGINT, 130, "loky", marks=pytest.mark.weekly),
+        pytest.param(signal.SIGINT, 130, "threading", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "loky", marks=pytest.mark.weekly),
+        pytest.param(signal.SIGTERM, 143, "threading", marks=pytest.mark.weekly),
+        pytest.param(signal.SIGKILL, -9, "loky", marks=pytest.mark.slow),
     ],
 )
 def test_nothing_outlives_a_run_that_is_ended(tmp_path, number, status, backend):

@@ -266,7 +266,7 @@ def test_a_run_that_was_cut_short_goes_on_from_its_journal(measured, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.weekly), 2])
 def test_kill_9_loses_no_finished_cell(measured, tmp_path, plugins, suite_file, jobs):
     suite_file.write_text(
         "replicates: 200\ntimed: false\ntasks: [categorical]\n"

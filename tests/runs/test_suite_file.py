@@ -20,6 +20,7 @@ estimators:
   - rloo: {samples: [2, 4]}
 """
 TRAINING = "training: {steps: 2}\ntasks: [categorical_vae]\nestimators:\n  - rloo: {samples: 2}\n"
+RATES = [n / 1000 for n in range(1, 401)]
 HUGE = "1" + "0" * 400
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghij")
@@ -118,14 +119,17 @@ def refused(tmp_path, registry):
             "too many entries; expected at m",
         ),
         (
-            BASE.replace("[2, 4]", str(list(range(2, 30_002)))),
+            BASE.replace(
+                "rloo: {samples: [2, 4]}",
+                f"nvil: {{hidden: {list(range(1, 401))}, learning_rate: {RATES}}}",
+            ),
             4,
-            "rloo: expected at most 10,000 cells",
+            "nvil: expected at most 100,000 cells, got 160000 or more",
         ),
         (
-            BASE.replace("[2, 4]", str(list(range(2, 202)))) + f"seeds: {list(range(300))}\n",
+            BASE.replace("[2, 4]", str(list(range(2, 202)))) + f"seeds: {list(range(600))}\n",
             5,
-            "the suite: expected at most 10,000 cells, got 60000 or more",
+            "the suite: expected at most 100,000 cells, got 120000 or more",
         ),
         # bytes
         (BASE + "\tseeds: [1]\n", 5, "malformed YAML: found character that cannot start any token"),

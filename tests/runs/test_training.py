@@ -530,7 +530,7 @@ def test_the_expected_time_of_a_training_includes_its_looks_at_the_gradient(tmp_
     assert load_suite(str(path), registry).cells[0].expected_seconds(registry) == 0.0
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_run_that_is_killed_amid_its_trainings_ends_as_one_that_is_not(tmp_path, monkeypatch):
     every_figure(monkeypatch)
     path = tmp_path / "small.yaml"

@@ -116,7 +116,7 @@ def test_a_process_takes_over_folder_and_variables_and_ends_with_what_it_has_sta
     _wait_until_gone(started)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_template_that_dies_is_replaced():
     with Process() as process:
         os.kill(process.call(os.getppid), signal.SIGKILL)

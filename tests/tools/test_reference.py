@@ -119,7 +119,7 @@ def test_the_picture_takes_its_place_in_the_readme():
         show_in_readme(text * 2)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_suite_is_measured_once_and_again_only_if_it_is_damaged(tmp_path, capsys):
     words = ["smoke", "--out", str(tmp_path), "--jobs", "1"]
     assert reference.main(words) == 0
