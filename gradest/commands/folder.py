@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradest.commands.baseline import AGAINST, baseline, check_agreement
+from gradest.commands.dry_run import dry_run, exit_status
 from gradest.commands.suite import (
     check_options,
-    dry_run,
-    exit_status,
     in_words,
     load_with,
     make_ready,

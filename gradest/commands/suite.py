@@ -18,8 +18,9 @@ from gradest.commands.baseline import (
     stand_ins,
     tell_stand_ins,
 )
+from gradest.commands.dry_run import dry_run, exit_status
 from gradest.contracts import Estimator
-from gradest.errors import Inapplicable, UsageError
+from gradest.errors import UsageError
 from gradest.plugins import PluginBundle, Registry
 from gradest.report import (
     failed_controls,
@@ -32,7 +33,6 @@ from gradest.report import (
 )
 from gradest.runs import (
     Cell,
-    Failed,
     Record,
     StandIns,
     Suite,
@@ -42,19 +42,14 @@ from gradest.runs import (
     describe_run,
     finished,
     keep_stand_ins,
-    labels,
-    least_timing_seconds,
     load_suite,
     prepare,
     quietly,
     refuse_foreign,
-    seconds_expected,
 )
 from gradest.runs import run as run_cells
 from gradest.statistics import FEWEST
-from gradest.support import counted, described, in_a_line, listed, message_of
-
-_SHOWN = 0.1  # seconds: shorter expected times are not distinguished
+from gradest.support import in_a_line, listed
 
 
 def run_suite(options: argparse.Namespace) -> int:
@@ -161,57 +156,6 @@ def run_into(
     return int(bool(problems))
 
 
-def dry_run(
-    suite: Suite,
-    cells: Sequence[Cell],
-    folder: Path,
-    registry: Registry,
-    options: argparse.Namespace,
-) -> int:
-    """Print the cells and their expected times; returns the status that the run would have."""
-    records = {} if options.fresh else finished(folder / "journal.jsonl")
-    bundle, jobs = PluginBundle.of(options.plugin), options.jobs or Workers.jobs
-    names = labels(cells)
-    total = longest = 0.0
-    done, untimed = 0, []
-    count: Counter[str] = Counter()
-    for cell in cells:
-        record = records.get(cell.key, {})
-        status = record.get("status")
-        if status in ("ok", "skipped"):
-            state = "done"
-            done += 1
-        else:
-            try:
-                seconds = seconds_expected(cell, registry, bundle)
-                total, longest = total + seconds, max(longest, seconds)
-                status, state = "ok", f"{seconds:.1f} s" if seconds >= _SHOWN else f"<{_SHOWN} s"
-            except Inapplicable as error:
-                status, state = "skipped", f"would be skipped: {in_a_line(message_of(error))}"
-            except Failed as error:  # in a separate process, which has made the message a reason
-                status, state = "failed", f"would fail: {in_a_line(str(error))}"
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a plugin may raise anything; a run records it
-                status, state = "failed", f"would fail: {described(error)}"
-        count[status] += 1
-        untimed += [cell] if status == "ok" and "samples" not in record else []
-        print(f"{state:>8}  {names[cell.key]}", flush=True)
-    # More workers than cells cannot make the longest cell faster.
-    expected = max(total / jobs, longest)
-    timing = least_timing_seconds(untimed) if suite.settings.timed else 0.0
-    print(
-        f"{counted(len(cells), 'cell')}, {done:,} done; the others: {_duration(expected)} with "
-        f"{counted(jobs, 'job')}, plus {f'{timing:.0f} s or more of timing, ' if timing else ''}"
-        "tables and figures"
-    )
-    return exit_status(count)
-
-
-def _duration(seconds: float) -> str:
-    return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
-
-
 def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted: bool) -> int:
     """Print the summary and the path of the report; returns the exit status."""
     loaded = load_run(folder)
@@ -247,8 +191,3 @@ def statuses(cells: Sequence[Cell], records: Mapping[str, Record]) -> Counter[st
 def in_words(count: Counter[str]) -> str:
     """`12 ok, 0 skipped, 0 failed`."""
     return ", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed"))
-
-
-def exit_status(count: Counter[str]) -> int:
-    """The exit status of a run or a dry run: 0 if a cell has results and none failed."""
-    return 0 if count["ok"] and not count["failed"] else 1

@@ -35,6 +35,8 @@ from gradest.support import message_of, reason_of
 # template, each child would import them again, which takes longer than most cells.
 _LOADED_LATE = ("gradest.runs.runner", "torch._dynamo", "torch._refs", "scipy.stats")
 
+_DEVICES = "CUDA_VISIBLE_DEVICES"  # read when a process first uses a device, which a child does
+
 NUMBER = struct.Struct("q")  # a process id, then an exit status, on a child's status pipe
 DESCRIPTORS = 4  # in a request: the connection, the status pipe, standard output and error
 
@@ -50,8 +52,13 @@ class Surroundings(NamedTuple):
     path: list[str]
 
     @classmethod
-    def here(cls) -> "Surroundings":
-        return cls(os.getcwd(), dict(os.environ), list(sys.path))
+    def here(cls, gpu: int | None = None) -> "Surroundings":
+        """Those of this process, of whose CUDA devices the child sees only the one numbered so."""
+        environment = dict(os.environ)
+        if gpu is not None:
+            visible = environment.get(_DEVICES, "")
+            environment[_DEVICES] = visible.split(",")[gpu] if visible else str(gpu)
+        return cls(os.getcwd(), environment, list(sys.path))
 
     def enter(self) -> None:
         os.chdir(self.folder)

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
@@ -121,9 +121,13 @@ atexit.register(_template.end)
 
 
 class Process:
-    """A process that answers calls one after the other."""
+    """A process that answers calls one after the other.
 
-    def __init__(self) -> None:
+    `gpu` is the number of the only CUDA device that it sees, as the current one; None for all.
+    """
+
+    def __init__(self, gpu: int | None = None) -> None:
+        self.gpu = gpu
         self.connection, remote = Pipe()
         self.status, remote_status = os.pipe()
         try:
@@ -132,7 +136,7 @@ class Process:
             remote.close()
             os.close(remote_status)
         self._number = self._read()
-        self._send(Surroundings.here())
+        self._send(Surroundings.here(gpu))
 
     def submit(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._send((call, arguments))
@@ -202,11 +206,16 @@ def in_own_process(job: Job, timeout: float | None) -> Any:
 
 
 def in_processes(
-    jobs: Iterable[Job], count: int, timeout: float | None, under_way: UnderWay
+    jobs: Iterable[Job],
+    count: int,
+    timeout: float | None,
+    under_way: UnderWay,
+    gpus: Sequence[int] = (),
 ) -> Iterator[tuple[Job, Any]]:
     """Yield each job with its result or its error, in the order of completion.
 
-    At most `count` jobs run at a time.  A job that takes more than `timeout` seconds is ended.
+    At most `count` jobs run at a time.  A job that takes more than `timeout` seconds is ended.  The
+    processes are spread evenly over the CUDA devices of these numbers, if there are any.
     """
     waiting = deque(jobs)
     busy: dict[Process, tuple[Job, float]] = {}
@@ -217,7 +226,10 @@ def in_processes(
                 job = waiting.popleft()
                 if job.alone and idle and len(busy) + len(idle) >= count:
                     idle.pop().close()
-                process = Process() if job.alone or not idle else idle.pop()
+                if job.alone or not idle:
+                    process = Process(_least_used(gpus, [*busy, *idle]))
+                else:
+                    process = idle.pop()
                 busy[process] = job, time.monotonic()
                 under_way.begin(job.key)
                 process.submit(job.call, job.arguments)
@@ -234,6 +246,12 @@ def in_processes(
     finally:
         for process in (*busy, *idle):
             process.close()
+
+
+def _least_used(gpus: Sequence[int], processes: Iterable[Process]) -> int | None:
+    """The device with the fewest of these processes, None if there are no devices."""
+    users = Counter(process.gpu for process in processes)
+    return min(gpus, key=users.__getitem__, default=None)
 
 
 def ending(status: int | None) -> str:

@@ -133,12 +133,15 @@ def measure_cell(
     """The record of a cell, written to the journal if this machine has access to it.
 
     `truth` is the record of the reference that replaces an unknown truth.  Any error inside the
-    cell becomes part of its record, so that the other cells go on.
+    cell becomes part of its record, so that the other cells go on.  Of a record that is written
+    only the outcome is returned: its moments may be megabytes, which the run would only discard.
     """
     record = _record(cell, bundle, Path(journal).parent, truth)
     written = append_if_shared(Path(journal), journal_id, record)
     if record["status"] == "ok":
         _remove(own_folder(Path(journal).parent, cell.key))
+    if written:
+        record = {name: record[name] for name in ("key", "status", "reason")}
     return {**record, "written": written}
 
 

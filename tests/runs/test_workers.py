@@ -139,3 +139,15 @@ def _lives(process):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_processes_are_spread_over_the_devices_and_each_sees_one(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    jobs = [Job(str(n), _visible_device, (), alone=n % 2 == 0) for n in range(8)]
+    result = in_processes(jobs, 2, None, UnderWay(), gpus=(0, 1))
+    assert {answer for _, answer in result} == {"5", "7"}
+
+
+def _visible_device():
+    time.sleep(0.3)  # so that both processes are busy at any time
+    return os.environ["CUDA_VISIBLE_DEVICES"]
