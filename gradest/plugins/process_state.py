@@ -123,10 +123,23 @@ class Code(NamedTuple):
     def take(cls) -> "Code":
         return cls({owner: _Attributes.of(owner) for owner in _owners()}, len(sys.modules))
 
+    @classmethod
+    def current(cls) -> "Code":
+        """A snapshot of this moment; most are what the one before them was.
+
+        A process that a template has forked begins with the snapshot that the template has taken.
+        """
+        _latest[0] = _latest[0].retaken()
+        return _latest[0]
+
     def retaken(self) -> "Code":
-        """A snapshot of this moment: the same where nothing is new, which is faster to see."""
-        same = len(sys.modules) == self.modules and not self._touched()
-        return self if same else Code.take()
+        """A snapshot of this moment, which takes up only what is new where nothing has changed."""
+        if self._touched():
+            return Code.take()
+        if len(sys.modules) == self.modules:
+            return self
+        new = {owner: _Attributes.of(owner) for owner in _owners() if owner not in self.owners}
+        return Code(self.owners | new, len(sys.modules))
 
     def changed(self) -> list[str]:
         """The full names of attributes replaced, deleted or overridden since the snapshot."""
@@ -173,7 +186,7 @@ def preserving(subject: str) -> Iterator[None]:
     process of its own, which a template has forked.
     """
     settings, environment = Settings.take(), dict(os.environ)
-    code = _latest[0] = _latest[0].retaken()
+    code = Code.current()
     try:
         with warnings.catch_warnings():
             yield

@@ -51,7 +51,7 @@ class Registry:
         for kind in _KINDS:
             for plugin in _built_in(kind):
                 registry._add(plugin)
-            for entry in entry_points(group=f"gradest.{kind}"):
+            for entry in _entry_points(kind):
                 if only is None or entry.name in only:
                     registry._add(_named(_entry_point_class(entry), entry.name))
         for path in plugins:
@@ -293,6 +293,12 @@ def _plugin_files(folder: Path) -> list[Path]:
 def _regular(folder: Path, pattern: str) -> list[Path]:
     """The matching regular files, sorted: reading a pipe or a device could block for ever."""
     return sorted(file for file in folder.glob(pattern) if file.is_file())
+
+
+@cache
+def _entry_points(kind: str) -> tuple[Any, ...]:
+    """Those of installed packages, searched once: a worker inherits them from its template."""
+    return tuple(entry_points(group=f"gradest.{kind}"))
 
 
 def _entry_point_class(entry: Any) -> type:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 
 from gradest.errors import Inapplicable, UsageError
-from gradest.plugins import Registry, own_process
+from gradest.plugins import Code, Registry, own_process
 from gradest.support import message_of, reason_of
 
 # Modules that are imported by the first call and by torch when it first computes.  Without the
@@ -74,6 +74,7 @@ def serve(control: int) -> None:
     for name in _LOADED_LATE:
         with suppress(ImportError):  # another version of torch may lack a module
             import_module(name)
+    Code.current()  # once, of thousands of attributes, instead of in each child
     # Python warns about forks of processes with threads; idle threads of libraries are harmless.
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process

@@ -153,7 +153,7 @@ def measure_foreign_cell(
     The record is not written in this process, where that code may have changed anything.  A cell
     whose code has changed settings or code that measurements rely on counts as failed.
     """
-    settings, code = Settings.take(), Code.take()
+    settings, code = Settings.take(), Code.current()
     record = _record(cell, bundle, Path(folder), truth)
     if changed := changes(settings, code):
         reason = f"its code {changed}, on which numbers rely"

@@ -337,7 +337,9 @@ def install(monkeypatch):
 
     def patch(**groups: list[Entry]) -> None:
         by_group = {f"gradest.{kind}": entries for kind, entries in groups.items()}
-        monkeypatch.setattr(registry, "entry_points", lambda group: by_group.get(group, []))
+        monkeypatch.setattr(
+            registry, "_entry_points", lambda kind: by_group.get(f"gradest.{kind}", ())
+        )
 
     return patch
 
