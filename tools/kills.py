@@ -96,7 +96,8 @@ class Cluster:
         return *self.workers, self.scheduler
 
     def _start_scheduler(self) -> subprocess.Popen[bytes]:
-        options = ["--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
+        options = ["--host", "127.0.0.1", "--port", str(self.port)]
+        options += ["--dashboard-address", "127.0.0.1:0"]
         return self._start("scheduler", *options)
 
     def _start_worker(self) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 600.0  # seconds that a run waits for a scheduler which it has lost
 
 _CONNECTING = 10.0  # seconds that one attempt to reach the scheduler may take
+_CLOSING = 0.5  # seconds for the end of a client whose scheduler is lost
 _POLL = 0.05  # seconds between two looks at what has been answered
 _RETRY = 1.0  # seconds between two attempts to reach a lost scheduler
 
@@ -65,10 +66,15 @@ def dask_answers(
             except _Lost:
                 for key in left:
                     under_way.end(key)
-            finally:  # also after Ctrl-C: the scheduler then ends what was sent
+                _say(f"lost the Dask scheduler at {scheduler}; waiting up to {patience:g} s for it")
+                with suppress(TimeoutError):  # the client is still waiting for an answer
+                    client.close(_CLOSING)
+                client = _reconnect(scheduler, patience)
+                _say(f"the Dask scheduler is back; {counted(len(left), 'cell')} submitted again")
+            except BaseException:  # also Ctrl-C: the scheduler then ends what was sent
                 client.close()
-            if left:
-                client = _reconnect(scheduler, patience, len(left))
+                raise
+        client.close()
 
 
 def _answers(
@@ -157,7 +163,9 @@ def _scheduler(address: str | None, count: int) -> Iterator[str]:
 @contextmanager
 def _quiet_client() -> Iterator[None]:
     """Within the block Dask's client logs nothing: a lost scheduler is reported here, in a line."""
-    logger = logging.getLogger("distributed.client")
+    import distributed  # which sets the levels of its loggers
+
+    logger = logging.getLogger(f"{distributed.__name__}.client")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
@@ -166,33 +174,29 @@ def _quiet_client() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _connect(scheduler: str) -> "Client":
-    """A client of the scheduler.  Raises OSError."""
+def _connect(scheduler: str, seconds: float = _CONNECTING) -> "Client":
+    """A client of the scheduler.  Raises OSError after that time."""
     from distributed import Client
 
     try:
-        return Client(scheduler, timeout=_CONNECTING, set_as_default=False)
+        return Client(scheduler, timeout=seconds, set_as_default=False)
     except ValueError as error:  # an address that cannot be parsed
         raise OSError(str(error)) from None
 
 
-def _reconnect(scheduler: str, patience: float, left: int) -> "Client":
+def _reconnect(scheduler: str, patience: float) -> "Client":
     """A client of a scheduler that was lost.  Raises ConnectionError if it stays so."""
-    _say(f"lost the Dask scheduler at {scheduler}; waiting up to {patience:.0f} s for it")
     deadline = time.monotonic() + patience
     while True:
         try:
-            client = _connect(scheduler)
+            return _connect(scheduler, min(_CONNECTING, patience))
         except OSError as error:
             if time.monotonic() >= deadline:
                 raise ConnectionError(
-                    f"the Dask scheduler at {scheduler} has been away for {patience:.0f} s; "
+                    f"the Dask scheduler at {scheduler} has been away for {patience:g} s; "
                     "finished cells are kept, run the suite again to resume"
                 ) from error
             time.sleep(_RETRY)
-        else:
-            _say(f"the Dask scheduler is back; {counted(left, 'cell')} submitted again")
-            return client
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 from gradest.errors import UsageError
 from gradest.runs.engines.remote import Installation, Mismatch, answer_on_worker, checked
 from gradest.runs.processes import Died, Failed, Job
+from tests.runs.engines.support import stay, wait_until_gone
 
 HERE = Installation.here()
 
@@ -21,8 +22,7 @@ def answer(call, *arguments, timeout=None, abandoned=lambda: False):
 def test_a_job_runs_in_a_process_of_its_own_that_ends_with_it():
     process = answer(os.getpid)
     assert process != os.getpid()
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+    wait_until_gone(process)
 
 
 def test_each_way_to_fail_is_an_answer():
@@ -39,13 +39,12 @@ def test_a_limit_above_the_time_between_two_looks_lets_a_job_finish():
 
 def test_a_job_for_which_nobody_waits_is_ended(tmp_path):
     begun = tmp_path / "begun"
-    assert answer(_begin, str(begun), abandoned=begun.exists) is None
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(begun.read_text()), 0)
+    assert answer(stay, str(begun), abandoned=begun.exists) is None
+    wait_until_gone(int(begun.read_text()))
 
 
 def test_another_installation_runs_nothing(tmp_path):
-    job = Job("job", _begin, (str(tmp_path / "begun"),), alone=False)
+    job = Job("job", stay, (str(tmp_path / "begun"),), alone=False)
     other = HERE._replace(torch="1.0")
     reply = answer_on_worker(job, None, other)
     assert reply == Mismatch(HERE) and not (tmp_path / "begun").exists()
@@ -65,10 +64,3 @@ def test_the_digest_of_the_code_includes_the_catalogue(monkeypatch, tmp_path):
     finally:
         Installation.here.__func__.cache_clear()
     assert changed.torch == HERE.torch and changed.gradest != HERE.gradest
-
-
-def _begin(path):
-    with open(f"{path}.part", "w") as file:
-        file.write(str(os.getpid()))
-    os.rename(f"{path}.part", path)
-    time.sleep(1000)
