@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradest import __version__
 from gradest.errors import UsageError
-from gradest.runs import find_suites
+from gradest.runs import BACKENDS, find_suites
 from gradest.support import (
-    BACKENDS,
     DEVICES,
     INTEGERS,
     INTERRUPTED,
@@ -70,6 +69,7 @@ _COMMANDS_OF_OPTION = {
     "quiet": ("suite",),
     "backend": ("suite",),
     "scheduler": ("suite",),
+    "time_limit": ("suite",),
     "against": ("suite",),
     "beside": ("suite",),
     "markdown": ("list",),
@@ -360,13 +360,23 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="joblib backend (default: loky, processes on this machine)",
+        help="where cells run: "
+        + "; ".join(f"{name}, {backend.title}" for name, backend in BACKENDS.items())
+        + " (default: loky)",
     )
     group.add_argument(
         "--scheduler",
         metavar="ADDRESS",
         type=_nonempty,
-        help="address of a running Dask scheduler, for --backend dask",
+        help="address of a running Dask scheduler or Ray cluster, for --backend dask or ray "
+        "(default: a cluster on this machine)",
+    )
+    group.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        type=_seconds,
+        help="seconds after which a cell is stopped and fails (overrides cell_timeout of the "
+        "suite)",
     )
     group.add_argument(
         "--fresh", action="store_true", help="discard the recorded cells and measure everything"

@@ -39,6 +39,7 @@ from gradest.runs import (
     Workers,
     alone_in,
     carried,
+    check_backend,
     describe_run,
     finished,
     keep_stand_ins,
@@ -80,8 +81,7 @@ def run_suite(options: argparse.Namespace) -> int:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raises UsageError for options that contradict each other or need other hardware."""
-    if options.scheduler and options.backend != "dask":
-        raise UsageError("--scheduler requires --backend dask")
+    check_backend(options.backend, options.scheduler, options.device)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device is available; use --device cpu")
     if options.replicates is not None and options.replicates < FEWEST:
@@ -137,6 +137,7 @@ def run_into(
     """
     started = datetime.now(UTC)
     jobs = options.jobs or Workers.jobs
+    timeout = options.time_limit or suite.settings.cell_timeout
     with quietly(options.quiet):
         run_cells(
             suite.name,
@@ -144,7 +145,7 @@ def run_into(
             folder,
             registry,
             PluginBundle.of(options.plugin),
-            Workers(jobs, options.backend, options.scheduler, suite.settings.cell_timeout),
+            Workers(jobs, options.backend, options.scheduler, timeout),
             suite.settings.reference,
             options.fresh,
             suite.settings.timed,

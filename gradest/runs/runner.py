@@ -128,17 +128,23 @@ def _expected_seconds(cell: Cell, bundle: PluginBundle) -> float:
 
 
 def measure_cell(
-    cell: Cell, bundle: PluginBundle, journal: str, journal_id: str, truth: Record | None = None
+    cell: Cell,
+    bundle: PluginBundle,
+    journal: str,
+    journal_id: str | None,
+    truth: Record | None = None,
 ) -> Record:
     """The record of a cell, written to the journal if this machine has access to it.
+
+    Without `journal_id` the caller writes the record.
 
     `truth` is the record of the reference that replaces an unknown truth.  Any error inside the
     cell becomes part of its record, so that the other cells go on.  Of a record that is written
     only the outcome is returned: its moments may be megabytes, which the run would only discard.
     """
     record = _record(cell, bundle, Path(journal).parent, truth)
-    written = append_if_shared(Path(journal), journal_id, record)
-    if record["status"] == "ok":
+    written = bool(journal_id) and append_if_shared(Path(journal), journal_id, record)
+    if written and record["status"] == "ok":  # a checkpoint is kept until then
         _remove(own_folder(Path(journal).parent, cell.key))
     if written:
         record = {name: record[name] for name in ("key", "status", "reason")}
@@ -207,12 +213,14 @@ def _records(
 ) -> Iterator[Record]:
     """Yield records in the order of completion; a cell that dies or times out counts as failed."""
     path = journal.path.resolve()
+    # A cluster may run a cell twice, and lose a result: only what arrives here is recorded.
+    journal_id = None if workers.remote else journal.id
 
     def job(cell: Cell) -> Job:
         if foreign(cell, registry):
             arguments = (cell, bundle, str(path.parent), truths.get(cell.key))
             return Job(cell.key, measure_foreign_cell, arguments, alone=True)
-        arguments = (cell, bundle, str(path), journal.id, truths.get(cell.key))
+        arguments = (cell, bundle, str(path), journal_id, truths.get(cell.key))
         return Job(cell.key, measure_cell, arguments, alone=False)
 
     by_key = {cell.key: cell for cell in cells}

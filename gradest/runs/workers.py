@@ -1,15 +1,15 @@
-"""The backends that run jobs: local processes, threads or a Dask cluster."""
+"""Jobs run by the chosen backend: local processes, threads, or a cluster of Dask or Ray."""
 
-import importlib.util
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import joblib
 
 from gradest.errors import UsageError
+from gradest.runs.backends import BACKENDS
+from gradest.runs.engines import PATIENCE, dask_answers, ray_answers
 from gradest.runs.processes import Failed, Job, UnderWay, in_own_process, in_processes
 
 
@@ -17,15 +17,21 @@ from gradest.runs.processes import Failed, Job, UnderWay, in_own_process, in_pro
 class Workers:
     """The number and the kind of workers that measure cells.
 
-    `backend` is "loky" for local processes, or one of joblib's "threading" and "dask".  `scheduler`
-    is the address of a running Dask scheduler; without it Dask starts a local cluster.  `timeout`
-    limits the seconds per cell.
+    `backend` is a key of BACKENDS.  `scheduler` is the address of a running Dask scheduler or Ray
+    cluster; without it one is started on this machine.  `timeout` limits the seconds per cell, and
+    `patience` those that a run waits for a Dask scheduler which it has lost.
     """
 
     jobs: int = joblib.cpu_count()
     backend: str = "loky"
     scheduler: str | None = None
     timeout: float | None = None
+    patience: float = PATIENCE
+
+    @property
+    def remote(self) -> bool:
+        """Whether the workers may have no access to the files of this machine."""
+        return BACKENDS[self.backend].remote
 
 
 def answers(
@@ -37,45 +43,42 @@ def answers(
     run the jobs itself.  Raises UsageError if the workers are unavailable, and ConnectionError if
     the cluster is lost.
     """
-    count = min(workers.jobs, len(jobs))
-    workers = replace(workers, jobs=count)
-    if workers.backend != "loky":
-        yield from _by_joblib(jobs, workers, under_way)
-    elif count > 1 or workers.timeout is not None or not clean or any(job.alone for job in jobs):
-        # Closing this generator ends the processes at once, for example after Ctrl-C.
-        with closing(in_processes(jobs, count, workers.timeout, under_way)) as results:
-            yield from results
-    else:
-        for job in jobs:
-            yield job, _answer(job, None, under_way)
+    # Closing a generator ends the jobs that still run, for example after Ctrl-C.
+    with closing(_engine(jobs, workers, under_way, clean)) as results:
+        yield from results
 
 
-def _by_joblib(
-    jobs: Sequence[Job], workers: Workers, under_way: UnderWay
+def _engine(
+    jobs: Sequence[Job], workers: Workers, under_way: UnderWay, clean: bool
+) -> Iterator[tuple[Job, Any]]:
+    count, address, timeout = min(workers.jobs, len(jobs)), workers.scheduler, workers.timeout
+    match workers.backend:
+        case "threading":
+            return _in_threads(jobs, count, timeout, under_way)
+        case "dask":
+            return dask_answers(jobs, count, address, timeout, workers.patience, under_way)
+        case "ray":
+            return ray_answers(jobs, count, address, timeout, under_way)
+    if count > 1 or timeout is not None or not clean or any(job.alone for job in jobs):
+        return in_processes(jobs, count, timeout, under_way)
+    return ((job, _answer(job, None, under_way)) for job in jobs)
+
+
+def _in_threads(
+    jobs: Sequence[Job], count: int, timeout: float | None, under_way: UnderWay
 ) -> Iterator[tuple[Job, Any]]:
     by_key = {job.key: job for job in jobs}
-    remote = workers.backend == "dask"
-    try:
-        with running_on(workers):
-            # Batches of one job, so that each answer arrives as soon as it is ready.
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-            call = joblib.delayed(_keyed_answer)
-            shared = None if remote else under_way  # remote workers cannot write to it
-            for key, answer in parallel(call(job, workers.timeout, shared) for job in jobs):
-                yield by_key[key], answer
-    except UsageError:
-        raise
-    except Exception as error:
-        if not remote:
-            raise
-        raise ConnectionError(
-            f"the Dask cluster has failed ({type(error).__name__}); finished cells are kept, run "
-            "the suite again to resume"
-        ) from error
+    # Batches of one job, so that each answer arrives as soon as it is ready.
+    parallel = joblib.Parallel(
+        count, backend="threading", return_as="generator_unordered", batch_size=1
+    )
+    call = joblib.delayed(_keyed_answer)
+    for key, answer in parallel(call(job, timeout, under_way) for job in jobs):
+        yield by_key[key], answer
 
 
-def _keyed_answer(job: Job, timeout: float | None, under_way: UnderWay | None) -> tuple[str, Any]:
-    return job.key, _answer(job, timeout, under_way or UnderWay())
+def _keyed_answer(job: Job, timeout: float | None, under_way: UnderWay) -> tuple[str, Any]:
+    return job.key, _answer(job, timeout, under_way)
 
 
 def _answer(job: Job, timeout: float | None, under_way: UnderWay) -> Any:
@@ -89,29 +92,3 @@ def _answer(job: Job, timeout: float | None, under_way: UnderWay) -> Any:
         return error
     finally:
         under_way.end(job.key)
-
-
-@contextmanager
-def running_on(workers: Workers) -> Iterator[None]:
-    """Within the block, joblib uses these workers; for Dask a client is open."""
-    if workers.backend != "dask":
-        with joblib.parallel_config(workers.backend, n_jobs=workers.jobs):
-            yield
-        return
-    if importlib.util.find_spec("distributed") is None:
-        raise UsageError("--backend dask requires Dask; run pip install 'gradest[dask]'")
-    import dask
-    from distributed import Client, LocalCluster
-
-    # Dask's profiler keeps frames and their variables alive, which would distort measured memory.
-    dask.config.set({"distributed.worker.profile.enabled": False})
-    # The loss of a scheduler is reported once, by the error raised above.
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    local = {"n_workers": workers.jobs, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with nullcontext() if workers.scheduler else LocalCluster(**local) as cluster:
-        try:
-            client = Client(workers.scheduler or cluster, timeout="10s")
-        except (OSError, TimeoutError, ValueError) as error:
-            raise UsageError(f"no Dask scheduler at {workers.scheduler}: {error}") from None
-        with client, joblib.parallel_config("dask", n_jobs=-1):
-            yield

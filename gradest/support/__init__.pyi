@@ -11,7 +11,6 @@ from .files import (
     write_text,
 )
 from .limits import (
-    BACKENDS,
     DEEPEST,
     DEVICES,
     DTYPES,

@@ -1,0 +1,2 @@
+from .dask_cluster import PATIENCE, dask_answers
+from .ray_cluster import ray_answers
