@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradest import __version__
 from gradest.errors import UsageError
-from gradest.runs import BACKENDS, find_suites
+from gradest.runs import BACKENDS, Devices, find_suites
 from gradest.support import (
-    DEVICES,
     INTEGERS,
     INTERRUPTED,
     MOST_JOBS,
@@ -99,7 +98,7 @@ _DEFAULTS: dict[str, Any] = {
     "drop_tasks": [],
     "drop_estimators": [],
     "plugin": [],
-    "device": "cpu",
+    "device": Devices(),
     "backend": "loky",
     "fresh": False,
     "dry_run": False,
@@ -350,7 +349,13 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
         help="rank what --only-estimators names, which may be new, among the estimators of the "
         "reference results, or of another run, without measuring these again",
     )
-    group.add_argument("--device", choices=DEVICES, help="device to compute on (default: cpu)")
+    group.add_argument(
+        "--device",
+        metavar="DEVICE",
+        type=_devices,
+        help="device to compute on, cpu, cuda or several GPUs, cuda:0,cuda:1, which take cells in "
+        "turn (default: cpu)",
+    )
     group.add_argument(
         "--jobs",
         metavar="N",
@@ -408,6 +413,13 @@ def _add_search_options(group: argparse._ArgumentGroup) -> None:
         type=_seconds,
         help="time to search, instead of --evaluations",
     )
+
+
+def _devices(text: str) -> Devices:
+    try:
+        return Devices.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seconds(text: str) -> float:

@@ -81,7 +81,7 @@ def added_estimators(options: argparse.Namespace, registry: Registry) -> list[Es
     """
     if not options.only_estimators or (options.beside is None and options.against is None):
         return []
-    suite = load_suite(options.suite, registry, device=options.device)
+    suite = load_suite(options.suite, registry, device=options.device.kind)
     known = {name for cell in suite.cells for name in cell.names}
     names = dict.fromkeys(map(registry.canonical, options.only_estimators))
     added = [name for name in names if name in registry.estimators and name not in known]

@@ -82,8 +82,16 @@ def run_suite(options: argparse.Namespace) -> int:
 def check_options(options: argparse.Namespace) -> None:
     """Raises UsageError for options that contradict each other or need other hardware."""
     check_backend(options.backend, options.scheduler, options.device)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no CUDA device is available; use --device cpu")
+    if options.device.kind == "cuda":
+        available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not available:
+            message = "no CUDA device is available; use --device cpu"
+            raise UsageError(f"--device {options.device}: {message}")
+        if missing := [number for number in options.device.gpus if number >= available]:
+            raise UsageError(
+                f"--device {options.device}: expected numbers below {available}, the number of "
+                f"CUDA devices, got {missing[0]}"
+            )
     if options.replicates is not None and options.replicates < FEWEST:
         raise UsageError(
             f"--replicates: expected at least {FEWEST}, which the intervals need, "
@@ -105,7 +113,7 @@ def load_with(
         precision=options.precision,
         seed=options.seed,
         steps=options.steps,
-        device=options.device,
+        device=options.device.kind,
         also=also,
     )
 
@@ -145,7 +153,7 @@ def run_into(
             folder,
             registry,
             PluginBundle.of(options.plugin),
-            Workers(jobs, options.backend, options.scheduler, timeout),
+            Workers(jobs, options.backend, options.scheduler, timeout, gpus=options.device.gpus),
             suite.settings.reference,
             options.fresh,
             suite.settings.timed,

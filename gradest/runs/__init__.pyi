@@ -1,4 +1,4 @@
-from .backends import BACKENDS, check_backend
+from .backends import BACKENDS, Devices, check_backend
 from .cells import Cell, canonical, labels
 from .claims import (
     DESCENDED,

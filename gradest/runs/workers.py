@@ -19,7 +19,8 @@ class Workers:
 
     `backend` is a key of BACKENDS.  `scheduler` is the address of a running Dask scheduler or Ray
     cluster; without it one is started on this machine.  `timeout` limits the seconds per cell, and
-    `patience` those that a run waits for a Dask scheduler which it has lost.
+    `patience` those that a run waits for a Dask scheduler which it has lost.  `gpus` are the
+    numbers of the CUDA devices that local processes are spread over; if empty, all use the same.
     """
 
     jobs: int = joblib.cpu_count()
@@ -27,6 +28,7 @@ class Workers:
     scheduler: str | None = None
     timeout: float | None = None
     patience: float = PATIENCE
+    gpus: tuple[int, ...] = ()
 
     @property
     def remote(self) -> bool:
@@ -59,8 +61,9 @@ def _engine(
             return dask_answers(jobs, count, address, timeout, workers.patience, under_way)
         case "ray":
             return ray_answers(jobs, count, address, timeout, under_way)
-    if count > 1 or timeout is not None or not clean or any(job.alone for job in jobs):
-        return in_processes(jobs, count, timeout, under_way)
+    apart = timeout is not None or workers.gpus or not clean or any(job.alone for job in jobs)
+    if count > 1 or apart:
+        return in_processes(jobs, count, timeout, under_way, workers.gpus)
     return ((job, _answer(job, None, under_way)) for job in jobs)
 
 
