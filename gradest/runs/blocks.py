@@ -143,17 +143,19 @@ def _block(data: Mapping[str, Any]) -> bytes | None:
     """The block of a large tensor; None of anything else, which stays in its line."""
     if isinstance(data, StoredTensor):
         return data.compressed
-    if data.keys() != {"shape", "float64"} or not isinstance(data["float64"], str):
+    if not _has_keys(data, {"shape", "float64"}) or not isinstance(data["float64"], str):
         return None
-    if not _is_shape(data["shape"]):
-        return None
-    if 3 * len(data["float64"]) <= 4 * 8 * LARGE:  # four letters of base64 are three bytes
+    if not _is_shape(data["shape"]) or math.prod(data["shape"]) <= LARGE:
         return None
     try:
         raw = base64.b64decode(data["float64"], validate=True)
     except binascii.Error:  # no tensor, as whoever decodes it will say
         return None
     return _compress(raw, data["shape"]) if len(raw) == 8 * math.prod(data["shape"]) else None
+
+
+def _has_keys(value: Any, keys: set[str]) -> bool:
+    return isinstance(value, dict) and value.keys() == keys
 
 
 def _is_shape(value: Any) -> bool:
@@ -201,9 +203,10 @@ class BlockFile:
             for key in parents:
                 inside = inside.get(key) if isinstance(inside, dict) else None
             tensor = inside.get(last) if isinstance(inside, dict) else None
-            if not isinstance(tensor, dict) or not _is_shape(tensor.get("shape")):
+            shape = tensor["shape"] if _has_keys(tensor, {"shape"}) else None
+            if not _is_shape(shape):
                 return "it has no tensor for one of its blocks"
-            inside[last] = StoredTensor(tensor["shape"], place, self._path)
+            inside[last] = StoredTensor(shape, place, self._path)
         return self._problem(places) if places else ""
 
     def _problem(self, places: Iterable[Place]) -> str:
