@@ -412,8 +412,11 @@ def _read(file: BinaryIO, start: int, size: int) -> bytes:
 
 
 def _remove_journal(path: Path) -> None:
-    """Delete the journal, then its blocks; a folder in the place of either is renamed."""
-    for each in (path, path.with_name(BLOCKS)):
+    """Delete the blocks, then the journal; a folder in the place of either is renamed.
+
+    After a kill between the two, the next run finds a journal whose blocks are missing.
+    """
+    for each in (path.with_name(BLOCKS), path):
         if each.is_dir() and not each.is_symlink():
             each.rename(each.with_name(f"{each.name}.{uuid.uuid4().hex[:8]}"))
         else:
