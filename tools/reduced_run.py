@@ -46,7 +46,7 @@ def keep_run(folder: Path, out: Path) -> None:
     records = latest(read_journal(folder / "journal.jsonl").records)
     kept = [records[cell["key"]] for cell in run["cells"] if cell["key"] in records]
     parameters = {LOG_ALPHA, *run["parameters"]}
-    lines = [line for record in kept for line in _reduced(record, parameters)]
+    lines = (line for record in kept for line in _reduced(record, parameters))
     out.mkdir(parents=True, exist_ok=True)
     former = {path.relative_to(out) for path in out.iterdir() if path.is_file()}
     with replacing(out, lambda new: former - new) as staged:

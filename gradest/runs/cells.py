@@ -19,6 +19,7 @@ from gradest.support import in_a_line
 Payload = dict[str, Any]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 # Fields that describe how a number is computed, not what is computed; no draw depends on them.
 _IMPLEMENTATION = ("code", "device", "task_version", "estimator_version")
 
@@ -70,13 +71,16 @@ class CellTables(ABC):
         self.suite: str = run["suite"]
         self.warnings: list[str] = []  # a message for each row that could not be computed
 
+    def begin(self, out: Path) -> None:  # noqa: B027  (most tables fit into memory)
+        """Prepare for `add`, if a table is written into the folder piece by piece."""
+
     @abstractmethod
     def add(self, record: Record) -> None:
         """Add the rows of a recorded cell, all or none; an invalid payload may raise any error."""
 
     @abstractmethod
     def write(self, out: Path) -> None:
-        """Write the tables into a folder."""
+        """Write the tables into a folder, that of `begin`."""
 
 
 class Cell(Keyed, ABC):
@@ -179,7 +183,7 @@ _NAMING = (
 def same_cell(recorded: Mapping[str, Any], cell: Mapping[str, Any]) -> bool:
     """Whether a recorded cell, as plain data, gives rows of the names that a cell gives."""
     names = [name for name in _NAMING if name in cell]
-    return all(canonical(recorded.get(name)) == canonical(cell[name]) for name in names)
+    return canonical([recorded.get(name) for name in names]) == canonical([cell[n] for n in names])
 
 
 def name_of(cell: Mapping[str, Any]) -> str:
@@ -189,7 +193,7 @@ def name_of(cell: Mapping[str, Any]) -> str:
 
 def canonical(data: Any) -> str:
     """Plain data as text, the same for equal data."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(data)
 
 
 def _differing_settings(cells: Sequence[Cell], kind: type[Cell]) -> list[str]:

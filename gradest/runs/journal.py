@@ -1,16 +1,18 @@
 """The journal of a run: an append-only file with one record per line.
 
-The process that measures a cell writes its record under a lock, in one piece and to the disk, so
-that neither Ctrl-C nor kill -9 loses a finished cell.  All tables are derived from the journal.
+The process that measures a cell writes its record under a lock and in one piece, so that neither
+Ctrl-C nor kill -9 loses a finished cell.  All tables are derived from the journal.
 
 Every line ends with a CRC-32 of its preceding bytes, inside the JSON: a flipped bit, or any burst
 of up to 32, is always detected, other damage with a probability of 1 − 2⁻³².  A cryptographic hash
 would be slower and no better, since a journal is damaged only by accident.  The first line is a
 header with the version of this format.  Version 1 had no checksums: such a journal is read, with a
-warning, and the next run into its folder rewrites it.
+warning, and the next run into its folder rewrites it.  Version 2 had every tensor in its line;
+since version 3 large ones are blocks of journal.bin (`gradest/runs/blocks.py`), and a record that
+was read leaves their numbers on the disk until somebody asks for them.
 
 Reference results keep their journal compressed, as journal.jsonl.xz, which is read where there is
-no journal.jsonl.
+no journal.jsonl.  It has no blocks.
 """
 
 import json
@@ -18,6 +20,7 @@ import lzma
 import os
 import re
 import shutil
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -28,18 +31,26 @@ from typing import Any, BinaryIO, NamedTuple
 from filelock import FileLock
 
 from gradest.errors import UsageError
+from gradest.runs.blocks import BLOCKS, BlockFile, extract, write_blocks
 from gradest.runs.records import problem
 from gradest.support import Unwritable, write_atomically
 
 Record = dict[str, Any]
 
-VERSION = 2
+VERSION = 3
+_WITHOUT_BLOCKS = 2  # the version of journals that have none, which earlier releases read too
 DAMAGED = "journal.damaged.jsonl"  # a copy of the journal with its damaged lines
 PACKED = "journal.jsonl.xz"  # a compressed journal, which no run continues
 
 _SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"\}')
 _SEAL_LENGTH = len(', "crc32": "01234567"}')
-_BLOCK = 1 << 20
+_PIECE = 1 << 20  # bytes that are read at once
+# Only a power cut loses what was written and not yet synchronised, which takes milliseconds: more
+# than the rest of writing a small record, and as long as a fast cell.  A cell that took a second is
+# on the disk when its record is written, and so are all records before it.  Faster ones and times
+# follow when the system writes its buffers, within half a minute by default: a power cut costs the
+# work of that time at most, and never gives a wrong number, since lines and blocks have checksums.
+_WORTH_SECONDS = 1.0
 
 
 class Damage(NamedTuple):
@@ -100,9 +111,11 @@ class Journal:
                 "use --fresh to measure every cell again"
             )
         header = contents.header or {"kind": "journal", "id": uuid.uuid4().hex}
-        header |= {"suite": suite, "version": VERSION}
+        current = header.get("version", 1 if contents.header else VERSION) == VERSION
+        header = header | {"suite": suite, "version": VERSION}
         self.id = header["id"]
-        if contents.damage or not contents.sealed or (contents.records and not contents.header):
+        headless = bool(contents.records) and not contents.header
+        if contents.damage or not contents.sealed or headless or not current:
             self.damage = contents.told
             self._rewrite(header, contents)
         elif not contents.header:
@@ -123,28 +136,63 @@ class Journal:
             raise
 
     def _rewrite(self, header: Record, contents: Contents) -> None:
-        """Replace the file by its valid records, each with its checksum."""
+        """Replace the file by its valid lines, each with its checksum; blocks stay where they are.
+
+        The bytes of blocks that no line names any more are not reclaimed: they are the evidence of
+        what was damaged, as the copy of the lines is.
+        """
         if contents.damage:
             shutil.copyfile(self.path, self.path.with_name(DAMAGED))
+        damaged = {each.line for each in contents.damage}
+
+        def write(partial: Path) -> None:
+            with partial.open("wb") as file:
+                file.write(_sealed(header))
+                for number, line in _lines(self.path):
+                    record = None if number in damaged else _entry(number, line).record
+                    if record is not None and record["kind"] != "journal":
+                        file.write(_sealed(record))
+                _flush(file)
+
         with FileLock(_lock(self.path)):
-            _write(self.path, (header, *contents.records))
+            write_atomically(self.path, write)
 
 
 def write_journal(path: Path, suite: str, records: Iterable[Record]) -> None:
-    """Write a whole journal at once, with a new id.  Raises OSError that names the file."""
+    """Write a whole journal at once, with a new id.  Raises OSError that names the file.
+
+    The records may be made while they are written.  The folder has no journal that a kill between
+    the moves of the two files could leave with the blocks of the other one.
+    """
     header = {"kind": "journal", "id": uuid.uuid4().hex, "suite": suite, "version": VERSION}
-    _write(path, (header, *(record | {"suite": suite} for record in records)))
+
+    def write_both(partial: Path) -> None:
+        def write(partial_blocks: Path) -> None:
+            with partial.open("wb") as file, partial_blocks.open("wb") as block_file:
+                file.write(_sealed(header))
+                for record in records:
+                    file.write(_sealed(_with_places({**record, "suite": suite}, block_file)))
+                _flush(file)
+                _flush(block_file)
+
+        write_atomically(path.with_name(BLOCKS), write)
+
+    write_atomically(path, write_both)
+    if not path.with_name(BLOCKS).stat().st_size:
+        path.with_name(BLOCKS).unlink()
 
 
-def _write(path: Path, records: Iterable[Record]) -> None:
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            for record in records:
-                file.write(_sealed(record))
-            file.flush()
-            os.fsync(file.fileno())
+def _with_places(record: Record, block_file: BinaryIO) -> Record:
+    """The record as its line has it, when its blocks have been written to the file."""
+    line, blocks = extract(record)
+    return line | {"blocks": write_blocks(block_file, blocks)} if blocks else line
 
-    write_atomically(path, write)
+
+def _flush(file: BinaryIO, sync: bool = True) -> None:
+    """Hand the bytes to the system, and with `sync` wait until they are on the disk."""
+    file.flush()
+    if sync:
+        os.fsync(file.fileno())
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -155,77 +203,127 @@ def read_records(path: Path) -> Iterator[Record]:
     yield from contents.records
 
 
-def read_journal(path: Path) -> Contents:
+def read_journal(path: Path, verify: bool = True) -> Contents:
     """The contents of the file, or of the compressed one in its place; empty if there is neither.
 
-    A last line that a kill has cut short counts as not written.  Raises UsageError for a file that
+    A last line that a kill has cut short counts as not written.  A record whose blocks are damaged
+    counts as a damaged line; with `verify` False, which does not read the blocks, only if they are
+    not there, and others raise DamagedBlock where they are read.  Raises UsageError for a file that
     cannot be read or that a later version has written.
     """
     contents = Contents(path)
+    entries = [_entry(number, line) for number, line in _lines(path)]
+    contents.sealed = not entries or any(entry.sealed for entry in entries)
+    with BlockFile(path.with_name(BLOCKS), verify) as blocks:
+        for number, record, reason, sealed in entries:
+            if record is not None and contents.sealed and not sealed:
+                reason = "checksum is missing"  # unlike the others
+            if record is None and not reason:
+                continue
+            reason = reason or problem(record) or blocks.attach(record)
+            if reason:
+                contents.damage.append(Damage(number, reason))
+            elif record["kind"] != "journal":
+                contents.records.append(record)
+            elif contents.header is None:
+                contents.header = record
+                _refuse_later(path, record)
+            elif record["id"] != contents.header["id"]:
+                contents.damage.append(Damage(number, "header of another journal"))
+    return contents
+
+
+def read_header(path: Path) -> Record | None:
+    """The header of the file, or of the compressed one in its place; None without a valid one.
+
+    Raises UsageError for a file that cannot be read or that a later version has written.
+    """
+    for number, line in _lines(path):
+        record = _entry(number, line).record
+        if record and record.get("kind") == "journal" and not problem(record):
+            _refuse_later(path, record)
+            return record
+    return None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbered lines of a journal; none if there is no file."""
     try:
         with _opened(path) as file:
-            entries = [_entry(number, line) for number, line in enumerate(file, 1)]
+            yield from enumerate(file, 1)
     except FileNotFoundError:
-        return contents
+        return
     except (lzma.LZMAError, EOFError) as error:
         raise UsageError(f"{path.with_name(PACKED)}: cannot be read: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    contents.sealed = not entries or any(entry.sealed for entry in entries)
-    for number, record, reason, sealed in entries:
-        if record is not None and contents.sealed and not sealed:
-            reason = "checksum is missing"  # unlike the others
-        if record is None and not reason:
-            continue
-        if reason or (reason := problem(record)):
-            contents.damage.append(Damage(number, reason))
-        elif record["kind"] != "journal":
-            contents.records.append(record)
-        elif contents.header is None:
-            contents.header = record
-            if record.get("version", 1) > VERSION:
-                raise UsageError(
-                    f"{path}: written by a later version of gradest (expected format {VERSION} or "
-                    f"earlier, got {record['version']}); upgrade gradest to read it"
-                )
-        elif record["id"] != contents.header["id"]:
-            contents.damage.append(Damage(number, "header of another journal"))
-    return contents
+
+
+def _refuse_later(path: Path, header: Record) -> None:
+    if header.get("version", 1) > VERSION:
+        raise UsageError(
+            f"{path}: written by a later version of gradest (expected format {VERSION} or "
+            f"earlier, got {header['version']}); upgrade gradest to read it"
+        )
 
 
 def pack_journal(folder: Path, suite: str, records: Iterable[Record]) -> None:
     """Write the records as the compressed journal of a folder; its bytes depend on nothing else.
 
-    Raises OSError that names the file.
+    The records may be made while they are written.  Raises OSError that names the file.
     """
-    body = b"".join(_sealed({"suite": suite, **record}) for record in records)
-    header = {"kind": "journal", "id": f"{zlib.crc32(body):08x}"}
-    header |= {"suite": suite, "version": VERSION}
-    data = lzma.compress(_sealed(header) + body, preset=9 | lzma.PRESET_EXTREME)
-    write_atomically(folder / PACKED, lambda partial: partial.write_bytes(data))
+
+    def write(partial: Path) -> None:
+        crc = 0
+        # The header, which comes first, has a checksum of all the others as its id.
+        with tempfile.TemporaryFile(dir=partial.parent) as body:
+            for record in records:
+                line = _sealed({"suite": suite, **record})
+                crc = zlib.crc32(line, crc)
+                body.write(line)
+            header = {"kind": "journal", "id": f"{crc:08x}"}
+            header |= {"suite": suite, "version": _WITHOUT_BLOCKS}
+            body.seek(0)
+            with lzma.open(partial, "wb", preset=9 | lzma.PRESET_EXTREME) as packed:
+                packed.write(_sealed(header))
+                shutil.copyfileobj(body, packed, _PIECE)
+
+    write_atomically(folder / PACKED, write)
 
 
 def _opened(path: Path) -> BinaryIO:
     packed = path.with_name(PACKED)
     if not path.exists() and packed.is_file():
         return lzma.open(packed)
-    return path.open("rb", buffering=_BLOCK)
+    return path.open("rb", buffering=_PIECE)
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Write one complete line to the disk before returning.
+    """Write one complete line, and before it the blocks of its large tensors.
 
     Raises OSError that names the file if that fails.
     """
-    line = _sealed(record)
+    line, blocks = extract(record)  # compressed before the lock is taken
+    sync = _is_worth_a_sync(record)
     try:
-        with FileLock(_lock(path)), path.open("ab+") as file:
-            _repair_last_line(file)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        with FileLock(_lock(path)):
+            if blocks:
+                with path.with_name(BLOCKS).open("ab") as block_file:
+                    line["blocks"] = write_blocks(block_file, blocks)
+                    _flush(block_file, sync)
+            with path.open("ab+") as file:
+                _repair_last_line(file)
+                file.write(_sealed(line))
+                _flush(file, sync)
     except OSError as error:
         raise Unwritable(path, error) from error
+
+
+def _is_worth_a_sync(record: Record) -> bool:
+    """Whether a power cut must not lose it; see `_WORTH_SECONDS`."""
+    elapsed = record.get("elapsed")
+    fast = isinstance(elapsed, int | float) and elapsed < _WORTH_SECONDS
+    return not fast and record.get("kind") != "seconds"
 
 
 def append_if_shared(path: Path, journal_id: str, record: Record) -> bool:
@@ -294,24 +392,32 @@ def _repair_last_line(file: BinaryIO) -> None:
     A line that lacks only its line break is completed.
     """
     end = file.seek(0, os.SEEK_END)
-    start, last = end, b""
-    while start and b"\n" not in last:
-        size = min(_BLOCK, start)
-        start -= size
-        file.seek(start)
-        last = file.read(size) + last
-    line = last[last.rfind(b"\n") + 1 :]
-    if not line:
+    if not end or _read(file, end - 1, 1) == b"\n":  # as it nearly always is
         return
+    start, line = end, b""
+    while start and b"\n" not in line:
+        size = min(_PIECE, start)
+        start -= size
+        line = _read(file, start, size) + line
+    line = line[line.rfind(b"\n") + 1 :]
     if _entry(2, line).record is not None:
         file.write(b"\n")  # this file mode always appends
     else:
         file.truncate(end - len(line))
 
 
+def _read(file: BinaryIO, start: int, size: int) -> bytes:
+    file.seek(start)
+    return file.read(size)
+
+
 def _remove_journal(path: Path) -> None:
-    """Delete the journal; a folder in its place is renamed."""
-    if path.is_dir() and not path.is_symlink():
-        path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}"))
-    else:
-        path.unlink(missing_ok=True)
+    """Delete the blocks, then the journal; a folder in the place of either is renamed.
+
+    After a kill between the two, the next run finds a journal whose blocks are missing.
+    """
+    for each in (path.with_name(BLOCKS), path):
+        if each.is_dir() and not each.is_symlink():
+            each.rename(each.with_name(f"{each.name}.{uuid.uuid4().hex[:8]}"))
+        else:
+            each.unlink(missing_ok=True)

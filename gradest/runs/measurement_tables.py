@@ -3,14 +3,18 @@
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from gradest.measurement import SCALES, Measurement
 from gradest.runs.cells import CellTables, label_of
+from gradest.runs.coordinates import CoordinatesWriter
 from gradest.runs.journal import Record
 from gradest.runs.nested import Nested
 from gradest.statistics import columns_of
@@ -83,9 +87,12 @@ class MeasurementTables(CellTables):
         super().__init__(run)
         self._parameters = run["parameters"]
         self._rows: list[dict[str, Any]] = []
-        self._coordinates: list[tuple[Any, ...]] = []
         self._adaptation: list[tuple[Any, ...]] = []
         self._nested = Nested(run.get("nested") or ())
+        self._coordinates: CoordinatesWriter
+
+    def begin(self, out: Path) -> None:
+        self._coordinates = CoordinatesWriter(out / "coordinates.parquet", COORDINATES)
 
     def add(self, record: Record) -> None:
         measurement = None
@@ -95,25 +102,33 @@ class MeasurementTables(CellTables):
             adaptation = [(*identity, *values) for values in measurement.adaptation]
             self._adaptation.extend(adaptation)
         before = len(self.warnings)
+        coordinates = None if measurement is None else _Coordinates(measurement)
         for parameter in self._parameters:
             if measurement is None or parameter in measurement.parameters:
-                self._parameter(record, measurement, parameter)
+                self._parameter(record, measurement, parameter, coordinates)
         if measurement is not None and before == len(self.warnings):
             self._nested.add(record["cell"], measurement)
 
-    def _parameter(self, record: Record, measurement: Measurement | None, parameter: str) -> None:
+    def _parameter(
+        self,
+        record: Record,
+        measurement: Measurement | None,
+        parameter: str,
+        coordinates: "_Coordinates | None",
+    ) -> None:
         """Add a row; if it cannot be computed, a failed row with the reason."""
         identity = _identity(self.suite, record, parameter)
         try:
             row = _quantities(measurement, parameter, record.get("samples"))
-            coordinates = list(_coordinates(identity, measurement, parameter))
+            columns = coordinates and coordinates.columns(identity, parameter)
         except Exception as error:  # arithmetic with unusual numbers may raise any error
             reason = f"its moments cannot be evaluated: {described(error)}"
             self._rows.append(identity | {"status": "failed", "reason": reason})
             self.warnings.append(f"{label_of(record)} in {parameter}: {reason}")
             return
         self._rows.append(identity | row)
-        self._coordinates.extend(coordinates)
+        if columns:
+            self._coordinates.add(columns)
 
     def stand_in(self, rows: pd.DataFrame) -> None:
         """Add rows of another run for cells that have none, at any seed, when all were added."""
@@ -126,8 +141,8 @@ class MeasurementTables(CellTables):
         write_frame(out / "measurements.parquet", frame)
         write_frame(out / "measurements.csv", frame)
         sources = list(self._nested.rows(self.suite))
+        self._coordinates.close()
         for name, rows, columns in (
-            ("coordinates", self._coordinates, COORDINATES),
             ("adaptation", self._adaptation, ADAPTATION),
             ("sources", sources, SOURCES),
         ):
@@ -179,25 +194,38 @@ def _quantities(
     return row
 
 
-def _coordinates(
-    identity: dict[str, Any], measurement: Measurement | None, parameter: str
-) -> Iterator[tuple[Any, ...]]:
-    if measurement is None:
-        return
-    if parameter not in SCALES:  # the coordinates of other parameters have no latent and category
-        return
-    values = _identity_values(identity, COORDINATES)
-    weight = measurement.weight(parameter)
-    exact = measurement.exact
-    columns = (
-        measurement.mean * weight,
-        weight * math.nan if exact is None else exact * weight,
-        measurement.standard_error * weight,
-        measurement.variance * weight.square(),
-    )
-    places = (weight == weight).nonzero().tolist()
-    for place, *numbers in zip(places, *(c.flatten().tolist() for c in columns), strict=True):
-        yield (*values, *place, *numbers)
+class _Coordinates:
+    """The coordinates of a measurement, each computed once for all parameters."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        self._measurement = measurement
+
+    def columns(self, identity: Mapping[str, Any], parameter: str) -> dict[str, Any]:
+        """Arrays, or a value that is the same in all rows; none for other parameters than SCALES.
+
+        These have no latent and category.
+        """
+        if parameter not in SCALES:
+            return {}
+        weight = self._measurement.weight(parameter)
+        places = np.indices(weight.shape).reshape(3, -1)
+        mean, exact, error, variance = self._unscaled
+        numbers = {
+            "mean": mean * weight,
+            "exact": weight * math.nan if exact is None else exact * weight,
+            "standard_error": error * weight,
+            "variance": variance * weight.square(),
+        }
+        return {
+            **{name: identity[name] for name in COORDINATES if name in identity},
+            **dict(zip(("point", "latent", "category"), places, strict=True)),
+            **{name: values.flatten().numpy() for name, values in numbers.items()},
+        }
+
+    @cached_property
+    def _unscaled(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        own = self._measurement
+        return own.mean, own.exact, own.standard_error, own.variance
 
 
 def _identity_values(identity: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:

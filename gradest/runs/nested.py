@@ -5,15 +5,24 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from gradest.measurement import Measurement
 from gradest.statistics import Component, estimate_components
 
 _SHARED = ("task", "task_knobs", "estimator", "estimator_knobs", "seed", "dtype")
 Levels = tuple[Any, ...]  # the values of the nested knobs in one cell
+
+
+class _Member(NamedTuple):
+    """What is kept of a measurement, whose moments would take all memory if a run has many."""
+
+    means: Mapping[str, Tensor]
+    variances: Mapping[str, float]  # of each parameter
+    replicates: int
 
 
 class Nested:
@@ -25,7 +34,7 @@ class Nested:
 
     def __init__(self, levels: Sequence[str]) -> None:
         self._levels = tuple(levels)
-        self._families: dict[str, dict[Levels, Measurement]] = defaultdict(dict)
+        self._families: dict[str, dict[Levels, _Member]] = defaultdict(dict)
 
     def add(self, cell: Mapping[str, Any], measurement: Measurement) -> None:
         knobs = cell["task_knobs"]
@@ -35,7 +44,13 @@ class Nested:
             rest = {k: v for k, v in knobs.items() if k not in self._levels}
             shared = {**cell, "task_knobs": rest}
             family = json.dumps([shared[name] for name in _SHARED], sort_keys=True)
-            self._families[family][tuple(knobs[level] for level in self._levels)] = measurement
+            variances = {
+                name: measurement.row(name).get("variance", math.nan)
+                for name in measurement.parameters
+                if name in measurement.means
+            }
+            member = _Member(measurement.means, variances, measurement.replicates)
+            self._families[family][tuple(knobs[level] for level in self._levels)] = member
 
     def rows(self, suite: str) -> Iterator[tuple[Any, ...]]:
         """Rows with the columns results.SOURCES."""
@@ -50,27 +65,27 @@ class Nested:
             if None in grid or len(axes[0]) < 3 or min(map(len, axes)) < 2:
                 continue
             shape = [len(axis) for axis in axes]
-            for name in (n for n in grid[0].parameters if _is_finite(n, grid)):
+            for name in (n for n in grid[0].variances if _is_finite(n, grid)):
                 for source, interval in _decompose(self._levels, name, grid, shape):
                     ends = (interval.estimate, interval.low, interval.high)
                     yield (*identity, name, source, *ends, *outermost)
 
 
-def _is_finite(name: str, grid: Sequence[Measurement]) -> bool:
+def _is_finite(name: str, grid: Sequence[_Member]) -> bool:
     """Whether every cell of the grid has a finite mean and variance for this parameter."""
     return all(
-        name in cell.means
+        name in cell.variances
         and bool(cell.means[name].isfinite().all())
-        and math.isfinite(cell.row(name).get("variance", math.nan))
+        and math.isfinite(cell.variances[name])
         for cell in grid
     )
 
 
 def _decompose(
-    levels: Sequence[str], name: str, grid: Sequence[Measurement], shape: Sequence[int]
+    levels: Sequence[str], name: str, grid: Sequence[_Member], shape: Sequence[int]
 ) -> list[Component]:
     means = torch.stack([m.means[name] for m in grid])
-    variance = torch.tensor([m.row(name)["variance"] for m in grid], dtype=torch.float64)
+    variance = torch.tensor([m.variances[name] for m in grid], dtype=torch.float64)
     count = torch.tensor([m.replicates or torch.inf for m in grid], dtype=torch.float64)
     return estimate_components(
         levels,

@@ -21,6 +21,8 @@ def problem(record: Mapping[str, Any]) -> str:
         return message
     if not _is_count(record.get("version", 1)):  # in a header
         return "invalid value of 'version'"
+    if not _is_blocks(record.get("blocks", [])):
+        return "invalid value of 'blocks'"
     if kind != "cell":
         return ""
     kind, status = record["of"], record["status"]
@@ -66,6 +68,18 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, dict) for row in value)
 
 
+def _is_blocks(value: Any) -> bool:
+    return _is_table(value) and not any(_mismatch(block, _BLOCK) for block in value)
+
+
+def _is_keys(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(key, str) for key in value)
+
+
+def _is_size(value: Any) -> bool:
+    return _is_count(value) and value >= 0
+
+
 def _is_training(value: Any) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("pictures"), dict):
         return False
@@ -94,6 +108,12 @@ _KINDS: dict[str, dict[str, _Check]] = {
     },
     "reference": {"key": _text, "cell": _mapping, "reference": _mapping},
     "seconds": {"key": _text, "samples": _is_numbers},
+}
+_BLOCK: dict[str, _Check] = {
+    "keys": _is_keys,
+    "start": _is_size,
+    "length": _is_size,
+    "crc": _is_size,
 }
 _CELLS: dict[str, dict[str, _Check]] = {
     "measurement": {**_member, "dtype": _text},

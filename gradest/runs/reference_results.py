@@ -110,7 +110,8 @@ def digest_of(measurement: Mapping[str, Any]) -> str:
 
 def checksum_of(path: Path) -> str:
     """The SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _REPAIR = "install gradest again, or restore results/reference/ in a clone"

@@ -12,7 +12,7 @@ from gradest.errors import UsageError
 from gradest.runs.cells import label_of, name_of, same_cell
 from gradest.runs.descent_cell import DescentCell
 from gradest.runs.folder import alone_in
-from gradest.runs.journal import Contents, Record, read_journal
+from gradest.runs.journal import Contents, Record, read_header, read_journal
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.measurement_tables import STAND_INS, MeasurementTables
 from gradest.runs.omission import Omission
@@ -67,13 +67,15 @@ def derive(
     omission = omission or Omission()
     if missing := [key for key in _RUN if key not in run]:
         raise UsageError(f"{folder}: holds no readable run: run.json lacks {', '.join(missing)}")
-    journal = read_journal(folder / "journal.jsonl")
+    journal = read_journal(folder / "journal.jsonl", verify=False)  # `add` reads every block
     records = latest(journal.records)
     lost = _lost(run, records)
-    tables = _Tables(run)
+    tables = _Tables(run, out)
     recorded, unreadable = [], []
     for cell in run["cells"]:
-        record = records.get(cell["key"]) or (_missing(cell, journal) if cell in lost else None)
+        record = records.get(cell["key"])
+        if record is None and cell["key"] in lost:
+            record = _missing(cell, journal)
         if record is None:
             continue
         recorded.append(record["key"])
@@ -103,8 +105,10 @@ def derive(
 class _Tables:
     """The tables of every kind of cell; a cell that cannot be decoded affects no other."""
 
-    def __init__(self, run: Mapping[str, Any]) -> None:
+    def __init__(self, run: Mapping[str, Any], out: Path) -> None:
         self._tables = {cls.kind: cls.tables(run) for cls in _CELLS}
+        for tables in self._tables.values():
+            tables.begin(out)
 
     def add(self, record: Record) -> str:
         """Add a cell; if its payload cannot be read, add a failed cell and return the reason."""
@@ -147,10 +151,10 @@ def _read(path: Path) -> pd.DataFrame:
         ) from None
 
 
-def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """The cells that the tables of this run contained and that the journal has lost."""
+def _lost(run: Mapping[str, Any], records: Mapping[str, Record]) -> set[str]:
+    """The keys of cells that the tables of this run contained and that the journal has lost."""
     recorded = set(run.get("recorded") or ()) - set(records)
-    return [cell for cell in run["cells"] if cell["key"] in recorded]
+    return {cell["key"] for cell in run["cells"]} & recorded
 
 
 def _unlisted(cells: Iterable[Mapping[str, Any]], records: Mapping[str, Record]) -> list[str]:
@@ -205,7 +209,7 @@ def carried(folder: Path) -> dict[str, Any]:
         run = read_run(folder)
     except UsageError:  # a missing or unreadable file is replaced
         return {}
-    header = read_journal(folder / "journal.jsonl").header or {}
+    header = read_header(folder / "journal.jsonl") or {}
     same = run.get("journal") == header.get("id")
     return {key: run[key] for key in _CARRIED if key in run} if same else {}
 
@@ -296,8 +300,11 @@ def _why_missing(folder: Path) -> str:
 
 
 def finished(journal: Path) -> dict[str, Record]:
-    """key -> the latest valid record of every cell, with its "samples" if it has been timed."""
-    return latest(read_journal(journal).records)
+    """key -> the latest valid record of every cell, with its "samples" if it has been timed.
+
+    Blocks are not verified: a run does that once, when it opens its journal.
+    """
+    return latest(read_journal(journal, verify=False).records)
 
 
 def latest(records: Iterable[Record]) -> dict[str, Record]:

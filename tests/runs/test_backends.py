@@ -52,7 +52,7 @@ def test_devices_are_named_as_torch_names_them():
     "text", ["", "gpu", "cpu:0", "cuda:", "cuda:0,", "cuda:0,cpu", "cuda:1,cuda:1"]
 )
 def test_other_devices_are_refused(text):
-    with pytest.raises(ValueError, match="^expected cpu, cuda or GPUs as in cuda:0,cuda:1, got "):
+    with pytest.raises(ValueError, match=r"^expected cpu, cuda or GPUs as in cuda:0,cuda:1, got "):
         Devices.parse(text)
 
 

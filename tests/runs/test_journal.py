@@ -211,7 +211,7 @@ def test_a_journal_without_checksums_is_read_and_written_anew(tmp_path):
 
 
 def test_a_journal_of_a_later_version_is_refused(tmp_path):
-    header = {"kind": "journal", "suite": "s", "id": "i", "version": 3}
+    header = {"kind": "journal", "suite": "s", "id": "i", "version": 4}
     append_record(tmp_path / "journal.jsonl", header)
     with pytest.raises(UsageError, match="a later version of gradest"):
         Journal(tmp_path, "s")

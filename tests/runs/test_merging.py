@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from gradest.cli import main
+from gradest.errors import UsageError
+from gradest.measurement import pool
 from gradest.measurement.result import Measurement
 from gradest.runs.journal import read_journal, write_journal
 from gradest.runs.merging import merge_runs, write_merged
@@ -120,6 +122,31 @@ def test_the_suite_of_a_merged_run_only_rewrites_its_report(runs, tmp_path, monk
     assert main(["--suite", str(out / "mine.yaml"), "--out", str(out), "--jobs", "1"]) == 0
     pd.testing.assert_frame_equal(rows(out), before)
     assert read_run(out)["sources"] == sources
+
+
+def test_large_moments_are_merged_and_pooled_from_their_blocks(tmp_path):
+    suite = DRAWN.replace("categorical", "{quadratic: {latents: 90, categories: 4}}")
+    suite = suite[: suite.index("estimators")] + "estimators: [rloo]\nenumerate_draws: false\n"
+    sources = [run_suite(tmp_path / f"s{n}", f"{suite}seeds: [{n}]\n") for n in (3, 4)]
+    out = tmp_path / "out"
+    join(out, *sources, pool=True)
+    first, second, pooled = (
+        Measurement.from_json(record["measurement"])
+        for record in finished(out / "journal.jsonl").values()
+    )
+    for one, source in ((first, sources[0]), (second, sources[1])):
+        (record,) = finished(source / "journal.jsonl").values()
+        assert record["measurement"] == one.to_json()
+    assert pooled.to_json() == pool([first, second]).to_json()
+    digests = [
+        read_run(out)["sources"][0]["checksums"][name] for name in ("journal.bin", "run.json")
+    ]
+    assert digests[0] == hashlib.sha256((sources[0] / "journal.bin").read_bytes()).hexdigest()
+    blocks = bytearray((sources[1] / "journal.bin").read_bytes())
+    blocks[-1] ^= 1
+    (sources[1] / "journal.bin").write_bytes(blocks)
+    with pytest.raises(UsageError, match=r"journal.bin: checksum of the block .* run its suite"):
+        merge_runs(sources, "x")
 
 
 def test_runs_of_two_suites_become_one_with_all_members(runs, tmp_path):

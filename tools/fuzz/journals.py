@@ -23,14 +23,16 @@ import pandas as pd
 
 from gradest.cli import main
 from gradest.report import writing
+from gradest.runs import finished, read_run
+from gradest.runs.blocks import BLOCKS
 
 SUITE = """\
 replicates: 100
 timed: false
-tasks: [categorical, bernoulli]
+tasks: [categorical, bernoulli, {quadratic: {latents: 90, categories: 4}}]
 estimators: [exact, rloo, reinforce, straight_through]
 controls: {unbiased: [exact]}
-"""
+"""  # the last task has so many coordinates that its moments are blocks
 ENDINGS = ("same", "named", "traceback", "hang", "wrong")
 BAD = ENDINGS[2:]
 
@@ -69,20 +71,31 @@ class _TooLong(BaseException):
     """The time is over; no `except Exception` may catch it."""
 
 
-def examine(seed: int, count: int) -> Counter[str]:
-    """Damage so many copies; how many came to each of ENDINGS, with a line for each bad one."""
+def examine(seed: int, count: int, kind: str = "") -> Counter[str]:
+    """Damage so many copies; how many came to each of ENDINGS, with a line for each bad one.
+
+    `kind` is a name in BLOCK_DAMAGES; by default all kinds of damage occur.
+    """
     endings: Counter[str] = Counter(dict.fromkeys(ENDINGS, 0))
     with tempfile.TemporaryDirectory(prefix="gradest-fuzz-") as name, _without_figures():
         whole = _finished(Path(name))
+        _finished(Path(name) / "other", seed=1)
         expected = _rows(whole)
         for number in range(count):
             rng = random.Random(f"{seed} {number}")
             copy = whole.parent / "copy"
             shutil.copytree(whole, copy)
-            damage = rng.choice(_DAMAGES)
+            damage = BLOCK_DAMAGES[kind] if kind else rng.choice(_DAMAGES)
             what = f"{damage.__name__.strip('_')} {damage(rng, copy)}"
             resumed = rng.random() < _RESUMED
+            intact = _intact(whole, copy)
             ending = _ending(copy, resumed, expected)
+            if (
+                kind
+                and ending.name not in BAD
+                and (wrong := _lost_more(whole, copy, intact, resumed))
+            ):
+                ending = Ending("wrong", wrong)
             endings[ending.name] += 1
             if ending.name in BAD:
                 command = "--suite" if resumed else "--report"
@@ -92,9 +105,10 @@ def examine(seed: int, count: int) -> Counter[str]:
     return endings
 
 
-def _finished(folder: Path) -> Path:
-    """A run of eight cells."""
-    (folder / "small.yaml").write_text(SUITE, encoding="utf-8")
+def _finished(folder: Path, seed: int = 0) -> Path:
+    """A run of twelve cells."""
+    folder.mkdir(exist_ok=True)
+    (folder / "small.yaml").write_text(f"{SUITE}seeds: [{seed}]\n", encoding="utf-8")
     status, out, err = _call(_suite(folder / "run"))
     if status != 0:
         raise RuntimeError(f"the undamaged run ended with {status}: {out}{err}")
@@ -155,6 +169,44 @@ def _ending(folder: Path, resumed: bool, expected: pd.DataFrame) -> Ending:
     if odd := _differing(found, expected):
         return Ending("wrong", f"{odd}, {told}")
     return Ending("named", "")
+
+
+def _intact(whole: Path, copy: Path) -> set[str]:
+    """The keys of the cells of a run all of whose blocks are in the copy as they were."""
+    data, damaged = (
+        (folder / BLOCKS).read_bytes() if (folder / BLOCKS).is_file() else b""
+        for folder in (whole, copy)
+    )
+    records = map(json.loads, _journal(whole).read_text().splitlines())
+    return {
+        record["key"]
+        for record in records
+        if record["kind"] == "cell"
+        and all(
+            data[each["start"] : each["start"] + each["length"]]
+            == damaged[each["start"] : each["start"] + each["length"]]
+            for each in record.get("blocks", ())
+        )
+    }
+
+
+def _lost_more(whole: Path, copy: Path, intact: set[str], resumed: bool) -> str:
+    """What is wrong with the cells that a copy has after the damage of some blocks, or nothing.
+
+    A run measures the cells of these again, and no others; how long a cell took tells which.
+    """
+    before, after = (finished(_journal(folder)) for folder in (whole, copy))
+    kept = {k for k in before if k in after and after[k]["elapsed"] == before[k]["elapsed"]}
+    if resumed and kept != intact:
+        return f"{len(intact)} cells were intact, and {len(kept)} were not measured again"
+    run = read_run(copy)
+    if not resumed and len(run.get("damage", ())) != len(before) - len(intact):
+        return (
+            f"{len(before) - len(intact)} cells were damaged, but run.json says {run.get('damage')}"
+        )
+    if resumed and "damage" in run:
+        return f"run.json says {run['damage']} after every cell was measured again"
+    return ""
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -366,6 +418,43 @@ def _long_line(rng: random.Random, folder: Path) -> str:
     return ""
 
 
+def _changed_block(rng: random.Random, folder: Path) -> str:
+    data = bytearray((folder / BLOCKS).read_bytes())
+    at = rng.randrange(len(data))
+    data[at] ^= rng.randrange(1, 256)
+    (folder / BLOCKS).write_bytes(data)
+    return f"at {at}"
+
+
+def _cut_blocks(rng: random.Random, folder: Path) -> str:
+    data = (folder / BLOCKS).read_bytes()
+    end = rng.randrange(len(data))
+    (folder / BLOCKS).write_bytes(data[:end])
+    return f"at {end}"
+
+
+def _missing_blocks(rng: random.Random, folder: Path) -> str:
+    (folder / BLOCKS).unlink()
+    how = rng.choice(("missing", "folder", "empty", "link"))
+    if how == "folder":
+        (folder / BLOCKS).mkdir()
+    elif how == "empty":
+        (folder / BLOCKS).touch()
+    elif how == "link":
+        (folder / BLOCKS).symlink_to(folder / "nowhere" / "at all")
+    return how
+
+
+def _swapped_blocks(rng: random.Random, folder: Path) -> str:
+    """The file of a run with another seed, all of it or from some byte on."""
+    own, other = (
+        (each / BLOCKS).read_bytes() for each in (folder, folder.parent / "other" / "run")
+    )
+    start = rng.choice((0, rng.randrange(len(own))))
+    (folder / BLOCKS).write_bytes(own[:start] + other[start:])
+    return f"from {start}"
+
+
 def _put(rng: random.Random, data: Any, value: Any) -> str:
     """Replace a value somewhere inside; says where."""
     places = list(_places(data))
@@ -385,8 +474,15 @@ def _places(data: Any) -> Iterator[tuple[Any, Any]]:
 
 
 _Damage = Callable[[random.Random, Path], str]
+BLOCK_DAMAGES: dict[str, _Damage] = {
+    "changed": _changed_block,
+    "cut": _cut_blocks,
+    "missing": _missing_blocks,
+    "swapped": _swapped_blocks,
+}
 _DAMAGES: tuple[_Damage, ...] = (
     *(_flip_journal, _flip_journal, _flip_journal, _flip, _truncate, _blank, _lines, _lines),
     *(_odd_value, _lacking_key, _run_json, _run_json, _deep, _encoding, _gone, _gone),
     *(_no_permission, _left_behind, _long_line),
+    *BLOCK_DAMAGES.values(),
 )

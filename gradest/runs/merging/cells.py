@@ -1,6 +1,7 @@
 """The cells of several runs as one list, and cells that differ in their seeds alone as one cell."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -128,11 +129,16 @@ def _refuse_repeated_seeds(entries: Sequence[Entry]) -> None:
 
 
 class Pooled(NamedTuple):
-    """The cells after pooling, the new records, and what was pooled in a line."""
+    """The cells after pooling, the groups of their members, and what was pooled in a line."""
 
     cells: list[Cell]
-    records: list[Record]
+    groups: Sequence[Sequence[Entry]]
     note: str
+
+    def records(self) -> Iterator[Record]:
+        """The new records, pooled one by one: together they may not fit into memory."""
+        for group in self.groups:
+            yield from _pooled_records(group)
 
 
 def pool_seeds(entries: Sequence[Entry]) -> Pooled:
@@ -142,22 +148,27 @@ def pool_seeds(entries: Sequence[Entry]) -> Pooled:
     different states, so that there is no common distribution.  Raises UsageError, naming the cell,
     for measurements that differ in what no seed changes.
     """
+    poolable = [_is_poolable(entry) for entry in entries]
     groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if _is_poolable(entry):
-            groups.setdefault(_but_seeds(entry.cell), []).append(entry)
+    for entry in itertools.compress(entries, poolable):
+        groups.setdefault(_but_seeds(entry.cell), []).append(entry)
     groups = {name: group for name, group in groups.items() if len(group) > 1}
-    merged = {name: _pooled_records(group) for name, group in groups.items()}
+    # Pooled once to find conflicts before anything is written; only the cells are kept.
+    merged = {name: _pooled_cell(group) for name, group in groups.items()}
     cells: list[Cell] = []
-    for entry in entries:
+    for entry, is_poolable in zip(entries, poolable, strict=True):
         name = _but_seeds(entry.cell)
-        if name not in groups or not _is_poolable(entry):
+        if name not in groups or not is_poolable:
             cells.append(entry.cell)
         elif entry is groups[name][0]:
-            record = merged[name][0]
-            cells.append({"key": record["key"], **record["cell"]})
-    records = [record for each in merged.values() for record in each]
-    return Pooled(cells, records, "; ".join(_pooling_note(entries, groups)))
+            cells.append(merged[name])
+    alone = [e for e, is_poolable in zip(entries, poolable, strict=True) if not is_poolable]
+    return Pooled(cells, list(groups.values()), "; ".join(_pooling_note(alone, groups)))
+
+
+def _pooled_cell(group: Sequence[Entry]) -> Cell:
+    record = _pooled_records(group)[0]
+    return {"key": record["key"], **record["cell"]}
 
 
 def _is_poolable(entry: Entry) -> bool:
@@ -202,7 +213,9 @@ def _pooled_records(group: Sequence[Entry]) -> list[Record]:
     ]
 
 
-def _pooling_note(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> Iterator[str]:
+def _pooling_note(
+    unpoolable: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]
+) -> Iterator[str]:
     """What was pooled, and what is in the run under several seeds without being pooled."""
     members = sum(map(len, groups.values()))
     seeds = sorted({s for group in groups.values() for e in group for s in _seeds_of(e.cell)})
@@ -212,8 +225,8 @@ def _pooling_note(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]
     else:
         yield "nothing was pooled: no measurement has two seeds"
     alone: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.record is not None and not _is_poolable(entry) and entry.record["status"] == "ok":
+    for entry in unpoolable:
+        if entry.record is not None and entry.record["status"] == "ok":
             alone.setdefault(_but_seeds(entry.cell), []).append(entry)
     left = [each for group in alone.values() if len(group) > 1 for each in group]
     if left:

@@ -1,14 +1,14 @@
 """Runs merged into one: its journal, its description, its suite and its networks."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gradest.runs.journal import Record, write_journal
-from gradest.runs.merging.cells import Entry, pool_seeds, unite_cells
+from gradest.runs.merging.cells import Entry, Pooled, pool_seeds, unite_cells
 from gradest.runs.merging.description import describe_merged, merged_settings, suite_text
 from gradest.runs.merging.sources import JOURNAL, Source, read_sources, refuse_conflicts
 from gradest.runs.training_cell import NETWORKS
@@ -20,7 +20,7 @@ class MergedRun:
     """A merged run before it is written."""
 
     run: Mapping[str, Any]  # the content of run.json
-    records: Sequence[Record]
+    records: Callable[[], Iterable[Record]]  # read or pooled one by one, when they are written
     networks: Sequence[Path]  # of trained models, in the folders of the sources
     suite: str | None  # the suite with all cells as YAML
     lines: Sequence[str]  # what was merged, for the user
@@ -42,9 +42,8 @@ def merge_runs(folders: Sequence[Path], name: str, seeds_pooled: bool = False) -
     counts = [len(list(source.recorded)) for source in sources]
     named = zip(sources, counts, strict=True)
     lines = [f"{source.folder}: {counted(count, 'cell')}" for source, count in named]
-    cells, pooled, note = [entry.cell for entry in entries], [], ""
-    if seeds_pooled:
-        cells, pooled, note = pool_seeds(entries)
+    pooled = pool_seeds(entries) if seeds_pooled else Pooled([e.cell for e in entries], (), "")
+    cells, note = pooled.cells, pooled.note
     names = dict.fromkeys(source.run["suite"] for source in sources)
     suite = next(iter(names)) if len(names) == 1 else name
     run = describe_merged(suite, sources, cells) | ({"pooled": note} if note else {})
@@ -57,7 +56,12 @@ def merge_runs(folders: Sequence[Path], name: str, seeds_pooled: bool = False) -
     else:
         text = suite_text(settings)
         run["settings"] = settings
-    records = [*_references(sources), *_records(sources, entries), *pooled]
+
+    def records() -> Iterator[Record]:
+        yield from _references(sources)
+        yield from _records(sources, entries)
+        yield from pooled.records()
+
     recorded = sum(entry.record is not None for entry in entries)
     repeated = sum(counts) - recorded
     more = f", {repeated:,} of them in several runs" if repeated else ""
@@ -71,7 +75,7 @@ def write_merged(merged: MergedRun, folder: Path) -> None:
 
     Raises OSError that names the file.
     """
-    write_journal(folder / JOURNAL, merged.run["suite"], merged.records)
+    write_journal(folder / JOURNAL, merged.run["suite"], merged.records())
     for path in merged.networks:
         write_atomically(folder / NETWORKS / path.name, partial(shutil.copyfile, path))
     if merged.suite is not None:
@@ -84,7 +88,7 @@ def _references(sources: Sequence[Source]) -> list[Record]:
     return list(found.values())
 
 
-def _records(sources: Sequence[Source], entries: Sequence[Entry]) -> list[Record]:
+def _records(sources: Sequence[Source], entries: Sequence[Entry]) -> Iterator[Record]:
     """One record of every cell and code, with its times: that of the entry, or else the first.
 
     Equal results of two versions of the code have two keys, of which the suite of the merged run
@@ -95,11 +99,9 @@ def _records(sources: Sequence[Source], entries: Sequence[Entry]) -> list[Record
         for cell in source.recorded:
             chosen.setdefault(cell["key"], source)
     chosen |= {entry.cell["key"]: entry.source for entry in entries if entry.record is not None}
-    records = []
     for key, source in chosen.items():
         times = [each.seconds[key] for each in (source, *sources) if key in each.seconds]
-        records += [source.records[key], *times[:1]]
-    return records
+        yield from (source.records[key], *times[:1])
 
 
 def _networks(sources: Sequence[Source]) -> list[Path]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gradest.errors import UsageError
+from gradest.runs.blocks import BLOCKS
 from gradest.runs.cells import same_cell
 from gradest.runs.journal import Record, read_journal
 from gradest.runs.reference_results import checksum_of
@@ -32,7 +33,8 @@ class Source(NamedTuple):
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the files that the run was read from."""
-        return {name: checksum_of(self.folder / name) for name in (JOURNAL, RUN)}
+        names = (JOURNAL, BLOCKS, RUN)
+        return {n: checksum_of(self.folder / n) for n in names if (self.folder / n).exists()}
 
 
 def read_sources(folders: Sequence[Path]) -> list[Source]:
