@@ -28,7 +28,13 @@ from gradest.runs.references import references
 from gradest.runs.tables import finished
 from gradest.runs.timing import ROUNDS, least_seconds, time_cells
 from gradest.runs.training import training_progress
-from gradest.runs.training_cell import NETWORKS, UNFINISHED, TrainingCell, own_folder
+from gradest.runs.training_cell import (
+    NETWORKS,
+    UNFINISHED,
+    TrainingCell,
+    own_folder,
+    unfinished_keys,
+)
 from gradest.runs.workers import Workers, answers
 from gradest.support import message_of, one_thread, reason_of, traceback_of
 
@@ -235,7 +241,9 @@ def _records(
 
 def _progress(folder: Path, trainings: Set[str]) -> float:
     """The finished part of the running trainings, as a number of trainings."""
-    return sum(training_progress(own_folder(folder, key)) for key in list(trainings))
+    # Only folders that exist are read: to look for all after each training would be quadratic.
+    started = [key for key in unfinished_keys(folder) if key in trainings]
+    return sum(training_progress(own_folder(folder, key)) for key in started)
 
 
 def _tidy(folder: Path, cells: Sequence[Cell]) -> None:

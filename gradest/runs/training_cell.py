@@ -43,6 +43,12 @@ def own_folder(folder: Path, key: str) -> Path:
     return folder / UNFINISHED / key
 
 
+def unfinished_keys(folder: Path) -> set[str]:
+    """The keys of the trainings that have a folder in that of their run: those under way."""
+    unfinished = folder / UNFINISHED
+    return {path.name for path in unfinished.iterdir()} if unfinished.is_dir() else set()
+
+
 class TrainingTables(CellTables):
     """The curves of trainings and the images that their models generate."""
 

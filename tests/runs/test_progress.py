@@ -9,9 +9,10 @@ import time
 import pytest
 from rich.console import Console
 
-from gradest.runs import progress
+from gradest.runs import progress, runner
 from gradest.runs.progress import _Lines, _Live, display
 from gradest.runs.training.state import ProgressFile, training_progress
+from gradest.runs.training_cell import own_folder
 
 
 def test_how_far_a_training_is_is_told_at_most_once_a_second(tmp_path, monkeypatch):
@@ -27,6 +28,19 @@ def test_how_far_a_training_is_is_told_at_most_once_a_second(tmp_path, monkeypat
     file.write(20)
     assert training_progress(tmp_path) == 0.5
     assert [p.name for p in tmp_path.iterdir()] == ["headway"]
+
+
+def test_a_run_reads_the_progress_of_its_trainings_under_way_alone(tmp_path, monkeypatch):
+    trainings = {f"training{number}" for number in range(100)}
+    assert runner._progress(tmp_path, trainings) == 0.0  # no training has begun
+    for key, step in (("training3", 1), ("training50", 2), ("of_another_suite", 3)):
+        ProgressFile(own_folder(tmp_path, key), 4).write(step)
+    read = []
+    monkeypatch.setattr(
+        runner, "training_progress", lambda own: read.append(own.name) or training_progress(own)
+    )
+    assert runner._progress(tmp_path, trainings) == 0.75
+    assert sorted(read) == ["training3", "training50"]
 
 
 def test_lines_tell_the_share_of_all_steps_and_the_time_left(monkeypatch, capsys):
