@@ -20,11 +20,10 @@ def slurm():
 
 
 def test_the_script_of_a_job_starts_one_worker_with_the_cores_asked_for(slurm, capsys):
-    slurm.main(
-        "--script --partition cpu --account me --cores 3 --memory 6GB --walltime 02:00:00".split()
-        + ["--setup", "module load python"]
-    )
-    lines = capsys.readouterr().out.splitlines()
+    options = ["--partition", "cpu", "--account", "me", "--cores", "3", "--memory", "6GB"]
+    options += ["--walltime", "02:00:00", "--setup", "module load python"]
+    slurm.main(["--script", *options])
+    lines = capsys.readouterr().out.strip().splitlines()
     assert {"#SBATCH -p cpu", "#SBATCH -A me", "#SBATCH --cpus-per-task=3"} <= set(lines)
     assert {"#SBATCH -t 02:00:00", "#SBATCH --mem=6G"} <= set(lines)
     assert lines[-2] == "module load python"
