@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz audit published reference site
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz kills audit published reference site
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -25,6 +25,7 @@ help:
 	@echo "make cost       evaluations and time of each estimator against leave-one-out"
 	@echo "make coverage   how often intervals cover and verdicts are right, on known answers"
 	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
+	@echo "make kills      kills of runs, workers and schedulers on a cluster, and whether the rows survive"
 	@echo "make audit      estimators of published packages, judged; writes docs/audit.md"
 	@echo "make published  runs the suites of papers; writes the claims into docs/published.md"
 	@echo "make reference  measures the reference results that are not up to date; SUITE=variance: one; FORCE=1: all"
@@ -82,6 +83,9 @@ coverage: install
 
 fuzz: install
 	$(PYTHON) -m tools.fuzz all
+
+kills: install
+	$(PYTHON) -m tools.kills
 
 # The audited packages are in an environment of their own, which sees that of gradest beneath it.
 $(AUDIT)/.installed: $(VENV)/.installed examples/audit/requirements.txt

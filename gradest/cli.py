@@ -89,6 +89,7 @@ _COMMANDS = {
     "refute": "--refute",
     "merge": "--merge",
 }
+_LONGEST_LIMIT = 1_000_000  # seconds; operating systems count the milliseconds in 31 bits
 # The parser itself has no defaults: only so can `parse` see which options the user has set.
 _DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(_COMMANDS),
@@ -379,7 +380,7 @@ def _add_suite_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--time-limit",
         metavar="SECONDS",
-        type=_seconds,
+        type=_time_limit,
         help="seconds after which a cell is stopped and fails (overrides cell_timeout of the "
         "suite)",
     )
@@ -429,6 +430,14 @@ def _seconds(text: str) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         message = f"expected a positive number of seconds, got {shortened(text)}"
+        raise argparse.ArgumentTypeError(message)
+    return seconds
+
+
+def _time_limit(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds > _LONGEST_LIMIT:
+        message = f"expected at most {_LONGEST_LIMIT:,} seconds, got {shortened(text)}"
         raise argparse.ArgumentTypeError(message)
     return seconds
 

@@ -428,8 +428,14 @@ def test_check_certifies_and_rejects(call, plugin, tmp_path):
         (["--suite", "smoke", "--jobs", "two"], "expected an integer from 1 to 1024, got 'two'"),
         (["--suite", "smoke", "--replicates", "3"], "--replicates: expected at least 64, which"),
         (["--suite", "smoke", "--only-tasks", "x"], "no task of the suite smoke matches 'x'"),
-        (["--suite", "smoke", "--scheduler", "a:1"], "--scheduler requires --backend dask"),
-        (["--suite", "smoke", "--backend", "ray"], "invalid choice: 'ray'"),
+        (["--suite", "smoke", "--scheduler", "a:1"], "--scheduler requires --backend dask or ray"),
+        (["--suite", "smoke", "--backend", "mpi"], "invalid choice: 'mpi'"),
+        (["--suite", "smoke", "--time-limit", "0"], "--time-limit: expected a positive number of"),
+        (["--suite", "smoke", "--time-limit", "1e9"], "expected at most 1,000,000 seconds, got"),
+        (
+            ["--report", "x", "--time-limit", "5"],
+            "--time-limit applies to --suite, not to --report",
+        ),
         (["--suite", "smoke", "--plugin", "none.py"], "none.py: no such plugin"),
         (
             ["--suite", "smoke", "--tasks", "x"],

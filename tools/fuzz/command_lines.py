@@ -74,6 +74,7 @@ _VALUES = {
     "--device": ("cpu", "cuda", "tpu", ""),
     "--like": ("rebar", "rloo", "none", ""),
     "--backend": ("loky", "threading", "dask", "ray", ""),
+    "--time-limit": ("5", "0", "nan", "1e300", ""),
     "--against": ("reference", *_PATHS),
     "--beside": ("reference", *_PATHS),
     "--scheduler": ("", "tcp://127.0.0.1:1", "\udcff"),

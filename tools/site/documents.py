@@ -13,7 +13,14 @@ FRONT = "README.md"
 SECTIONS = {
     "Choose": ["choose", "docs/choosing", "docs/policy-gradients"],
     "Results": ["atlas", "estimators/index", "tasks/index", "claims"],
-    "Use": ["docs/using", "docs/notebook", "docs/suites", "docs/comparing", "docs/training"],
+    "Use": [
+        "docs/using",
+        "docs/notebook",
+        "docs/suites",
+        "docs/comparing",
+        "docs/training",
+        "docs/clusters",
+    ],
     "Understand": ["docs/reading", "docs/measurement", "docs/claims", "docs/published"],
     "Extend": ["docs/plugins", "docs/audit", "examples/README", "examples/package/README"],
     "Project": ["results/README", "CONTRIBUTING", "CHANGELOG"],

@@ -1,0 +1,54 @@
+"""A plugin that never returns is a failed cell with its reason, on every backend."""
+
+import pytest
+
+from gradest.cli import main
+from gradest.runs.tables import finished
+
+ENDLESS = '''
+"""REINFORCE that never returns if it is told so."""
+import time
+from dataclasses import dataclass
+from gradest import Estimator
+from gradest.categorical import log_prob, nabla, sample
+
+@dataclass(eq=False)
+class Endless(Estimator):
+    unbiased = True
+    seconds: float = 0.0
+
+    def __call__(self, logits, f):
+        time.sleep(self.seconds)
+        z = sample(logits)
+        cost = f(z)
+        return cost + cost.detach() * nabla(log_prob(logits, z))
+'''
+
+
+@pytest.mark.parametrize(
+    ("backend", "module"),
+    [
+        pytest.param("loky", "gradest", marks=pytest.mark.slow),
+        pytest.param("threading", "gradest", marks=pytest.mark.slow),
+        pytest.param("dask", "distributed", marks=pytest.mark.slow),
+        pytest.param("ray", "ray", marks=pytest.mark.weekly),
+    ],
+)
+def test_a_cell_that_never_returns_fails_alone(tmp_path, monkeypatch, capsys, backend, module):
+    pytest.importorskip(module, reason="it is an optional extra")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # a busy machine would starve Ray's workers
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    # The option overrides the key.
+    (tmp_path / "mine.yaml").write_text(
+        "replicates: 64\ntimed: false\nfigures: false\ncell_timeout: 5000\ntasks: [categorical]\n"
+        "estimators: [{endless: {seconds: [0, 10000]}}, rloo]\n"
+    )
+    command = ["--suite", str(tmp_path / "mine.yaml"), "--plugin", str(tmp_path / "endless.py")]
+    command += ["--out", str(tmp_path / "out"), "--backend", backend, "--jobs", "2", "--quiet"]
+    assert main([*command, "--time-limit", "15"]) == 1
+    records = finished(tmp_path / "out" / "journal.jsonl").values()
+    found = {(r["cell"]["estimator"], *r["cell"]["estimator_knobs"].values()): r for r in records}
+    failed = found.pop(("endless", 10000.0))
+    assert (failed["status"], failed["reason"]) == ("failed", "ended after cell_timeout = 15 s")
+    assert [record["status"] for record in found.values()] == ["ok", "ok"]
+    assert "ended after cell_timeout = 15 s" in capsys.readouterr().err
