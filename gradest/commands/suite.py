@@ -18,6 +18,7 @@ from gradest.commands.baseline import (
     stand_ins,
     tell_stand_ins,
 )
+from gradest.commands.report import chosen_formats
 from gradest.contracts import Estimator
 from gradest.errors import Inapplicable, UsageError
 from gradest.plugins import PluginBundle, Registry
@@ -85,6 +86,7 @@ def run_suite(options: argparse.Namespace) -> int:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raises UsageError for options that contradict each other or need other hardware."""
+    chosen_formats(options.formats)
     if options.scheduler and options.backend != "dask":
         raise UsageError("--scheduler requires --backend dask")
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -155,7 +157,8 @@ def run_into(
             suite.settings.timed,
         )
     description = describe_run(suite, registry, started) | keep_stand_ins(folder, beside)
-    problems = rebuild_report(folder, description | carried(folder))
+    formats = chosen_formats(options.formats)
+    problems = rebuild_report(folder, description | carried(folder), formats=formats)
     for line in problems:
         print(f"warning: {folder}: {line}", file=sys.stderr)
     return int(bool(problems))
