@@ -40,7 +40,8 @@ def merge(folders: Sequence[Path], out: Path | None, pool: bool = False) -> int:
         print(f"warning: {out}: {line}", file=sys.stderr)
     for line in failed:
         print(line, file=sys.stderr)
-    tell_failed_cells(loaded)
+    if not problems:
+        tell_failed_cells(loaded)
     for line in merged.lines:
         print(line)
     print(report_path(out))

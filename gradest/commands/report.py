@@ -120,7 +120,8 @@ def _rebuild(
         print(f"warning: {folder}: {line}", file=sys.stderr)
     for line in failed:
         print(line, file=sys.stderr)
-    tell_failed_cells(loaded)
+    if not problems:  # which name the cells that cannot be read
+        tell_failed_cells(loaded)
     print(report_path(folder))
     return int(bool(problems or failed))
 

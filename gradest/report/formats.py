@@ -28,14 +28,12 @@ class Formats:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Formats":
-        """Raises UsageError for an unknown format, and without any."""
+        """Raises UsageError for an unknown format."""
         chosen = [name.strip() for name in names]
         for name in chosen:
             if name not in FORMATS:
-                near = suggestion(name, FORMATS)
-                message = f"--formats: unknown format {shortened(name)}{near}"
-                listed = "" if "available" in near else f"; available: {', '.join(FORMATS)}"
-                raise UsageError(message + listed)
+                hint = suggestion(name, FORMATS)
+                raise UsageError(f"--formats: unknown format {shortened(name)}{hint}")
         return cls(frozenset(chosen))
 
     @classmethod

@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import gradest
 from gradest.report.formats import Formats
 from gradest.support import write_json
 
@@ -74,7 +73,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _code() -> Iterable[tuple[Path, list[Path]]]:
-    package = Path(gradest.__file__).parent
+    package = Path(__file__).parents[1]
     yield package, sorted(path for path in package.rglob("*") if path.suffix in _CODE)
 
 

@@ -1,6 +1,5 @@
 """Writes the report of a run: tables, figures and one document in several formats."""
 
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
@@ -12,15 +11,13 @@ from gradest.report.claims.judgement import Judgement, as_frame, judge
 from gradest.report.claims.section import section as claims_section
 from gradest.report.documents import beside, controls, html, methods, prose
 from gradest.report.documents.document import Alert, Part, Picture, render_markdown
-from gradest.report.documents.latex import Environment
 from gradest.report.figures.saving import SUFFIXES, save_figure
 from gradest.report.formats import Formats
 from gradest.report.frames import tables
-from gradest.report.frames.files import write_tables
 from gradest.report.frames.loading import CLAIMS, LoadedRun, load_run
-from gradest.report.frames.rankings import unused_name
 from gradest.report.studies import STUDIES
-from gradest.report.studies.study import Illustration, Pieces, T
+from gradest.report.studies.study import Illustration, Pieces
+from gradest.report.table_files import write_latex, write_tables
 from gradest.report.unchanged import RECORD, digest_of, is_unchanged, record_report
 from gradest.runs import Omission, alone_in, derive, stale
 from gradest.support import markup, replacing, write_frame, write_text
@@ -108,7 +105,7 @@ def _build(run: LoadedRun, out: Path) -> list[str]:
     formats = run.formats
     write_tables(run.rankings, out / "tables", run.problems, formats.tables)
     if "tex" in formats:
-        _write_latex(run, out / "tables")
+        write_latex(run, out / "tables", STUDIES)
     drawn = [each for each in _wanted(run) if _draw(run, each, out)]
     judgements = run.problems.attempt("claims.csv", partial(judge, run), [])
     if judgements:
@@ -135,28 +132,6 @@ def _write_documents(
         if "png" not in formats:  # the page has them inside
             for path in pictures.values():
                 path.unlink()
-
-
-def _write_latex(run: LoadedRun, folder: Path) -> None:
-    """A table for papers of each ranking, of all settings together and of trainings."""
-    suite = re.sub("[^A-Za-z0-9]+", "-", str(run.facts.get("suite") or "run"))
-    taken: set[str] = set()
-    for study in STUDIES:
-        pieces = run.problems.attempt("tables/*.tex", partial(_listed, study.latex, run), [])
-        for label, make in pieces:
-            name = unused_name(label, taken)
-            render = partial(_latex, make, f"tab:{suite}:{name}")
-            text = run.problems.attempt(f"tables/{name}.tex", render, None)
-            if text is not None:
-                write_text(folder / f"{name}.tex", text)
-
-
-def _latex(make: Callable[[], Environment], label: str) -> str:
-    return make().latex(label)
-
-
-def _listed(pieces: Callable[[LoadedRun], Pieces[T]], run: LoadedRun) -> Pieces[T]:
-    return list(pieces(run))
 
 
 def _draw(run: LoadedRun, illustration: Illustration, out: Path) -> bool:
@@ -221,7 +196,7 @@ def _parts(
         yield "figures", lambda: _pictures(drawn)
         for study in STUDIES:
             what = "a section"
-            yield from run.problems.attempt(what, partial(_listed, study.sections, run), [])
+            yield from run.problems.attempt(what, lambda study=study: list(study.sections(run)), [])
         yield "missing measurements", lambda: prose.unmeasured(run.grouped.loc[own.index])
         yield "files", lambda: [prose.files(frame, run.formats)]
         yield "methods", lambda: methods.section(facts.get("methods"), cited, _BIBTEX)

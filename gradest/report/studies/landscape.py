@@ -447,19 +447,19 @@ def _best(section: Section, parameter: str) -> Iterator[Part]:
     alone = markup.escape(", ".join(sorted(set(rows.loc[rows["alone"], "label"]))))
     except_for = f" {alone}, zero throughout, has no competitor." if alone else ""
     yield _RANGES.format(by=by, except_for=except_for)
-    headers = (f"best from {symbol} =", "to", "settings", "best", f"median {by}", "next")
     lines = [
         [
-            *(number(row[c]) for c in ("first", "last")),
-            count(row["settings"]),
+            number(row["first"]).surrounded(after=f" to {number(row['last'])}"),
             Strong(row["best"]),
-            number(row["value"]),
             row["second"],
+            count(row["settings"]),
+            number(row["value"]),
             number(row["ratio"]),
         ]
         for row in ranges.head(_MOST_RANGES).to_dict("records")
     ]
-    yield Table((*headers, "next / best"), lines, left=0)
+    headers = (symbol, "best", "next", "settings", f"median {by}", "next / best")
+    yield Table(headers, lines, left=3)
     if (more := len(ranges) - _MOST_RANGES) > 0:
         yield f"{counted(more, 'more range')}, in which noise decides or several are close."
 
