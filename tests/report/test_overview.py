@@ -115,7 +115,7 @@ def test_a_range_of_a_sweep_lasts_while_its_estimator_is_not_worse():
 def test_the_section_and_the_figure_of_a_sweep_name_the_best(write):
     rows = sweep([(1.0, 4.0)] * 7 + [(4.0, 1.0)] * 7)
     text = write(rows)
-    assert "exact, zero throughout, has no competitor" in text
+    assert "Zero throughout, and not compared: exact." in text
     lines = [line.split("|")[1:5] for line in text.splitlines() if line.startswith("|")]
     lines = [line for line in lines if line[1].strip().startswith("**")]
     assert [[cell.strip() for cell in line] for line in lines] == [

@@ -445,7 +445,7 @@ def _best(section: Section, parameter: str) -> Iterator[Part]:
     symbol = "θ" if len(rows["point"].iloc[0]) > 1 else "value"
     by = tables.RANKED_BY[rows["ranked_by"].iloc[0]]
     alone = markup.escape(", ".join(sorted(set(rows.loc[rows["alone"], "label"]))))
-    except_for = f" {alone}, zero throughout, has no competitor." if alone else ""
+    except_for = f" Zero throughout, and not compared: {alone}." if alone else ""
     yield _RANGES.format(by=by, except_for=except_for)
     lines = [
         [
