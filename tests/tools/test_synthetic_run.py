@@ -10,7 +10,9 @@ from tools.synthetic_run import write_synthetic
 
 
 @pytest.mark.slow  # measures a few settings of ten estimators
-@pytest.mark.parametrize(("kind", "heading"), [("sweep", "over 9 values"), ("tasks", "theta=[")])
+@pytest.mark.parametrize(
+    ("kind", "heading"), [("sweep", "over 9 values"), ("tasks", "bernoulli (theta=")]
+)
 def test_a_report_can_be_made_of_a_synthetic_run(tmp_path, kind, heading):
     write_synthetic(tmp_path / "run", 90, kind)
     assert main(["--report", str(tmp_path / "run"), "--formats", "md"]) == 0
