@@ -77,6 +77,7 @@ _COMMANDS_OF_OPTION = {
     "fail_on_refuted": ("suite", "report"),
     "drop_tasks": ("report",),
     "drop_estimators": ("report",),
+    "formats": ("suite", "report"),
     "evaluations": ("refute",),
     "budget": ("refute",),
 }
@@ -228,6 +229,13 @@ def _parser() -> argparse.ArgumentParser:
         "--fail-on-refuted",
         action="store_true",
         help="exit with status 1 if a claim of the suite is refuted",
+    )
+    group.add_argument(
+        "--formats",
+        metavar="FORMAT,...",
+        type=_nonempty,
+        help="formats of the report, among html, md, csv, parquet, tex, png, svg and pdf; nothing "
+        "else is drawn or written (default: all, but neither svg nor pdf for more than 500 rows)",
     )
     return parser
 
@@ -561,6 +569,7 @@ def _dispatch(options: argparse.Namespace) -> int:
             options.fail_on_refuted,
             options.drop_tasks,
             options.drop_estimators,
+            options.formats,
         )
     if options.merge:
         from gradest.commands import merge

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradest.commands.report import tell_failed_cells
 from gradest.errors import UsageError
 from gradest.report import failed_controls, load_run, rebuild_report, report_path
 from gradest.runs import merge_runs, write_merged
@@ -30,7 +31,8 @@ def merge(folders: Sequence[Path], out: Path | None, pool: bool = False) -> int:
         staged.chmod(0o755)
         write_merged(merged, staged)
         problems = rebuild_report(staged, merged.run)
-        failed = failed_controls(load_run(staged))
+        loaded = load_run(staged)
+        failed = failed_controls(loaded)
         staged.rename(out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -38,6 +40,8 @@ def merge(folders: Sequence[Path], out: Path | None, pool: bool = False) -> int:
         print(f"warning: {out}: {line}", file=sys.stderr)
     for line in failed:
         print(line, file=sys.stderr)
+    if not problems:
+        tell_failed_cells(loaded)
     for line in merged.lines:
         print(line)
     print(report_path(out))

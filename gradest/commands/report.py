@@ -11,8 +11,11 @@ from gradest.errors import UsageError
 from gradest.report import (
     MAJORITY,
     PROPERTY,
+    Formats,
+    LoadedRun,
     Overlap,
     describe_regressions,
+    failed_cells,
     failed_controls,
     load_run,
     rebuild_report,
@@ -46,17 +49,22 @@ def report_on(
     fail_on_refuted: bool = False,
     drop_tasks: Sequence[str] = (),
     drop_estimators: Sequence[str] = (),
+    formats: str | None = None,
 ) -> int:
     """Rebuild the report of one run, or compare several with the first; returns the exit status.
 
     The status is 1 if a part of the report is missing or a control failed and, with
     `fail_on_regression`, if a run is worse than the first one or nothing could be compared; with
     `fail_on_refuted`, if a claim is refuted in the run, or in one that is compared.  Tasks and
-    estimators that match `drop_tasks` and `drop_estimators` are left out of the report.  Raises
-    UsageError if a folder contains no run or a comparison cannot be written: status 1 must not
-    mean anything else than a regression.
+    estimators that match `drop_tasks` and `drop_estimators` are left out of the report, which has
+    all `formats` unless some are named, separated by commas.  Raises UsageError for an unknown
+    format, if a folder contains no run or a comparison cannot be written: status 1 must not mean
+    anything else than a regression.
     """
+    chosen = chosen_formats(formats)
     if len(folders) > 1:
+        if chosen:
+            raise UsageError(f"--formats: expected one run, got {len(folders)} to compare")
         for option, globs in (("tasks", drop_tasks), ("estimators", drop_estimators)):
             if globs:
                 raise UsageError(
@@ -74,7 +82,12 @@ def report_on(
             "written into its own folder"
         )
     (folder,) = folders
-    return _rebuild(folder, fail_on_refuted, drop_tasks, drop_estimators)
+    return _rebuild(folder, fail_on_refuted, drop_tasks, drop_estimators, chosen)
+
+
+def chosen_formats(text: str | None) -> Formats | None:
+    """The formats of the option --formats, if it is given.  Raises UsageError for unknown ones."""
+    return None if text is None else Formats.of(text.split(","))
 
 
 def _rebuild(
@@ -82,6 +95,7 @@ def _rebuild(
     fail_on_refuted: bool,
     drop_tasks: Sequence[str],
     drop_estimators: Sequence[str],
+    formats: Formats | None,
 ) -> int:
     """Returns 1 if a part of the report is missing or a control failed, or a claim where asked."""
     # Both errors come before a lock file is created.
@@ -97,7 +111,7 @@ def _rebuild(
         _refuse_losing(folder, run, journal)
         if not journal.sealed:
             print(f"warning: {folder}: {journal.path.name}: {_UNSEALED}", file=sys.stderr)
-        problems = rebuild_report(folder, run, omission)
+        problems = rebuild_report(folder, run, omission, formats)
         loaded = load_run(folder)
         failed = failed_controls(loaded)
         if fail_on_refuted:
@@ -106,8 +120,16 @@ def _rebuild(
         print(f"warning: {folder}: {line}", file=sys.stderr)
     for line in failed:
         print(line, file=sys.stderr)
+    if not problems:  # which name the cells that cannot be read
+        tell_failed_cells(loaded)
     print(report_path(folder))
     return int(bool(problems or failed))
+
+
+def tell_failed_cells(run: LoadedRun) -> None:
+    """Print how many cells failed, if any; the exit status is that of the run that had them."""
+    if failed := failed_cells(run):
+        print(counted(failed, "failed cell"), file=sys.stderr)
 
 
 def _refuse_losing(folder: Path, run: Mapping[str, Any], journal: Contents) -> None:

@@ -12,7 +12,8 @@ from .figures.general import (
 )
 from .figures.matrix import matrix
 from .figures.style import paper
-from .frames.loading import load_run
+from .formats import Formats
+from .frames.loading import LoadedRun, load_run
 from .frames.reading import (
     rank,
     read_descents,
@@ -35,5 +36,5 @@ from .studies.concrete import simplex, simplex_panels
 from .studies.landscape import knob_sweep, landscape_binary, landscape_simplex
 from .studies.training import training_gap, training_gradient, training_objectives
 from .studies.training_temperature import vae_temperature
-from .terminal_summary import failed_controls, summarize_run
+from .terminal_summary import failed_cells, failed_controls, summarize_run
 from .writing import rebuild_report, report_path, write_report

@@ -26,7 +26,7 @@ Shown = str | Table
 
 _ROWS = 5  # of a ranking
 _TASKS = 8  # with a ranking
-_HEADERS = ("rank", "estimator", "verdict", "bias, %", "variance", "evaluations")
+_HEADERS = ("rank", "estimator", "verdict", "bias, %", "variance", "MSE", "evaluations")
 _TRAINING_COLUMNS = 5  # rank to test −log p(x)
 _DESCENT_COLUMNS = 5  # estimator to probability
 _READING = (
@@ -59,6 +59,19 @@ def failed_controls(run: LoadedRun) -> list[str]:
     return [f"control failed: {failure}" for failure in controls.failures(run.own, run.facts)]
 
 
+def failed_cells(run: LoadedRun) -> int:
+    """The number of cells of any kind that failed; those left out of the report do not count."""
+    curve, measurement = ["key", "seed"], ["task", "task_params", "estimator", "estimator_params"]
+    measurement += ["seed", "dtype", "replicates"]
+    kinds = [(run.own, measurement), (run.trainings, curve), (run.all_descents, curve)]
+    kinds += [(rows, list(rows)) for rows in (run.properties, run.searches)]  # of one row each
+    return sum(
+        len(rows.loc[rows["status"].eq("failed"), cell].drop_duplicates())
+        for rows, cell in kinds
+        if "status" in rows
+    )
+
+
 def _tasks(run: LoadedRun) -> Iterator[Shown]:
     ranked = [each for each in run.rankings.tasks if each.rankings]
     if ranked:
@@ -88,9 +101,9 @@ def _ranking(section: Section) -> Iterator[Shown]:
 
 def _line(row: pd.Series) -> list[str]:
     bias = Interval.of(row, "relative_bias") * 100
-    variance = Interval.of(row, "variance")
+    variance, mse = Interval.of(row, "variance"), Interval.of(row, "mse")
     rank = "" if pd.isna(row["rank"]) else count(row["rank"])
-    ends = [between(each.low, each.high) for each in (bias, variance)]
+    ends = [between(each.low, each.high) for each in (bias, variance, mse)]
     return [rank, row["label"], row["verdict"], *ends, count(row["evaluations"])]
 
 

@@ -1,6 +1,5 @@
 """Writes the report of a run: tables, figures and one document in several formats."""
 
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
@@ -12,32 +11,34 @@ from gradest.report.claims.judgement import Judgement, as_frame, judge
 from gradest.report.claims.section import section as claims_section
 from gradest.report.documents import beside, controls, html, methods, prose
 from gradest.report.documents.document import Alert, Part, Picture, render_markdown
-from gradest.report.documents.latex import Environment
 from gradest.report.figures.saving import SUFFIXES, save_figure
+from gradest.report.formats import Formats
 from gradest.report.frames import tables
 from gradest.report.frames.loading import CLAIMS, LoadedRun, load_run
-from gradest.report.frames.rankings import RESERVED, unused_name, write_tables
 from gradest.report.studies import STUDIES
-from gradest.report.studies.study import Illustration, Pieces, T
+from gradest.report.studies.study import Illustration, Pieces
+from gradest.report.table_files import write_latex, write_tables
+from gradest.report.unchanged import RECORD, digest_of, is_unchanged, record_report
 from gradest.runs import Omission, alone_in, derive, stale
 from gradest.support import markup, replacing, write_frame, write_text
 
-_BIBTEX, _PAGE = "references.bib", "report.html"
+_BIBTEX, _PAGE, _MARKDOWN = "references.bib", "report.html", "report.md"
 _OURS = {
     "tables": {".csv", ".parquet", ".tex"},
     "figures": set(SUFFIXES),
 }  # what a report may clear away
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, formats: Formats | None = None) -> Path:
     """Write tables/, figures/, references.bib, report.md and report.html of the run in `folder`.
 
-    Returns report.html's path.  Reads run.json and the tables beside it, nothing else.  Files that
-    an earlier report left are removed once the new ones are complete.  Warns of each part that
-    could not be made.  Raises UsageError when `folder` holds no readable run.
+    Of the `formats` alone, if they are given.  Returns the path of `report_path`.  Reads run.json
+    and the tables beside it, nothing else.  Files that an earlier report left are removed once the
+    new ones are complete.  Warns of each part that could not be made.  Raises UsageError when
+    `folder` holds no readable run.
     """
     folder = Path(folder)
-    run = load_run(folder)
+    run = load_run(folder, formats)
     with alone_in(folder), replacing(folder, partial(_stale, folder)) as staged:
         problems = _build(run, staged)
     for line in problems:
@@ -46,70 +47,91 @@ def write_report(folder: Path) -> Path:
 
 
 def rebuild_report(
-    folder: Path, run: Mapping[str, Any], omission: Omission | None = None
+    folder: Path,
+    run: Mapping[str, Any],
+    omission: Omission | None = None,
+    formats: Formats | None = None,
 ) -> list[str]:
     """Derive the tables and the report of a run from its journal, and replace the former ones.
 
     `run` becomes the content of run.json.  Either all files are replaced or, whatever happens,
     none.  The tasks and estimators of `omission` are left out of them, but stay in the journal and
-    in run.json.  Returns warnings, a line each: damage of the journal and parts that could not be
-    made.  Raises UsageError when `run` lacks facts that tables are derived from.
+    in run.json.  Without `formats` the report has the usual ones of a run of its size.  A report
+    that would be the same is kept, but for the times of the run.  Returns warnings, a line each:
+    damage of the journal and parts that could not be made.  Raises UsageError when `run` lacks
+    facts that tables are derived from.
     """
+    kept = False
 
     def obsolete(new: set[Path]) -> list[Path]:
-        return [*stale(new), *_stale(folder, new)]
+        return [*stale(new), *(() if kept else _stale(folder, new))]
 
     with alone_in(folder), replacing(folder, obsolete) as staged:
         damage = derive(folder, run, staged, omission)
-        return [*damage, *_build(load_run(staged), staged)]
+        loaded = load_run(staged, formats)
+        digest = digest_of(staged, loaded.facts, loaded.formats, _names(_wanted(loaded)))
+        kept = is_unchanged(folder, digest)
+        if kept:
+            return damage
+        derived = _files(staged)
+        problems = _build(loaded, staged)
+        if not problems:  # a part that is missing is tried again
+            record_report(staged, digest, _files(staged) - derived)
+        return [*damage, *problems]
 
 
 def report_path(folder: Path) -> Path:
-    return folder / _PAGE
+    """The document of the report; the folder itself if it has none."""
+    pages = (folder / _PAGE, folder / _MARKDOWN)
+    return next((page for page in pages if page.exists()), folder)
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def _wanted(run: LoadedRun) -> list[Illustration]:
+    """The figures that may be drawn; runs of earlier versions do not say, and have them."""
+    drawn = run.formats.drawn and run.facts.get("figures", True)
+    return [each for study in STUDIES for each in study.illustrations] if drawn else []
+
+
+def _names(figures: Iterable[Illustration]) -> list[str]:
+    return [each.name for each in figures]
 
 
 def _build(run: LoadedRun, out: Path) -> list[str]:
     """Write the report of a run into a folder; a line for each part that could not be made."""
-    write_tables(run.rankings, out / "tables", run.problems)
-    _write_latex(run, out / "tables")
-    # Runs of earlier versions do not say whether they want figures, and have them.
-    wanted = STUDIES if run.facts.get("figures", True) else ()
-    drawn = [each for study in wanted for each in study.illustrations if _draw(run, each, out)]
+    formats = run.formats
+    write_tables(run.rankings, out / "tables", run.problems, formats.tables)
+    if "tex" in formats:
+        write_latex(run, out / "tables", STUDIES)
+    drawn = [each for each in _wanted(run) if _draw(run, each, out)]
     judgements = run.problems.attempt("claims.csv", partial(judge, run), [])
     if judgements:
         write_frame(out / CLAIMS, as_frame(judgements))
     cited = _citations(run)
     if cited:
         write_text(out / _BIBTEX, citations.bibtex(cited))
-    parts = [*_alerts(run), *_parts(run, drawn, cited, judgements)]
-    write_text(out / "report.md", render_markdown(parts))
-    pictures = {each.name: out / "figures" / f"{each.name}.png" for each in drawn}
-    title = str(run.facts.get("suite") or "A run")
-    write_text(out / _PAGE, html.page(title, parts, pictures))
+    if formats.documents:
+        parts = [*_alerts(run), *_parts(run, drawn, cited, judgements)]
+        _write_documents(run, parts, _names(drawn), out)
     return run.problems.lines
 
 
-def _write_latex(run: LoadedRun, folder: Path) -> None:
-    """A table for papers of each ranking, of all settings together and of trainings."""
-    suite = re.sub("[^A-Za-z0-9]+", "-", str(run.facts.get("suite") or "run"))
-    taken: list[str] = []
-    for study in STUDIES:
-        pieces = run.problems.attempt("tables/*.tex", partial(_listed, study.latex, run), [])
-        for label, make in pieces:
-            name = unused_name(label, [*taken, *RESERVED])
-            render = partial(_latex, make, f"tab:{suite}:{name}")
-            text = run.problems.attempt(f"tables/{name}.tex", render, None)
-            if text is not None:
-                taken.append(name)
-                write_text(folder / f"{name}.tex", text)
-
-
-def _latex(make: Callable[[], Environment], label: str) -> str:
-    return make().latex(label)
-
-
-def _listed(pieces: Callable[[LoadedRun], Pieces[T]], run: LoadedRun) -> Pieces[T]:
-    return list(pieces(run))
+def _write_documents(
+    run: LoadedRun, parts: Sequence[Part], figures: Sequence[str], out: Path
+) -> None:
+    formats = run.formats
+    if "md" in formats:
+        write_text(out / _MARKDOWN, render_markdown(parts, formats.figures))
+    if "html" in formats:
+        pictures = {name: out / "figures" / f"{name}.png" for name in figures}
+        title = str(run.facts.get("suite") or "A run")
+        write_text(out / _PAGE, html.page(title, parts, pictures))
+        if "png" not in formats:  # the page has them inside
+            for path in pictures.values():
+                path.unlink()
 
 
 def _draw(run: LoadedRun, illustration: Illustration, out: Path) -> bool:
@@ -118,7 +140,8 @@ def _draw(run: LoadedRun, illustration: Illustration, out: Path) -> bool:
     def draw() -> bool:
         figure = illustration.draw(run)
         if figure is not None:
-            save_figure(illustration.name, figure, out / "figures")
+            suffixes = {*run.formats.figures, *((".png",) if "html" in run.formats else ())}
+            save_figure(illustration.name, figure, out / "figures", sorted(suffixes))
         return figure is not None
 
     return run.problems.attempt(f"the figure {illustration.name}", draw, False)
@@ -173,9 +196,9 @@ def _parts(
         yield "figures", lambda: _pictures(drawn)
         for study in STUDIES:
             what = "a section"
-            yield from run.problems.attempt(what, partial(_listed, study.sections, run), [])
+            yield from run.problems.attempt(what, lambda study=study: list(study.sections(run)), [])
         yield "missing measurements", lambda: prose.unmeasured(run.grouped.loc[own.index])
-        yield "files", lambda: [prose.files(frame)]
+        yield "files", lambda: [prose.files(frame, run.formats)]
         yield "methods", lambda: methods.section(facts.get("methods"), cited, _BIBTEX)
 
     for name, make in sections():
@@ -206,7 +229,7 @@ def _citations(run: LoadedRun) -> dict[str, str]:
 
 def _stale(folder: Path, new: Set[Path]) -> Iterator[Path]:
     """Files that an earlier report left, of the kinds that a report writes."""
-    for name in (_BIBTEX, CLAIMS):
+    for name in (_BIBTEX, CLAIMS, _PAGE, _MARKDOWN, RECORD):
         if Path(name) not in new:
             yield Path(name)
     for name, suffixes in _OURS.items():

@@ -67,7 +67,7 @@ def test_each_task_has_its_first_five_with_ties_and_how_many_more(tmp_path):
         ["3", "d"],
         ["5", "e"],
     ]
-    assert table.rows[0][2:] == ["unbiased", "19.5–20.5", "0.95–1.05", "1"]
+    assert table.rows[0][2:] == ["unbiased", "19.5–20.5", "0.95–1.05", "0.96–1.06", "1"]
     assert more == "and 2 more in the report" and len(single.rows) == 1
 
 

@@ -5,7 +5,7 @@ are Markdown, in which texts of plugins are escaped; a table and a picture are o
 format of the report renders them in its own way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,23 +64,39 @@ class Folded:
 Part = str | Table | Picture | Folded
 
 
-def render_markdown(parts: Sequence[Part]) -> str:
-    """The document as one text, with figures by their relative paths."""
-    return "\n\n".join(map(_markdown, filter(None, parts))) + "\n"
+_ALL = (".png", ".svg", ".pdf")
 
 
-def _markdown(part: Part) -> str:
+def render_markdown(parts: Sequence[Part], figures: Collection[str] = _ALL) -> str:
+    """The document as one text, with figures by their relative paths.
+
+    `figures` are the suffixes of the files of each.
+    """
+    return "\n\n".join(_markdown(part, figures) for part in parts if part) + "\n"
+
+
+def _markdown(part: Part, figures: Collection[str]) -> str:
     match part:
         case Table(headers, rows, left):
             lines = [[_cell(text) for text in row] for row in rows]
             return markup.table([markup.escape(text) for text in headers], lines, left)
         case Picture(name, title, caption):
-            file = f"figures/{name}"
-            return f"![{title}]({file}.png)\n\n{title}. {caption} ([SVG]({file}.svg))"
+            return _picture(name, title, caption, figures)
         case Folded(title, inside, level):
-            return f"{'#' * level} {markup.escape(title)}\n\n{render_markdown(inside).rstrip()}"
+            text = render_markdown(inside, figures).rstrip()
+            return f"{'#' * level} {markup.escape(title)}\n\n{text}"
         case _:
             return part
+
+
+def _picture(name: str, title: str, caption: str, figures: Collection[str]) -> str:
+    shown, linked = (
+        [f"figures/{name}{suffix}" for suffix in suffixes if suffix in figures]
+        for suffixes in ((".png", ".svg"), (".svg", ".pdf"))
+    )
+    image = f"![{title}]({shown[0]})\n\n" if shown else ""
+    link = f" ([{linked[0][-3:].upper()}]({linked[0]}))" if linked else ""
+    return f"{image}{title}. {caption}{link}"
 
 
 def _cell(text: str) -> str:

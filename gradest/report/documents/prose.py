@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from gradest.report.documents.document import Folded, Part, Table
+from gradest.report.formats import Formats
 from gradest.report.frames import tables
 from gradest.report.frames.ranking import LEVEL, POWER
 from gradest.statistics import BIASED_BELOW, UNBIASED_WITHIN
-from gradest.support import listed, markup
+from gradest.support import counted, listed, markup
 
 _READING = f"""\
 The gradient is that of E f(z), where z is a one-hot code: N latents with K categories each, for B \
@@ -42,11 +43,13 @@ follows in parentheses, were enumerated, so that the numbers have no sampling er
 *Cosine with g* is the mean cosine of the angle between one estimate and g. *Evaluations of f* \
 are those of one estimate; the number after a plus counts the evaluations that also have a \
 backward pass. *Memory* is the peak of one estimate."""
+_MOST_UNMEASURED = 200  # rows of the table of missing measurements
+_NAMED = 3  # tasks in a row of it
 _PROTOCOL = ("replicates", "precision", "dtype")
 _FILES_OF_TRAININGS = "`run.json` describes the run."
 _FILES = (
-    "All data, unrounded: `measurements.parquet` and `measurements.csv` hold every row, `tables/` "
-    "holds the rankings, and `run.json` describes the run."
+    "All data, unrounded: `measurements.parquet` and `measurements.csv` hold every row,{tables} "
+    "and `run.json` describes the run."
 )
 
 
@@ -116,20 +119,28 @@ def _source(source: Mapping[str, Any]) -> str:
     return f"{source['folder']} ({source.get('recorded')} cells, {', '.join(facts)})"
 
 
-def files(frame: pd.DataFrame) -> str:
+def files(frame: pd.DataFrame, formats: Formats) -> str:
     """The files that hold the numbers of the report."""
-    return _FILES_OF_TRAININGS if frame.empty else _FILES
+    tables = " `tables/` holds the rankings," if formats.tables else ""
+    return _FILES_OF_TRAININGS if frame.empty else _FILES.format(tables=tables)
 
 
 def unmeasured(frame: pd.DataFrame) -> Iterator[Part]:
-    """Failed and skipped cells with their reasons."""
+    """Failed and skipped cells with their reasons; of many, the tasks of a reason share a row."""
     rows = frame[frame["status"] != "ok"].sort_values("status", kind="stable")
     rows = rows.drop_duplicates(["status", "task_label", "label", "reason"])
-    if not rows.empty:
-        columns = ["status", "task_label", "label", "reason"]
-        lines = [list(map(str, row)) for row in rows[columns].fillna("").to_numpy()]
-        yield "## Missing measurements"
-        yield Table(("status", "task", "estimator", "reason"), lines, left=4)
+    if rows.empty:
+        return
+    columns = ["status", "task_label", "label", "reason"]
+    rows = rows[columns].fillna("").astype(str)
+    if len(rows) > _MOST_UNMEASURED:
+        groups = rows.groupby(["status", "label", "reason"], sort=False)["task_label"]
+        rows = groups.agg(lambda tasks: listed(list(tasks), _NAMED)).reset_index()[columns]
+    yield "## Missing measurements"
+    shown = rows.head(_MOST_UNMEASURED).to_numpy().tolist()
+    yield Table(("status", "task", "estimator", "reason"), shown, left=4)
+    if (more := len(rows) - len(shown)) > 0:
+        yield f"{counted(more, 'more row')} of this kind: see `status` in `measurements.csv`."
 
 
 def in_a_line(value: Any) -> str:

@@ -23,7 +23,6 @@ from gradest.support import number
 
 _BIAS, _VARIANCE = "relative bias, % of ‖g‖", "variance tr Cov(ĝ)"
 _RESCALED_VARIANCE = "variance × evaluations, at the best step size"
-_PANELS = 12  # tasks that have a panel each; of more, one panel shows the medians
 _CROWDED = 20  # points in a panel that need a larger one
 _APART = 20  # points of a curve between places for its label
 
@@ -95,7 +94,7 @@ def mse_against_budget(frame: pd.DataFrame) -> Figure | None:
     """
     rows, symbol = selection.select_rows(frame)
     rows = rows[rows["evaluations"].gt(0) & rows["mse"].notna()]
-    if rows["task_label"].nunique() > _PANELS:
+    if rows["task_label"].nunique() > tables.FEW_TASKS:
         return None
     title = f"MSE at a fixed budget: mean of m estimates of the gradient in {symbol}"
     keys = style.verdict_keys() | style.best_keys()
@@ -130,6 +129,9 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
     if rows.empty:
         return None
     sections = list(tables.sections(rows))
+    if many := len(sections) > tables.FEW_TASKS:
+        medians = selection.over_tasks(rows, ["curve", "temperature"])
+        sections = [(f"{len(sections):,} tasks: medians, and bars over nine in ten", medians)]
     styles, keys = _styles(frame), style.verdict_keys() | style.bias_keys()
     title = f"Effect of the temperature on one estimate of the gradient in {symbol}"
     columns = {"bias": _BIAS, "variance": _VARIANCE, "mse": "MSE of one estimate"}
@@ -144,7 +146,10 @@ def temperature_tradeoff(frame: pd.DataFrame) -> Figure | None:
             _bias_axis(ax, shown) if column == "bias" else _logarithmic(ax, "y", shown, column)
             _size_axis(ax, part, "temperature", names=True)
             _curves(ax, shown, styles, "temperature", column)
-            ax.set(xlabel="temperature", ylabel=what)
+            ax.set(
+                xlabel="temperature",
+                ylabel=f"{what}, relative" if many and ax is not axes[0] else what,
+            )
             parts.append((ax, shown, "temperature", column))
     canvas.label_curves(figure, parts, styles)
     return figure
@@ -205,7 +210,7 @@ def _one_a_task(
         return None
     styles, keys = _styles(frame), {**keys, **style.stand_in_keys(rows)}
     names, sections = zip(*tables.sections(selection.most_replicates(rows)), strict=True)
-    if many := len(sections) > _PANELS:
+    if many := len(sections) > tables.FEW_TASKS:
         titles = [f"{len(sections):,} tasks: medians, and bars over nine tasks in ten"]
         sections = (selection.over_tasks(pd.concat(sections)),)
     else:

@@ -1,5 +1,6 @@
 """The files of a figure: PNG for screens, SVG for the web and PDF for papers."""
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +17,12 @@ _UNDATED = {  # so that the same figure gives the same bytes
 }
 
 
-def save_figure(name: str, figure: Figure, folder: Path) -> None:
-    """Write all files of a figure; none is left where one cannot be written."""
+def save_figure(
+    name: str, figure: Figure, folder: Path, suffixes: Collection[str] = SUFFIXES
+) -> None:
+    """Write a file of a figure for each suffix; none is left where one cannot be written."""
     try:
-        for suffix in SUFFIXES:
+        for suffix in suffixes:
             write_atomically(folder / f"{name}{suffix}", partial(_save, figure))
     except BaseException:
         remove_figure(name, folder)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,19 +155,21 @@ def rescaled(rows: pd.DataFrame) -> pd.DataFrame:
     ).assign(bias=lambda x: x["bias"].mask(x["limit"], x["bias_high"]))
 
 
-def over_tasks(rows: pd.DataFrame) -> pd.DataFrame:
+def over_tasks(rows: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
     """A row for each estimator with its knobs: the median of its numbers over many tasks.
 
     The ends of an interval are those of nine tasks in ten, without one in twenty at either side.
-    Variances are relative to the median of all rows of a task, since tasks differ in their scales.
+    Variances and MSEs are relative to the median variance of all rows of a task, since tasks differ
+    in their scales.  The columns `also`, which depend on the knobs, are kept.
     """
     unit = rows.groupby("task_label")["variance"].transform("median")
-    relative = {c: rows[c] / unit.where(unit > 0, 1.0) for c in ("variance", "work_variance")}
+    scaled = ("variance", "work_variance", "mse")
+    relative = {c: rows[c] / unit.where(unit > 0, 1.0) for c in scaled if c in rows}
     rows = rows.assign(**relative)
-    groups = rows.groupby([*_CELL, "label", "tag"], sort=False, dropna=False)
+    groups = rows.groupby([*_CELL, "label", "tag", *also], sort=False, dropna=False)
     counts = [c for c in ("evaluations", "work_variance", "paleness") if c in rows]
     found = groups[counts].median()
-    for column in {"variance", "bias"} & set(rows):
+    for column in {"variance", "bias", "mse"} & set(rows):
         found = found.assign(
             **{column: groups[column].median(), f"{column}_low": groups[column].quantile(_LOW)},
             **{f"{column}_high": groups[column].quantile(1 - _LOW)},

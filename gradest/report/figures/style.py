@@ -115,23 +115,27 @@ class Style(NamedTuple):
 
 
 def assign_styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for each name, the same in every figure and every run.
+    """A style for each name, the same in every figure of a run, and mostly in every run.
 
     It is chosen by the hash of the name.  Where two names have the same hash, the first in
-    alphabetical order gets the style; the others get those that are still free afterwards.
+    alphabetical order gets the style; the others get those that are still free afterwards.  As long
+    as there are colours for all names, no two names share one.
     """
     slots = [Style(colour, marker) for marker in _MARKERS for colour in _COLOURS]
-    taken: dict[int, str] = {}
     ordered = sorted(set(names))
+    # A slot stands for its colour alone, or for its colour and marker.
+    kinds = len(_COLOURS) if len(ordered) <= len(_COLOURS) else len(slots)
+    taken: dict[int, str] = {}
     for name in ordered:
-        taken.setdefault(_slot(name, len(slots)), name)
-    chosen = {name: slots[slot] for slot, name in taken.items()}
+        taken.setdefault(_slot(name, len(slots)) % kinds, name)
+    chosen = {name: slots[_slot(name, len(slots))] for name in taken.values()}
     for name in ordered:
-        slot = _slot(name, len(slots))
-        while name not in chosen and slot in taken and len(taken) < len(slots):
+        slot = own = _slot(name, len(slots))
+        while name not in chosen and slot % kinds in taken and len(taken) < kinds:
             slot = (slot + 1) % len(slots)
-        taken.setdefault(slot, name)
-        chosen.setdefault(name, slots[slot])
+        taken.setdefault(slot % kinds, name)
+        marker = slots[own if kinds < len(slots) else slot].marker
+        chosen.setdefault(name, Style(slots[slot].colour, marker))
     return chosen
 
 

@@ -51,37 +51,61 @@ def crossovers(rows: pd.DataFrame) -> pd.DataFrame:
     end of the interval, and `never` where it is better at no budget.  The interval is that of the
     pair, by the ends of the intervals that matter.
     """
+    return crossovers_within(rows.assign(place=0)).drop(columns="place")
+
+
+def crossovers_within(rows: pd.DataFrame) -> pd.DataFrame:
+    """The `crossovers` of many sections, which the column `place` numbers, one after the other."""
     rows = rows.assign(passes=passes(rows))
     parts = [*columns_of("bias_sq"), *columns_of("variance")]
     usable = tables.usable_numbers(rows[["passes", *parts]]).notna().all(axis=1)
     rows = rows[rows["passes"].gt(0) & usable & rows["variance"].ge(0)]
-    competitors = rows[rows["verdict"] == "unbiased"].to_dict("records")
-    crossings = []
-    for biased in rows[rows["verdict"] == "biased"].to_dict("records"):
-        pairs = [_pair(biased, unbiased) for unbiased in competitors]
-        if pairs:
-            crossings.append(min(pairs, key=lambda pair: (pair["budget"], pair["budget_low"])))
-    return pd.DataFrame(crossings, columns=list(COLUMNS))
+    numbers = rows[["passes", *parts]].astype(float)
+    sides = [rows["verdict"].eq(name).to_numpy() for name in ("biased", "unbiased")]
+    pieces = []
+    for place in rows.groupby("place", sort=False).indices.values():
+        biased, unbiased = (place[side[place]] for side in sides)
+        if len(biased) and len(unbiased):
+            pieces.append(_first_crossovers(numbers, biased, unbiased))
+    if not pieces:
+        return pd.DataFrame(columns=["place", *COLUMNS])
+    biased, unbiased, *ends = (np.concatenate(each) for each in zip(*pieces, strict=True))
+    budget = Interval(*ends)
+    least = numbers["passes"].to_numpy()[unbiased]
+    when = np.where(budget.high <= least, "always", "")
+    return pd.DataFrame(
+        {
+            "place": rows["place"].to_numpy()[biased],
+            "label": rows["label"].to_numpy()[biased],
+            "overtaken_by": rows["label"].to_numpy()[unbiased],
+            "passes": rows["passes"].to_numpy()[biased],
+            "passes_of_competitor": rows["passes"].to_numpy()[unbiased],
+            **budget.columns("budget"),
+            "when": np.where(np.isinf(budget.low), "never", when),
+        }
+    )
 
 
-def _pair(biased: dict, unbiased: dict) -> dict[str, object]:
-    least = unbiased["passes"]
-    work = _work(unbiased) - _work(biased)
-    square = Interval.of(biased, "bias_sq").clipped(0.0)
-    budget = _ratio(work, square).clipped(least)
-    when = "never" if np.isinf(budget.low) else "always" if budget.high <= least else ""
-    return {
-        "label": biased["label"],
-        "overtaken_by": unbiased["label"],
-        "passes": biased["passes"],
-        "passes_of_competitor": least,
-        **budget.columns("budget"),
-        "when": when,
-    }
+def _first_crossovers(
+    numbers: pd.DataFrame, biased: np.ndarray, unbiased: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """For each biased row, by its position, that of the first to overtake it, and the budget."""
 
+    def columns(name: str, places: np.ndarray, axis: int) -> Interval:
+        return Interval(
+            *(np.expand_dims(numbers[c].to_numpy()[places], axis) for c in columns_of(name))
+        )
 
-def _work(row: dict) -> Interval:
-    return Interval.of(row, "variance") * row["passes"]
+    def work(places: np.ndarray, axis: int) -> Interval:
+        passes = np.expand_dims(numbers["passes"].to_numpy()[places], axis)
+        return columns("variance", places, axis).map(lambda end: end * passes)
+
+    least = numbers["passes"].to_numpy()[unbiased][None, :]
+    square = columns("bias_sq", biased, 1).clipped(0.0)
+    budgets = _ratio(work(unbiased, 0) - work(biased, 1), square).clipped(least)
+    order = np.lexsort((budgets.low, budgets.estimate), axis=1)[:, 0]
+    chosen = budgets.map(lambda end: end[np.arange(len(order)), order])
+    return biased, unbiased[order], *chosen.ends
 
 
 def _ratio(n: Interval, d: Interval) -> Interval:
@@ -90,22 +114,25 @@ def _ratio(n: Interval, d: Interval) -> Interval:
     Donner & Zou, "Closed-form confidence intervals for functions of the normal mean and standard
     deviation", 2012.
     """
-    value = n.estimate / d.estimate if d.estimate > 0 else np.inf
     low = _root(n, d, -1, n.estimate - n.low, d.high - d.estimate)
     high = _root(n, d, 1, n.high - n.estimate, d.estimate - d.low)
-    return Interval(max(value, 0.0) if n.estimate > 0 else 0.0, low, high)
+    return Interval(np.where(n.estimate > 0, _quotient(n.estimate, d.estimate), 0.0), low, high)
 
 
-def _root(n: Interval, d: Interval, sign: int, across: float, along: float) -> float:
+def _root(n: Interval, d: Interval, sign: int, across: np.ndarray, along: np.ndarray) -> np.ndarray:
     """The B ≥ 0 where n − B d ± √(across² + (B along)²) is zero, with this sign.
 
     It falls with B; 0 where it is not positive at 0, infinite where it stays positive.
     """
-    if n.estimate + sign * across <= 0:
-        return 0.0
     # (d² − along²) B² − 2 n d B + (n² − across²) = 0
     square, constant = d.estimate**2 - along**2, n.estimate**2 - across**2
-    root = max((n.estimate * d.estimate) ** 2 - square * constant, 0.0) ** 0.5
+    root = np.maximum((n.estimate * d.estimate) ** 2 - square * constant, 0.0) ** 0.5
     half = n.estimate * d.estimate + root
     top, bottom = (half, square) if sign > 0 else (constant, half)  # the other root cancels
-    return top / bottom if bottom > 0 else np.inf
+    return np.where(n.estimate + sign * across <= 0, 0.0, _quotient(top, bottom))
+
+
+def _quotient(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Infinite where the divisor is not positive."""
+    top, bottom = np.broadcast_arrays(top, bottom)
+    return np.divide(top, bottom, out=np.full(top.shape, np.inf), where=bottom > 0)

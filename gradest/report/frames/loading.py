@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradest.report.formats import Formats
 from gradest.report.frames import curves, tables
 from gradest.report.frames.nested_factors import Family, find_families
 from gradest.report.frames.problems import Problems, readable
@@ -42,6 +43,7 @@ class LoadedRun:
     problems: Problems = field(default_factory=Problems)
     searches: pd.DataFrame = field(default_factory=pd.DataFrame)  # for counterexamples
     all_descents: pd.DataFrame = field(default_factory=pd.DataFrame)  # the points of their curves
+    formats: Formats = field(default_factory=Formats)  # of the files of its report
 
     @property
     def own(self) -> pd.DataFrame:
@@ -91,10 +93,11 @@ class LoadedRun:
         return rank_run(self.single, self.sweeps, self.families, self.problems)
 
 
-def load_run(folder: Path) -> LoadedRun:
+def load_run(folder: Path, formats: Formats | None = None) -> LoadedRun:
     """Load the run in a folder from run.json and the tables beside it, nothing else.
 
-    Raises UsageError when there is none, or it cannot be read.
+    Without `formats` its report has the usual ones of a run of its size.  Raises UsageError when
+    there is no run, or it cannot be read.
     """
     facts = read_run(folder)
     with readable(folder):
@@ -113,6 +116,7 @@ def load_run(folder: Path) -> LoadedRun:
             load_properties(folder),
             searches=load_searches(folder),
             all_descents=load_descents(folder),
+            formats=formats or Formats.default(len(frame)),
         )
 
 

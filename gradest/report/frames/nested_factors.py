@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from gradest.report.frames import sweeps, tables
+from gradest.report.frames import tables
+from gradest.report.frames.sweeps import Settings
 
 
 class Family(NamedTuple):
@@ -39,11 +40,14 @@ def find_families(frame: pd.DataFrame, levels: Sequence[str]) -> list[Family]:
         if levels and all(level in all_knobs for level in levels):
             rest = {k: v for k, v in all_knobs.items() if k not in levels}
             groups[str(task), json.dumps(rest, sort_keys=True)][params] = all_knobs
+    if not groups:
+        return []
     families = []
+    every = Settings.of(frame)
     for (task, rest), settings in groups.items():
         if len(settings) > 1:
-            rows = frame[frame["task"].eq(task) & frame["task_params"].isin(settings)]
-            shown = sweeps.distinguishing_knobs(json.loads(rest), frame[frame["task"] == task])
+            rows = every.rows(task, settings)
+            shown = every.distinguishing(task, json.loads(rest))
             values = {level: _distinct(settings.values(), level) for level in levels}
             families.append(Family(tables.label(task, shown), task, rest, values, rows))
     return families

@@ -58,15 +58,16 @@ def ranks(
     tests = np.triu(error > 0, 1)  # exact ones are compared without chance
     p[tests] = holm(p[tests])
     level = LEVEL / max(tests.sum(), 1)  # the strictest of Holm's
-    rank, detectable = np.ones(len(values), dtype=int), np.full(len(values), np.nan)
-    first = 0
+    firsts = np.zeros(len(values), dtype=int)  # with the rank of each
     for j in range(1, len(values)):
-        if p[first, j] < LEVEL:
-            first = j
-        else:
-            detectable[j] = as_ratio(detectable_difference(error[first, j], joint[first, j], level))
-        rank[j] = first + 1
-    return Ranks(rank, detectable)
+        firsts[j] = j if p[firsts[j - 1], j] < LEVEL else firsts[j - 1]
+    detectable = np.full(len(values), np.nan)
+    (shared,) = (firsts != np.arange(len(values))).nonzero()
+    pairs = firsts[shared], shared
+    if len(shared):
+        differences = _detectable_differences(error[pairs], joint[pairs], level)
+        detectable[shared] = [as_ratio(each) for each in differences]
+    return Ranks(firsts + 1, detectable)
 
 
 def quantile(freedom: np.ndarray) -> np.ndarray:
@@ -104,8 +105,13 @@ def p_value(difference: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> n
 
 def detectable_difference(error: float, freedom: float, level: float) -> float:
     """The difference from zero that a test at this level detects with 80 % power."""
+    (difference,) = _detectable_differences(np.array([error]), np.array([freedom]), level)
+    return float(difference)
+
+
+def _detectable_differences(error: np.ndarray, freedom: np.ndarray, level: float) -> np.ndarray:
     steps = scipy.stats.t.isf(level / 2, freedom) + scipy.stats.t.ppf(POWER, freedom)
-    return float(steps * error) if error > 0 else 0.0
+    return np.where(error > 0, steps * error, 0.0)
 
 
 def as_ratio(log: float) -> float:

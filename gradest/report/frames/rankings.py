@@ -3,27 +3,31 @@
 import re
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from gradest.report.frames import budget, tables
 from gradest.report.frames.nested_factors import Family
 from gradest.report.frames.problems import Problems
 from gradest.report.frames.sweeps import Sweep, outside_sweeps
-from gradest.support import write_frame
 
-_SUMMARY, CROSSOVERS = "summary.csv", "crossovers.csv"
-RESERVED = ("summary", "crossovers")  # names in tables/ that no task can take
+SUMMARY, CROSSOVERS, OVERVIEW = "summary", "crossovers", "overview"
+RESERVED = (SUMMARY, CROSSOVERS, OVERVIEW)  # names in tables/ that no task can take
 
 
 class Ranking(NamedTuple):
-    """The ranked rows for one parameter, and their file in tables/."""
+    """The ranked rows for one parameter, and the name of their file in tables/."""
 
     parameter: str
     rows: pd.DataFrame
-    file: str
+    name: str
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other ranking is in the file."""
+        return self.name != SUMMARY
 
 
 class Section(NamedTuple):
@@ -66,41 +70,31 @@ def rank_run(
     )
 
 
-def write_tables(rankings: Rankings, folder: Path, problems: Problems) -> None:
-    """Write every ranking, unrounded; the summary holds them one below the other."""
-    every = [ranking for section in rankings.sections for ranking in section.rankings]
-    own = [each for each in every if each.file != _SUMMARY]
-    frames = {each.file: tables.published_rows(each.rows) for each in own}
-    if every:
-        parts = [tables.published_rows(each.rows, summary=True) for each in every]
-        frames[_SUMMARY] = pd.concat(parts)
-    if not rankings.crossovers.empty:
-        frames[CROSSOVERS] = rankings.crossovers.drop(columns="task_label")
-    for name, frame in frames.items():
-        for suffix in (".csv", ".parquet"):
-            path = (folder / name).with_suffix(suffix)
-            problems.attempt(f"tables/{path.name}", partial(write_frame, path, frame), None)
+def unused_name(label: str, taken: set[str]) -> str:
+    """A file name made from a label, which is none of those taken, and is added to them.
 
-
-def unused_name(label: str, taken: Sequence[str]) -> str:
-    """A file name made from a label that differs from those taken, also where case is ignored."""
+    Names that differ in case alone count as one, as in some file systems.
+    """
     name = re.sub(r"[^\w.=]+", "-", label, flags=re.ASCII)[-100:].strip("-.")
-    lower = {other.lower() for other in taken}
-    candidates = [name, *(f"{name}-{n}" for n in range(2, len(taken) + 2))]
-    return next(each for each in candidates if each.lower() not in lower)
+    numbered = (f"{name}-{n}" for n in range(2, len(taken) + 3))
+    found = next(each for each in (name, *numbered) if each.lower() not in taken)
+    taken.add(found.lower())
+    return found
 
 
 def _rank_tasks(frame: pd.DataFrame, problems: Problems) -> list[Section]:
-    names: list[str] = []
+    parts = list(tables.sections(frame))
+    taken = set(RESERVED)
     sections = []
-    for label, rows in tables.sections(frame):
+    for label, rows in parts:
         rankings = []
         for parameter in tables.parameters(rows):
-            names.append(unused_name(f"{label}-{parameter}", [*names, *RESERVED]))
-            what = f"the ranking {names[-1]}"
+            own = f"{label}-{parameter}"
+            name = unused_name(own, taken) if len(parts) <= tables.FEW_TASKS else SUMMARY
+            what = f"the ranking {name if name != SUMMARY else own}"
             ranked = problems.attempt(what, partial(_rank_by_dtype, rows, parameter), None)
             if ranked is not None:
-                rankings.append(Ranking(parameter, ranked, f"{names[-1]}.csv"))
+                rankings.append(Ranking(parameter, ranked, name))
         sections.append(Section(label, rows, rankings))
     return sections
 
@@ -114,7 +108,7 @@ def _rank_by_dtype(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
 def _rank_settings(settings: Sweep | Family) -> Section:
     """The rankings of all settings, one below the other."""
     rankings = [
-        Ranking(parameter, _rank_each(settings.rows, parameter), _SUMMARY)
+        Ranking(parameter, _rank_each(settings.rows, parameter), SUMMARY)
         for parameter in tables.parameters(settings.rows)
     ]
     return Section(settings.label, settings.rows, rankings)
@@ -127,21 +121,18 @@ def _rank_each(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
 
 def _crossovers(sections: Sequence[Section]) -> pd.DataFrame:
     """Where biased rows are overtaken, in every section and parameter; log α comes first."""
-    parts = [
-        budget.crossovers(part).assign(
-            task=section.rows["task"].iloc[0],
-            task_params=section.rows["task_params"].iloc[0],
-            task_label=section.label,
-            parameter=each.parameter,
-        )
-        for section in sections
-        for each in section.rankings
-        for _, part in each.rows.groupby("dtype", sort=False)
-    ]
     columns = ["task", "task_params", "task_label", "parameter", *budget.COLUMNS]
-    if not parts:
+    every = [(each.label, ranking) for each in sections for ranking in each.rankings]
+    if not every:
         return pd.DataFrame(columns=columns)
+    lengths = [len(ranking.rows) for _, ranking in every]
+    rows = pd.concat([ranking.rows for _, ranking in every], ignore_index=True)
+    places = pd.DataFrame({"number": np.repeat(np.arange(len(every)), lengths)})
+    rows["place"] = places.assign(dtype=rows["dtype"]).groupby(["number", "dtype"]).ngroup()
+    rows["task_label"] = np.repeat([label for label, _ in every], lengths)
+    rows["parameter"] = np.repeat([ranking.parameter for _, ranking in every], lengths)
+    own = rows.drop_duplicates("place").set_index("place")[columns[:4]]
+    found = budget.crossovers_within(rows).join(own, on="place")
     order = {name: n for n, name in enumerate(tables.SYMBOLS)}
-    every = pd.concat([each for each in parts if not each.empty] or parts[:1])
-    by = every["parameter"].map(lambda p: order.get(p, len(order)))
-    return every[columns].iloc[by.argsort(kind="stable")]
+    by = found["parameter"].map(lambda p: order.get(p, len(order)))
+    return found[columns].iloc[by.argsort(kind="stable")]

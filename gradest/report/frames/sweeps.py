@@ -7,9 +7,10 @@ number, with more values than a figure has room for panels.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from gradest.report.frames import tables
@@ -47,17 +48,18 @@ def find_sweeps(frame: pd.DataFrame) -> list[Sweep]:
             if point is not None:
                 rest = json.dumps({k: v for k, v in all_knobs.items() if k != knob}, sort_keys=True)
                 groups[str(task), knob, rest, len(point)][params] = point
-    sweeps = []
-    left = frame
+    sweeps: list[Sweep] = []
+    taken: set[tuple[str, str]] = set()  # a setting is in one sweep
+    settings = Settings.of(frame)
     for (task, knob, rest, size), points in _in_order(groups):
-        rows = left[left["task"].eq(task) & left["task_params"].isin(points)]
-        rows = rows.assign(point=rows["task_params"].map(points))
-        count = rows["point"].nunique()
+        free = {params: point for params, point in points.items() if (task, params) not in taken}
+        count = len(set(free.values()))
         if count >= _FEWEST[size]:
-            settings = distinguishing_knobs(json.loads(rest), frame[frame["task"] == task])
-            name = tables.label(task, settings)
+            taken |= {(task, params) for params in free}
+            rows = settings.rows(task, free)
+            rows = rows.assign(point=rows["task_params"].map(free))
+            name = tables.label(task, settings.distinguishing(task, json.loads(rest)))
             sweeps.append(Sweep(f"{name} over {count} values of {knob}", knob, rows))
-            left = left.drop(rows.index)  # a setting is in one sweep
     return sweeps
 
 
@@ -66,10 +68,38 @@ def outside_sweeps(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop([index for sweep in find_sweeps(frame) for index in sweep.rows.index])
 
 
-def distinguishing_knobs(rest: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    """The knobs in `rest` whose values distinguish a sweep from other settings of its task."""
-    others = [tables.parse_knobs(params) for params in rows["task_params"].unique()]
-    return {k: v for k, v in rest.items() if any(each.get(k) != v for each in others)}
+class Settings(NamedTuple):
+    """The settings of every task in a frame, so that their rows are found without a search."""
+
+    frame: pd.DataFrame
+    places: Mapping[tuple[str, str], np.ndarray]  # task and params -> positions of their rows
+    values: Mapping[str, Mapping[str, set[str]]]  # task -> knob -> its values as JSON
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "Settings":
+        """Raises ValueError when the params of a row are not a JSON object."""
+        columns = ["task", "task_params"]
+        places = frame.groupby(columns, sort=False, dropna=False).indices
+        knobs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for task, params in frame[columns].drop_duplicates().to_numpy():
+            knobs[str(task)].append(tables.parse_knobs(params))
+        values = {
+            task: {
+                name: {json.dumps(each.get(name)) for each in every}
+                for name in {name for each in every for name in each}
+            }
+            for task, every in knobs.items()
+        }
+        return cls(frame, places, values)
+
+    def rows(self, task: str, params: Iterable[str]) -> pd.DataFrame:
+        """The rows of a task with one of these params, in the order of the frame."""
+        places = [self.places[task, each] for each in params]
+        return self.frame.iloc[np.sort(np.concatenate(places))]
+
+    def distinguishing(self, task: str, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the knobs of one setting that distinguish it from others of its task."""
+        return {k: v for k, v in knobs.items() if len(self.values[task][k]) > 1}
 
 
 def _in_order(

@@ -19,6 +19,8 @@ from gradest.statistics import resolution as resolution_of
 _BIASES = ("bias_sq", "bias_sq_low", "bias_sq_high", "bias_norm", "relative_bias")
 _VARIANCES = tuple(columns_of("variance"))
 _EXTREME = 1e100
+VERDICTS = ("unbiased", "inconclusive", "biased")
+FEW_TASKS = 12  # that have a panel and a file each; of more, figures and files show all together
 STAND_IN = "°"  # after the label of a row that was not measured in this run
 # The cells in which the test of a bias is the same.
 _TESTED = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates")
@@ -151,6 +153,13 @@ def sections(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Label and rows of every task with its params, in the order in which they were run."""
     for _, rows in frame.groupby(["task", "task_params"], sort=False, dropna=False):
         yield rows["task_label"].iloc[0], rows
+
+
+def folded(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The rows, in which all settings of a task share its name where there are more than `most`."""
+    if rows["task_label"].nunique() <= most:
+        return rows
+    return rows.assign(task_label=rows["task"].astype("str"))
 
 
 def measured_rows(frame: pd.DataFrame, parameter: str | None = None) -> pd.DataFrame:

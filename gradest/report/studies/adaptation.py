@@ -17,6 +17,7 @@ from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
 from gradest.statistics import Interval
 from gradest.support import count, interval
 
+_MOST_TASKS = 24  # with rows of their own
 _CLOSEST = 1.6  # between two ticks
 _COLUMNS = ["variance", "variance_low", "variance_high"]
 _HEADERS = ("task", "estimator", "adaptation steps", "variance before", "after", "after / before")
@@ -65,6 +66,7 @@ def adaptation(rows: pd.DataFrame, estimators: Iterable[str]) -> Figure | None:
     rows = rows[np.isfinite(rows["variance"].astype(float))]
     if rows.empty:
         return None
+    rows = tables.folded(rows, tables.FEW_TASKS)
     dtypes = rows["dtype"].unique()
     finest = min(dtypes, key=tables.resolution)  # alone, as in the other figures
     rows = rows[rows["dtype"] == finest]
@@ -117,6 +119,7 @@ def section(rows: pd.DataFrame) -> Iterator[Part]:
     if rows.empty:
         return
     yield "## Effect of adaptation"
+    rows = tables.folded(rows, _MOST_TASKS)
     together = rows.groupby("task_label")["task_params"].nunique().gt(1).any()
     yield _READING + (_TOGETHER if together else "")
     lines = []

@@ -26,17 +26,19 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.ticker import LogLocator
 from scipy.spatial.distance import pdist
 
-from gradest.report.documents.document import Part, Table
+from gradest.report.documents.document import Part, Strong, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.figures import canvas, selection, style
 from gradest.report.figures.style import Style
+from gradest.report.formats import Formats
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
+from gradest.report.frames.overview import best_by_range, compared
 from gradest.report.frames.rankings import Ranking, Section
 from gradest.report.frames.sweeps import Sweep, find_sweeps
 from gradest.report.studies.study import ZEROS, Illustration, Pieces, Study
 from gradest.statistics import Interval
-from gradest.support import count, interval, markup, number
+from gradest.support import count, counted, interval, markup, number
 
 _QUANTITIES = {"bias": "norm of the bias, ‖E ĝ − g‖", "variance": "variance tr Cov(ĝ)"}
 _POWER = {"bias": 1, "variance": 2}  # of ‖g‖, for the same units
@@ -45,6 +47,11 @@ _POWER = {"bias": 1, "variance": 2}  # of ‖g‖, for the same units
 # which rows are flushed.
 _ROUNDING = 1e-12
 
+_PLACES = 40  # of a curve where its name is tried
+_COMPETITORS = 2  # without which no strip says who is ahead
+_BRIGHT = 1.7  # sum of red, green and blue, from where letters are black
+_BEADS = 12  # markers on a long curve
+_LEGIBLE = 0.14  # of the width of a panel, for a name in the strip
 _DASHES = ("-", "--", "-.")  # of one estimator at several knobs
 _MARKED = 5  # every so many points of a curve have the estimator's marker
 _WIDE = 90  # characters below a panel
@@ -65,9 +72,17 @@ _READING = (
 )
 
 
+_RANGES = (
+    "The estimator with the lowest {by}, which it keeps as long as no other is significantly "
+    "better; the next is the one that comes closest in a range.{except_for}"
+)
+_MOST_RANGES = 40
+_LINE = 2  # numbers of a point on a line
+
+
 def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
     for section in run.rankings.sweeps:
-        yield section.label, partial(_section, section)
+        yield section.label, partial(_section, section, run.formats)
 
 
 def _latex(run: LoadedRun) -> Pieces[Environment]:
@@ -79,7 +94,8 @@ def _latex(run: LoadedRun) -> Pieces[Environment]:
 _BANDS = (
     "The dotted line shows ‖g‖ for comparison, and ‖g‖² next to the variance. Bands are 95 % "
     "intervals, of which one in twenty misses. Where a band has no line the bias may be zero, and "
-    f"the top of the band is an upper limit. {ZEROS.capitalize()};"
+    f"the top of the band is an upper limit. The strip above the variance names the estimator with "
+    f"the lowest MSE at each value, but for those that are exact. {ZEROS.capitalize()};"
 )
 
 
@@ -145,12 +161,14 @@ def _lines_against(frame: pd.DataFrame, size: int) -> Figure | None:
             _place_axis(ax, sweep, rows["place"], zero)
             if curves:
                 parts.append((ax, column, curves))
+        _strip(axes[-1], rows, styles)
     canvas.lay_out(figure)
     for ax, column, curves in parts:
         labels = canvas.Labels(ax, pd.concat(curves), "place", column)
         for curve in curves:
             first = curve.iloc[0]
-            labels.write(first["short"], curve[::-1], styles[str(first["estimator"])])
+            places = curve[:: -max(1, len(curve) // _PLACES)]
+            labels.write(first["short"], places, styles[str(first["estimator"])])
     return figure
 
 
@@ -277,13 +295,52 @@ def _place_axis(ax: Axes, sweep: Sweep, places: pd.Series, zero: Sequence[str]) 
     ax.set_xlabel("\n".join(below))
 
 
+def _strip(ax: Axes, rows: pd.DataFrame, styles: Mapping[str, Style]) -> None:
+    """A strip above a panel: the estimator with the lowest MSE at every place, and its name.
+
+    Those whose MSE is zero throughout are left out, since they are the best everywhere.
+    """
+    rows = rows[rows["mse"].notna() & ~rows["mse"].eq(0).groupby(rows["name"]).transform("all")]
+    if rows["name"].nunique() < _COMPETITORS:
+        return
+    best = rows.sort_values(["place", "mse"], kind="stable").drop_duplicates("place")
+    strip = ax.inset_axes((0, 1.01, 1, 0.055))
+    strip.set(xscale=ax.get_xscale(), xlim=ax.get_xlim(), ylim=(0, 1), yticks=[])
+    strip.tick_params(bottom=False, labelbottom=False, which="both")
+    strip.grid(visible=False)
+    strip.spines[:].set_visible(False)
+    to_axes = strip.transData + strip.transAxes.inverted()
+    places = best["place"].to_numpy(dtype=float)
+    between = np.sqrt(places[1:] * places[:-1]) if strip.get_xscale() == "log" else None
+    middle = (places[1:] + places[:-1]) / 2 if between is None else between
+    edges = np.concatenate([places[:1], middle, places[-1:]])
+    number = best["name"].ne(best["name"].shift()).cumsum().to_numpy()
+    for run in range(1, number[-1] + 1):
+        (at,) = (number == run).nonzero()
+        first, left, right = best.iloc[at[0]], edges[at[0]], edges[at[-1] + 1]
+        colour = styles[str(first["estimator"])].colour
+        strip.barh(0.5, right - left, left=left, height=1.0, color=colour, linewidth=0)
+        start, end = (to_axes.transform((x, 0.5))[0] for x in (left, right))
+        if end - start > _LEGIBLE:
+            words = style.text(first["short"], int((end - start) / _LEGIBLE * 9))
+            ink = "white" if sum(colour) < _BRIGHT else "black"
+            spot = {"transform": strip.transAxes, "ha": "center", "va": "center"}
+            strip.text((start + end) / 2, 0.45, words, color=ink, fontsize=6.5, **spot)
+    strip.text(
+        1, 0.45, "lowest MSE", transform=strip.transAxes, ha="right", va="center", fontsize=7
+    )
+
+
 def _draw(ax: Axes, curve: pd.DataFrame, column: str, template: Line2D) -> None:
     """A curve in the band of its intervals; an upper limit has the band alone."""
     ends = curve[f"{column}_low"], curve[f"{column}_high"]
     ax.fill_between(curve["place"], *ends, color=template.get_color(), alpha=0.15, linewidth=0)
     value = curve[column].mask(curve["limit"] & (column == "bias"))
-    places = np.arange(len(curve))
-    marked = places[(places % _MARKED == 0) | curve[column].eq(0).to_numpy()]
+    places, every = np.arange(len(curve)), max(_MARKED, math.ceil(len(curve) / _BEADS))
+    # Of a long curve the zeros are marked where they begin and end.
+    zero = curve[column].eq(0).to_numpy()
+    inside = zero & np.append(zero[1:], False) & np.insert(zero[:-1], 0, False)
+    marked = places[(places % every == 0) | (zero & ~(inside & (every > _MARKED)))]
     line = Line2D(curve["place"], value)
     line.update_from(template)
     line.set(linewidth=1.2, markevery=marked.tolist())
@@ -360,18 +417,55 @@ def _cell_keys() -> dict[str, Artist]:
     }
 
 
-def _section(section: Section) -> Iterator[Part]:
+def _section(section: Section, formats: Formats) -> Iterator[Part]:
     """A table for each parameter, with a row for each estimator."""
     norms = tables.measured_rows(section.rows).groupby("parameter")["gradient_norm"]
     yield f"## {markup.escape(section.label)}"
     yield _reading(section.rows)
-    for parameter, rows, file in section.rankings:
+    for parameter, rows, name in section.rankings:
         symbol = tables.SYMBOLS.get(parameter, parameter)
         low, high = (number(end) for end in (norms.min()[parameter], norms.max()[parameter]))
         yield f"### Gradient in {markup.escape(symbol)}"
         yield f"‖g‖ is between {low} and {high}."
+        yield from _best(section, parameter)
         yield _table(rows)
-        yield f"Unrounded, with a row for each setting: [{markup.escape(file)}](tables/{file})"
+        yield formats.link(name, "Unrounded, with a row for each setting: ")
+
+
+def _best(section: Section, parameter: str) -> Iterator[Part]:
+    """The best estimator along a line, in ranges of its values."""
+    rows = compared([section._replace(rankings=_of(section, parameter))])
+    if rows.empty or len(rows["point"].iloc[0]) > _LINE:
+        return
+    finest = min(rows["dtype"].unique(), key=tables.resolution)
+    rows = rows[rows["dtype"].eq(finest)]
+    ranges = best_by_range(rows.assign(point=[point[-1] for point in rows["point"]]))
+    if ranges.empty:
+        return
+    symbol = "θ" if len(rows["point"].iloc[0]) > 1 else "value"
+    by = tables.RANKED_BY[rows["ranked_by"].iloc[0]]
+    alone = markup.escape(", ".join(sorted(set(rows.loc[rows["alone"], "label"]))))
+    except_for = f" Zero throughout, and not compared: {alone}." if alone else ""
+    yield _RANGES.format(by=by, except_for=except_for)
+    lines = [
+        [
+            number(row["first"]).surrounded(after=f" to {number(row['last'])}"),
+            Strong(row["best"]),
+            row["second"],
+            count(row["settings"]),
+            number(row["value"]),
+            number(row["ratio"]),
+        ]
+        for row in ranges.head(_MOST_RANGES).to_dict("records")
+    ]
+    headers = (symbol, "best", "next", "settings", f"median {by}", "next / best")
+    yield Table(headers, lines, left=3)
+    if (more := len(ranges) - _MOST_RANGES) > 0:
+        yield f"{counted(more, 'more range')}, in which noise decides or several are close."
+
+
+def _of(section: Section, parameter: str) -> list[Ranking]:
+    return [each for each in section.rankings if each.parameter == parameter]
 
 
 def _table(rows: pd.DataFrame) -> Table:

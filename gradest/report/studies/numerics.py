@@ -15,6 +15,7 @@ from gradest.support import counted, markup, number, plus_minus
 
 _CELL = ["task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates"]
 _ANOMALIES = {"zero": "zero", "nonfinite": "non-finite", "overflow": "infinite"}
+_MOST_TASKS = 24  # with rows of their own
 _SMALL = 1e-4  # relative to a number: an error that its three digits do not show
 _READING = """\
 The fraction of estimates, or the probability of the outcomes, that are *zero* in every \
@@ -58,7 +59,7 @@ def section(frame: pd.DataFrame) -> Iterator[Part]:
     rows = tables.measured_rows(frame)
     # A row in log α stands for its cell where it was measured, as in the figures.
     first = rows["parameter"].ne(LOG_ALPHA).sort_values(kind="stable").index
-    cells = rows.loc[first].drop_duplicates(_CELL).sort_index()
+    cells = tables.folded(rows.loc[first].drop_duplicates(_CELL).sort_index(), _MOST_TASKS)
     dtypes = list(cells["dtype"].unique())
     anomalies = anomalous(cells)
     if not anomalies.any():

@@ -1,19 +1,23 @@
 """Rankings: estimators on each task by bias, variance and time, and by MSE at a fixed budget."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradest.measurement import LOG_ALPHA
 from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.documents.prose import in_a_line
 from gradest.report.figures import general
 from gradest.report.figures.matrix import matrix
+from gradest.report.formats import Formats
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
-from gradest.report.frames.rankings import CROSSOVERS, Section
+from gradest.report.frames.overview import compared, overview, standings
+from gradest.report.frames.rankings import CROSSOVERS, OVERVIEW, SUMMARY, Section
 from gradest.report.studies.numerics import ranked_dtypes
 from gradest.report.studies.ranking_table import (
     ranking_environment,
@@ -30,23 +34,33 @@ from gradest.report.studies.study import (
     Study,
 )
 from gradest.statistics import BIASED_BELOW, Interval
-from gradest.support import count, counted, interval, markup, number
+from gradest.support import count, counted, interval, listed, markup, number
 
 _LONGEST = 40  # rows of the table of crossovers
+_MOST_ROWS = 1_000  # of all rankings, up to which each is shown
+_MOST_TASKS = 2_000  # in the table of the best estimators
+_TIES = 3  # estimators that share a rank, by name
 
 
 def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
     yield "multiple tests", lambda: [_multiplicity(run.own)]
-    for section in run.rankings.tasks:
-        yield section.label, partial(_section, section)
-    yield "budgets", lambda: _crossovers(run.rankings.crossovers)
+    tasks = run.rankings.tasks
+    if len(tasks) > tables.FEW_TASKS:
+        yield "all tasks", lambda: _overview(tasks, run.formats)
+    if sum(len(ranking.rows) for each in tasks for ranking in each.rankings) <= _MOST_ROWS:
+        for section in tasks:
+            yield section.label, partial(_section, section, run.formats)
+    yield "budgets", lambda: _crossovers(run.rankings.crossovers, run.formats)
 
 
 def _latex(run: LoadedRun) -> Pieces[Environment]:
-    for section in run.rankings.tasks:
+    tasks = run.rankings.tasks
+    if len(tasks) > tables.FEW_TASKS:
+        yield OVERVIEW, partial(_environment, tasks)
+        return
+    for section in tasks:
         for ranking in section.rankings:
-            name = ranking.file.removesuffix(".csv")
-            yield name, partial(ranking_environment, section, ranking)
+            yield ranking.name, partial(ranking_environment, section, ranking)
 
 
 def _of_measurements(
@@ -141,21 +155,106 @@ def _multiplicity(frame: pd.DataFrame) -> str:
     )
 
 
-def _section(section: Section) -> Iterator[Part]:
+def _overview(sections: Sequence[Section], formats: Formats) -> Iterator[Part]:
+    """Each estimator over all tasks, then the best estimator of each task."""
+    rows = compared(sections)
+    if rows.empty:
+        return
+    parameter = _first_parameter(sections)
+    symbol = markup.escape(_symbol(parameter))
+    yield f"## All {len(sections):,} tasks"
+    yield _OVERVIEW.format(symbol=symbol)
+    yield _standings_table(rows, parameter)
+    if alone := sorted(set(rows.loc[rows["alone"], "label"])):
+        yield f"Zero on every task, and not compared: {markup.escape(', '.join(alone))}."
+    found = overview(rows)
+    found = found[found["parameter"].eq(parameter)]
+    yield f"### Best estimator of each task: gradient in {symbol}"
+    if len(found) > _MOST_TASKS:
+        yield f"The first {_MOST_TASKS:,} of {len(found):,} rankings."
+    yield _best_of_tasks(found.head(_MOST_TASKS))
+    yield formats.link(OVERVIEW, "Unrounded, and for every parameter: ")
+    yield formats.link(SUMMARY, "All rankings, one below the other, unrounded: ")
+
+
+def _best_of_tasks(found: pd.DataFrame) -> Table:
+    names = (
+        ("task", "dtype", "best", "equally good")
+        if found["dtype"].nunique() > 1
+        else (*("task", "best", "equally good"),)
+    )
+    columns = {"task": "task_label", "equally good": "tied"}
+    lines = []
+    for row in found.to_dict("records"):
+        row["tied"] = listed(row["tied"].split("; "), _TIES)
+        texts = [str(row[columns.get(name, name)]) for name in names]
+        value = interval(row["value"], row["low"], row["high"])
+        lines.append([*texts, value, row["second"], number(row["ratio"])])
+    by = " or ".join(tables.RANKED_BY[by] for by in found["ranked_by"].unique())
+    return Table([*names, by, "next", "next / best"], lines, left=len(names))
+
+
+_OVERVIEW = (
+    "Gradient in {symbol}. *Best on* counts the tasks on which no other estimator is significantly "
+    "better. Ratios are those of the MSE (of the variance where the exact gradient is unknown) to "
+    "the lowest one of the same task. Rows are sorted by their median rank."
+)
+_STANDINGS = (
+    *("estimator", "tasks", "best on", "median rank", "median ratio", "largest ratio"),
+    *tables.VERDICTS,
+)
+
+
+def _standings_table(rows: pd.DataFrame, parameter: str) -> Table:
+    """`rows` are compared."""
+    lines = [
+        [
+            row["label"],
+            *(count(row[c]) for c in ("tasks", "best", "median_rank")),
+            *(number(row[c]) for c in ("median_ratio", "largest_ratio")),
+            *(count(row[c]) for c in tables.VERDICTS),
+        ]
+        for row in standings(rows, parameter).to_dict("records")
+    ]
+    return Table(_STANDINGS, lines, left=1)
+
+
+def _environment(sections: Sequence[Section]) -> Environment:
+    parameter = _first_parameter(sections)
+    table = _standings_table(compared(sections), parameter)
+    headers = [name.replace(" ", "\n", 1) for name in table.headers]
+    return Environment(
+        f"Gradient estimators over {len(sections):,} tasks.",
+        _OVERVIEW.format(symbol=_symbol(parameter)).replace("*", ""),
+        [replace(table, headers=headers)],
+    )
+
+
+def _first_parameter(sections: Sequence[Section]) -> str:
+    """The first parameter of any ranking; log α is first."""
+    names = {ranking.parameter for each in sections for ranking in each.rankings}
+    return min(names, key=lambda p: (p != LOG_ALPHA, p), default=LOG_ALPHA)
+
+
+def _symbol(parameter: str) -> str:
+    return tables.SYMBOLS.get(parameter, parameter)
+
+
+def _section(section: Section, formats: Formats) -> Iterator[Part]:
     """A description of the task, then a ranking for each parameter."""
     yield f"## {markup.escape(section.label)}"
     yield _task(section.rows)
     if not section.rankings:
         yield "Nothing was measured here."
-    for parameter, ranked, file in section.rankings:
-        yield f"### Gradient in {markup.escape(tables.SYMBOLS.get(parameter, parameter))}"
+    for parameter, ranked, name in section.rankings:
+        yield f"### Gradient in {markup.escape(_symbol(parameter))}"
         if tables.ranking_column(ranked) == "variance":
             yield (
                 "The exact gradient is unknown, and so are bias and MSE: every verdict is "
                 "inconclusive, and the ranking is by variance."
             )
         yield from _tables(ranked)
-        yield f"Unrounded: [{markup.escape(file)}](tables/{file})"
+        yield formats.link(name, "Unrounded: ")
 
 
 def _tables(rows: pd.DataFrame) -> Iterator[Part]:
@@ -187,7 +286,7 @@ def _task(rows: pd.DataFrame) -> str:
     return markup.escape("; ".join(filter(None, facts)))
 
 
-def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
+def _crossovers(crossovers: pd.DataFrame, formats: Formats) -> Iterator[Part]:
     """The budgets at which biased estimators are overtaken, in the first parameter."""
     if crossovers.empty:
         return
@@ -213,4 +312,5 @@ def _crossovers(crossovers: pd.DataFrame) -> Iterator[Part]:
     ]
     yield Table(("task", "biased", "overtaken by", "B*", "when"), rows, left=3)
     more = f"; {len(first) - _LONGEST} more rows are there" if len(first) > _LONGEST else ""
-    yield f"Unrounded, and for every parameter: [{CROSSOVERS}](tables/{CROSSOVERS}){more}"
+    if link := formats.link(CROSSOVERS, "Unrounded, and for every parameter: "):
+        yield link + more

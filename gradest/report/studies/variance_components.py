@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from gradest.report.documents.document import Part, Table
 from gradest.report.documents.latex import Environment
 from gradest.report.figures import canvas, style
+from gradest.report.formats import Formats
 from gradest.report.frames import tables
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.nested_factors import Family
@@ -50,7 +51,7 @@ def _draw(run: LoadedRun) -> Figure | None:
 
 def _sections(run: LoadedRun) -> Pieces[Iterable[Part]]:
     for family, section in zip(run.families, run.rankings.families, strict=False):
-        yield section.label, partial(_settings_section, family, section)
+        yield section.label, partial(_settings_section, family, section, run.formats)
     yield "variance by source", lambda: section_of_components(run.components, run.levels)
 
 
@@ -193,7 +194,7 @@ def _share(part: float, total: float) -> str:
     return Quantity(text, Parts(percent, 0, after=" %"))
 
 
-def _settings_section(family: Family, section: Section) -> Iterator[Part]:
+def _settings_section(family: Family, section: Section, formats: Formats) -> Iterator[Part]:
     """The settings of a family, and a table for each parameter with a row for each estimator."""
     values = "; ".join(
         f"{level} = {', '.join(map(tables.plain_text, each))}"
@@ -204,11 +205,11 @@ def _settings_section(family: Family, section: Section) -> Iterator[Part]:
     yield f"One section for {settings}: {markup.escape(values)}."
     if not section.rankings:
         yield "Nothing was measured here."
-    for parameter, rows, file in section.rankings:
+    for parameter, rows, name in section.rankings:
         yield f"### Gradient in {markup.escape(_symbol(parameter))}"
         yield _SETTINGS.format(by=tables.RANKED_BY[tables.ranking_column(rows)])
         yield _settings_table(rows)
-        yield f"Unrounded, with a row for each setting: [{markup.escape(file)}](tables/{file})"
+        yield formats.link(name, "Unrounded, with a row for each setting: ")
 
 
 def _settings_table(rows: pd.DataFrame) -> Table:
