@@ -7,7 +7,7 @@ PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz kills audit published reference site
+.PHONY: help install benchmark test test-all test-coverage certify weekly lint format readme mutants wheel bench cost coverage fuzz kills audit published reference site scale
 
 help:
 	@echo "make benchmark  install if needed and run the variance suite"
@@ -23,6 +23,7 @@ help:
 	@echo "make mutants    wrong estimators, and the check that rejects each"
 	@echo "make bench      speed, as ratios measured in one run"
 	@echo "make cost       evaluations and time of each estimator against leave-one-out"
+	@echo "make scale      seconds and memory of run, resume, report and dry run as the cells grow; CELLS=\"300 1000\""
 	@echo "make coverage   how often intervals cover and verdicts are right, on known answers"
 	@echo "make fuzz       odd suite files, journals, command lines and costs, and how each ends"
 	@echo "make kills      kills of runs, workers and schedulers on a cluster, and whether the rows survive"
@@ -77,6 +78,9 @@ bench: install
 
 cost: install
 	$(PYTHON) -m tools.cost
+
+scale: install
+	$(PYTHON) -m tools.scale $(CELLS)
 
 coverage: install
 	$(PYTHON) -m tools.interval_coverage

@@ -8,7 +8,6 @@ own knobs and key.
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,7 +36,7 @@ def write_synthetic(folder: Path, cells: int, kind: Kind) -> None:
     bit; `tasks` are settings of three bits, which no figure can draw as a curve.  Raises OSError.
     """
     registry = Registry.load(())
-    suite = _suite(registry, max(cells // _EACH, 1), kind)
+    suite = _suite(registry, cells, kind)
     settings = len(suite.cells) // _EACH
     chosen = sorted({n * (settings - 1) // (_MEASURED - 1) for n in range(_MEASURED)})
     measured = {
@@ -49,7 +48,7 @@ def write_synthetic(folder: Path, cells: int, kind: Kind) -> None:
     for at, cell in enumerate(suite.cells):
         setting, estimator = divmod(at, _EACH)
         nearest = min(chosen, key=lambda n: abs(n - setting))
-        record = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": asdict(cell)}
+        record = {"kind": "cell", "of": cell.kind, "key": cell.key, "cell": cell.plain}
         record |= {"reference": None, "status": "ok", "reason": ""}
         records.append(record | measured[nearest, estimator] | {"elapsed": 0.0})
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +56,9 @@ def write_synthetic(folder: Path, cells: int, kind: Kind) -> None:
     write_json(folder / "run.json", describe_run(suite, registry, datetime.now(UTC)))
 
 
-def _suite(registry: Registry, settings: int, kind: Kind) -> Suite:
+def suite_text(cells: int, kind: Kind) -> str:
+    """The YAML of a suite with ten estimators and that many cells, rounded down to tens."""
+    settings = max(cells // _EACH, 1)
     places = [round((n + 0.5) / settings, 6) for n in range(settings)]
     thetas = [[p] if kind == "sweep" else [p, 0.3, 0.8] for p in places]
     content = {
@@ -68,9 +69,13 @@ def _suite(registry: Registry, settings: int, kind: Kind) -> Suite:
         "tasks": [{"bernoulli": {"theta": thetas}}],
         "estimators": list(_ESTIMATORS),
     }
+    return yaml.safe_dump(content)
+
+
+def _suite(registry: Registry, cells: int, kind: Kind) -> Suite:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{kind}.yaml"
-        file.write_text(yaml.safe_dump(content))
+        file.write_text(suite_text(cells, kind))
         return load_suite(str(file), registry)
 
 
