@@ -1,5 +1,6 @@
 """The journal keeps every whole record, whatever a kill or a disk left behind it."""
 
+import gc
 import json
 import random
 import threading
@@ -215,6 +216,20 @@ def test_a_journal_of_a_later_version_is_refused(tmp_path):
     append_record(tmp_path / "journal.jsonl", header)
     with pytest.raises(UsageError, match="a later version of gradest"):
         Journal(tmp_path, "s")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_reading_leaves_the_garbage_collector_as_it_was(journal, tmp_path, enabled):
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        read_journal(journal.path)
+        assert gc.isenabled() == enabled
+        with pytest.raises(UsageError):
+            read_journal(tmp_path)  # a folder
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_a_name_that_is_no_unicode_can_be_recorded(journal):
