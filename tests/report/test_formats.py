@@ -34,6 +34,7 @@ def test_a_page_alone_has_its_figures_inside(written, tmp_path):
     assert "tables/" not in (tmp_path / "report.html").read_text().partition("</style>")[2]
 
 
+@pytest.mark.slow
 def test_markdown_shows_the_figures_that_there_are(written, tmp_path):
     assert written("md", "svg") == {"report.md", f"figures/{FIGURE}.svg"}
     text = (tmp_path / "report.md").read_text()

@@ -78,6 +78,7 @@ def test_more_tasks_than_few_share_one_file(write, tmp_path):
     assert not (tmp_path / "tables" / "overview.csv").exists()
 
 
+@pytest.mark.slow
 def test_rankings_of_very_many_rows_are_in_the_file_alone(write, tmp_path):
     text = write(many(400))
     assert "\n## task3\n" not in text and "## All 400 tasks" in text
@@ -180,6 +181,7 @@ def test_few_estimators_have_a_colour_each(count):
         assert style.assign_styles(reversed(names)) == styles
 
 
+@pytest.mark.slow
 def test_long_tables_of_missing_measurements_name_some_tasks_of_a_reason(write):
     skipped = {"status": "skipped", "reason": "needs two categories"}
     rows = [row(task=f"task{n}") for n in range(201)]

@@ -76,6 +76,7 @@ def test_a_cluster_without_workers_is_waited_for_and_late_workers_get_work(monke
     assert lines == ["the Dask cluster has no workers yet; waiting for them"]
 
 
+@pytest.mark.slow
 def test_what_runs_is_named_and_ends_with_the_run(tmp_path):
     under_way = UnderWay()
     jobs = [Job("quick", math.sqrt, (4,), False), Job("long", stay, (str(tmp_path / "b"),), True)]
@@ -118,6 +119,7 @@ def test_a_scheduler_that_stays_away_is_given_up():
         list(results)
 
 
+@pytest.mark.slow
 def test_workers_with_another_installation_are_refused(monkeypatch):
     class Other:
         here = staticmethod(lambda: Installation("0" * 12, "1.0"))
