@@ -1,8 +1,8 @@
-"""Whether the report in a folder is still the one that its run would give.
+"""Whether the tables and the report in a folder are still those that its run would give.
 
-Drawing takes longer than all else, and most reports are asked for again without a new number.  The
-folder keeps a digest of everything that the report depends on, and the files that it consists of:
-it is drawn again if the digest differs, or if a file is missing or was changed.
+Deriving and drawing them takes longer than all else, and most are asked for again without a new
+number.  The folder keeps a digest of everything that they depend on, and the files that they
+consist of: they are made again if the digest differs, or if a file is missing or was changed.
 """
 
 import hashlib
@@ -14,45 +14,55 @@ from pathlib import Path
 from typing import Any
 
 from gradest.report.formats import Formats
+from gradest.runs import BLOCKS, DERIVED, JOURNAL, STAND_INS, Omission
 from gradest.support import write_json
 
 RECORD = ".report.json"
 
-_TIMES = ("started", "finished", "checksum")  # facts in which an unchanged run differs
-_PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "pyarrow", "pillow")
+_TIMES = ("started", "finished")  # facts in which an unchanged run differs
+_PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "pyarrow", "pillow", "torch")
 _PAGE_PACKAGES = ("itables", "jinja2", "markdown-it-py", "tabulate")
 _CODE = {".py", ".css", ".js", ".html"}
-_CSV, _RUN = ".csv", "run.json"  # a copy of a parquet file; the facts, without their times
+_LARGE = 2**28  # bytes of a file, of which only the size is compared
 
 
 def digest_of(
-    tables: Path, facts: Mapping[str, Any], formats: Formats, figures: Iterable[str]
+    folder: Path,
+    run: Mapping[str, Any],
+    omission: Omission,
+    formats: Formats | None,
+    figures: Iterable[str],
 ) -> str:
-    """SHA-256 of what a report depends on.
+    """SHA-256 of what the tables and the report of a run depend on.
 
-    `tables` is the folder of a run whose report is not written yet, `facts` the content of its
-    run.json, and `figures` are the names of those that are drawn.  Raises OSError.
+    `run` is the content of run.json, as it will be or as it is, and `figures` are the names of
+    those that are drawn.  Raises OSError.
     """
-    kept = {key: value for key, value in facts.items() if key not in _TIMES}
-    plain = {"facts": kept, "formats": sorted(formats.names), "figures": list(figures)}
+    kept = {key: value for key, value in run.items() if key not in (*_TIMES, *DERIVED)}
+    plain = {"facts": kept, "figures": list(figures), "left out": omission.to_json()}
+    plain["formats"] = None if formats is None else sorted(formats.names)
     plain["versions"] = {name: _version(name) for name in (*_PACKAGES, *_PAGE_PACKAGES)}
+    # The lines of the journal have the checksums of the blocks.
+    sizes = {name: (folder / name).stat().st_size for name in (BLOCKS,) if (folder / name).exists()}
+    plain["sizes"] = sizes
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for folder, files in ((tables, _tables(tables)), *_code()):
+    sources = [path for name in (JOURNAL, STAND_INS) if (path := folder / name).exists()]
+    for root, files in ((folder, sources), *_code()):
         for path in files:
             data = path.read_bytes()
-            digest.update(f"{path.relative_to(folder)} {len(data)} ".encode())
+            digest.update(f"{path.relative_to(root)} {len(data)} ".encode())
             digest.update(data)
     return digest.hexdigest()
 
 
 def record_report(folder: Path, digest: str, files: Iterable[Path]) -> None:
-    """Keep the digest of the report in a folder, which consists of `files`.  Raises OSError."""
+    """Keep the digest of tables and report in a folder, `files`.  Raises OSError."""
     places = {str(path.relative_to(folder)): _fingerprint(path) for path in sorted(files)}
     write_json(folder / RECORD, {"digest": digest, "files": places})
 
 
 def is_unchanged(folder: Path, digest: str) -> bool:
-    """Whether the report in a folder has this digest, and all files as they were written.
+    """Whether tables and report in a folder have this digest, and are as they were written.
 
     Raises OSError for a file that exists but cannot be read.
     """
@@ -67,11 +77,6 @@ def is_unchanged(folder: Path, digest: str) -> bool:
     )
 
 
-def _tables(folder: Path) -> list[Path]:
-    every = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in every if path.suffix != _CSV and path.name != _RUN)
-
-
 def _code() -> Iterable[tuple[Path, list[Path]]]:
     package = Path(__file__).parents[1]
     yield package, sorted(path for path in package.rglob("*") if path.suffix in _CODE)
@@ -79,8 +84,8 @@ def _code() -> Iterable[tuple[Path, list[Path]]]:
 
 def _fingerprint(path: Path) -> list[int]:
     """Size and CRC-32: files are changed by hand or damaged, not forged."""
-    data = path.read_bytes()
-    return [len(data), zlib.crc32(data)]
+    size = path.stat().st_size
+    return [size, zlib.crc32(path.read_bytes()) if size <= _LARGE else 0]
 
 
 def _version(package: str) -> str:

@@ -20,7 +20,7 @@ from gradest.report.studies.study import Illustration, Pieces
 from gradest.report.table_files import write_latex, write_tables
 from gradest.report.unchanged import RECORD, digest_of, is_unchanged, record_report
 from gradest.runs import Omission, alone_in, derive, stale
-from gradest.support import markup, replacing, write_frame, write_text
+from gradest.support import markup, replacing, settle, write_frame, write_text
 
 _BIBTEX, _PAGE, _MARKDOWN = "references.bib", "report.html", "report.md"
 _OURS = {
@@ -56,28 +56,27 @@ def rebuild_report(
 
     `run` becomes the content of run.json.  Either all files are replaced or, whatever happens,
     none.  The tasks and estimators of `omission` are left out of them, but stay in the journal and
-    in run.json.  Without `formats` the report has the usual ones of a run of its size.  A report
-    that would be the same is kept, but for the times of the run.  Returns warnings, a line each:
-    damage of the journal and parts that could not be made.  Raises UsageError when `run` lacks
-    facts that tables are derived from.
+    in run.json.  Without `formats` the report has the usual ones of a run of its size.  Tables and
+    report that would be the same but for the times of the run are kept.  Returns warnings, a line
+    each: damage of the journal and parts that could not be made.  Raises UsageError when `run`
+    lacks facts that tables are derived from.
     """
-    kept = False
+    omission = omission or Omission()
 
     def obsolete(new: set[Path]) -> list[Path]:
-        return [*stale(new), *(() if kept else _stale(folder, new))]
+        return [*stale(new), *_stale(folder, new)]
 
-    with alone_in(folder), replacing(folder, obsolete) as staged:
-        damage = derive(folder, run, staged, omission)
-        loaded = load_run(staged, formats)
-        digest = digest_of(staged, loaded.facts, loaded.formats, _names(_wanted(loaded)))
-        kept = is_unchanged(folder, digest)
-        if kept:
-            return damage
-        derived = _files(staged)
-        problems = _build(loaded, staged)
-        if not problems:  # a part that is missing is tried again
-            record_report(staged, digest, _files(staged) - derived)
-        return [*damage, *problems]
+    with alone_in(folder):
+        settle(folder)  # what a kill has left would count as a change
+        digest = digest_of(folder, run, omission, formats, _names(_all_figures(run)))
+        if is_unchanged(folder, digest):
+            return []
+        with replacing(folder, obsolete) as staged:
+            damage = derive(folder, run, staged, omission)
+            problems = [*damage, *_build(load_run(staged, formats), staged)]
+            if not problems:  # a part that is missing is tried again, and damage is told again
+                record_report(staged, digest, _files(staged))
+            return problems
 
 
 def report_path(folder: Path) -> Path:
@@ -92,8 +91,12 @@ def _files(folder: Path) -> set[Path]:
 
 def _wanted(run: LoadedRun) -> list[Illustration]:
     """The figures that may be drawn; runs of earlier versions do not say, and have them."""
-    drawn = run.formats.drawn and run.facts.get("figures", True)
-    return [each for study in STUDIES for each in study.illustrations] if drawn else []
+    return _all_figures(run.facts) if run.formats.drawn else []
+
+
+def _all_figures(facts: Mapping[str, Any]) -> list[Illustration]:
+    wanted = facts.get("figures", True)
+    return [each for study in STUDIES for each in study.illustrations] if wanted else []
 
 
 def _names(figures: Iterable[Illustration]) -> list[str]:

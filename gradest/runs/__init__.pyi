@@ -1,4 +1,5 @@
 from .backends import BACKENDS, Devices, check_backend
+from .blocks import BLOCKS
 from .cells import Cell, canonical, labels
 from .claims import (
     DESCENDED,
@@ -19,8 +20,15 @@ from .claims import (
     refuse_mixture,
 )
 from .folder import alone_in
-from .journal import Contents, Record, read_journal
-from .measurement_tables import ADAPTATION, COLUMNS, ORIGIN, SOURCES, measurements_frame
+from .journal import JOURNAL, Contents, Record, read_journal
+from .measurement_tables import (
+    ADAPTATION,
+    COLUMNS,
+    ORIGIN,
+    SOURCES,
+    STAND_INS,
+    measurements_frame,
+)
 from .merging import MergedRun, merge_runs, write_merged
 from .omission import Omission
 from .process_template import end_with_parent
@@ -48,5 +56,5 @@ from .suites import (
     suite_descriptions,
     suite_names,
 )
-from .tables import carried, derive, finished, latest, read_run, stale
+from .tables import DERIVED, carried, derive, finished, latest, read_run, stale
 from .workers import Workers

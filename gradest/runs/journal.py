@@ -41,6 +41,7 @@ Record = dict[str, Any]
 
 VERSION = 3
 _WITHOUT_BLOCKS = 2  # the version of journals that have none, which earlier releases read too
+JOURNAL = "journal.jsonl"
 DAMAGED = "journal.damaged.jsonl"  # a copy of the journal with its damaged lines
 PACKED = "journal.jsonl.xz"  # a compressed journal, which no run continues
 
@@ -95,7 +96,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, suite: str, fresh: bool = False) -> None:
-        self.path = folder / "journal.jsonl"
+        self.path = folder / JOURNAL
         self.suite = suite
         self.damage: list[str] = []
         contents = self._contents(fresh)

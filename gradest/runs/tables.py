@@ -33,7 +33,7 @@ from gradest.support import (
 
 _RUN = ("suite", "parameters", "cells")  # keys of run.json from which the tables are derived
 # Keys that are derived with the tables.
-_DERIVED = ("journal", "recorded", "unlisted", "left_out", "damage", "checksum")
+DERIVED = ("journal", "recorded", "unlisted", "left_out", "damage", "checksum")
 _CARRIED = ("recorded", "sources", "notes")  # keys that the next run into a folder keeps
 _CELLS = (MeasuringCell, TrainingCell, DescentCell, PropertyCell, SearchCell)
 CLASSES = {cls.kind: cls for cls in _CELLS}  # kind of a record -> its cell
@@ -92,7 +92,7 @@ def derive(
         damage.append(f"{journal.path.name} lacks {counted(len(lost), 'cell')} of this run")
     tables.stand_in(folder / STAND_INS, omission)
     tables.write(out)
-    content = {key: value for key, value in run.items() if key not in _DERIVED}
+    content = {key: value for key, value in run.items() if key not in DERIVED}
     content |= {"journal": (journal.header or {}).get("id"), "recorded": recorded}
     content |= {"left_out": omission.to_json()} if omission else {}
     unlisted = _unlisted(run["cells"], records)

@@ -84,6 +84,11 @@ def change_a_page(run):
     page.write_text(page.read_text().replace("rloo", "rlou", 1))
 
 
+def change_a_table(run):
+    table = run / "measurements.csv"
+    table.write_text(table.read_text().replace("rloo", "rlou", 1))
+
+
 def edit_the_digest(run):
     record = json.loads((run / RECORD).read_text())
     (run / RECORD).write_text(json.dumps(record | {"digest": "0" * 64}))
@@ -101,7 +106,14 @@ def change_a_row(run):
 
 @pytest.mark.parametrize(
     "change",
-    [delete_a_figure, change_a_page, edit_the_digest, damage_the_record, change_a_row],
+    [
+        delete_a_figure,
+        change_a_page,
+        change_a_table,
+        edit_the_digest,
+        damage_the_record,
+        change_a_row,
+    ],
     ids=lambda change: change.__name__,
 )
 def test_a_change_makes_it_be_drawn_again_once(run, drawn, change):
@@ -109,7 +121,8 @@ def test_a_change_makes_it_be_drawn_again_once(run, drawn, change):
     for _ in range(2):
         assert main(["--report", str(run)]) == 0
     assert drawn == [FIGURE]
-    assert "rlou" not in (run / "report.html").read_text()
+    for name in ("report.html", "measurements.csv"):
+        assert "rlou" not in (run / name).read_text()
 
 
 def test_other_formats_and_rows_left_out_make_another_report(run, drawn):

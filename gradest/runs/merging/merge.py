@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradest.runs.journal import Record, write_journal
+from gradest.runs.journal import JOURNAL, Record, write_journal
 from gradest.runs.merging.cells import Entry, Pooled, pool_seeds, unite_cells
 from gradest.runs.merging.description import describe_merged, merged_settings, suite_text
-from gradest.runs.merging.sources import JOURNAL, Source, read_sources, refuse_conflicts
+from gradest.runs.merging.sources import Source, read_sources, refuse_conflicts
 from gradest.runs.training_cell import NETWORKS
 from gradest.support import counted, shortened, write_atomically, write_text
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from gradest.errors import UsageError
 from gradest.runs.blocks import BLOCKS
 from gradest.runs.cells import same_cell
-from gradest.runs.journal import Record, read_journal
+from gradest.runs.journal import JOURNAL, Record, read_journal
 from gradest.runs.reference_results import checksum_of
 from gradest.runs.tables import read_run
 from gradest.support import shortened
 
-JOURNAL, RUN = "journal.jsonl", "run.json"
+RUN = "run.json"
 
 Cell = Mapping[str, Any]  # an entry of "cells" in run.json
 
