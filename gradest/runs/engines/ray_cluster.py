@@ -4,7 +4,11 @@ Ray queues what is sent without saying what has begun.  So only as many jobs are
 has CPUs, counted again and again since nodes may join: what is sent then runs, and is shown so.
 """
 
+import re
+import signal
+import socket
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +21,7 @@ from gradest.support import counted, in_a_line
 
 _RETRIES = 3  # of a job whose worker is lost, as many as Dask's scheduler allows
 _POLL = 1.0  # seconds between two looks at the number of CPUs
+_CONNECTING = 10.0  # seconds that an address may take to answer; Ray would try for minutes
 
 
 def ray_answers(
@@ -78,10 +83,15 @@ def _cluster(address: str | None, count: int) -> Iterator[None]:
     import ray
 
     options = {"address": address} if address else {"num_cpus": count, "include_dashboard": False}
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
+        if place := re.fullmatch(r"(?:ray://)?(.+):(\d{1,5})", address or ""):
+            socket.create_connection((place[1], int(place[2])), _CONNECTING).close()
         ray.init(**options, logging_level="ERROR", log_to_driver=False)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise UsageError(f"no Ray cluster at {address}: {in_a_line(str(error))}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # Ray replaces it by one that loses the reason
     try:
         yield
     finally:

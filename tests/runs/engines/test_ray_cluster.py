@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import time
 
 import pytest
@@ -16,6 +17,12 @@ from tests.runs.engines.support import stay, wait_until_gone
 pytest.importorskip("ray", reason="Ray is an optional extra")
 
 WORKERS = Workers(2, "ray", timeout=20.0)
+
+
+@pytest.fixture(autouse=True)
+def at_usual_priority(monkeypatch):
+    """Ray's workers have a low priority, with which a busy machine would starve them."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 @pytest.mark.slow
@@ -43,8 +50,10 @@ def test_results_come_as_they_are_ready_and_failures_are_known(tmp_path):
 def test_what_runs_ends_with_the_run(tmp_path):
     begun = tmp_path / "begun"
     jobs = [Job("long", stay, (str(begun),), False), Job("quick", _after, (str(begun),), False)]
+    handler = signal.getsignal(signal.SIGTERM)
     results = answers(jobs, Workers(2, "ray"), UnderWay())
     assert next(results)[0].key == "quick"
+    assert signal.getsignal(signal.SIGTERM) is handler  # which records that the run was terminated
     results.close()
     wait_until_gone(int(begun.read_text()))
 
@@ -59,10 +68,10 @@ def test_workers_with_another_installation_are_refused(monkeypatch):
         list(answers([Job("job", math.sqrt, (4,), False)], WORKERS, UnderWay()))
 
 
-@pytest.mark.weekly
-def test_a_missing_cluster_is_one_clear_line():
-    workers = Workers(2, "ray", scheduler="127.0.0.1:1")
-    with pytest.raises(UsageError, match=r"^no Ray cluster at 127\.0\.0\.1:1: .+"):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_missing_cluster_is_one_clear_line(address):
+    workers = Workers(2, "ray", scheduler=address)
+    with pytest.raises(UsageError, match=rf"^no Ray cluster at {address}: .+"):
         list(answers([Job("job", math.sqrt, (4,), False)], workers, UnderWay()))
 
 
