@@ -26,10 +26,6 @@ MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
 MOST_STEPS = 10**9
 MOST_JOBS = 1024  # processes at once
 
-# Where cells are measured: "loky" stands for gradest's own processes on this machine, the others
-# for joblib's backends.
-BACKENDS = ("loky", "threading", "dask")
-
 # The devices and dtypes, by their names in torch, with which measurements are tested.  Torch has
 # more, whose arithmetic or whose random numbers nobody has compared with float64 on the CPU.
 DEVICES = ("cpu", "cuda")
