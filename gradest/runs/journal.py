@@ -89,7 +89,8 @@ class Journal:
     """The journal in one run folder, repaired when it is opened.
 
     Damaged lines are removed: `damage` has a message for each, and the original file is kept next
-    to the journal as journal.damaged.jsonl.  `fresh` starts an empty journal.
+    to the journal as journal.damaged.jsonl.  `fresh` starts an empty journal.  `opened` has the
+    valid records of that moment, without the header.
 
     Raises UsageError if the journal belongs to another suite, contains no valid record or cannot be
     read.
@@ -117,6 +118,7 @@ class Journal:
         current = header.get("version", 1 if contents.header else VERSION) == VERSION
         header = header | {"suite": suite, "version": VERSION}
         self.id = header["id"]
+        self.opened: list[Record] = contents.records
         headless = bool(contents.records) and not contents.header
         if contents.damage or not contents.sealed or headless or not current:
             self.damage = contents.told
@@ -126,9 +128,6 @@ class Journal:
 
     def append(self, record: Record) -> None:
         append_record(self.path, {"suite": self.suite, **record})
-
-    def records(self) -> Iterator[Record]:
-        return read_records(self.path)
 
     def _contents(self, fresh: bool) -> Contents:
         try:

@@ -76,7 +76,7 @@ def _recorded(journal: Journal) -> dict[str, Record]:
     """key of a reference cell -> its record, if the code of its estimator is unchanged."""
     return {
         record["of"]: record
-        for record in journal.records()
+        for record in journal.opened
         if record["kind"] == "reference"
         and "of" in record  # older records do not contain the key of their cell
         and record["reference"]["estimator"] in catalogue_estimators()

@@ -25,7 +25,7 @@ from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.processes import Failed, Job, UnderWay, in_own_process
 from gradest.runs.progress import display
 from gradest.runs.references import references
-from gradest.runs.tables import finished
+from gradest.runs.tables import finished, latest
 from gradest.runs.timing import ROUNDS, least_seconds, time_cells
 from gradest.runs.training import training_progress
 from gradest.runs.training_cell import (
@@ -67,7 +67,7 @@ def run(
             _remove(folder / NETWORKS)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
         truths = references(measuring, precision, journal, registry, bundle, workers)
-        recorded = finished(journal.path)
+        recorded = latest(journal.opened)
         missing = [c for c in cells if _is_missing(c, recorded.get(c.key), truths.get(c.key))]
         if missing:
             trainings = {c.key for c in missing if isinstance(c, TrainingCell | DescentCell)}
@@ -85,9 +85,10 @@ def run(
                         journal.append(record)
                     trainings.discard(record["key"])
                     progress.done(names[record["key"]], record["status"], record["reason"])
-        _tidy(folder, cells)
+            recorded = finished(journal.path)
+        _tidy(folder, cells, recorded)
         if timed:
-            _time_all(measuring, journal, registry, bundle, workers.timeout)
+            _time_all(measuring, recorded, journal, registry, bundle, workers.timeout)
 
 
 def prepare(cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> None:
@@ -246,11 +247,10 @@ def _progress(folder: Path, trainings: Set[str]) -> float:
     return sum(training_progress(own_folder(folder, key)) for key in started)
 
 
-def _tidy(folder: Path, cells: Sequence[Cell]) -> None:
+def _tidy(folder: Path, cells: Sequence[Cell], records: Mapping[str, Record]) -> None:
     """Delete the checkpoints of finished trainings, which a killed worker may have left."""
     if not (folder / UNFINISHED).exists():
         return
-    records = finished(folder / "journal.jsonl")
     for cell in cells:
         if records[cell.key]["status"] != "failed":
             _remove(own_folder(folder, cell.key))
@@ -274,12 +274,12 @@ def _is_missing(cell: Cell, record: Record | None, truth: Record | None) -> bool
 
 def _time_all(
     cells: Sequence[MeasuringCell],
+    records: Mapping[str, Record],
     journal: Journal,
     registry: Registry,
     bundle: PluginBundle,
     timeout: float | None,
 ) -> None:
-    records = finished(journal.path)
     untimed = [
         cell
         for cell in cells
