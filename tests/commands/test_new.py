@@ -119,7 +119,7 @@ def passing(folder):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_its_test_passes_in_a_folder_of_its_own(registry, tmp_path):
     write_plugin(Scaffold("task", "my_task"), tmp_path, registry)
     write_plugin(Scaffold("estimator", "edited", LIKE[0]), tmp_path, registry)

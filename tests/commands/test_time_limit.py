@@ -29,8 +29,8 @@ class Endless(Estimator):
     ("backend", "module"),
     [
         pytest.param("loky", "gradest", marks=pytest.mark.slow),
-        pytest.param("threading", "gradest", marks=pytest.mark.slow),
-        pytest.param("dask", "distributed", marks=pytest.mark.slow),
+        pytest.param("threading", "gradest", marks=pytest.mark.weekly),
+        pytest.param("dask", "distributed", marks=pytest.mark.weekly),
         pytest.param("ray", "ray", marks=pytest.mark.weekly),
     ],
 )

@@ -361,7 +361,7 @@ SLOW = TEMPLATE.replace("{deed}", "x = 0\n        while True: x += 1")
     ("number", "status", "backend"),
     [
         pytest.param(signal.SIGINT, 130, "loky", marks=pytest.mark.weekly),
-        pytest.param(signal.SIGINT, 130, "threading", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "threading", marks=pytest.mark.weekly),
         pytest.param(signal.SIGTERM, 143, "loky", marks=pytest.mark.weekly),
         pytest.param(signal.SIGTERM, 143, "threading", marks=pytest.mark.weekly),
         pytest.param(signal.SIGKILL, -9, "loky", marks=pytest.mark.slow),

@@ -143,7 +143,7 @@ def test_processes_and_threads_measure_what_one_process_measures(measured):
     assert same(alone, measured("threads", Workers(jobs=2, backend="threading")))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_dask_cluster_measures_what_one_process_measures(measured):
     distributed = pytest.importorskip("distributed", reason="Dask is an optional extra")
     dask = pytest.importorskip("dask", reason="Dask is an optional extra")
@@ -159,7 +159,7 @@ def test_a_dask_cluster_measures_what_one_process_measures(measured):
         assert same(alone, measured("dask", workers))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_missing_scheduler_is_one_clear_line(measured):
     pytest.importorskip("distributed", reason="Dask is an optional extra")
     with pytest.raises(UsageError, match=r"no Dask scheduler at 127.0.0.1:1"):

@@ -135,7 +135,15 @@ def _outside(url):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"viewport": PHONE, "color_scheme": "dark"}], ids=["day", "phone at night"]
+    "options",
+    [
+        pytest.param({}, id="day"),
+        pytest.param(
+            {"viewport": PHONE, "color_scheme": "dark"},
+            id="phone at night",
+            marks=pytest.mark.weekly,
+        ),
+    ],
 )
 def test_every_page_opens_without_an_error_or_a_request(site, visit, options):
     page = visit("index.html", **options)
@@ -226,6 +234,7 @@ def test_the_error_at_a_budget_is_that_of_python(runs, visit):
     assert page.seen == []
 
 
+@pytest.mark.weekly
 @pytest.mark.parametrize("view", ["", "plane", "tasks", "along"])
 @pytest.mark.parametrize("task", ["bernoulli", "categorical"])
 def test_every_view_of_the_atlas_draws(visit, view, task):
@@ -255,6 +264,7 @@ def test_tables_are_sorted_and_filtered(visit):
     assert set(suites) == {"arm"} and page.seen == []
 
 
+@pytest.mark.weekly
 def test_errors_name_what_is_wrong_and_leave_the_folder_as_it_was(site, runs, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("text")

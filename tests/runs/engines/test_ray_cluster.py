@@ -25,7 +25,7 @@ def at_usual_priority(monkeypatch):
     monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_results_come_as_they_are_ready_and_failures_are_known(tmp_path):
     begun, under_way = tmp_path / "begun", UnderWay()
     jobs = [
