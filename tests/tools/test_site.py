@@ -17,7 +17,9 @@ from tests.browser import PHONE, WIDE
 from tests.support import ROOT, run_suite
 from tools.site import browser_data
 
-pytestmark = pytest.mark.slow  # Sphinx and a browser take their time
+# Sphinx and a browser take their time.  `.ci/run` builds the site, with warnings as errors, and has
+# every link tested; what a reader clicks is tested once a week.
+pytestmark = pytest.mark.slow
 
 SUITE = """{replicates: 2000, timed: false, parameters: [log_alpha],
 tasks: [bernoulli, categorical, quadratic],
@@ -185,6 +187,7 @@ def ratios(runs, task):
     return {label: simultaneous(label) for label in fits}
 
 
+@pytest.mark.weekly
 def test_three_clicks_tell_which_unbiased_black_boxes_beat_leave_one_out(runs, visit):
     page = visit("atlas.html")
     form = page.locator("#atlas-form")
@@ -214,6 +217,7 @@ def test_three_clicks_tell_which_unbiased_black_boxes_beat_leave_one_out(runs, v
     assert page.seen == again.seen == []
 
 
+@pytest.mark.weekly
 def test_the_error_at_a_budget_is_that_of_python(runs, visit):
     page = visit("choose.html#budget=64&bias=unbiased&needs=black+box")
     rows = read_results(runs / "catalogue")
@@ -243,6 +247,7 @@ def test_every_view_of_the_atlas_draws(visit, view, task):
     assert page.locator("#answer").inner_text() and page.seen == []
 
 
+@pytest.mark.weekly
 def test_search_works_from_a_file(visit):
     page = visit("search.html?q=leave-one-out")
     # The results come one after the other.
@@ -250,6 +255,7 @@ def test_search_works_from_a_file(visit):
     assert page.seen == []
 
 
+@pytest.mark.weekly
 def test_tables_are_sorted_and_filtered(visit):
     page = visit("estimators/index.html")
     page.wait_for_selector(".dt-search input")
@@ -276,6 +282,7 @@ def test_errors_name_what_is_wrong_and_leave_the_folder_as_it_was(site, runs, tm
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.weekly
 def test_data_in_the_browser_are_the_measured_ones(site, runs):
     text = (site / "_static" / "data.js").read_text(encoding="utf-8")
     data = json.loads(text[text.index("data = ") + len("data = ") :].rstrip(";\n"))
