@@ -23,6 +23,7 @@ _TIMES = ("started", "finished")  # facts in which an unchanged run differs
 _PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "pyarrow", "pillow", "torch")
 _PAGE_PACKAGES = ("itables", "jinja2", "markdown-it-py", "tabulate")
 _CODE = {".py", ".css", ".js", ".html"}
+_PIECE = 2**20  # bytes that are read at once
 _LARGE = 2**28  # bytes of a file, of which only the size is compared
 
 
@@ -42,16 +43,15 @@ def digest_of(
     plain = {"facts": kept, "figures": list(figures), "left out": omission.to_json()}
     plain["formats"] = None if formats is None else sorted(formats.names)
     plain["versions"] = {name: _version(name) for name in (*_PACKAGES, *_PAGE_PACKAGES)}
-    # The lines of the journal have the checksums of the blocks.
-    sizes = {name: (folder / name).stat().st_size for name in (BLOCKS,) if (folder / name).exists()}
-    plain["sizes"] = sizes
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    sources = [path for name in (JOURNAL, STAND_INS) if (path := folder / name).exists()]
+    # The blocks too, although lines have their checksums: a damaged one has to be told again.
+    sources = [path for name in (JOURNAL, BLOCKS, STAND_INS) if (path := folder / name).is_file()]
     for root, files in ((folder, sources), *_code()):
         for path in files:
-            data = path.read_bytes()
-            digest.update(f"{path.relative_to(root)} {len(data)} ".encode())
-            digest.update(data)
+            digest.update(f"{path.relative_to(root)} {path.stat().st_size} ".encode())
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
     return digest.hexdigest()
 
 
