@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradest.report.formats import Formats
-from gradest.runs import BLOCKS, DERIVED, JOURNAL, STAND_INS, Omission
+from gradest.runs import BLOCKS, DERIVED, JOURNAL, STAND_INS, Omission, checksum_of
 from gradest.support import write_json
 
 RECORD = ".report.json"
@@ -23,7 +23,6 @@ _TIMES = ("started", "finished")  # facts in which an unchanged run differs
 _PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "pyarrow", "pillow", "torch")
 _PAGE_PACKAGES = ("itables", "jinja2", "markdown-it-py", "tabulate")
 _CODE = {".py", ".css", ".js", ".html"}
-_PIECE = 2**20  # bytes that are read at once
 _LARGE = 2**28  # bytes of a file, of which only the size is compared
 
 
@@ -48,10 +47,7 @@ def digest_of(
     sources = [path for name in (JOURNAL, BLOCKS, STAND_INS) if (path := folder / name).is_file()]
     for root, files in ((folder, sources), *_code()):
         for path in files:
-            digest.update(f"{path.relative_to(root)} {path.stat().st_size} ".encode())
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    digest.update(piece)
+            digest.update(f"{path.relative_to(root)} {checksum_of(path)} ".encode())
     return digest.hexdigest()
 
 

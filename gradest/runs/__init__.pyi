@@ -38,6 +38,7 @@ from .provenance import describe_run, program
 from .reference_results import (
     REFERENCE,
     Baseline,
+    checksum_of,
     digest_of,
     find_baseline,
     find_reference,

@@ -151,9 +151,9 @@ def measure_cell(
     """
     record = _record(cell, bundle, Path(journal).parent, truth)
     written = bool(journal_id) and append_if_shared(Path(journal), journal_id, record)
-    if written and record["status"] == "ok":  # a checkpoint is kept until then
-        _remove(own_folder(Path(journal).parent, cell.key))
     if written:
+        if record["status"] == "ok":  # a checkpoint is kept until then
+            _remove(own_folder(Path(journal).parent, cell.key))
         record = {name: record[name] for name in ("key", "status", "reason")}
     return {**record, "written": written}
 
