@@ -35,10 +35,13 @@ help:
 
 install: $(VENV)/.installed
 
+# Compiled by all cores at once, where pip uses one.  Without it every start of Python would compile
+# what it imports where PYTHONDONTWRITEBYTECODE is set, as images of containers have it.
 $(VENV)/.installed: requirements.txt pyproject.toml
 	test -x $(PYTHON) || $(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --no-compile --requirement requirements.txt
 	$(PYTHON) -m pip install --quiet --no-deps --editable .
+	$(PYTHON) -m compileall -qq -j 0 -x '/tests/|/testing/_internal/' $(VENV)/lib gradest estimators tasks
 	touch $@
 
 benchmark: install
@@ -111,7 +114,7 @@ reference: install
 
 # Sphinx and what it needs, which nobody who measures has to install.
 $(VENV)/.site: $(VENV)/.installed tools/site/requirements.txt
-	$(PYTHON) -m pip install --quiet --no-compile --requirement tools/site/requirements.txt
+	$(PYTHON) -m pip install --quiet --requirement tools/site/requirements.txt
 	touch $@
 
 site: $(VENV)/.site
