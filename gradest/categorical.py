@@ -59,6 +59,14 @@ def softmax(x: Tensor) -> Tensor:
     return e / e.sum(-1, keepdim=True)
 
 
+def log_softmax(x: Tensor) -> Tensor:
+    """The logarithm of `softmax`, in a stable form, and faster than torch's where that is."""
+    if x.numel() <= FEW and draws().lean:
+        return x.log_softmax(-1)
+    x = x - x.detach().amax(-1, keepdim=True)
+    return x - x.exp().sum(-1, keepdim=True).log()
+
+
 def tempered(z: Tensor, temperature: Tensor) -> Tensor:
     """z/λ for a softmax, with a gradient to λ; masked categories, with z = −∞, do not contribute.
 
@@ -85,7 +93,7 @@ def log_prob(logits: Tensor, z: Tensor) -> Tensor:
 
 def kl_divergence(logits: Tensor, prior: Tensor) -> Tensor:
     """KL(Cat(logits) ‖ Cat(prior)), latent by latent: [..., K] and [..., K] -> [...]."""
-    log_q = logits.log_softmax(-1)
+    log_q = log_softmax(logits)
     # A masked category has q = 0 and log q = −∞, whose product is 0, in the gradient too.
     finite = torch.where(log_q > -torch.inf, log_q - prior.log_softmax(-1), 0.0)
     return (log_q.exp() * finite).sum(-1)

@@ -7,6 +7,7 @@ D observed dimensions.  `logits` are log α, unnormalised.
 import math
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -222,9 +223,12 @@ class Cost:
         if self.module is None:
             value = self.fn(own)
         else:
-            named = self.module.named_parameters()
-            converted = {name: _detached_if(p, frozen).to(own) for name, p in named}
-            value = self.fn(own, lambda x: functional_call(self.module, converted, x))
+            named = dict(self.module.named_parameters())
+            converted = {name: _detached_if(p, frozen).to(own) for name, p in named.items()}
+            # Exchanging parameters takes time, which a step of training need not spend.
+            live = all(p is named[name] for name, p in converted.items())
+            module = self.module if live else partial(functional_call, self.module, converted)
+            value = self.fn(own, lambda x: module(x))
         in_other_dtype = self.dtype is not None and isinstance(value, Tensor)
         return value.to(z.dtype) if in_other_dtype else value
 

@@ -129,6 +129,11 @@ def _leave_one_out(logits: Tensor, f: Cost) -> Tensor:
 
 
 def surprise(pixels: Tensor, x: Tensor) -> Tensor:
-    """−log Πᵢ Bernoulli(xᵢ): logits [B, ..., D] and x [B, D] -> [B, ...]."""
-    target = x.to(pixels).reshape(len(x), *(1,) * (pixels.ndim - 2), -1)  # [B, 1, ..., D]
-    return (softplus(pixels) - target * pixels).sum(-1)
+    """−log Πᵢ Bernoulli(xᵢ) of bits: logits [B, ..., D] and x [B, D] -> [B, ...].
+
+        −log Bernoulli(x) = softplus((1 − 2x) · logit)
+
+    A difference of two large numbers, softplus(logit) − x · logit, would lose what is near zero.
+    """
+    sign = 1 - 2 * x.to(pixels).reshape(len(x), *(1,) * (pixels.ndim - 2), -1)  # [B, 1, ..., D]
+    return softplus(sign * pixels).sum(-1)

@@ -17,9 +17,11 @@ from gradest.categorical import (
     gains,
     gumbel,
     gumbel_max,
+    kl_divergence,
     leave_one_out_mean,
     likeliest,
     log_prob,
+    log_softmax,
     nabla,
     neighbours,
     perturbed,
@@ -125,7 +127,8 @@ def test_float32_logits_are_sampled_with_float64_resolution():
 
 
 @pytest.mark.parametrize("logits", [PHI, 700 * PHI, PHI + 700, torch.zeros(3).double()])
-def test_softmax_agrees_with_torch_to_the_second_derivative(logits):
+@pytest.mark.parametrize("pair", [(softmax, torch.softmax), (log_softmax, torch.log_softmax)])
+def test_softmax_agrees_with_torch_to_the_second_derivative(logits, pair):
     weight = torch.arange(len(logits), dtype=torch.float64)
 
     def first(x: Tensor, by: Callable[[Tensor], Tensor]) -> Tensor:
@@ -137,8 +140,7 @@ def test_softmax_agrees_with_torch_to_the_second_derivative(logits):
         lambda x, by: torch.autograd.grad(first(x, by).square().sum(), x)[0],
     ):
         ours, theirs = (
-            what(logits.clone().requires_grad_(), by)
-            for by in (softmax, lambda x: torch.softmax(x, -1))
+            what(logits.clone().requires_grad_(), by) for by in (pair[0], lambda x: pair[1](x, -1))
         )
         assert torch.allclose(ours, theirs, rtol=0, atol=EXACT)
 
@@ -149,6 +151,17 @@ def test_softmax_of_masked_categories_is_finite_in_value_and_gradient():
     y = softmax(logits)
     (gradient,) = torch.autograd.grad(y.square().sum(), logits)
     assert torch.equal(y == 0, logits.isinf())
+    assert gradient.isfinite().all() and (gradient[logits.isinf()] == 0).all()
+
+
+def test_kl_divergence_of_masked_categories_is_finite_in_value_and_gradient():
+    logits = torch.tensor([[0.3, -INF, 1.2], [-INF, -INF, 0.0]], dtype=torch.float64)
+    logits.requires_grad_()
+    kl = kl_divergence(logits, torch.zeros(3).double())
+    p = torch.sigmoid(torch.tensor(0.9, dtype=torch.float64))  # of 1.2 next to 0.3
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log())
+    assert torch.allclose(kl, math.log(3) - torch.stack([entropy, 0 * p]), rtol=0, atol=EXACT)
+    (gradient,) = torch.autograd.grad(kl.sum(), logits)
     assert gradient.isfinite().all() and (gradient[logits.isinf()] == 0).all()
 
 

@@ -23,7 +23,7 @@ _MOST, _LEAST = 64, 2  # rows that are compared, as many as fit into memory at o
 _RESETS = 64  # since another state may give the same estimate by chance
 _REQUESTS = 1000  # after which all rows get noise of their own, or some estimators would not end
 _ROWS = 2, 3  # numbers of rows whose requests are compared
-_HOW_TO_DRAW = "draw with gradest.categorical or gradest.randomness, anew for every row"
+_HOW_TO_DRAW = "draw with gradest.categorical or gradest.randomness, separately for every row"
 
 
 class RequestRecorder(Draws):

@@ -629,3 +629,10 @@ def test_a_suite_can_say_layers():
     assert grid(cls, "encoder", ["linear", [200]]) == ["linear", [200]]
     assert grid(cls, "encoder", [[200], [512, 256]]) == [[200], [512, 256]]
     assert grid(cls, "decoder", ["mirrored", "linear", [4]]) == ["mirrored", "linear", [4]]
+
+
+def test_a_pixel_that_the_decoder_is_sure_of_keeps_its_small_cost():
+    pixels = torch.tensor([[[40.0, -40.0], [40.0, 40.0]]])  # [B, S, D]
+    cost = models.surprise(pixels, torch.tensor([[1, 0]]))  # [B, S]
+    exact = torch.tensor([[2 * math.exp(-40), 40.0]])
+    assert torch.allclose(cost, exact, rtol=1e-6, atol=0)  # float32 has seven digits
