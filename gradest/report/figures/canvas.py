@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -269,8 +270,12 @@ def _bars(rows: pd.DataFrame, column: str) -> np.ndarray | None:
 
 def lay_out(figure: Figure) -> None:
     """Fix the places of the panels, so that labels can be fitted into them."""
+    if figure.get_layout_engine() is None:  # they are fixed
+        return
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # Not "none", which leaves an engine without effect, for which savefig draws every file twice.
+    with rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
 
 
 def label_curves(figure: Figure, parts: Iterable[Part], styles: Mapping[str, Style]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from gradest.report.figures.canvas import lay_out
 from gradest.support import write_atomically
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -22,6 +23,7 @@ def save_figure(
 ) -> None:
     """Write a file of a figure for each suffix; none is left where one cannot be written."""
     try:
+        lay_out(figure)  # once for all of them
         for suffix in suffixes:
             write_atomically(folder / f"{name}{suffix}", partial(_save, figure))
     except BaseException:
