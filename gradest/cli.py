@@ -34,6 +34,7 @@ from gradest.support import (
     PRECISION_KEYS,
     TERMINATED,
     Terminated,
+    collector_paused,
     estimator_templates,
     exit_with,
     in_a_line,
@@ -560,7 +561,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.report:
-        from gradest.commands import report_on
+        with collector_paused(freeze=True):
+            from gradest.commands import report_on
 
         return report_on(
             options.report,
@@ -596,7 +598,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         print(list.list_plugins(options.plugin, options.markdown, options.bibtex))
         return 0
     suites = find_suites(options.suite)  # raises UsageError before anything is loaded
-    from gradest.commands import run_folder, run_suite
+    with collector_paused(freeze=True):
+        from gradest.commands import run_folder, run_suite
 
     return run_suite(options) if isinstance(suites, Path) else run_folder(suites, options)
 

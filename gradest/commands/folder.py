@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from gradest.commands.baseline import AGAINST, baseline, check_agreement
@@ -14,12 +14,11 @@ from gradest.commands.suite import (
     load_with,
     make_ready,
     run_into,
-    statuses,
 )
 from gradest.errors import DataError, UsageError
 from gradest.plugins import Registry
 from gradest.report import ClaimsOfRun, list_claims, read_claims, show, write_overview
-from gradest.runs import REFERENCE, Cell, Suite, SuiteFolder, alone_in, finished
+from gradest.runs import REFERENCE, Cell, Outcome, Suite, SuiteFolder, alone_in
 from gradest.support import counted
 
 
@@ -55,9 +54,9 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
             print(f"warning: {suite.name} is left out: {error}", file=sys.stderr)
             continue
         with alone_in(folder):
-            problems = run_into(folder, suite, suite.cells, registry, options)
+            problems, outcomes = run_into(folder, suite, suite.cells, registry, options)
             claims.append(read_claims(folder))
-            results += [problems, _conclude(suite, claims[-1], options)]
+            results += [problems, _conclude(suite, outcomes, claims[-1], options)]
             results.append(check_agreement(folder, against[folder]))
     with alone_in(out):
         page = write_overview(out, suite_folder.name, claims, left_out)
@@ -80,9 +79,14 @@ def _dry_run(folder: Path, suite: Suite, registry: Registry, options: argparse.N
     return dry_run(suite, suite.cells, folder, registry, options)
 
 
-def _conclude(suite: Suite, claims: ClaimsOfRun, options: argparse.Namespace) -> int:
+def _conclude(
+    suite: Suite,
+    outcomes: Collection[Outcome],
+    claims: ClaimsOfRun,
+    options: argparse.Namespace,
+) -> int:
     """Print a line about a run, and what went wrong in it; returns its exit status."""
-    count = statuses(suite.cells, finished(claims.folder / "journal.jsonl"))
+    count = Counter(each.status for each in outcomes)
     failed, refuted = claims.failed_controls, claims.refuted
     if not options.quiet:
         print(f"{suite.name}: {_described(suite.cells, count)}", flush=True)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from gradest.report import (
 )
 from gradest.runs import (
     Cell,
-    Record,
+    Outcome,
     StandIns,
     Suite,
     Workers,
@@ -42,7 +42,6 @@ from gradest.runs import (
     carried,
     check_backend,
     describe_run,
-    finished,
     keep_stand_ins,
     load_suite,
     prepare,
@@ -51,7 +50,7 @@ from gradest.runs import (
 )
 from gradest.runs import run as run_cells
 from gradest.statistics import FEWEST
-from gradest.support import in_a_line, listed
+from gradest.support import collector_paused, in_a_line, listed
 
 
 def run_suite(options: argparse.Namespace) -> int:
@@ -74,9 +73,9 @@ def run_suite(options: argparse.Namespace) -> int:
     beside = stand_ins(others, suite, cells, folder, registry, options)
     make_ready(folder, cells, registry, options)
     with alone_in(folder):
-        problems = run_into(folder, suite, cells, registry, options, beside)
+        problems, outcomes = run_into(folder, suite, cells, registry, options, beside)
         tell_stand_ins(beside, options.quiet)
-        status = _conclude(cells, folder, options.quiet, options.fail_on_refuted)
+        status = _conclude(outcomes, folder, options.quiet, options.fail_on_refuted)
         return max(problems, status, check_agreement(folder, against))
 
 
@@ -101,6 +100,7 @@ def check_options(options: argparse.Namespace) -> None:
         )
 
 
+@collector_paused(freeze=True)
 def load_with(
     options: argparse.Namespace, name: str, registry: Registry, also: Sequence[Estimator] = ()
 ) -> Suite:
@@ -138,18 +138,18 @@ def run_into(
     registry: Registry,
     options: argparse.Namespace,
     beside: StandIns | None = None,
-) -> int:
+) -> tuple[int, Collection[Outcome]]:
     """Run cells of a suite and write the report into `folder`, which the caller has locked.
 
     The report ranks the rows of `beside` too.
-    Returns 1 if part of the report is missing, which is printed, and 0 otherwise.  Raises
-    UsageError if the workers are unavailable.
+    Returns 1 if part of the report is missing, which is printed, and 0 otherwise; and how the cells
+    have ended.  Raises UsageError if the workers are unavailable.
     """
     started = datetime.now(UTC)
     jobs = options.jobs or Workers.jobs
     timeout = options.time_limit or suite.settings.cell_timeout
     with quietly(options.quiet):
-        run_cells(
+        outcomes = run_cells(
             suite.name,
             cells,
             folder,
@@ -165,22 +165,23 @@ def run_into(
     problems = rebuild_report(folder, description | carried(folder), formats=formats)
     for line in problems:
         print(f"warning: {folder}: {line}", file=sys.stderr)
-    return int(bool(problems))
+    return int(bool(problems)), outcomes.values()
 
 
-def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted: bool) -> int:
+def _conclude(
+    outcomes: Collection[Outcome], folder: Path, quiet: bool, fail_on_refuted: bool
+) -> int:
     """Print the summary and the path of the report; returns the exit status."""
     loaded = load_run(folder)
     failed = failed_controls(loaded)
     refuted = refuted_claims(loaded) if fail_on_refuted else []
-    records = finished(folder / "journal.jsonl")
-    count = statuses(cells, records)
+    count = Counter(each.status for each in outcomes)
     if quiet:
         for line in (*failed, *refuted):
             print(line, file=sys.stderr)
     else:
         print(in_words(count))
-        show(summarize_run(folder))
+        show(summarize_run(loaded))
         print()
         if unlisted := loaded.facts.get("unlisted"):
             print(
@@ -189,15 +190,10 @@ def _conclude(cells: Sequence[Cell], folder: Path, quiet: bool, fail_on_refuted:
             )
     print(f"report: {report_path(folder)}", flush=True)
     if not count["ok"]:
-        reasons = {records[cell.key]["reason"] for cell in cells} - {None}
+        reasons = {each.reason for each in outcomes} - {None}
         reason = f": {in_a_line(min(reasons))}" if reasons else ""
         print(f"error: no cell gave a finite number{reason}", file=sys.stderr)
     return 1 if failed or refuted else exit_status(count)
-
-
-def statuses(cells: Sequence[Cell], records: Mapping[str, Record]) -> Counter[str]:
-    """How many of the cells are ok, skipped and failed."""
-    return Counter(records[cell.key]["status"] for cell in cells)
 
 
 def in_words(count: Counter[str]) -> str:

@@ -70,6 +70,8 @@ class Registry:
 
     def estimator(self, name: str) -> type[Estimator]:
         """The class of that name or alias.  Raises UsageError that suggests the most similar."""
+        if cls := self.estimators.get(name):
+            return cls
         return _lookup(_by_alias(self.estimators) | self.estimators, name, "estimator")
 
     def canonical(self, name: str) -> str:

@@ -5,7 +5,6 @@ The parts are those of a document, but their text is plain, for a terminal: no M
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ from gradest.report.documents import controls
 from gradest.report.documents.document import Alert, Strong, Table
 from gradest.report.frames import tables
 from gradest.report.frames.curves import final_descents, rank_final
-from gradest.report.frames.loading import LoadedRun, load_run
+from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.rankings import Section
 from gradest.report.studies import concrete, descent, training
 from gradest.runs import ORIGIN
@@ -35,14 +34,12 @@ _READING = (
 )
 
 
-def summarize_run(folder: Path) -> Iterator[Shown]:
-    """Summarize the run in `folder`, whose tables are written.
+def summarize_run(run: LoadedRun) -> Iterator[Shown]:
+    """The summary of a run.
 
     A ranking for each task, in log α where that was measured; the results of properties, trainings
-    and descents; and, before all else, controls that failed.  Raises UsageError for a folder
-    without a run.
+    and descents; and, before all else, controls that failed.
     """
-    run = load_run(folder)
     yield from map(Alert, failed_controls(run))
     judgements = run.problems.attempt("the claims", partial(judge, run), [])
     if judgements:

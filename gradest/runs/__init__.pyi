@@ -46,7 +46,14 @@ from .reference_results import (
     read_manifest,
     references_folder,
 )
-from .runner import least_timing_seconds, prepare, refuse_foreign, run, seconds_expected
+from .runner import (
+    Outcome,
+    least_timing_seconds,
+    prepare,
+    refuse_foreign,
+    run,
+    seconds_expected,
+)
 from .stand_ins import StandIns, find_stand_ins, keep_stand_ins
 from .suite import Suite, load_suite
 from .suites import (

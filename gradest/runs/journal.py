@@ -15,7 +15,6 @@ Reference results keep their journal compressed, as journal.jsonl.xz, which is r
 no journal.jsonl.  It has no blocks.
 """
 
-import gc
 import json
 import lzma
 import os
@@ -25,7 +24,6 @@ import tempfile
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -35,7 +33,7 @@ from filelock import FileLock
 from gradest.errors import UsageError
 from gradest.runs.blocks import BLOCKS, BlockFile, extract, write_blocks
 from gradest.runs.records import problem
-from gradest.support import Unwritable, write_atomically
+from gradest.support import Unwritable, collector_paused, write_atomically
 
 Record = dict[str, Any]
 
@@ -214,7 +212,7 @@ def read_journal(path: Path, verify: bool = True) -> Contents:
     cannot be read or that a later version has written.
     """
     contents = Contents(path)
-    with _collector_paused():
+    with collector_paused():  # JSON has no cycles
         entries = [_entry(number, line) for number, line in _lines(path)]
     contents.sealed = not entries or any(entry.sealed for entry in entries)
     with BlockFile(path.with_name(BLOCKS), verify) as blocks:
@@ -234,21 +232,6 @@ def read_journal(path: Path, verify: bool = True) -> Contents:
             elif record["id"] != contents.header["id"]:
                 contents.damage.append(Damage(number, "header of another journal"))
     return contents
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without the garbage collector, which would go through all records again and again.
-
-    Of ten thousand records that takes twice as long as reading them, and JSON has no cycles.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def read_header(path: Path) -> Record | None:

@@ -26,7 +26,7 @@ from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.processes import Failed, Job, UnderWay, in_processes
 from gradest.runs.progress import display
 from gradest.runs.workers import Workers, answers
-from gradest.support import described, in_a_line
+from gradest.support import collector_paused, described, in_a_line
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,7 @@ def references(
     """
     if precision is None:
         return {}
-    core = digest_of_code(measure_reference.__module__)  # once: it reads every file
-    wanted = {c.key: _reference_cell(c, precision, core) for c in cells}
+    wanted = _wanted(cells, precision)
     unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, bundle, workers)
     needed_for = {key: r for key, r in wanted.items() if unknown[r.key]}
     records = _recorded(journal)
@@ -130,6 +129,15 @@ def references(
                 records[job.key] = record
                 progress.done(f"{task} by {estimator}", "ok", "")
     return {key: records[c.key] for key, c in needed_for.items() if c.key in records}
+
+
+@collector_paused(freeze=True)
+def _wanted(
+    cells: Sequence[MeasuringCell], precision: ReferencePrecision
+) -> dict[str, ReferenceCell]:
+    """cell key -> the reference that it needs if its truth is unknown."""
+    core = digest_of_code(measure_reference.__module__)  # once: it reads every file
+    return {cell.key: _reference_cell(cell, precision, core) for cell in cells}
 
 
 def _measure(cell: ReferenceCell, bundle: PluginBundle) -> Record:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,7 +36,14 @@ from gradest.runs.training_cell import (
     unfinished_keys,
 )
 from gradest.runs.workers import Workers, answers
-from gradest.support import message_of, one_thread, reason_of, traceback_of
+from gradest.support import collector_paused, message_of, one_thread, reason_of, traceback_of
+
+
+class Outcome(NamedTuple):
+    """How a cell has ended."""
+
+    status: str  # "ok", "skipped" or "failed"
+    reason: str | None
 
 
 def run(
@@ -49,9 +56,10 @@ def run(
     precision: ReferencePrecision | None = DEFAULT,
     fresh: bool = False,
     timed: bool = True,
-) -> None:
+) -> dict[str, Outcome]:
     """Measure and time the cells that are missing or failed in the folder's journal.
 
+    Returns how each of the cells has ended, by its key.
     For tasks whose exact gradient is unknown, a reference is measured first, to `precision`, and
     none where that is None.  `timed` = False skips the timing, `fresh` discards the journal.
     Raises UsageError if the folder contains anything other than results of this suite, cannot be
@@ -59,7 +67,8 @@ def run(
     """
     refuse_foreign(folder, fresh)
     with alone_in(folder), one_thread():
-        journal = Journal(folder, suite, fresh)
+        with collector_paused(freeze=True):
+            journal = Journal(folder, suite, fresh)
         for line in journal.damage:
             print(f"warning: {folder}: {line}; its cell is measured again", file=sys.stderr)
         if fresh:
@@ -67,8 +76,9 @@ def run(
             _remove(folder / NETWORKS)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
         truths = references(measuring, precision, journal, registry, bundle, workers)
-        recorded = latest(journal.opened)
-        missing = [c for c in cells if _is_missing(c, recorded.get(c.key), truths.get(c.key))]
+        with collector_paused(freeze=True):
+            recorded = latest(journal.opened)
+            missing = [c for c in cells if _is_missing(c, recorded.get(c.key), truths.get(c.key))]
         if missing:
             trainings = {c.key for c in missing if isinstance(c, TrainingCell | DescentCell)}
             done = partial(_progress, folder, trainings)
@@ -89,6 +99,7 @@ def run(
         _tidy(folder, cells, recorded)
         if timed:
             _time_all(measuring, recorded, journal, registry, bundle, workers.timeout)
+        return {c.key: Outcome(*(recorded[c.key][x] for x in Outcome._fields)) for c in cells}
 
 
 def prepare(cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> None:

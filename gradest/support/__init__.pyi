@@ -1,4 +1,5 @@
 from . import markup, tex
+from .collector import collect_no_more, collector_paused
 from .files import (
     Unwritable,
     checksum,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from gradest.support.collector import collect_no_more
+
 # Exit statuses as in shells: 128 plus the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -40,6 +42,7 @@ def exit_with(status: int) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
+    collect_no_more()
     sys.exit(status)
 
 

@@ -26,7 +26,7 @@ LONG = "decoupled_straight_through (backward_temperature=0.25, forward_temperatu
 def write(folder, rows, **run):
     write_frame(folder / "measurements.parquet", measurements_frame(list(rows)))
     write_json(folder / "run.json", {"suite": "demo", **run})
-    return [part for part in summarize_run(folder) if part]
+    return [part for part in summarize_run(load_run(folder)) if part]
 
 
 def output(parts, capsys):
@@ -98,7 +98,7 @@ def test_properties_and_trainings_have_their_own(tmp_path):
     assert "[" in table.rows[0][-1]
     held["holds"] = True
     write_frame(tmp_path / "properties.parquet", held)
-    assert next(summarize_run(tmp_path)) == "Every property holds: 3 rows of 2 properties"
+    assert next(summarize_run(load_run(tmp_path))) == "Every property holds: 3 rows of 2 properties"
 
 
 def test_failed_controls_come_first(tmp_path):

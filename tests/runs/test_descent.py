@@ -492,7 +492,7 @@ def test_the_report_has_the_curves_and_a_table_of_the_ends(folder) -> None:
     assert titles == ["E f", "probability", "‖∇E f‖", "ln tr Cov(ĝ)"]
     ((name, make), *_) = STUDY.latex(run)
     assert name.startswith("descent-") and "reinforce" in make().latex("tab:x")
-    shown = list(summarize_run(folder["down"]))
+    shown = list(summarize_run(run))
     assert any("logits after 20 steps" in str(each) for each in shown)
     frame = gradest.read_descents(folder["down"])
     assert {"label", "task_label", "rates"} <= set(frame) and frame["rates"].eq(2).all()

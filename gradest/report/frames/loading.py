@@ -18,6 +18,7 @@ from gradest.report.frames.sweeps import Sweep, find_sweeps
 from gradest.runs import ADAPTATION, COLUMNS, ORIGIN, SOURCES, read_run
 from gradest.runs.descent import COLUMNS as DESCENTS
 from gradest.runs.training import COLUMNS as TRAINING
+from gradest.support import collector_paused
 
 CLAIMS = "claims.csv"
 
@@ -93,6 +94,7 @@ class LoadedRun:
         return rank_run(self.single, self.sweeps, self.families, self.problems)
 
 
+@collector_paused()
 def load_run(folder: Path, formats: Formats | None = None) -> LoadedRun:
     """Load the run in a folder from run.json and the tables beside it, nothing else.
 
