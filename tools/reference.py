@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(SUITES)}")
     parser.add_argument("--jobs", help="as of benchmark.py")
     parser.add_argument("--force", action="store_true", help="also suites that are up to date")
+    parser.add_argument("--dry-run", action="store_true", help="say what is not up to date, alone")
     parser.add_argument("--out", type=Path, default=ROOT / "results", help="default: results/")
     options = parser.parse_args(arguments)
     try:
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if options.dry_run:
+        return _tell(names, options.out / KEPT)
     missing = [name for name in names if not _build(name, options)]
     if missing:
         print(f"not built: {', '.join(missing)}; the same command tries again", file=sys.stderr)
@@ -58,6 +61,15 @@ def _members(given: str) -> list[str]:
     found = find_suites(given)
     files = found.files if isinstance(found, SuiteFolder) else [found]
     return [name_of_suite(file) for file in files]
+
+
+def _tell(names: Sequence[str], kept: Path) -> int:
+    """Print the suites that would be run; returns 1 if there are any."""
+    stale = [name for name in names if not _up_to_date(name, kept)]
+    for name in stale:
+        print(f"{name}: not up to date")
+    print(f"{len(names) - len(stale)} of {len(names)} suites up to date")
+    return int(bool(stale))
 
 
 def _build(name: str, options: argparse.Namespace) -> bool:

@@ -119,6 +119,15 @@ def test_the_picture_takes_its_place_in_the_readme():
         show_in_readme(text * 2)
 
 
+def test_a_dry_run_says_what_is_not_up_to_date_and_runs_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reference, "_up_to_date", lambda name, folder: name == "smoke")
+    words = ["smoke", "variance", "--dry-run", "--out", str(tmp_path)]
+    assert reference.main(words) == 1
+    expected = "variance: not up to date\n1 of 2 suites up to date\n"
+    assert capsys.readouterr().out == expected and not list(tmp_path.iterdir())
+    assert reference.main(["smoke", *words[2:]]) == 0
+
+
 @pytest.mark.weekly
 def test_a_suite_is_measured_once_and_again_only_if_it_is_damaged(tmp_path, capsys):
     words = ["smoke", "--out", str(tmp_path), "--jobs", "1"]
