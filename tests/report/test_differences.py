@@ -447,6 +447,8 @@ def points(bounds, rate=0.1):
     ("base", "other", "judged"),
     [
         ({0: 100.0}, {0: 100.0}, SAME),
+        ({0: 100.0}, {0: 100.00005}, SAME),  # the rounding of single precision
+        ({0: 100.0}, {0: 100.0002}, UNDECIDED),
         ({0: 100.0}, {0: 300.0}, UNDECIDED),  # of one seed nothing is known of other trainings
         ({0: 100.0, 1: 100.1, 2: 99.9}, {3: 101.0, 4: 101.1, 5: 100.9}, WORSE),
         ({0: 101.0, 1: 101.1, 2: 100.9}, {3: 100.0, 4: 100.1, 5: 99.9}, BETTER),

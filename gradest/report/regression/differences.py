@@ -28,7 +28,7 @@ from gradest.report.regression.pairs import (
 )
 from gradest.report.regression.runs import Key, Records, Run, repeats
 from gradest.runs import Record
-from gradest.statistics import Interval, holm
+from gradest.statistics import SINGLE, Interval, holm
 from gradest.support import described
 
 # The rate at which a report of runs without any change finds one.  Less than the
@@ -335,9 +335,8 @@ def _trained(
     change = b - a
     difference = change.estimate
     _, quantity = _CURVES[key.kind]
-    change = Change(
-        quantity, "", a, b, DIFFERENCE, change, difference == 0, direction=sign(difference)
-    )
+    same = abs(difference) <= SINGLE * abs(a.estimate)  # trainings compute in single precision
+    change = Change(quantity, "", a, b, DIFFERENCE, change, same, direction=sign(difference))
     if change.same:
         return _Row(run, key, seeds, change)
     if min(m, n) == 1:
