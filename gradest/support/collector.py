@@ -36,5 +36,4 @@ def collect_no_more() -> None:
     The interpreter would go through it once more while it shuts down, and free nothing that the
     operating system does not free anyway.
     """
-    gc.disable()
     gc.freeze()
