@@ -111,6 +111,7 @@ _DEFAULTS: dict[str, Any] = {
     "json": False,
     "pool": False,
 }
+_KEPT = ": finished cells are kept; run the suite again to resume"
 
 
 def run() -> NoReturn:
@@ -123,9 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show α must not end a run
             stream.reconfigure(errors="replace")
+    options = argparse.Namespace(suite=None)  # until they are parsed
     try:
         with terminable():
-            return _dispatch(parse(arguments))
+            options = parse(arguments)
+            return _dispatch(options)
     except UsageError as error:
         print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         return 2
@@ -136,9 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {in_a_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print(
-            "interrupted: finished cells are kept; run the suite again to resume", file=sys.stderr
-        )
+        kept = "" if not options.suite or options.dry_run else _KEPT
+        print(f"interrupted{kept}", file=sys.stderr)
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 

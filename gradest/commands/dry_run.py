@@ -57,7 +57,8 @@ def dry_run(
     bundle, jobs = PluginBundle.of(options.plugin), options.jobs or Workers.jobs
     names = labels(cells)
     done = {c.key for c in cells if records.get(c.key, {}).get("status") in ("ok", "skipped")}
-    trials = _Trials([cell for cell in cells if cell.key not in done], registry, bundle)
+    timeout = options.time_limit or suite.settings.cell_timeout
+    trials = _Trials([c for c in cells if c.key not in done], registry, bundle, timeout)
     total = longest = 0.0
     untimed = []
     count: Counter[str] = Counter()
@@ -86,8 +87,14 @@ def dry_run(
 class _Trials:
     """Trials of cells: of each, or of one of each kind where there are many."""
 
-    def __init__(self, cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> None:
-        self._registry, self._bundle = registry, bundle
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        registry: Registry,
+        bundle: PluginBundle,
+        timeout: float | None,
+    ) -> None:
+        self._registry, self._bundle, self._timeout = registry, bundle, timeout
         self.all_tried = len(cells) <= _ALL_TRIED
         self._by_kind: dict[str, Expectation] = {}
         self._by_names: dict[str, Expectation] = {}
@@ -120,7 +127,8 @@ class _Trials:
     def _try(self, cell: Cell) -> Expectation:
         self._tried += 1
         try:
-            return Expectation("ok", seconds_expected(cell, self._registry, self._bundle))
+            seconds = seconds_expected(cell, self._registry, self._bundle, self._timeout)
+            return Expectation("ok", seconds)
         except Inapplicable as error:
             return Expectation("skipped", 0.0, in_a_line(message_of(error)))
         except Failed as error:  # in a separate process, which has made the message a reason

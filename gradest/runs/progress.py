@@ -47,6 +47,12 @@ def quietly(quiet: bool = True) -> Iterator[None]:
         _QUIET.reset(token)
 
 
+def tell(line: str) -> None:
+    """Print a line on standard error, unless displays are quiet."""
+    if not _QUIET.get():
+        print(line, file=sys.stderr, flush=True)
+
+
 Running = Callable[[], Mapping[str, float]]  # label -> seconds so far, the longest first
 
 

@@ -23,7 +23,7 @@ from gradest.runs.folder import alone_in
 from gradest.runs.journal import Journal, Record, append_if_shared
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.processes import Failed, Job, UnderWay, in_own_process
-from gradest.runs.progress import display
+from gradest.runs.progress import display, tell
 from gradest.runs.references import references
 from gradest.runs.tables import finished, latest
 from gradest.runs.timing import ROUNDS, least_seconds, time_cells
@@ -36,7 +36,14 @@ from gradest.runs.training_cell import (
     unfinished_keys,
 )
 from gradest.runs.workers import Workers, answers
-from gradest.support import collector_paused, message_of, one_thread, reason_of, traceback_of
+from gradest.support import (
+    collector_paused,
+    counted,
+    message_of,
+    one_thread,
+    reason_of,
+    traceback_of,
+)
 
 
 class Outcome(NamedTuple):
@@ -96,6 +103,8 @@ def run(
                     trainings.discard(record["key"])
                     progress.done(names[record["key"]], record["status"], record["reason"])
             recorded = finished(journal.path)
+        else:
+            tell(f"nothing to measure: {counted(len(cells), 'cell')} recorded already")
         _tidy(folder, cells, recorded)
         if timed:
             _time_all(measuring, recorded, journal, registry, bundle, workers.timeout)
@@ -126,14 +135,17 @@ def _prepare(task: str, knobs: Mapping[str, Any], bundle: PluginBundle) -> None:
     build(bundle.registry(frozenset([task])).task(task), knobs).prepare()
 
 
-def seconds_expected(cell: Cell, registry: Registry, bundle: PluginBundle) -> float:
+def seconds_expected(
+    cell: Cell, registry: Registry, bundle: PluginBundle, timeout: float | None
+) -> float:
     """The expected run time of a cell, from a short trial.
 
-    Raises Inapplicable, and Failed for code from outside the catalogue that fails.
+    Raises Inapplicable, and Failed for code from outside the catalogue that fails, or whose trial
+    alone takes more than `timeout` seconds.
     """
     if not foreign(cell, registry):
         return cell.expected_seconds(registry)
-    return in_own_process(Job(cell.key, _expected_seconds, (cell, bundle), alone=True), None)
+    return in_own_process(Job(cell.key, _expected_seconds, (cell, bundle), alone=True), timeout)
 
 
 def least_timing_seconds(cells: Sequence[Cell]) -> float:

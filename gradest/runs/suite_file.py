@@ -323,7 +323,8 @@ class SuiteSource:
 
     @staticmethod
     def _too_many(subject: str, count: int) -> str:
-        return f"{subject}: expected at most {MOST_CELLS:,} cells, got {shortened(count)} or more"
+        number = f"{count:,}" if count < 10**15 else shortened(count)
+        return f"{subject}: expected at most {MOST_CELLS:,} cells, got {number} or more"
 
     def check_controls(self, settings: SuiteFile, estimators: set[str]) -> None:
         """Raises SuiteError for a control that is not an estimator of the suite."""

@@ -34,6 +34,7 @@ def collect_no_more() -> None:
     """Leave all that lives to the end of the process, which is near.
 
     The interpreter would go through it once more while it shuts down, and free nothing that the
-    operating system does not free anyway.
+    operating system does not free anyway.  The collector stays on: a caller that catches SystemExit
+    goes on, and what it makes from then on is collected.
     """
     gc.freeze()

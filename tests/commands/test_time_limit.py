@@ -25,6 +25,19 @@ class Endless(Estimator):
 '''
 
 
+def test_a_dry_run_is_under_the_same_limit(tmp_path, capsys):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    (tmp_path / "mine.yaml").write_text(
+        "replicates: 64\ntimed: false\ncell_timeout: 5000\ntasks: [categorical]\n"
+        "estimators: [{endless: {seconds: 10000}}, rloo]\n"
+    )
+    command = ["--suite", str(tmp_path / "mine.yaml"), "--plugin", str(tmp_path / "endless.py")]
+    assert main([*command, "--out", str(tmp_path / "out"), "--dry-run", "--time-limit", "1"]) == 1
+    one, other, _ = capsys.readouterr().out.splitlines()
+    assert one.startswith("would fail: ended after cell_timeout = 1 s  categorical × endless")
+    assert other.endswith("categorical × rloo")
+
+
 @pytest.mark.parametrize(
     ("backend", "module"),
     [

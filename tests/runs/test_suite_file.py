@@ -124,12 +124,12 @@ def refused(tmp_path, registry):
                 f"nvil: {{hidden: {list(range(1, 401))}, learning_rate: {RATES}}}",
             ),
             4,
-            "nvil: expected at most 100,000 cells, got 160000 or more",
+            "nvil: expected at most 100,000 cells, got 160,000 or more",
         ),
         (
             BASE.replace("[2, 4]", str(list(range(2, 202)))) + f"seeds: {list(range(600))}\n",
             5,
-            "the suite: expected at most 100,000 cells, got 120000 or more",
+            "the suite: expected at most 100,000 cells, got 120,000 or more",
         ),
         # bytes
         (BASE + "\tseeds: [1]\n", 5, "malformed YAML: found character that cannot start any token"),
