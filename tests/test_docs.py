@@ -17,6 +17,7 @@ from gradest.report.documents.html import anchored
 from gradest.runs.suite import load_suite
 from gradest.runs.suite_file import SuiteFile
 from gradest.runs.suites import SuiteFolder, find_suites
+from gradest.support import DEEPEST, MOST_BYTES, MOST_CELLS, MOST_ENTRIES
 from gradest.support.states import write_state
 from tests.support import ROOT
 
@@ -132,6 +133,13 @@ def test_every_key_of_a_suite_is_explained():
     keys = {key for model in models for key in model.model_fields}
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", PAGES["docs/suites.md"], flags=re.M)
     assert {key for row in rows for key in re.findall(r"\w+", row)} == keys
+
+
+def test_the_limits_of_a_suite_are_those_of_the_program():
+    limits = dict(re.findall(r"^\| ([a-z ,]+) \| ([^|]+) \|$", PAGES["docs/suites.md"], flags=re.M))
+    assert limits["cells"] == f"{MOST_CELLS:,}" and limits["entries"] == f"{MOST_ENTRIES:,}"
+    assert limits["size of the file"] == f"{MOST_BYTES // 2**20} MiB"
+    assert limits["depth of nesting"] == str(DEEPEST)
 
 
 @pytest.mark.parametrize("page", sorted({p for p in PAGES if blocks(p, "python")} - CHECKED_APART))
