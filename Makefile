@@ -3,10 +3,9 @@ AUDIT ?= .venv-audit
 PYTHON := $(VENV)/bin/python
 # Each worker begins with files of its own, which makes the runs that their tests share once; one
 # that has finished takes over tests of the others.
-PYTEST := $(PYTHON) -m pytest --dist worksteal -n
-CORES := $(shell getconf _NPROCESSORS_ONLN)
-# One more than cores, for long tests, of which many wait for a kill or a limit of time.
-WORKERS := $(shell expr $(CORES) + 1)
+PYTEST := $(PYTHON) -m pytest -n auto --dist worksteal
+# One worker more than cores, for long tests, of which many wait for a kill or a limit of time.
+LONG := -n $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 BASE_PYTHON ?= python3
 
 .DEFAULT_GOAL := help
@@ -51,19 +50,19 @@ benchmark: install
 	$(PYTHON) benchmark.py --suite variance
 
 test: install
-	$(PYTEST) $(CORES) -m "not slow and not weekly"
+	$(PYTEST) -m "not slow and not weekly"
 
 certify: install
-	$(PYTEST) $(WORKERS) -m $(if $(PART),"slow or weekly" --part $(PART),slow)
+	$(PYTEST) $(LONG) -m $(if $(PART),"slow or weekly" --part $(PART),slow)
 
 weekly: install
-	$(PYTEST) $(WORKERS) -m weekly
+	$(PYTEST) $(LONG) -m weekly
 
 test-all: install
-	$(PYTEST) $(WORKERS)
+	$(PYTEST) $(LONG)
 
 test-coverage: install
-	$(PYTEST) $(CORES) -m "not weekly" --cov=gradest --cov-branch --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "not weekly" --cov=gradest --cov-branch --cov-report=term-missing:skip-covered
 
 lint: install
 	$(PYTHON) -m ruff format --check .

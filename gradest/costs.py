@@ -225,7 +225,8 @@ class Cost:
         else:
             named = dict(self.module.named_parameters())
             converted = {name: _detached_if(p, frozen).to(own) for name, p in named.items()}
-            # Exchanging parameters takes time, which a step of training need not spend.
+            # Exchanging parameters takes time, which a step of training need not spend.  fn gets a
+            # function either way: attributes of the module would be there in some calls alone.
             live = all(p is named[name] for name, p in converted.items())
             module = self.module if live else partial(functional_call, self.module, converted)
             value = self.fn(own, lambda x: module(x))

@@ -57,8 +57,8 @@ def dry_run(
     bundle, jobs = PluginBundle.of(options.plugin), options.jobs or Workers.jobs
     names = labels(cells)
     done = {c.key for c in cells if records.get(c.key, {}).get("status") in ("ok", "skipped")}
-    timeout = options.time_limit or suite.settings.cell_timeout
-    trials = _Trials([c for c in cells if c.key not in done], registry, bundle, timeout)
+    missing = [cell for cell in cells if cell.key not in done]
+    trials = _Trials(missing, registry, bundle, time_limit(suite, options))
     total = longest = 0.0
     untimed = []
     count: Counter[str] = Counter()
@@ -162,6 +162,11 @@ def _without_reals(value: Any) -> Any:
 
 def _duration(seconds: float) -> str:
     return f"about {seconds:.0f} s" if seconds >= 1 else "less than a second"
+
+
+def time_limit(suite: Suite, options: argparse.Namespace) -> float | None:
+    """Seconds that a cell may take: those of the option, or else of the suite; None: any number."""
+    return options.time_limit or suite.settings.cell_timeout
 
 
 def exit_status(count: Counter[str]) -> int:

@@ -86,7 +86,7 @@ def _conclude(
     options: argparse.Namespace,
 ) -> int:
     """Print a line about a run, and what went wrong in it; returns its exit status."""
-    count = Counter(each.status for each in outcomes)
+    count = Counter(outcome.status for outcome in outcomes)
     failed, refuted = claims.failed_controls, claims.refuted
     if not options.quiet:
         print(f"{suite.name}: {_described(suite.cells, count)}", flush=True)

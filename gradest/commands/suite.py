@@ -18,7 +18,7 @@ from gradest.commands.baseline import (
     stand_ins,
     tell_stand_ins,
 )
-from gradest.commands.dry_run import dry_run, exit_status
+from gradest.commands.dry_run import dry_run, exit_status, time_limit
 from gradest.commands.report import chosen_formats
 from gradest.contracts import Estimator
 from gradest.errors import UsageError
@@ -147,7 +147,7 @@ def run_into(
     """
     started = datetime.now(UTC)
     jobs = options.jobs or Workers.jobs
-    timeout = options.time_limit or suite.settings.cell_timeout
+    timeout = time_limit(suite, options)
     with quietly(options.quiet):
         outcomes = run_cells(
             suite.name,
@@ -175,7 +175,7 @@ def _conclude(
     loaded = load_run(folder)
     failed = failed_controls(loaded)
     refuted = refuted_claims(loaded) if fail_on_refuted else []
-    count = Counter(each.status for each in outcomes)
+    count = Counter(outcome.status for outcome in outcomes)
     if quiet:
         for line in (*failed, *refuted):
             print(line, file=sys.stderr)
@@ -190,7 +190,7 @@ def _conclude(
             )
     print(f"report: {report_path(folder)}", flush=True)
     if not count["ok"]:
-        reasons = {each.reason for each in outcomes} - {None}
+        reasons = {outcome.reason for outcome in outcomes} - {None}
         reason = f": {in_a_line(min(reasons))}" if reasons else ""
         print(f"error: no cell gave a finite number{reason}", file=sys.stderr)
     return 1 if failed or refuted else exit_status(count)

@@ -67,6 +67,7 @@ def run(
     """Measure and time the cells that are missing or failed in the folder's journal.
 
     Returns how each of the cells has ended, by its key.
+
     For tasks whose exact gradient is unknown, a reference is measured first, to `precision`, and
     none where that is None.  `timed` = False skips the timing, `fresh` discards the journal.
     Raises UsageError if the folder contains anything other than results of this suite, cannot be

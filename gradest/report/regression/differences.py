@@ -335,7 +335,9 @@ def _trained(
     change = b - a
     difference = change.estimate
     _, quantity = _CURVES[key.kind]
-    same = abs(difference) <= SINGLE * abs(a.estimate)  # trainings compute in single precision
+    # Trainings compute in single precision; descents repeat to the last digit.
+    rounding = SINGLE * abs(a.estimate) if key.kind == TRAINING else 0.0
+    same = abs(difference) <= rounding
     change = Change(quantity, "", a, b, DIFFERENCE, change, same, direction=sign(difference))
     if change.same:
         return _Row(run, key, seeds, change)
