@@ -600,10 +600,14 @@ def _dispatch(options: argparse.Namespace) -> int:
         print(list.list_plugins(options.plugin, options.markdown, options.bibtex))
         return 0
     suites = find_suites(options.suite)  # raises UsageError before anything is loaded
-    with collector_paused(freeze=True):
-        from gradest.commands import run_folder, run_suite
+    if isinstance(suites, Path):
+        with collector_paused(freeze=True):
+            from gradest.commands import run_suite
 
-    return run_suite(options) if isinstance(suites, Path) else run_folder(suites, options)
+        return run_suite(options)
+    from gradest.commands import run_folder
+
+    return run_folder(suites, options)
 
 
 if __name__ == "__main__":

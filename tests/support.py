@@ -13,7 +13,7 @@ from gradest import Task
 from gradest.checks import Finding
 from gradest.plugins import PluginBundle, Registry, make_task
 from gradest.randomness import Draws
-from gradest.report import writing
+from gradest.report import contents
 from gradest.report.studies import STUDIES, landscape, rankings
 from gradest.runs import references, runner
 from gradest.runs.processes import Job
@@ -154,9 +154,9 @@ def only_figures(patch: pytest.MonkeyPatch, *names: str, **draws: Callable) -> N
         chosen = [each for each in study.illustrations if each.name in {*names, *draws}]
         changed = (each._replace(draw=draws.get(each.name, each.draw)) for each in chosen)
         kept.append(study._replace(illustrations=tuple(changed)))
-    patch.setattr(writing, "STUDIES", tuple(kept))
+    patch.setattr(contents, "STUDIES", tuple(kept))
 
 
 def every_figure(patch: pytest.MonkeyPatch) -> None:
     """Let reports draw all figures that the rows allow, as for users."""
-    patch.setattr(writing, "STUDIES", STUDIES)
+    patch.setattr(contents, "STUDIES", STUDIES)

@@ -6,7 +6,6 @@ learning rate absorbs.  The number may differ between data points, whose logits 
 
 from typing import NamedTuple
 
-import scipy
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from gradest.checks.battery import LOOKS, SHARP, Subject
 from gradest.checks.problems import of_degree, skewed, truth
 from gradest.checks.result import SINGLE, Outcome, percent
 from gradest.contracts import Task
+from gradest.statistics import t_isf, t_sf
 
 
 class _Direction(NamedTuple):
@@ -88,7 +88,7 @@ def _measured_along(
     mean = float(batches.mean())
     if len(batches) == 1:
         return mean, mean
-    half = float(scipy.stats.t.isf(subject.level(), len(batches) - 1) * batches.std())
+    half = float(t_isf(subject.level(), len(batches) - 1) * batches.std())
     half /= len(batches) ** 0.5
     return mean - half, mean + half
 
@@ -113,7 +113,7 @@ def _measured(subject: Subject, task: Task) -> _Direction:
         error = across.std(0) / count**0.5
         size, length = across.mean(0), mean.norm(dim=1)
         z = float(torch.where(error > 0, size.abs() / error, 0.0).max())
-        p = 2 * scipy.stats.t.sf(z, count - 1) * size.numel()
+        p = 2 * t_sf(z, count - 1) * size.numel()
         most = (size.norm(dim=1) + 2 * error.norm(dim=1)) / length
         result = _Direction(
             float(torch.cosine_similarity(mean, gradient, dim=1).min()),

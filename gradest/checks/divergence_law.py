@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 
-import scipy
-
 from gradest.checks.battery import FALSE_ALARM, LOOKS, ROWS, SHARP, Subject, estimates
 from gradest.checks.problems import with_prior
 from gradest.checks.result import EQUAL, Outcome, outcome, relative_gap
 from gradest.measurement import analytic_terms
+from gradest.statistics import normal_isf
 
 
 def _divergence(subject: Subject) -> Outcome:
@@ -33,7 +32,7 @@ def _divergence(subject: Subject) -> Outcome:
     short = (least - added.mean(1)) / error
     size = float((added.mean(1) / least).min())
     detail = f"the value includes {size:.2f} times the divergence of the discrete distributions"
-    if short.max() > scipy.stats.norm.isf(FALSE_ALARM / len(logits)):
+    if short.max() > normal_isf(FALSE_ALARM / len(logits)):
         return "failed", f"{detail}, less than the lower bound of 1, z = {-float(short.max()):.1f}"
     if (error / least).max() > SHARP:
         return "inconclusive", f"too noisy: {detail}"

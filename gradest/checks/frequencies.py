@@ -7,7 +7,6 @@ that shows another distribution of z far below the precision to which a cost of 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import scipy
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from gradest.checks.problems import Linear, skewed
 from gradest.checks.result import SINGLE, percent
 from gradest.contracts import Task
 from gradest.randomness import Draws
+from gradest.statistics import normal_sf
 
 _LOOKS = (40_000, 400_000)  # values of each category; the second number where the first is open
 _ROWS = 2**16  # at once
@@ -74,7 +74,7 @@ def _measured(subject: Subject, task: Linear) -> Frequencies:
         result = Frequencies(
             float(deviation.max()),
             float((deviation + 2 * error).max()),
-            2 * scipy.stats.norm.sf(z) < level,
+            2 * normal_sf(z) < level,
             task.name,
         )
         if result.deviates or result.sharp:

@@ -8,7 +8,6 @@ tested too, and reported as skipped with the result in the detail.
 from collections.abc import Callable
 from functools import partial
 
-import scipy
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from gradest.checks.problems import Changed
 from gradest.checks.result import EQUAL, QUOTIENT, STEP, Outcome, percent, relative_gap
 from gradest.contracts import LAWS, PATHWISE, Task
 from gradest.measurement import Measurement
+from gradest.statistics import t_sf
 
 _CONSTANT = 10.0
 _FACTOR = -2.0  # negative, so that an absolute value in place of a signed number shows
@@ -108,7 +108,7 @@ def _labels(subject: Subject) -> Outcome:
         for replicates, enough in _LOOKS.items():
             a, b = (subject.measure(t, replicates, steps=0) for t in (task, relabelled))
             z, freedom, error = _compare(a, b)
-            if 2 * scipy.stats.t.sf(z, freedom) * 2 * a.logits.numel() < subject.level(len(_LOOKS)):
+            if 2 * t_sf(z, freedom) * 2 * a.logits.numel() < subject.level(len(_LOOKS)):
                 return "failed", f"mean or second moment changes, |z| = {z:.1f} ({task.name})"
             if error <= enough:
                 break

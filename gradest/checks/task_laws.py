@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import scipy
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from gradest.costs import Problem
 from gradest.knobs import build
 from gradest.measurement import analytic_terms, codes, enumerable, exact_gradient
 from gradest.randomness import Draws, drawing_from, global_states
+from gradest.statistics import normal_isf
 from gradest.support import described
 
 _AT_ONCE = 4096  # codes
@@ -271,7 +271,7 @@ def _compare_with_draws(problem: Problem, value: Tensor, gradient: Tensor) -> Ou
         f"the closed form of E f or its gradient is {z_score:.3g} standard errors from draws"
     )
     return outcome(
-        violation if z_score > scipy.stats.norm.isf(level / 2) else "",
+        violation if z_score > normal_isf(level / 2) else "",
         f"{_DRAWS:,} draws agree with the closed form, E f to ± {float(error[:, 0].max()):.2g}",
     )
 

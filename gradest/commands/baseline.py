@@ -13,7 +13,7 @@ from gradest.contracts import Estimator
 from gradest.errors import UsageError
 from gradest.knobs import build
 from gradest.plugins import Registry
-from gradest.report import check_run, write_agreement
+from gradest.report import check_run
 from gradest.runs import (
     Baseline,
     Cell,
@@ -56,6 +56,8 @@ def check_agreement(folder: Path, against: Baseline | None) -> int:
     """
     if against is None:
         return 0
+    from gradest.report import write_agreement  # which draws, and imports what that takes
+
     path, agreement = write_agreement(against.folder, against.name, folder, folder / _FOLDER)
     print(f"against {against.name}: {agreement.summary}", flush=True)
     for line in agreement.lines():

@@ -61,7 +61,7 @@ def report_on(
     format, if a folder contains no run or a comparison cannot be written: status 1 must not mean
     anything else than a regression.
     """
-    chosen = chosen_formats(formats)
+    chosen = Formats.chosen(formats)
     if len(folders) > 1:
         if chosen:
             raise UsageError(f"--formats: expected one run, got {len(folders)} to compare")
@@ -83,11 +83,6 @@ def report_on(
         )
     (folder,) = folders
     return _rebuild(folder, fail_on_refuted, drop_tasks, drop_estimators, chosen)
-
-
-def chosen_formats(text: str | None) -> Formats | None:
-    """The formats of the option --formats, if it is given.  Raises UsageError for unknown ones."""
-    return None if text is None else Formats.of(text.split(","))
 
 
 def _rebuild(

@@ -19,11 +19,11 @@ from gradest.commands.baseline import (
     tell_stand_ins,
 )
 from gradest.commands.dry_run import dry_run, exit_status, time_limit
-from gradest.commands.report import chosen_formats
 from gradest.contracts import Estimator
 from gradest.errors import UsageError
 from gradest.plugins import PluginBundle, Registry
 from gradest.report import (
+    Formats,
     failed_controls,
     load_run,
     rebuild_report,
@@ -81,7 +81,7 @@ def run_suite(options: argparse.Namespace) -> int:
 
 def check_options(options: argparse.Namespace) -> None:
     """Raises UsageError for options that contradict each other or need other hardware."""
-    chosen_formats(options.formats)
+    Formats.chosen(options.formats)
     check_backend(options.backend, options.scheduler, options.device)
     if options.device.kind == "cuda":
         available = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -161,7 +161,7 @@ def run_into(
             suite.settings.timed,
         )
     description = describe_run(suite, registry, started) | keep_stand_ins(folder, beside)
-    formats = chosen_formats(options.formats)
+    formats = Formats.chosen(options.formats)
     problems = rebuild_report(folder, description | carried(folder), formats=formats)
     for line in problems:
         print(f"warning: {folder}: {line}", file=sys.stderr)

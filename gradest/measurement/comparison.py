@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from gradest.statistics import (
     Moments,
     detectable_length,
     squared_bias,
+    t_ppf,
     total_variance,
 )
 from gradest.support import interval, markup, number
@@ -218,7 +218,7 @@ def _ratio(sides: Sequence[Side], variances: Sequence[Interval]) -> tuple[Interv
     error, freedom = _jackknife(logs[0] - logs[1]), max(map(len, logs)) - 1
     if error == 0:
         return Interval.exactly(a / b), 1.0, math.inf
-    quantile, power = (scipy.stats.t.ppf(p, freedom) for p in ((1 + CONFIDENCE) / 2, POWER))
+    quantile, power = (t_ppf(p, freedom) for p in ((1 + CONFIDENCE) / 2, POWER))
     factor = math.exp(min(quantile * error, _LARGEST))
     return (
         Interval(a / b, a / b / factor, a / b * factor, error),

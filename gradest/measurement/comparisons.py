@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy
 import torch
 
 from gradest.contracts import Estimator, Task
 from gradest.errors import UsageError
 from gradest.measurement.comparison import Comparison, compare_pair
-from gradest.statistics import CONFIDENCE, Interval, holm
+from gradest.statistics import CONFIDENCE, Interval, holm, t_isf, t_sf
 from gradest.support import counted, interval, markup, number, tex
 
 LEVEL = 1 - CONFIDENCE
@@ -200,7 +199,7 @@ def geometric_mean(ratios: Sequence[Interval], batches: Sequence[int]) -> Interv
     if error == 0:
         return Interval.exactly(mean)
     freedom = min(n - 1 for n, e in zip(batches, errors, strict=True) if e > 0)
-    factor = math.exp(float(scipy.stats.t.isf(LEVEL / 2, freedom)) * error)
+    factor = math.exp(float(t_isf(LEVEL / 2, freedom)) * error)
     return Interval(mean, mean / factor, mean * factor, error)
 
 
@@ -210,4 +209,4 @@ def _p_value(one: Comparison) -> float:
     if ratio.low == ratio.high:
         return math.nan
     steps = abs(math.log(ratio.estimate)) / ratio.standard_error
-    return float(2 * scipy.stats.t.sf(steps, one.batches - 1))
+    return float(2 * t_sf(steps, one.batches - 1))

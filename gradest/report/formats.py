@@ -16,7 +16,14 @@ FORMATS = {
     "svg": "figures",
     "pdf": "figures",
 }
-_DOCUMENTS, _TABLES, _FIGURES = ("html", "md"), ("csv", "parquet"), ("png", "svg", "pdf")
+PAGE, MARKDOWN, BIBTEX = "report.html", "report.md", "references.bib"
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+OURS = {
+    "tables": {".csv", ".parquet", ".tex"},
+    "figures": set(FIGURE_SUFFIXES),
+}  # what a report may clear away
+_DOCUMENTS, _TABLES = ("html", "md"), ("csv", "parquet")
+_FIGURES = tuple(suffix.removeprefix(".") for suffix in FIGURE_SUFFIXES)
 _SMALL = 500  # rows of a run that has vector graphics unasked
 
 
@@ -35,6 +42,11 @@ class Formats:
                 hint = suggestion(name, FORMATS)
                 raise UsageError(f"--formats: unknown format {shortened(name)}{hint}")
         return cls(frozenset(chosen))
+
+    @classmethod
+    def chosen(cls, text: str | None) -> "Formats | None":
+        """Those of the option --formats, if it is given.  Raises UsageError for unknown ones."""
+        return None if text is None else cls.of(text.split(","))
 
     @classmethod
     def default(cls, rows: int) -> "Formats":

@@ -47,7 +47,7 @@ def latex_table(
     rows = tables.measured_rows(frame, parameter)
     if rows.empty:
         raise UsageError(f"latex_table: no row has results for the parameter {parameter!r}")
-    ranked = pd.concat([tables.rank_rows(part) for _, part in rows.groupby("dtype", sort=False)])
+    ranked = tables.rank_rows(rows, within=["dtype"])
     title = str(rows["task_label"].iloc[0])
     section = Section(title, frame, [])
     table = ranking_environment(section, Ranking(parameter, ranked, ""), columns)

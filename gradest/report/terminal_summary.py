@@ -16,7 +16,6 @@ from gradest.report.frames import tables
 from gradest.report.frames.curves import final_descents, rank_final
 from gradest.report.frames.loading import LoadedRun
 from gradest.report.frames.rankings import Section
-from gradest.report.studies import concrete, descent, training
 from gradest.runs import ORIGIN
 from gradest.statistics import Interval
 from gradest.support import between, count
@@ -70,14 +69,14 @@ def failed_cells(run: LoadedRun) -> int:
 
 
 def _tasks(run: LoadedRun) -> Iterator[Shown]:
-    ranked = [each for each in run.rankings.tasks if each.rankings]
+    ranked = [each for each in run.tasks if each.rankings]
     if ranked:
         yield _READING
     for section in ranked[:_TASKS]:
         yield from _ranking(section)
     if len(ranked) > _TASKS:
         yield Strong(f"{len(ranked) - _TASKS} more tasks are ranked in the report")
-    if together := [each.label for each in (*run.rankings.sweeps, *run.rankings.families)]:
+    if together := [each.label for each in (*run.sweeps, *run.families)]:
         yield Strong(f"Many settings in one table of the report: {'; '.join(together)}")
 
 
@@ -104,14 +103,21 @@ def _line(row: pd.Series) -> list[str]:
     return [rank, row["label"], row["verdict"], *ends, count(row["evaluations"])]
 
 
+# A study draws too: importing what that takes is left to the runs that have such rows.
+
+
 def _properties(rows: pd.DataFrame) -> Iterator[Shown]:
     if not rows.empty:
+        from gradest.report.studies import concrete
+
         yield Strong(": ".join(concrete.verdict(rows)))
 
 
 def _trainings(points: pd.DataFrame) -> Iterator[Shown]:
     if points.empty:
         return
+    from gradest.report.studies import training
+
     for task, rows in rank_final(points[points["status"] == "ok"]):
         table = training.ranking(rows.head(_ROWS))
         lines = [line[:_TRAINING_COLUMNS] for line in table.rows]
@@ -123,6 +129,8 @@ def _trainings(points: pd.DataFrame) -> Iterator[Shown]:
 def _descents(run: LoadedRun) -> Iterator[Shown]:
     if run.descents.empty:
         return
+    from gradest.report.studies import descent
+
     for task, rows in final_descents(run.descents, run.maximises):
         table = descent.table(rows.head(_ROWS))
         lines = [line[:_DESCENT_COLUMNS] for line in table.rows]

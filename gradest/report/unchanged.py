@@ -19,7 +19,7 @@ from gradest.support import write_json
 
 RECORD = ".report.json"
 
-_TIMES = ("started", "finished")  # facts in which an unchanged run differs
+_CALL = ("started", "finished", "command")  # facts in which a run without a new cell may differ
 _PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "pyarrow", "pillow", "torch")
 _PAGE_PACKAGES = ("itables", "jinja2", "markdown-it-py", "tabulate")
 _CODE = {".py", ".css", ".js", ".html"}
@@ -31,15 +31,13 @@ def digest_of(
     run: Mapping[str, Any],
     omission: Omission,
     formats: Formats | None,
-    figures: Iterable[str],
 ) -> str:
     """SHA-256 of what the tables and the report of a run depend on.
 
-    `run` is the content of run.json, as it will be or as it is, and `figures` are the names of
-    those that are drawn.  Raises OSError.
+    `run` is the content of run.json, as it will be or as it is.  Raises OSError.
     """
-    kept = {key: value for key, value in run.items() if key not in (*_TIMES, *DERIVED)}
-    plain = {"facts": kept, "figures": list(figures), "left out": omission.to_json()}
+    kept = {key: value for key, value in run.items() if key not in (*_CALL, *DERIVED)}
+    plain = {"facts": kept, "left out": omission.to_json()}
     plain["formats"] = None if formats is None else sorted(formats.names)
     plain["versions"] = {name: _version(name) for name in (*_PACKAGES, *_PAGE_PACKAGES)}
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())

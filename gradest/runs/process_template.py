@@ -33,7 +33,7 @@ from gradest.support import message_of, reason_of
 
 # Modules that are imported by the first call and by torch when it first computes.  Without the
 # template, each child would import them again, which takes longer than most cells.
-_LOADED_LATE = ("gradest.runs.runner", "torch._dynamo", "torch._refs", "scipy.stats")
+_LOADED_LATE = ("gradest.runs.runner", "torch._dynamo", "torch._refs", "scipy.optimize")
 
 _DEVICES = "CUDA_VISIBLE_DEVICES"  # read when a process first uses a device, which a child does
 

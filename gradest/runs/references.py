@@ -20,7 +20,7 @@ from gradest.plugins import (
     digest_of_class,
     digest_of_code,
 )
-from gradest.runs.cells import Keyed
+from gradest.runs.cells import Keyed, canonical
 from gradest.runs.journal import Journal, Record
 from gradest.runs.measurement_cell import MeasuringCell
 from gradest.runs.processes import Failed, Job, UnderWay, in_processes
@@ -137,7 +137,14 @@ def _wanted(
 ) -> dict[str, ReferenceCell]:
     """cell key -> the reference that it needs if its truth is unknown."""
     core = digest_of_code(measure_reference.__module__)  # once: it reads every file
-    return {cell.key: _reference_cell(cell, precision, core) for cell in cells}
+    of_tasks: dict[tuple[str, str, str], ReferenceCell] = {}
+    wanted = {}
+    for cell in cells:
+        task = cell.task, canonical(cell.task_knobs), cell.device
+        if task not in of_tasks:
+            of_tasks[task] = _reference_cell(cell, precision, core)
+        wanted[cell.key] = of_tasks[task]
+    return wanted
 
 
 def _measure(cell: ReferenceCell, bundle: PluginBundle) -> Record:

@@ -1,5 +1,6 @@
 from .bias import detectable_length, squared_bias
 from .description import describe
+from .distributions import normal_isf, normal_sf, t_isf, t_ppf, t_sf
 from .intervals import CONFIDENCE, Interval, columns_of, mean_interval, total_variance
 from .moments import (
     BATCHES,

@@ -29,6 +29,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from gradest.statistics.distributions import chi2_isf, t_isf
 from gradest.statistics.intervals import MISSED, Interval
 from gradest.statistics.moments import Moments
 from gradest.statistics.reference_noise import Noise
@@ -57,7 +58,7 @@ class BiasDistribution(NamedTuple):
         far as it is based on correlations, these are the degrees of freedom of the batches; it
         counts as far as the variance of x is due to the bias.
         """
-        quantile = float(scipy.stats.t.isf(MISSED / 2, noise.batches - 1))
+        quantile = float(t_isf(MISSED / 2, noise.batches - 1))
         moved = deviation + quantile * noise.standard_error_along(deviation)
         here, there = (_kappa(noise, direction) for direction in (deviation, moved))
         fewest, most = noise.batches - 1, noise.replicates - 1
@@ -83,7 +84,7 @@ class BiasDistribution(NamedTuple):
 
     def tail(self, missed: float) -> float:
         """The level of a normal distribution that corresponds to this one of Student's."""
-        return float(scipy.special.ndtr(-scipy.stats.t.isf(missed, self.freedom)))
+        return float(scipy.special.ndtr(-t_isf(missed, self.freedom)))
 
     def _inverse(self, x: float, kappa: float, level: float) -> float:
         def excess(beta: float) -> float:
@@ -131,7 +132,7 @@ def detectable_length(moments: Moments, power: float) -> float:
     distribution = BiasDistribution(noise.t1, noise.t2, kappa, kappa, noise.replicates - 1)
     freedom = noise.t1**2 / noise.t2
     # Zero is excluded above this, since all of the 5 % are on that side.
-    critical = float(scipy.stats.chi2.isf(distribution.tail(MISSED), freedom)) * noise.t2 / noise.t1
+    critical = float(chi2_isf(distribution.tail(MISSED), freedom)) * noise.t2 / noise.t1
 
     def missed(beta: float) -> float:
         return distribution.probability(critical, beta, kappa) - (1 - power)

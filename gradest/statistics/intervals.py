@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy
 
+from gradest.statistics.distributions import normal_isf, t_isf
 from gradest.statistics.moments import Moments
 
 CONFIDENCE = 0.95
@@ -43,7 +43,7 @@ class Interval(NamedTuple):
     @classmethod
     def normal(cls, value: float, standard_error: float) -> "Interval":
         """The interval of an estimate whose error is normally distributed."""
-        half = float(scipy.stats.norm.isf(MISSED / 2) * standard_error)
+        half = float(normal_isf(MISSED / 2) * standard_error)
         if not math.isfinite(half):  # also where the estimate is infinite
             return cls(value, -math.inf, math.inf, standard_error)
         return cls(value, value - half, value + half, standard_error)
@@ -119,7 +119,7 @@ def mean_interval(moments: Moments) -> Interval:
     if replicates == 1:
         return Interval.exactly(mean)
     error = float(pooled.m2[0, 0] / (replicates - 1) / replicates) ** 0.5
-    half = scipy.stats.t.isf(MISSED / 2, replicates - 1) * error
+    half = t_isf(MISSED / 2, replicates - 1) * error
     return Interval(mean, mean - half, mean + half, error)
 
 
@@ -155,5 +155,5 @@ def total_variance(moments: Moments) -> Interval:
     each = batch.sum(1) / moments.count  # [J]
     second_order = 2 * float(pooled.m2.square().sum()) / (replicates - 1) ** 2 / replicates**2
     error = (float(each.var()) / batches + second_order) ** 0.5
-    u = float(scipy.stats.t.isf(MISSED / 2, batches - 1)) * error / variance
+    u = float(t_isf(MISSED / 2, batches - 1)) * error / variance
     return Interval(variance, variance * math.exp(-u), variance * math.exp(u + u**2 / 2), error)

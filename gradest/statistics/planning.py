@@ -12,10 +12,10 @@ simulations", 1992).
 
 import math
 
-import scipy
 from torch import Tensor
 
 from gradest.statistics.bias import squared_bias
+from gradest.statistics.distributions import f_ppf, normal_isf
 from gradest.statistics.intervals import MISSED, Interval, total_variance
 from gradest.statistics.moments import Moments
 from gradest.statistics.reference_noise import Noise
@@ -70,7 +70,7 @@ def replicates_needed(
     if replicates == 1:
         return 1
     scaled = pilot.scaled(weight)
-    margin = float(scipy.stats.f.ppf(_REACHED, _BATCHES - 1, len(pilot.count) - 1))
+    margin = float(f_ppf(_REACHED, _BATCHES - 1, len(pilot.count) - 1))
     if reference is not None:
         reference = reference.scaled(weight)
 
@@ -138,7 +138,7 @@ def _test_rejects(
         return False
     deviation = pilot.pooled().mean[0] - exact
     towards = deviation / deviation.norm()
-    error = float(scipy.stats.norm.isf(MISSED / 2)) * noise.along(towards) ** 0.5
+    error = float(normal_isf(MISSED / 2)) * noise.along(towards) ** 0.5
     length = max(squared_bias(pilot, exact, reference).low, 0.0) ** 0.5 - error
     truth = expected.pooled().mean[0] - towards * max(length, 0.0)
     one = exact.new_ones(len(exact))

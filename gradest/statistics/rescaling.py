@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from gradest.statistics.bias import BiasDistribution
+from gradest.statistics.distributions import t_isf
 from gradest.statistics.intervals import MISSED, Interval
 from gradest.statistics.moments import Moments
 from gradest.statistics.reference_noise import Noise
@@ -70,7 +71,7 @@ def best_rescaling(
     truth = Noise.of(reference)
     resolved = square - truth.t1 if truth is not None and truth.t1 < square else square
     error = float(np.linalg.norm(split.scale)) / norm
-    half = float(scipy.stats.t.isf(MISSED / 2, _freedom(noise, exact))) * error
+    half = float(t_isf(MISSED / 2, _freedom(noise, exact))) * error
     c = s * norm / resolved
     scale = Interval(c, c - half, c + half, error)
     if split.is_rounding(noise.t1):
@@ -193,7 +194,7 @@ class _Angle(NamedTuple):
 
     @classmethod
     def of(cls, split: _Split, noise: Noise, exact: Tensor, r: Tensor, s: float) -> "_Angle":
-        quantile = float(scipy.stats.t.isf(MISSED / 2, noise.batches - 1))
+        quantile = float(t_isf(MISSED / 2, noise.batches - 1))
         length, sign = float(r.norm()), float(np.sign(s))
         e = r.numpy() / length if length > 0 else np.zeros(len(r))
         u = split.across @ e

@@ -29,6 +29,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from gradest.statistics.distributions import t_isf, t_sf
 from gradest.statistics.moments import Moments
 from gradest.statistics.reference_noise import Noise
 from gradest.statistics.rounding import Arithmetic
@@ -57,7 +58,7 @@ class _Test(NamedTuple):
         """The two-sided p-values: [T].  A deviation without any noise is certain."""
         excess, variance = self.excess.numpy(), self.variance.numpy()
         with np.errstate(divide="ignore", invalid="ignore"):
-            p = 2 * scipy.stats.t.sf(excess / np.sqrt(variance), self.freedom)
+            p = 2 * t_sf(excess / np.sqrt(variance), self.freedom)
             if self.unit > 0:
                 count = variance / self.unit**2
                 p = np.fmax(p, 2 * scipy.special.gammaincc(count + 1, count + excess / self.unit))
@@ -67,7 +68,7 @@ class _Test(NamedTuple):
         """The deviations that are detected at level p with probability POWER: [T]."""
         variance = self.variance.numpy()
         error = np.sqrt(variance)
-        critical = scipy.stats.t.isf(p / 2, self.freedom) * error
+        critical = t_isf(p / 2, self.freedom) * error
         if self.unit > 0:
             count = variance / self.unit**2
             missing = scipy.special.gammainccinv(count + 1, p / 2) - count

@@ -17,11 +17,11 @@ Searle, Casella & McCulloch, "Variance components", 1992.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import scipy
 import torch
 from torch import Tensor
 
 from gradest.statistics import CONFIDENCE, Interval
+from gradest.statistics.distributions import t_ppf
 
 DRAWS = "draws"
 
@@ -56,7 +56,7 @@ def estimate_components(
     # Where a component is an average over the values this is Student's interval.
     pseudo = n * whole - (n - 1) * torch.stack(left_out)  # [n₁, 1 + L]
     error = pseudo.std(0) / n**0.5
-    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * error
+    half = t_ppf((1 + CONFIDENCE) / 2, n - 1) * error
     return [
         Component(name, Interval(v, v - h, v + h, e))
         for name, v, h, e in zip(

@@ -13,8 +13,8 @@ from gradest.report.frames import tables
 from gradest.report.frames.budget import crossovers, crossovers_within
 from gradest.report.frames.overview import best_by_range, compared, overview, standings
 from gradest.report.frames.problems import Problems
-from gradest.report.frames.rankings import rank_run
-from gradest.report.frames.sweeps import find_sweeps
+from gradest.report.frames.rankings import rank_run, rank_tasks
+from gradest.report.frames.sweeps import find_sweeps, outside_sweeps
 from gradest.runs import measurements_frame
 from tests.report.rows import row
 
@@ -36,7 +36,8 @@ def many(count=FEW + 1):
 
 def ranked(rows):
     frame = tables.annotate(measurements_frame(rows))
-    return rank_run(frame, find_sweeps(frame), [], Problems())
+    tasks = rank_tasks(outside_sweeps(frame), Problems())
+    return rank_run(tasks, find_sweeps(frame), [], Problems())
 
 
 def test_the_best_of_each_task_with_those_that_share_its_rank():

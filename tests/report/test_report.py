@@ -48,6 +48,27 @@ def rescaled(best, left, **columns):
     return row(**exactly, **columns)
 
 
+def test_many_rankings_at_once_are_those_of_each_alone():
+    tasks = {
+        "close": [2.0, 1.0, 1.001, 0.0],
+        "apart": [3.0, 1.0, 9.0, 1.0],
+        "unknown": [1.0, math.nan, math.inf, 2.0],
+        "single": [1.0],
+    }
+    spread = {"variance_low": 0.9, "variance_high": 1.1}
+    made = [
+        row(f"e{n}", task=task, variance=v, **{end: v * f for end, f in spread.items()})
+        for n in range(4)  # the rows of the tasks alternate
+        for task, variances in tasks.items()
+        for v in variances[n : n + 1]
+    ]
+    frame = annotated([*made, row("e0", task="twice", method="enumerated", variance=1.0)] * 2)
+    frame.loc[frame["task"].eq("unknown"), ["mse", "mse_low", "mse_high"]] = math.nan
+    alone = pd.concat([tables.rank_rows(part) for _, part in frame.groupby("task", sort=False)])
+    assert len(alone) < len(frame) and alone["rank"].isna().any() and alone["rank"].gt(1).any()
+    pd.testing.assert_frame_equal(tables.rank_rows(frame, within=["task"]), alone)
+
+
 def test_a_rescaling_is_in_the_table_where_a_row_is_biased():
     biased = rescaled(0.75, 0.125, estimator="short", bias_sq=0.1, verdict="biased")
     unbiased = rescaled(1.0, 0.0, estimator="fine")

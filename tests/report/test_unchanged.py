@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from matplotlib.figure import Figure
@@ -68,11 +70,19 @@ def test_a_report_without_a_change_is_kept_and_its_path_printed(run, drawn, caps
 
 
 def test_a_suite_that_is_run_again_without_a_new_cell_draws_nothing(run, drawn):
-    command = json.loads((run / "run.json").read_text())["command"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gradest.runs.provenance.command_line", lambda: command)
-        assert main(suite(run.parent)) == 0
+    assert main([*suite(run.parent), "--fail-on-refuted"]) == 0  # by another command
     assert drawn == [] and (run / "figures" / f"{FIGURE}.png").exists()
+
+
+def test_a_report_that_is_kept_loads_nothing_that_draws_and_no_scipy(run):
+    """It takes seconds, of which a run with nothing to measure has none to spare."""
+    code = (
+        "import sys; from gradest.cli import main; status = main(sys.argv[1:]); "
+        "print(status, {'matplotlib', 'seaborn', 'jinja2', 'scipy.special'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, *suite(run.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 set()", done.stdout
 
 
 def delete_a_figure(run):

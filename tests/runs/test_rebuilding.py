@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from gradest.cli import main
 from gradest.measurement.result import Measurement
+from gradest.report.unchanged import RECORD
 from gradest.runs.processes import Process
 from gradest.support import files
 from gradest.support.files import replacing, settle, write_atomically
@@ -41,8 +42,8 @@ def finished_run(tmp_path_factory):
 
 @pytest.fixture
 def run(finished_run, tmp_path):
-    """A copy of it to be damaged."""
-    shutil.copytree(finished_run, tmp_path / "run")
+    """A copy of it to be damaged, whose report is made again although nothing changed."""
+    shutil.copytree(finished_run, tmp_path / "run", ignore=shutil.ignore_patterns(RECORD))
     shutil.copy(finished_run.parent / "mine.yaml", tmp_path)
     return tmp_path / "run"
 
@@ -54,6 +55,7 @@ def _suite(folder, out, *more):
 def state(folder):
     """What every file but locks holds."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+    paths = [path for path in paths if path.name != RECORD]  # by which a report is kept
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -188,7 +190,6 @@ def test_a_run_or_a_report_at_work_is_not_disturbed(run, capsys):
 
 @pytest.mark.parametrize("name", ["measurements.csv", "figures/bias_against_variance.svg"])
 def test_a_full_disk_names_the_file_and_leaves_the_old_report(run, capsys, monkeypatch, name):
-    (run / ".report.json").unlink()  # without which an unchanged report is not drawn again
     before = state(run)
     only_figures(monkeypatch, FIGURE)
 

@@ -109,7 +109,7 @@ def _serve() -> None:
     # What commands import is no part of the limits.
     for name in ("check", "list", "new", "report", "suite"):
         importlib.import_module(f"gradest.commands.{name}")
-    for name in ("scipy.stats", "torch._dynamo", "gradest.report.writing", "gradest.runs.runner"):
+    for name in ("scipy.stats", "torch._dynamo", "gradest.report.contents", "gradest.runs.runner"):
         importlib.import_module(name)
     importlib.import_module("gradest.plugins").Registry.load()
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

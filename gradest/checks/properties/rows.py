@@ -11,11 +11,11 @@ from torch import Tensor
 from gradest.concrete import exp_concrete
 from gradest.knobs import Knobs
 from gradest.randomness import Draws, drawing_from, seed_of
+from gradest.statistics import normal_isf
 
 LEVEL = 1e-3  # the share of seeds for which some true property is reported not to hold
 ROWS = 1000  # that share LEVEL; the shipped suite has fewer
 _ROW_LEVEL = LEVEL / ROWS
-_Z = float(scipy.stats.norm.isf(_ROW_LEVEL / 2))
 
 Relation = Literal["=", "≥", "≤", "<"]
 
@@ -55,7 +55,8 @@ class Estimate(NamedTuple):
     @classmethod
     def mean(cls, x: Tensor) -> "Estimate":
         """The mean of independent draws [R], by the central limit theorem."""
-        mean, half = float(x.mean()), _Z * float(x.std()) / len(x) ** 0.5
+        mean, quantile = float(x.mean()), float(normal_isf(_ROW_LEVEL / 2))
+        half = quantile * float(x.std()) / len(x) ** 0.5
         return cls(mean, mean - half, mean + half, _draws(len(x)))
 
     @classmethod

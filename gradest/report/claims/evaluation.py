@@ -12,7 +12,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import scipy
 
 from gradest.report.frames import curves, ranking, tables
 from gradest.runs import Expression, Median, Quantity, Share, compute
@@ -24,6 +23,7 @@ from gradest.statistics import (
     median_test,
     share_interval,
     share_test,
+    t_sf,
 )
 
 BIASES = ("bias", "relative_bias")
@@ -173,7 +173,7 @@ def evidence(value: Value, bound: float, logarithmic: bool) -> Sides:
 def _one_sided(distance: float, error: float, freedom: float) -> float:
     if not math.isfinite(error) or error <= 0:
         return 1.0
-    return float(scipy.stats.t.sf(distance / error, freedom))
+    return float(t_sf(distance / error, freedom))
 
 
 def metric(quantity: Quantity, points: pd.DataFrame) -> Value:

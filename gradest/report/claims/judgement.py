@@ -49,7 +49,7 @@ from gradest.runs import (
     canonical,
     parse_claim,
 )
-from gradest.runs.refutation import GENERAL, QUANTILE
+from gradest.runs.refutation import GENERAL
 from gradest.statistics import Interval, Sides, holm
 
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "refuted", "cannot tell"
@@ -213,11 +213,10 @@ def _searched_place(relation: Relation, claim: Mapping[str, Any], run: LoadedRun
     row = rows.iloc[-1]
     against_number = isinstance(relation.right, Number)
     value = row["left"] - (0.0 if against_number else row["right"])
-    half = QUANTILE * row["error"]
     refuted = row["verdict"] == REFUTED
     return Place(
         name,
-        Interval(value, value - half, value + half),
+        Interval.normal(value, row["error"]),
         row["right"] if against_number else 0.0,
         relation.symbol,
         # The search has confirmed it on fresh draws, at a level of its own.

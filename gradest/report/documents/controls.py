@@ -37,7 +37,7 @@ def control_failures(
     `elsewhere` says of an estimator and a task that no suite was to measure them together.
     """
     failures = []
-    tasks = dict(tables.sections(frame[["task", "task_params", "task_label"]].drop_duplicates()))
+    tasks = dict(frame[["task_label", "task"]].drop_duplicates().to_numpy())
     for expected, names in controls.items():
         for name in names:
             rows = frame[frame["estimator"] == name]
@@ -50,7 +50,7 @@ def control_failures(
             for label, task in tasks.items():
                 if label in parts:
                     failures += _violations(name, expected, label, parts[label])
-                elif label not in present and not elsewhere(name, str(task["task"].iloc[0])):
+                elif label not in present and not elsewhere(name, str(task)):
                     failures.append(
                         f"{name} should be {expected} on {label}, but was not run there."
                     )

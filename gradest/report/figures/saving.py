@@ -8,9 +8,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from gradest.report.figures.canvas import lay_out
+from gradest.report.formats import FIGURE_SUFFIXES
 from gradest.support import write_atomically
 
-SUFFIXES = (".png", ".svg", ".pdf")
 _UNDATED = {  # so that the same figure gives the same bytes
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -19,7 +19,7 @@ _UNDATED = {  # so that the same figure gives the same bytes
 
 
 def save_figure(
-    name: str, figure: Figure, folder: Path, suffixes: Collection[str] = SUFFIXES
+    name: str, figure: Figure, folder: Path, suffixes: Collection[str] = FIGURE_SUFFIXES
 ) -> None:
     """Write a file of a figure for each suffix; none is left where one cannot be written."""
     try:
@@ -33,7 +33,7 @@ def save_figure(
 
 def remove_figure(name: str, folder: Path) -> None:
     """Remove the files of a figure, as far as there are any."""
-    for suffix in SUFFIXES:
+    for suffix in FIGURE_SUFFIXES:
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 

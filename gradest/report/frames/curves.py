@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import scipy
 
 from gradest.report.frames import ranking, tables
-from gradest.statistics import CONFIDENCE, columns_of, median_interval
+from gradest.statistics import CONFIDENCE, columns_of, median_interval, t_ppf
 
 CHOSEN_BY = ("valid", "negative_elbo")  # the metric that chooses the learning rate
 ALONE = ""  # the split of descents, which have no data
@@ -142,5 +141,5 @@ def _mean(part: pd.DataFrame) -> dict[str, float]:
         return {"value": value, "low": low, "high": high, "seeds": 1}
     with np.errstate(invalid="ignore"):  # infinities have no spread
         mean, error = values.mean(), values.std(ddof=1) / seeds**0.5
-    reach = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
+    reach = t_ppf((1 + CONFIDENCE) / 2, seeds - 1) * error
     return {"value": mean, "low": mean - reach, "high": mean + reach, "seeds": seeds}

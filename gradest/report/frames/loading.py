@@ -13,7 +13,7 @@ from gradest.report.formats import Formats
 from gradest.report.frames import curves, tables
 from gradest.report.frames.nested_factors import Family, find_families
 from gradest.report.frames.problems import Problems, readable
-from gradest.report.frames.rankings import Rankings, rank_run
+from gradest.report.frames.rankings import Rankings, Section, rank_run, rank_tasks
 from gradest.report.frames.sweeps import Sweep, find_sweeps
 from gradest.runs import ADAPTATION, COLUMNS, ORIGIN, SOURCES, read_run
 from gradest.runs.descent import COLUMNS as DESCENTS
@@ -90,8 +90,13 @@ class LoadedRun:
         return _grouped(self.frame, [*self.sweeps, *self.families])
 
     @cached_property
+    def tasks(self) -> list[Section]:
+        """The rankings of tasks that belong to no sweep and no family."""
+        return rank_tasks(_without(self.single, self.sweeps), self.problems)
+
+    @cached_property
     def rankings(self) -> Rankings:
-        return rank_run(self.single, self.sweeps, self.families, self.problems)
+        return rank_run(self.tasks, self.sweeps, self.families, self.problems)
 
 
 @collector_paused()
@@ -143,12 +148,12 @@ def load_adaptation(folder: Path, frame: pd.DataFrame, levels: Sequence[str] = (
     """
     rows = _load(folder / "adaptation.parquet", ADAPTATION)
     rows = rows.drop_duplicates([*ADAPTATION[:7], "step"], keep="last")
-    families = find_families(frame, levels)
-    grouped = _grouped(frame, [*find_sweeps(_without(frame, families)), *families])
-    labels = {
-        (task, params): label
-        for task, params, label in grouped[["task", "task_params", "task_label"]].to_numpy()
-    }
+    labels = {}
+    if not rows.empty:
+        families = find_families(frame, levels)
+        grouped = _grouped(frame, [*find_sweeps(_without(frame, families)), *families])
+        columns = grouped[["task", "task_params", "task_label"]]
+        labels = {(task, params): label for task, params, label in columns.to_numpy()}
     return _labelled(rows, frame).assign(task_label=_task_labels(rows, labels))
 
 

@@ -19,9 +19,8 @@ involved", 1947.
 from typing import NamedTuple
 
 import numpy as np
-import scipy
 
-from gradest.statistics import CONFIDENCE, holm
+from gradest.statistics import CONFIDENCE, holm, t_isf, t_ppf, t_sf
 
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
@@ -72,7 +71,7 @@ def ranks(
 
 def quantile(freedom: np.ndarray) -> np.ndarray:
     """How many standard errors the end of an interval is away."""
-    return scipy.stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    return t_ppf((1 + CONFIDENCE) / 2, freedom)
 
 
 def log_errors(
@@ -100,7 +99,7 @@ def p_value(difference: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> n
     """Two-sided p-values of differences with such standard errors; 1 where the error is unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.abs(np.divide(difference, error))
-    return np.nan_to_num(2 * scipy.stats.t.sf(z, freedom), nan=1.0)
+    return np.nan_to_num(2 * t_sf(z, freedom), nan=1.0)
 
 
 def detectable_difference(error: float, freedom: float, level: float) -> float:
@@ -110,7 +109,7 @@ def detectable_difference(error: float, freedom: float, level: float) -> float:
 
 
 def _detectable_differences(error: np.ndarray, freedom: np.ndarray, level: float) -> np.ndarray:
-    steps = scipy.stats.t.isf(level / 2, freedom) + scipy.stats.t.ppf(POWER, freedom)
+    steps = t_isf(level / 2, freedom) + t_ppf(POWER, freedom)
     return np.where(error > 0, steps * error, 0.0)
 
 

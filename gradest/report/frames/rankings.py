@@ -11,7 +11,7 @@ import pandas as pd
 from gradest.report.frames import budget, tables
 from gradest.report.frames.nested_factors import Family
 from gradest.report.frames.problems import Problems
-from gradest.report.frames.sweeps import Sweep, outside_sweeps
+from gradest.report.frames.sweeps import Sweep
 
 SUMMARY, CROSSOVERS, OVERVIEW = "summary", "crossovers", "overview"
 RESERVED = (SUMMARY, CROSSOVERS, OVERVIEW)  # names in tables/ that no task can take
@@ -54,14 +54,34 @@ class Rankings(NamedTuple):
         return [*self.tasks, *self.sweeps, *self.families]
 
 
-def rank_run(
-    single: pd.DataFrame, sweeps: Sequence[Sweep], families: Sequence[Family], problems: Problems
-) -> Rankings:
-    """Rank the annotated rows of a run; `single` are those of no family.
+def rank_tasks(frame: pd.DataFrame, problems: Problems) -> list[Section]:
+    """Rank every task in annotated rows that belong to no sweep and no family.
 
     Rankings that fail are reported to `problems`.
     """
-    tasks = _rank_tasks(outside_sweeps(single), problems)
+    parts = list(tables.sections(frame))
+    taken = set(RESERVED)
+    sections = []
+    for label, rows in parts:
+        rankings = []
+        for parameter in tables.parameters(rows):
+            own = f"{label}-{parameter}"
+            name = unused_name(own, taken) if len(parts) <= tables.FEW_TASKS else SUMMARY
+            what = f"the ranking {name if name != SUMMARY else own}"
+            ranked = problems.attempt(what, partial(_ranked, rows, parameter, "dtype"), None)
+            if ranked is not None:
+                rankings.append(Ranking(parameter, ranked, name))
+        sections.append(Section(label, rows, rankings))
+    return sections
+
+
+def rank_run(
+    tasks: list[Section], sweeps: Sequence[Sweep], families: Sequence[Family], problems: Problems
+) -> Rankings:
+    """The rankings of single tasks, as `rank_tasks` has them, with all others.
+
+    Rankings that fail are reported to `problems`.
+    """
     return Rankings(
         tasks,
         problems.attempt("sweeps", lambda: [_rank_settings(each) for each in sweeps], []),
@@ -82,41 +102,17 @@ def unused_name(label: str, taken: set[str]) -> str:
     return found
 
 
-def _rank_tasks(frame: pd.DataFrame, problems: Problems) -> list[Section]:
-    parts = list(tables.sections(frame))
-    taken = set(RESERVED)
-    sections = []
-    for label, rows in parts:
-        rankings = []
-        for parameter in tables.parameters(rows):
-            own = f"{label}-{parameter}"
-            name = unused_name(own, taken) if len(parts) <= tables.FEW_TASKS else SUMMARY
-            what = f"the ranking {name if name != SUMMARY else own}"
-            ranked = problems.attempt(what, partial(_rank_by_dtype, rows, parameter), None)
-            if ranked is not None:
-                rankings.append(Ranking(parameter, ranked, name))
-        sections.append(Section(label, rows, rankings))
-    return sections
-
-
-def _rank_by_dtype(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
-    """The ranked rows of one task; each dtype is ranked by itself."""
-    parts = tables.measured_rows(rows, parameter).groupby("dtype", sort=False)
-    return pd.concat([tables.rank_rows(part) for _, part in parts])
-
-
 def _rank_settings(settings: Sweep | Family) -> Section:
     """The rankings of all settings, one below the other."""
     rankings = [
-        Ranking(parameter, _rank_each(settings.rows, parameter), SUMMARY)
+        Ranking(parameter, _ranked(settings.rows, parameter, "task", "task_params"), SUMMARY)
         for parameter in tables.parameters(settings.rows)
     ]
     return Section(settings.label, settings.rows, rankings)
 
 
-def _rank_each(rows: pd.DataFrame, parameter: str) -> pd.DataFrame:
-    parts = [part for _, part in tables.sections(tables.measured_rows(rows, parameter))]
-    return pd.concat([tables.rank_rows(part) for part in parts])
+def _ranked(rows: pd.DataFrame, parameter: str, *within: str) -> pd.DataFrame:
+    return tables.rank_rows(tables.measured_rows(rows, parameter), within)
 
 
 def _crossovers(sections: Sequence[Section]) -> pd.DataFrame:

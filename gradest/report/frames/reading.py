@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from gradest.errors import UsageError
@@ -195,13 +196,12 @@ def rank(frame: pd.DataFrame) -> pd.DataFrame:
     frame = as_results(frame)
     of_runs = [column for column in ("run",) if column in frame]
     one = [*of_runs, "task", "task_params", "dtype"]
-    ranked = [
-        tables.rank_rows(tables.measured_rows(rows, parameter))
-        for _, rows in frame.groupby(one, sort=False, dropna=False)
-        for parameter in tables.parameters(rows)
-    ]
+    rows = tables.measured_rows(frame)
+    number = rows.groupby(one, sort=False, dropna=False).ngroup()
+    later = rows["parameter"].ne("log_alpha")  # than log α, which is first
+    rows = rows.iloc[np.lexsort([rows["parameter"], later, number])]
+    rows = tables.rank_rows(rows, within=[*one, "parameter"]).reset_index(drop=True)
     columns = [*of_runs, *_RANKED]
-    rows = pd.concat(ranked, ignore_index=True) if ranked else frame[:0]
     return rows.reindex(columns=columns).astype({"rank": "Int64"})
 
 

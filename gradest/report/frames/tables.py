@@ -24,6 +24,7 @@ FEW_TASKS = 12  # that have a panel and a file each; of more, figures and files 
 STAND_IN = "°"  # after the label of a row that was not measured in this run
 # The cells in which the test of a bias is the same.
 _TESTED = ("task", "task_params", "estimator", "estimator_params", "seed", "dtype", "replicates")
+_COMPARED = ["value", "value_low", "value_high", "freedom"]
 _PUBLISHED = (
     *("rank", "detectable_ratio", "label", "estimator", "estimator_params", "seed", "dtype"),
     *("replicates", "outcomes", "adapt_steps", "method", "precision", "verdict", "note"),
@@ -96,7 +97,7 @@ def add_labels(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.Da
 
     Raises ValueError when the params of a row are not a JSON object.
     """
-    settings = _differing([parse_knobs(text) for text in frame["estimator_params"]])
+    settings = _differing_knobs(frame["estimator_params"])
     named = zip(frame["estimator"], settings, extra, strict=True)
     labels = [label(str(name), each | more) for name, each, more in named]
     return frame.assign(
@@ -106,27 +107,39 @@ def add_labels(frame: pd.DataFrame, extra: Sequence[Mapping[str, Any]]) -> pd.Da
     )
 
 
-def rank_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Annotated rows of one section, best first, with columns `rank` and `detectable_ratio`.
+def rank_rows(rows: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
+    """Annotated rows with columns `rank` and `detectable_ratio`, best first in each ranking.
 
-    By mse, or by variance where no row has an mse; rows that do not differ significantly share a
-    rank (`gradest.report.frames.ranking`).  A row without a number, or without an interval of it,
-    has no rank.  An enumerated cell appears once, however often it was requested.
+    All rows make one ranking, or those that are equal in the columns `within` make one each, which
+    follow each other in the order of their first rows.  By mse, or by variance where no row of the
+    ranking has an mse; rows that do not differ significantly share a rank
+    (`gradest.report.frames.ranking`).  A row without a number, or without an interval of it, has no
+    rank.  An enumerated cell appears once in a ranking, however often it was requested.
     """
-    by = ranking_column(rows)
-    rows = rows[~(rows["method"].eq("enumerated") & rows.duplicated("label"))]
-    rows = rows.sort_values([by, "label"], kind="stable", na_position="last")
+    groups = rows.groupby(list(within), sort=False, dropna=False) if within else None
+    number = pd.Series(0, rows.index) if groups is None else groups.ngroup()
+    by_mse = np.isfinite(rows["mse"].astype(float)).groupby(number).transform("any")
+    frame = pd.DataFrame({"ranking": number, "label": rows["label"]})
+    for end in ("", "_low", "_high"):
+        frame[f"value{end}"] = rows[f"mse{end}"].where(by_mse, rows[f"variance{end}"]).astype(float)
+    frame = frame[~(rows["method"].eq("enumerated") & frame.duplicated(["ranking", "label"]))]
+    frame = frame.sort_values(["ranking", "value", "label"], na_position="last")
     # An infinite number is last; one without an interval cannot be compared.
-    comparable = np.isfinite(rows[[f"{by}_low", f"{by}_high"]]).all(axis=1) | np.isposinf(rows[by])
-    numbers = rows[rows[by].ge(0) & comparable]
-    freedom = freedom_of(numbers["replicates"])
-    columns = (numbers[by], numbers[f"{by}_low"], numbers[f"{by}_high"], freedom)
-    unresolved = float(_resolution(numbers).max()) if len(numbers) else 0.0
-    placed = ranking.ranks(*(c.to_numpy(dtype=float) for c in columns), unresolved)
-    return rows.assign(
-        rank=pd.Series(placed.rank, numbers.index, dtype=float),
-        detectable_ratio=pd.Series(placed.detectable, numbers.index),
+    bounded = np.isfinite(frame[["value_low", "value_high"]]).all(axis=1)
+    compared = frame[frame["value"].ge(0) & (bounded | np.isposinf(frame["value"]))]
+    measured = rows.loc[compared.index]
+    compared = compared.assign(
+        freedom=freedom_of(measured["replicates"]), rounding=_resolution(measured)
     )
+    placed = [
+        ranking.ranks(*part[_COMPARED].to_numpy(dtype=float).T, float(part["rounding"].max()))
+        for _, part in compared.groupby("ranking")
+    ]
+    columns = zip(*placed, strict=True) if placed else ((), ())
+    rank, detectable = (
+        pd.Series(np.concatenate([*each, []]), compared.index, dtype=float) for each in columns
+    )
+    return rows.loc[frame.index].assign(rank=rank, detectable_ratio=detectable)
 
 
 def freedom_of(replicates: pd.Series) -> pd.Series:
@@ -192,6 +205,13 @@ def parse_knobs(text: Any) -> dict[str, Any]:
     return params
 
 
+def _differing_knobs(texts: pd.Series) -> list[dict[str, Any]]:
+    """The knobs in which params differ, from their JSON; of equal params they are the same dict."""
+    numbers, distinct = pd.factorize(texts, use_na_sentinel=False)
+    settings = _differing([parse_knobs(text) for text in distinct])
+    return [settings[n] for n in numbers]
+
+
 def _differing(params: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same without the names that have one value only."""
     values = defaultdict(set)
@@ -209,12 +229,12 @@ def _protocol(frame: pd.DataFrame) -> list[dict[str, Any]]:
     planned = frame["precision"].notna() & frame["precision"].ne("")
     counts = frame["replicates"].mask(planned | frame["method"].eq("enumerated"))
     columns = frame[["dtype", "seed"]].assign(replicates=counts).astype(object)
-    return _differing(
-        [
-            {k: _whole(v) for k, v in row.items() if pd.notna(v)}
-            for row in columns.to_dict("records")
-        ]
+    number = columns.groupby(list(columns), sort=False, dropna=False).ngroup()
+    distinct = columns[~number.duplicated()].to_dict("records")
+    settings = _differing(
+        [{k: _whole(v) for k, v in row.items() if pd.notna(v)} for row in distinct]
     )
+    return [settings[n] for n in number]
 
 
 def _whole(value: Any) -> Any:
@@ -225,8 +245,9 @@ def _whole(value: Any) -> Any:
 def _task_labels(frame: pd.DataFrame) -> pd.Series:
     labels = pd.Series("", index=frame.index, dtype="str")
     for name, rows in frame.groupby("task", sort=False, dropna=False):
-        settings = _differing([parse_knobs(text) for text in rows["task_params"]])
-        labels[rows.index] = [label(str(name), each) for each in settings]
+        labels[rows.index] = [
+            label(str(name), each) for each in _differing_knobs(rows["task_params"])
+        ]
     return labels
 
 

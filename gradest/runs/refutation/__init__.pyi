@@ -1,5 +1,5 @@
 from .domain import GENERAL, contestants_of, evaluations_of, spaces_of
 from .files import NAME, texts
 from .search import EVALUATIONS, Refutation, refute
-from .summary import COLUMNS, NOT_REFUTED, QUANTILE, REFUTED, describe, row
+from .summary import COLUMNS, NOT_REFUTED, REFUTED, describe, row
 from .trial import Trial

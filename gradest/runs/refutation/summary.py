@@ -3,19 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import scipy
-
 from gradest.runs.claims import Expression, Number, Operation, Relation
 from gradest.runs.refutation.search import Approach, Refutation
 from gradest.runs.refutation.trial import Confirmation
+from gradest.statistics import Interval
 from gradest.support import counted, interval, number
 
 REFUTED, NOT_REFUTED = "refuted", "not refuted"
 # The columns of a search in the tables of a run, besides the claim.
 COLUMNS = ("verdict", "left", "right", "error", "place", "searched", "seconds", "exact", "p_value")
-
-
-QUANTILE = float(scipy.stats.norm.isf(0.025))  # of a 95 % interval
 
 
 def describe(claim: str, relation: Relation, result: Refutation) -> str:
@@ -70,9 +66,8 @@ def _sides(relation: Relation, sides: Approach | Confirmation) -> str:
         if not isinstance(side, Number)
     ]
     if sides.error > 0:
-        half, difference = QUANTILE * sides.error, sides.left - sides.right
-        ends = interval(difference, difference - half, difference + half)
-        texts.append(f"left − right = {ends}")
+        difference = Interval.normal(sides.left - sides.right, sides.error)
+        texts.append(f"left − right = {interval(*difference.ends)}")
     return ", ".join(texts)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import scipy
 
 from gradest.contracts import Task
 from gradest.errors import Inapplicable
@@ -15,6 +14,7 @@ from gradest.runs.claims import Quantity, Relation
 from gradest.runs.refutation.quantities import Contestant, Noise, Statistics, Truth, statistics
 from gradest.runs.refutation.spaces import Space
 from gradest.runs.refutation.violation import LEAST, Violation, against_zero, violation
+from gradest.statistics import t_sf
 
 LEVEL = 1e-3  # chance that any of the confirmations of a search is wrong
 
@@ -78,7 +78,7 @@ class Trial:
         if fresh.exact:
             return self._measured(task)
         replicates, batches = _FRESH
-        p = float(scipy.stats.t.sf(fresh.errors[0], batches - 1))
+        p = float(t_sf(fresh.errors[0], batches - 1))
         if against_zero(self.relation):
             p = self._measure(task, self.relation.left, seed).row()["p_value"]
         if not (p < LEVEL * 6 / (math.pi * self.attempts) ** 2 and fresh.score[0] > LEAST):

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import scipy
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from gradest.runs.training.settings import TrainingSettings
 from gradest.runs.training.snapshot import measure_gradient
 from gradest.runs.training.state import ProgressFile
 from gradest.runs.training.trainer import Trainer, stream_seed
-from gradest.statistics import CONFIDENCE
+from gradest.statistics import CONFIDENCE, normal_isf
 from gradest.support import read_state, write_state
 
 
@@ -196,10 +195,9 @@ def _random_items(items: Tensor, count: int) -> Tensor:
 
 
 _UNKNOWN = (float("nan"), float("nan"))
-_QUANTILE = float(scipy.stats.norm.isf((1 - CONFIDENCE) / 2))  # in standard errors
 
 
 def _interval(mean: MeanEstimate) -> tuple[float, float, float]:
     """The interval at CONFIDENCE, over data points and draws, as of another set of this size."""
-    half = _QUANTILE * mean.standard_error
+    half = float(normal_isf((1 - CONFIDENCE) / 2)) * mean.standard_error
     return mean.value, mean.value - half, mean.value + half
