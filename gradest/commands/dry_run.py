@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,8 +50,8 @@ def dry_run(
 ) -> int:
     """Print the cells and their expected times; returns the status that the run would have.
 
-    Of more than a thousand cells only some are tried, of each kind at least one; the last line
-    says how many.
+    Of more than a thousand cells only some are tried, of each kind at least one, and cells that are
+    expected to do the same share a line; the last line says how many were tried.
     """
     records = {} if options.fresh else finished(folder / "journal.jsonl")
     bundle, jobs = PluginBundle.of(options.plugin), options.jobs or Workers.jobs
@@ -62,6 +62,7 @@ def dry_run(
     total = longest = 0.0
     untimed = []
     count: Counter[str] = Counter()
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for cell in cells:
         if cell.key in done:
             status, state = records[cell.key]["status"], "done"
@@ -72,14 +73,21 @@ def dry_run(
         count[status] += 1
         timed = "samples" in records.get(cell.key, {})
         untimed += [cell] if status == "ok" and not timed else []
-        print(f"{state:>8}  {names[cell.key]}", flush=trials.all_tried)
+        if trials.all_tried:
+            print(f"{state:>8}  {names[cell.key]}", flush=True)
+        else:
+            alike[state, " × ".join(name for name, _ in cell.members)].append(names[cell.key])
+    for (state, name), each in alike.items():
+        text = each[0] if len(each) == 1 else f"{in_a_line(name)} ({counted(len(each), 'cell')})"
+        print(f"{state:>8}  {text}")
     # More workers than cells cannot make the longest cell faster.
     seconds = max(total / jobs, longest)
     timing = least_timing_seconds(untimed) if suite.settings.timed else 0.0
+    rest = f"{f'{timing:.0f} s or more of timing, ' if timing else ''}tables and figures"
+    others = f"the others: {_duration(seconds)} with {counted(jobs, 'job')}, plus {rest}"
     print(
-        f"{counted(len(cells), 'cell')}, {len(done):,} done; the others: {_duration(seconds)} with "
-        f"{counted(jobs, 'job')}, plus {f'{timing:.0f} s or more of timing, ' if timing else ''}"
-        f"tables and figures{trials.note}"
+        f"{counted(len(cells), 'cell')}, {f'{len(done):,}' if missing else 'all'} done; "
+        f"{others if missing else f'left: {rest}'}{trials.note}"
     )
     return exit_status(count)
 

@@ -71,7 +71,7 @@ def _imports(module: str) -> tuple[str, ...]:
 
 
 def _imported(tree: ast.Module, module: str) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _blocks(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -111,7 +111,7 @@ def _reexports(package: str) -> dict[str, tuple[str, str]]:
     source = stub if stub.is_file() else _file(package)
     return {
         alias.asname or alias.name: (_absolute(node, package), alias.name)
-        for node in ast.walk(ast.parse(source.read_bytes()))
+        for node in _blocks(ast.parse(source.read_bytes()))
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
@@ -148,11 +148,21 @@ def _is_own(module: str) -> bool:
     return module.partition(".")[0] == _PACKAGE
 
 
+def _blocks(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements within a node, and what holds some; `ast.walk` takes in expressions as well,
+    which are nine of ten nodes and contain no statement.
+    """
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, field, ()):
+            yield child
+            yield from _blocks(child)
+
+
 @cache
 def code_of(source: bytes) -> str:
     """The source code without docstrings, comments and formatting."""
     tree = ast.parse(source)
-    for node in ast.walk(tree):
+    for node in [tree, *_blocks(tree)]:
         documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]

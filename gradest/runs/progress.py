@@ -1,5 +1,6 @@
 """The progress display of a run: live on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import threading
 import time
@@ -27,6 +28,9 @@ from gradest.support import in_a_line
 _QUIET = ContextVar("quiet", default=False)
 _LIVE, _PLAIN = 1.0, 30.0  # seconds between two updates
 _MOST_RUNNING = 4  # running steps that are listed
+_EACH = 1000  # steps, up to which each has a line where there is no terminal
+_APART = 1.0  # seconds between the lines of more
+_STARTED = 10.0  # seconds after which the start of workers matters little
 
 
 class Display(Protocol):
@@ -74,7 +78,7 @@ def display(
         return
     console = Console(file=sys.stderr)
     if not console.is_terminal:
-        lines = _Lines(what, total, under_way, running)
+        lines = _Lines(what, total, workers, under_way, running)
         with _every(_PLAIN, lines.update):
             yield lines
         return
@@ -183,18 +187,30 @@ class _Live:
 
 class _Lines:
     def __init__(
-        self, what: str, total: int, under_way: Callable[[], float], running: Running = dict
+        self,
+        what: str,
+        total: int,
+        workers: int,
+        under_way: Callable[[], float],
+        running: Running = dict,
     ) -> None:
-        self._what, self._total = what, total
+        self._what, self._total, self._workers = what, total, workers
         self._under_way, self._running = under_way, running
         self._finished = 0
         self._start = time.monotonic()
+        self._printed = -math.inf
         self._initial = self._last = under_way()
+        self._first: tuple[float, float] | None = None  # when there was progress first, and how far
 
     def done(self, label: str, status: str, detail: str) -> None:
+        """Print a line: of thousands of steps one a second, and all that are not ok."""
         self._finished += 1
-        tail = f": {in_a_line(detail)}" if detail else ""
+        many = self._total > _EACH and status == "ok" and self._finished < self._total
         left = self._left(self._finished + self._under_way())
+        if many and time.monotonic() < self._printed + _APART:
+            return
+        self._printed = time.monotonic()
+        tail = f": {in_a_line(detail)}" if detail else ""
         self._print(f"[{self._finished}/{self._total}, {left}] {status} {in_a_line(label)}{tail}")
 
     def advance(self) -> None:
@@ -219,12 +235,22 @@ class _Lines:
             self._print(f"[{self._finished}/{self._total}, {self._left(done)}] {line}")
 
     def _left(self, done: float) -> str:
-        """The time left at the speed of this run, without the work of an earlier one."""
-        progress = done - self._initial
+        """The time left at the speed of this run, without the work of an earlier one.
+
+        The first steps wait for workers to start, which must not count for all others.
+        """
+        progress, now = done - self._initial, time.monotonic()
         if progress <= 0:
             return "time left unknown"
-        left = (time.monotonic() - self._start) / progress * (self._total - done)
-        return f"{max(left, 0.0):.0f} s left"
+        self._first = self._first or (now, progress)
+        since, before = self._first
+        if progress - before >= 2 * self._workers:
+            pace = (now - since) / (progress - before)
+        elif now - self._start >= _STARTED:
+            pace = (now - self._start) / progress
+        else:
+            return "time left unknown"
+        return f"{max(pace * (self._total - done), 0.0):.0f} s left"
 
     def _print(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

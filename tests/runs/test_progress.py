@@ -46,7 +46,7 @@ def test_a_run_reads_the_progress_of_its_trainings_under_way_alone(tmp_path, mon
 def test_lines_tell_the_share_of_all_steps_and_the_time_left(monkeypatch, capsys):
     now, done = 0.0, 0.5  # half of one training was done before
     monkeypatch.setattr("time.monotonic", lambda: now)
-    lines = _Lines("measuring", 4, lambda: done)
+    lines = _Lines("measuring", 4, 1, lambda: done)
     lines.update()
     assert capsys.readouterr().err == ""  # nothing has come further
     now, done = 30.0, 1.5
@@ -55,6 +55,36 @@ def test_lines_tell_the_share_of_all_steps_and_the_time_left(monkeypatch, capsys
     now, done = 40.0, 0.5
     lines.done("a × b", "ok", "")
     assert capsys.readouterr().err == "[1/4, 100 s left] ok a × b\n"
+
+
+def test_the_start_of_workers_does_not_count_for_the_time_left(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    lines = _Lines("measuring", 10, 2, lambda: 0.0)
+    for moment in (5.0, 5.5, 6.0, 6.5, 7.0):  # all wait 5 s, then one ends each half second
+        now = moment
+        lines.done("a", "ok", "")
+    found = [line.partition(" left")[0] for line in capsys.readouterr().err.splitlines()]
+    assert found[:4] == [f"[{n}/10, time" for n in range(1, 5)] and found[4] == "[5/10, 2 s"
+    slow = _Lines("measuring", 10, 2, lambda: 0.0)
+    for moment in (607.0, 608.0):  # two that take ten minutes, and end together
+        now = moment
+        slow.done("a", "ok", "")
+    assert "[2/10, 2404 s left]" in capsys.readouterr().err
+
+
+def test_of_thousands_of_steps_there_is_a_line_a_second_and_each_that_is_not_ok(
+    monkeypatch, capsys
+):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    lines = _Lines("measuring", 2000, 1, lambda: 0.0)
+    for n in range(2000):
+        now = n / 100
+        lines.done(f"cell{n}", "failed" if n == 150 else "ok", "")
+    found = capsys.readouterr().err.splitlines()
+    assert len(found) in range(20, 25) and sum("failed cell150" in line for line in found) == 1
+    assert found[0].endswith("ok cell0") and found[-1] == "[2000/2000, 0 s left] ok cell1999"
 
 
 def test_without_a_terminal_a_thread_looks_again_and_again_and_then_ends(monkeypatch, capsys):
@@ -97,7 +127,7 @@ def test_nobody_is_told_of_a_broken_folder(tmp_path):
 def test_what_runs_is_named(monkeypatch, capsys):
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     running = {"a × b": 95.0, "c\x1b[2J": 31.0, "d": 3.0}
-    lines = _Lines("measuring", 4, lambda: 0.0, lambda: running)
+    lines = _Lines("measuring", 4, 1, lambda: 0.0, lambda: running)
     lines.update()
     told = "[0/4, time left unknown] running: a × b (95 s), c\\x1b[2J (31 s)\n"
     assert capsys.readouterr().err == told
