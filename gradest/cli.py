@@ -28,6 +28,7 @@ from gradest.runs import BACKENDS, Devices, find_suites
 from gradest.support import (
     INTEGERS,
     INTERRUPTED,
+    LONGEST_LIMIT,
     MOST_JOBS,
     MOST_REPLICATES,
     MOST_STEPS,
@@ -91,7 +92,6 @@ _COMMANDS = {
     "refute": "--refute",
     "merge": "--merge",
 }
-_LONGEST_LIMIT = 1_000_000  # seconds; operating systems count the milliseconds in 31 bits
 # The parser itself has no defaults: only so can `parse` see which options the user has set.
 _DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(_COMMANDS),
@@ -447,8 +447,8 @@ def _seconds(text: str) -> float:
 
 def _time_limit(text: str) -> float:
     seconds = _seconds(text)
-    if seconds > _LONGEST_LIMIT:
-        message = f"expected at most {_LONGEST_LIMIT:,} seconds, got {shortened(text)}"
+    if seconds > LONGEST_LIMIT:
+        message = f"expected at most {LONGEST_LIMIT:,} seconds, got {shortened(text)}"
         raise argparse.ArgumentTypeError(message)
     return seconds
 

@@ -17,7 +17,7 @@ from gradest.report.documents.html import anchored
 from gradest.runs.suite import load_suite
 from gradest.runs.suite_file import SuiteFile
 from gradest.runs.suites import SuiteFolder, find_suites
-from gradest.support import DEEPEST, MOST_BYTES, MOST_CELLS, MOST_ENTRIES
+from gradest.support import DEEPEST, LONGEST_LIMIT, MOST_BYTES, MOST_CELLS, MOST_ENTRIES
 from gradest.support.states import write_state
 from tests.support import ROOT
 
@@ -140,6 +140,7 @@ def test_the_limits_of_a_suite_are_those_of_the_program():
     assert limits["cells"] == f"{MOST_CELLS:,}" and limits["entries"] == f"{MOST_ENTRIES:,}"
     assert limits["size of the file"] == f"{MOST_BYTES // 2**20} MiB"
     assert limits["depth of nesting"] == str(DEEPEST)
+    assert limits["seconds of a cell"] == f"{LONGEST_LIMIT:,}"
 
 
 @pytest.mark.parametrize("page", sorted({p for p in PAGES if blocks(p, "python")} - CHECKED_APART))

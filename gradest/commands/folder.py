@@ -48,7 +48,7 @@ def run_folder(suite_folder: SuiteFolder, options: argparse.Namespace) -> int:
     }
     for folder, suite in suites.items():
         try:
-            make_ready(folder, suite.cells, registry, options)
+            make_ready(folder, suite, suite.cells, registry, options)
         except DataError as error:
             left_out[suite.name] = str(error)
             print(f"warning: {suite.name} is left out: {error}", file=sys.stderr)

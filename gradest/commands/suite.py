@@ -71,7 +71,7 @@ def run_suite(options: argparse.Namespace) -> int:
     if options.dry_run:
         return dry_run(suite, cells, folder, registry, options)
     beside = stand_ins(others, suite, cells, folder, registry, options)
-    make_ready(folder, cells, registry, options)
+    make_ready(folder, suite, cells, registry, options)
     with alone_in(folder):
         problems, outcomes = run_into(folder, suite, cells, registry, options, beside)
         tell_stand_ins(beside, options.quiet)
@@ -121,13 +121,17 @@ def load_with(
 
 
 def make_ready(
-    folder: Path, cells: Sequence[Cell], registry: Registry, options: argparse.Namespace
+    folder: Path,
+    suite: Suite,
+    cells: Sequence[Cell],
+    registry: Registry,
+    options: argparse.Namespace,
 ) -> None:
     """Fetch the data of the cells, and see that `folder` can take them, before it is locked.
 
     Raises UsageError, of which DataError stands for data that are not available.
     """
-    prepare(cells, registry, PluginBundle.of(options.plugin))
+    prepare(cells, registry, PluginBundle.of(options.plugin), time_limit(suite, options))
     refuse_foreign(folder, options.fresh)
 
 

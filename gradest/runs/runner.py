@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,7 @@ from gradest.runs.workers import Workers, answers
 from gradest.support import (
     collector_paused,
     counted,
+    in_a_line,
     message_of,
     one_thread,
     reason_of,
@@ -112,10 +113,13 @@ def run(
         return {c.key: Outcome(*(recorded[c.key][x] for x in Outcome._fields)) for c in cells}
 
 
-def prepare(cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> None:
-    """Let every task download the data it needs.
+def prepare(
+    cells: Sequence[Cell], registry: Registry, bundle: PluginBundle, timeout: float | None
+) -> None:
+    """Let every task download the data it needs; plugins have so many seconds for it.
 
-    Raises UsageError if the data are unavailable; other errors of a task are left to its cells.
+    Raises UsageError if the data are unavailable.  Other errors of a task are told, and left to its
+    cells.
     """
     tasks = {
         (cell.task, canonical(cell.task_knobs)): cell
@@ -128,8 +132,11 @@ def prepare(cells: Sequence[Cell], registry: Registry, bundle: PluginBundle) -> 
             build(task, cell.task_knobs).prepare()
         elif task.prepare is not Task.prepare:
             job = Job(cell.key, _prepare, (cell.task, cell.task_knobs, bundle), alone=True)
-            with suppress(Failed):  # each of its cells will fail in the same way
-                in_own_process(job, None)
+            try:
+                in_own_process(job, timeout)
+            except Failed as error:
+                told = f"{cell.task}: prepare() failed: {error}"
+                print(f"warning: {in_a_line(told)}", file=sys.stderr)
 
 
 def _prepare(task: str, knobs: Mapping[str, Any], bundle: PluginBundle) -> None:

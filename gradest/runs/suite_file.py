@@ -45,6 +45,7 @@ from gradest.runs.training import (
 from gradest.statistics import FEWEST
 from gradest.support import (
     DTYPES,
+    LONGEST_LIMIT,
     MOST_CELLS,
     MOST_REPLICATES,
     MOST_STEPS,
@@ -62,6 +63,8 @@ _VALUES, _OUTERMOST = 2, 3  # least values of a nested factor for an interval of
 _Grid = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 Counts = Annotated[list[Annotated[int, Ge(FEWEST), Le(MOST_REPLICATES)]], MinLen(1), _Grid]
 Dtypes = Annotated[list[Literal[DTYPES]], MinLen(1), _Grid]
+
+Seconds = Annotated[Positive, Le(LONGEST_LIMIT)]
 
 
 class Claim(BaseModel):
@@ -97,7 +100,7 @@ class SuiteFile(BaseModel):
     nonfinite: Literal["fail", "count"] = "fail"
     timed: bool = True
     figures: bool = True  # whether the report has figures
-    cell_timeout: Positive | None = None  # seconds; a cell that takes longer fails
+    cell_timeout: Seconds | None = None  # a cell that takes longer fails
     adapt_steps: Annotated[int, Ge(0), Le(MOST_STEPS)] | None = None
     properties: Entries = []  # of distributions, tested in addition
     training: TrainingSettings | None = None  # train models, or descend the logits of other tasks

@@ -16,6 +16,7 @@ from .limits import (
     DEVICES,
     DTYPES,
     INTEGERS,
+    LONGEST_LIMIT,
     LONGEST_NUMBER,
     MOST_BYTES,
     MOST_CELLS,

@@ -29,6 +29,7 @@ MOST_REPLICATES = 10**12  # at a microsecond each, twelve days
 # Of a training, or of an estimator that adapts.
 MOST_STEPS = 10**9
 MOST_JOBS = 1024  # processes at once
+LONGEST_LIMIT = 1_000_000  # seconds of a cell; operating systems count milliseconds in 31 bits
 
 # The devices and dtypes, by their names in torch, with which measurements are tested.  Torch has
 # more, whose arithmetic or whose random numbers nobody has compared with float64 on the CPU.

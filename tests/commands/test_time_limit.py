@@ -25,6 +25,21 @@ class Endless(Estimator):
 '''
 
 
+WAITS = '''
+"""A task that waits for its data forever."""
+import time
+from gradest import Problem, Task
+from gradest.errors import UsageError
+
+class Waits(Task):
+    def prepare(self):
+        time.sleep(10000)
+
+    def problem(self) -> Problem:
+        raise UsageError("no data")
+'''
+
+
 def test_a_dry_run_is_under_the_same_limit(tmp_path, capsys):
     (tmp_path / "endless.py").write_text(ENDLESS)
     (tmp_path / "mine.yaml").write_text(
@@ -36,6 +51,35 @@ def test_a_dry_run_is_under_the_same_limit(tmp_path, capsys):
     one, other, _ = capsys.readouterr().out.splitlines()
     assert one.startswith("would fail: ended after cell_timeout = 1 s  categorical × endless")
     assert other.endswith("categorical × rloo")
+
+
+def test_a_limit_that_no_system_can_wait_for_is_refused(tmp_path, capsys):
+    suite = tmp_path / "mine.yaml"
+    suite.write_text("cell_timeout: 2000000\ntasks: [categorical]\nestimators: [rloo]\n")
+    assert main(["--suite", str(suite), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    told = "cell_timeout = 2000000: input should be less than or equal to 1000000"
+    assert error == f"error: {suite}:1: {told}\n"
+
+
+@pytest.mark.slow
+def test_a_task_that_is_never_prepared_does_not_hold_up_the_others(tmp_path, capsys):
+    (tmp_path / "waits.py").write_text(WAITS)
+    (tmp_path / "mine.yaml").write_text(
+        "replicates: 64\ntimed: false\nfigures: false\ntasks: [waits, categorical]\n"
+        "estimators: [rloo]\n"
+    )
+    command = ["--suite", str(tmp_path / "mine.yaml"), "--plugin", str(tmp_path / "waits.py")]
+    command += ["--out", str(tmp_path / "out"), "--jobs", "2", "--quiet", "--time-limit", "15"]
+    assert main(command) == 1
+    told, failed = capsys.readouterr().err.splitlines()
+    assert told == "warning: waits: prepare() failed: ended after cell_timeout = 15 s"
+    assert failed == "failed waits × rloo: UsageError: no data"
+    records = finished(tmp_path / "out" / "journal.jsonl").values()
+    assert {r["cell"]["task"]: r["status"] for r in records} == {
+        "waits": "failed",
+        "categorical": "ok",
+    }
 
 
 @pytest.mark.parametrize(
