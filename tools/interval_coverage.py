@@ -262,7 +262,7 @@ def simulated(case: Case) -> Counts:
 def across(law: Law) -> Tensor:
     """A unit vector perpendicular to the law's direction, one that its noise is likely to have."""
     moments, _ = law.sample(FEWEST, torch.Generator().manual_seed(1))
-    other = moments.pooled().mean[0]
+    other = moments.pooled.mean[0]
     other = other - (other @ law.direction) * law.direction
     return other / other.norm()
 

@@ -110,7 +110,7 @@ def reduce_moments(moments: Moments) -> Moments:
     fewer = min(BATCHES, batches)
     group = torch.arange(batches) * fewer // batches
     merged = Moments.stacked([_part(moments, group == number) for number in range(fewer)])
-    total, count = moments.pooled(), merged.count.unsqueeze(1)
+    total, count = moments.pooled, merged.count.unsqueeze(1)
     mean = _absorbing(_rounded(merged.mean), count, count.sum() * total.mean[0])
     between = (count * (mean - total.mean).square()).sum(0)
     ones = torch.ones_like(count)
@@ -123,7 +123,7 @@ def reduce_moments(moments: Moments) -> Moments:
 
 
 def _part(moments: Moments, chosen: Tensor) -> Moments:
-    return Moments(moments.count[chosen], moments.mean[chosen], moments.m2[chosen]).pooled()
+    return Moments(moments.count[chosen], moments.mean[chosen], moments.m2[chosen]).pooled
 
 
 def _rounded(values: Tensor) -> Tensor:

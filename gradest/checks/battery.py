@@ -128,7 +128,7 @@ class Subject:
         """
         parts, more = self._tilted.setdefault(task.name, ([], self._tilted_batches(task)))
         parts.extend(islice(more, batches - len(parts)))
-        return Moments.stacked(parts).pooled()
+        return Moments.stacked(parts).pooled
 
     def _tilted_batches(self, task: Task) -> Iterator[Moments]:
         codes: list[Tensor] = []

@@ -124,7 +124,7 @@ def measure(
         setup.check_cost_again()
     gradients = {name: Moments.stacked(parts) for name, parts in moments.gradients.items()}
     logits = replicator.problem.logits
-    mean = gradients[LOG_ALPHA].pooled().mean.reshape(logits.shape)
+    mean = gradients[LOG_ALPHA].pooled.mean.reshape(logits.shape)
     return Measurement(
         gradients=gradients,
         objective=Moments.stacked(moments.objectives),

@@ -65,7 +65,7 @@ class Side:
 
     def mean(self) -> Tensor:
         """The mean estimate, [D]."""
-        return self.exact.mean.flatten() if self.exact else self.moments.pooled().mean[0]
+        return self.exact.mean.flatten() if self.exact else self.moments.pooled.mean[0]
 
     def rounding(self) -> float:
         """The length that rounding gives to a zero vector, by the size of gradients and costs."""

@@ -105,12 +105,12 @@ class Measurement:
 
     @property
     def mean(self) -> Tensor:
-        return self.gradient.pooled().mean[0].reshape(self.logits.shape)
+        return self.gradient.pooled.mean[0].reshape(self.logits.shape)
 
     @property
     def variance(self) -> Tensor:
         """The variance of one estimate, for each coordinate."""
-        m2 = self.gradient.pooled().m2[0]
+        m2 = self.gradient.pooled.m2[0]
         return (m2 / max(self.replicates - 1, 1)).reshape(self.logits.shape)
 
     @property
@@ -209,7 +209,7 @@ class Measurement:
     @property
     def cost(self) -> float:
         """The size |f| of the costs: |E f| plus their range, or the root mean square of values."""
-        size = float(self.objective.mean_square()) ** 0.5
+        size = float(self.objective.mean_square) ** 0.5
         if self.truth is None:
             return size
         return max(size, float(self.truth.value.abs().max()) + self.truth.spread)
@@ -264,6 +264,6 @@ def _relative_error(noise: Moments | None, weight: Tensor, norm: float) -> float
     """The standard error of the whole reference, relative to ‖g‖."""
     if noise is None or norm == 0:
         return 0.0
-    pooled = noise.scaled(weight).pooled()
+    pooled = noise.scaled(weight).pooled
     replicates = float(pooled.count[0])
     return (float(pooled.m2.sum()) / (replicates - 1) / replicates) ** 0.5 / norm

@@ -92,6 +92,6 @@ def exact_truth(replicator: Replicator, projections: Mapping[str, Tensor]) -> Tr
 
 def truth_from_reference(reference: Reference) -> Truth:
     """The truth as the mean of the replicates of a reference, with their noise."""
-    means = {name: moments.pooled().mean[0] for name, moments in reference.gradients.items()}
-    value = reference.value.pooled().mean[0]
+    means = {name: moments.pooled.mean[0] for name, moments in reference.gradients.items()}
+    value = reference.value.pooled.mean[0]
     return Truth("monte_carlo", value, means, 0.0, reference.gradients, reference.estimator)

@@ -59,12 +59,12 @@ Entries = list[Any]
 
 _VALUES, _OUTERMOST = 2, 3  # least values of a nested factor for an interval of its variance
 
+Seconds = Annotated[Positive, Le(LONGEST_LIMIT)]
+
 # One value, or a grid of them.
 _Grid = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
 Counts = Annotated[list[Annotated[int, Ge(FEWEST), Le(MOST_REPLICATES)]], MinLen(1), _Grid]
 Dtypes = Annotated[list[Literal[DTYPES]], MinLen(1), _Grid]
-
-Seconds = Annotated[Positive, Le(LONGEST_LIMIT)]
 
 
 class Claim(BaseModel):

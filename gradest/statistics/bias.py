@@ -112,7 +112,7 @@ def squared_bias(moments: Moments, exact: Tensor, reference: Moments | None = No
     The estimate is debiased, x − t₁: unbiased, and therefore negative half of the time for
     an unbiased estimator.
     """
-    deviation = moments.pooled().mean[0] - exact  # [D]
+    deviation = moments.pooled.mean[0] - exact  # [D]
     x = float(deviation.square().sum())
     noise = Noise.of(moments, reference)
     if noise is None or noise.t2 == 0:  # none, or so little that its square underflows

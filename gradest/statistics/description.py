@@ -75,7 +75,7 @@ def describe(
 
 def _largest(scaled: Moments, exact: Tensor | None, weight: Tensor) -> float:
     """The largest root mean square or true gradient of a coordinate; a weight where all are 0."""
-    sizes = [scaled.mean_square().max().sqrt()]
+    sizes = [scaled.mean_square.max().sqrt()]
     if exact is not None:
         sizes.append((exact * weight).abs().max())
     return float(max(sizes)) or float(weight.max())
@@ -146,7 +146,7 @@ def _scale(norm: float, negligible: float, scaled: Moments, rounding: float, cos
     """
     if norm > negligible:
         return norm
-    length = float(scaled.mean_square().sum()) ** 0.5
+    length = float(scaled.mean_square.sum()) ** 0.5
     return length if length > rounding else max(cost, norm)
 
 

@@ -114,7 +114,7 @@ class Interval(NamedTuple):
 
 def mean_interval(moments: Moments) -> Interval:
     """The mean of one coordinate, by the central limit theorem over all replicates."""
-    pooled = moments.pooled()
+    pooled = moments.pooled
     replicates, mean = float(pooled.count[0]), float(pooled.mean[0, 0])
     if replicates == 1:
         return Interval.exactly(mean)
@@ -142,7 +142,7 @@ def total_variance(moments: Moments) -> Interval:
 
     A total count of one means that the moments are exact, and m2 is the variance.
     """
-    pooled = moments.pooled()
+    pooled = moments.pooled
     replicates, batches = float(pooled.count[0]), len(moments.count)
     if replicates == 1:
         return Interval.exactly(float(pooled.m2.sum()))

@@ -8,6 +8,7 @@ numbers (E x² − (E x)²) ever appears.
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class Moments:
     """Count, mean and centred sum of squares of J independent batches of replicates.
 
     count [J], mean [J, D], m2 [J, D] with m2 = Σ (x − mean)², on the CPU in float64.  An empty
-    batch has count 0 and is the neutral element of `merge`.
+    batch has count 0 and is the neutral element of `merge`.  None of these tensors is changed.
     """
 
     count: Tensor
@@ -68,6 +69,8 @@ class Moments:
             merged = merged.merge(Moments.stacked([part, Moments.empty(missing, coordinates)]))
         return merged
 
+    # Cached, since the columns of one row ask for them a dozen times.
+    @cached_property
     def pooled(self) -> "Moments":
         """All batches merged into one: count [1], mean [1, D], m2 [1, D]."""
         count = self.count.sum(0, keepdim=True)
@@ -76,9 +79,10 @@ class Moments:
         between = (self.count.unsqueeze(-1) * (self.mean - mean).square()).sum(0, keepdim=True)
         return Moments(count, mean, self.m2.sum(0, keepdim=True) + between)
 
+    @cached_property
     def mean_square(self) -> Tensor:
         """E x² of each coordinate: [D]."""
-        pooled = self.pooled()
+        pooled = self.pooled
         return pooled.mean[0].square() + pooled.m2[0] / pooled.count
 
     def column(self, number: int) -> "Moments":

@@ -97,7 +97,7 @@ def replicates_needed(
         middle = (least + most) // 2
         least, most = (least, middle) if reached(middle) else (middle + 1, most)
     # Twenty outcomes of the size that occurred: larger ones may never occur.
-    noisiest = float((pilot.pooled().m2 / (replicates - 1)).max())
+    noisiest = float((pilot.pooled.m2 / (replicates - 1)).max())
     return max(most, int(_EVENTS * peak**2 / noisiest) if noisiest > 0 else 1)
 
 
@@ -136,11 +136,11 @@ def _test_rejects(
     noise = Noise.of(expected, reference)
     if noise is None:  # of fewer than two replicates, which show nothing
         return False
-    deviation = pilot.pooled().mean[0] - exact
+    deviation = pilot.pooled.mean[0] - exact
     towards = deviation / deviation.norm()
     error = float(normal_isf(MISSED / 2)) * noise.along(towards) ** 0.5
     length = max(squared_bias(pilot, exact, reference).low, 0.0) ** 0.5 - error
-    truth = expected.pooled().mean[0] - towards * max(length, 0.0)
+    truth = expected.pooled.mean[0] - towards * max(length, 0.0)
     one = exact.new_ones(len(exact))
     test = joint_test(expected, truth, one, peak, 0.0, BIASED_BELOW, reference)
     return test.p_value < BIASED_BELOW
@@ -152,7 +152,7 @@ def _with_more_replicates(moments: Moments, times: float) -> Moments:
     The variances between batches, of means and of squares, are smaller by that factor.
     """
     shrunk = times**-0.5
-    centre, count = moments.pooled().mean, moments.count.unsqueeze(1)  # [1, D], [J, 1]
+    centre, count = moments.pooled.mean, moments.count.unsqueeze(1)  # [1, D], [J, 1]
     between = count * (moments.mean - centre).square()
     squares = moments.m2 + between  # [J, D]
     average = squares.sum(0) * count / count.sum()
@@ -168,13 +168,13 @@ def _bias_precision(
     noise = Noise.of(expected, reference)
     if noise is None:  # of fewer than two replicates, which have no interval
         return math.inf
-    deviation = pilot.pooled().mean[0] - exact
+    deviation = pilot.pooled.mean[0] - exact
     length = float(deviation.norm())
     towards = deviation / length if length > 0 else exact.new_full(exact.shape, len(exact) ** -0.5)
     interval = squared_bias(pilot, exact, reference)
     worst = 0.0
     for beta in (interval.low, interval.high):
-        truth = expected.pooled().mean[0] - towards * (beta + noise.t1) ** 0.5
+        truth = expected.pooled.mean[0] - towards * (beta + noise.t1) ** 0.5
         bias = squared_bias(expected, truth, reference)
         worst = max(worst, bias_precision(bias, float(exact.norm())))
     return worst

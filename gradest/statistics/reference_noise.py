@@ -33,7 +33,7 @@ class Noise:
     def variances(self) -> list[Tensor]:
         """The variances of the means: [D] each."""
         pairs = zip(self._parts, self._counts, strict=True)
-        return [part.pooled().m2[0] / (count - 1) / count for part, count in pairs]
+        return [part.pooled.m2[0] / (count - 1) / count for part, count in pairs]
 
     @cached_property
     def variance(self) -> Tensor:
@@ -98,7 +98,7 @@ def _scatter(moments: Moments, variance: Tensor) -> Tensor:
     that is orthogonal to all centred ones.
     """
     share = (moments.count / moments.count.sum()).sqrt().unsqueeze(1)  # [J, 1]
-    centred = share * (moments.mean - moments.pooled().mean)  # [J, D], orthogonal to share
+    centred = share * (moments.mean - moments.pooled.mean)  # [J, D], orthogonal to share
     length = centred.norm(dim=0)
     deviation = variance.sqrt()
     return torch.where(length > 1e-12 * deviation, centred / length, share) * deviation

@@ -58,7 +58,7 @@ def best_rescaling(
     square = float(exact.square().sum())
     if square == 0:
         return Rescaling(Interval.unknown(), Interval.unknown())
-    norm, mean = square**0.5, moments.pooled().mean[0]
+    norm, mean = square**0.5, moments.pooled.mean[0]
     along = exact / norm
     s = float(mean @ along)
     r = mean - s * along

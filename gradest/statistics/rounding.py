@@ -33,12 +33,12 @@ class Arithmetic(NamedTuple):
         `moments` and `exact` are with respect to log α.
         """
         allowance = self.of_dtype(moments, exact)
-        without_noise = float(moments.count.sum()) == 1 or not moments.pooled().m2.any()
+        without_noise = float(moments.count.sum()) == 1 or not moments.pooled.m2.any()
         return allowance + (SINGLE * float(exact.abs().max()) if without_noise else 0.0)
 
     def of_dtype(self, moments: Moments, exact: Tensor) -> float:
         """The part of the allowance for the dtype, without the one for single precision."""
-        size = float(moments.mean_square().max().sqrt()) + float(exact.abs().max()) + self.cost
+        size = float(moments.mean_square.max().sqrt()) + float(exact.abs().max()) + self.cost
         return self.resolution * size
 
 

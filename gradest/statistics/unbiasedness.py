@@ -123,7 +123,7 @@ def joint_test(
 def _coordinates(
     moments: Moments, exact: Tensor, peak: float, rounding: float, noise: Noise | None
 ) -> _Test:
-    excess = ((moments.pooled().mean[0] - exact).abs() - rounding).clamp(min=0)
+    excess = ((moments.pooled.mean[0] - exact).abs() - rounding).clamp(min=0)
     if noise is None:
         return _Test(excess, rounding, torch.zeros_like(excess), 0.0, 1.0)
     unit, freedom = peak / noise.replicates, noise.replicates - 1
@@ -135,7 +135,7 @@ def _projection(
 ) -> _Test:
     """The test of the deviation along g; one outcome can be of the largest size everywhere."""
     total = float(exact.abs().sum())
-    along = (moments.pooled().mean[0] - exact) @ exact
+    along = (moments.pooled.mean[0] - exact) @ exact
     rounding = coordinates.rounding * total
     excess = (along.abs() - rounding).clamp(min=0)
     variance = torch.tensor(noise.along(exact), dtype=torch.float64)

@@ -80,7 +80,7 @@ def test_the_variance_of_all_does_not_depend_on_how_they_were_dealt(jobs):
     ends = (torch.randperm(999, generator=draws)[: jobs - 1] + 1).sort().values.tolist()
     sizes = [b - a for a, b in itertools.pairwise([0, *ends, 1000])]
     assert max(sizes) > 2 * min(sizes)
-    pooled = Moments.stacked(cut(x, sizes)).pooled()
+    pooled = Moments.stacked(cut(x, sizes)).pooled
     assert float(pooled.count) == 1000
     assert torch.allclose(pooled.mean[0], x.mean(0), rtol=SAME, atol=0)
     assert torch.allclose(pooled.m2[0] / 999, x.var(0), rtol=SAME, atol=0)
@@ -145,7 +145,7 @@ def test_a_tally_is_the_same_in_chunks_of_any_size(chunk):
         assert torch.equal(a.count, b.count)
         assert_same_statistics(a, b, truth[: a.mean.shape[1]])
     for parts in ("objectives", "cosines"):
-        a, b = (Moments.stacked(getattr(t, parts)).pooled() for t in (whole, pieces))
+        a, b = (Moments.stacked(getattr(t, parts)).pooled for t in (whole, pieces))
         assert torch.allclose(a.mean, b.mean, rtol=SAME, atol=1e-15)
         assert torch.allclose(a.m2, b.m2, rtol=1e-10, atol=0)
     assert whole.peaks == pieces.peaks
@@ -156,7 +156,7 @@ def test_a_tally_projects_every_estimate():
     x = replicates(100, 6)
     tally = tallied(x, x[:, 0], 30)
     map_ = torch.tensor([[1.0, 2.0], [0.0, 1.0]], dtype=torch.float64).repeat(3, 1)
-    seen = Moments.stacked(tally.gradients["phi"]).pooled()
+    seen = Moments.stacked(tally.gradients["phi"]).pooled
     assert torch.allclose(seen.mean[0], (x @ map_).mean(0), rtol=SAME, atol=0)
     assert torch.allclose(seen.m2[0] / 99, (x @ map_).var(0), rtol=1e-10, atol=0)
     gradient = exact_gradient(Square().problem()).gradient.flatten()
@@ -168,7 +168,7 @@ def test_a_tally_projects_every_estimate():
         + [torch.nn.functional.cosine_similarity(x @ map_, (gradient @ map_).unsqueeze(0))],
         1,
     )
-    found = Moments.stacked(tally.cosines).pooled()
+    found = Moments.stacked(tally.cosines).pooled
     assert torch.allclose(found.mean[0], cosines.mean(0), rtol=0, atol=SAME)
     assert torch.allclose(found.m2[0] / 99, cosines.var(0), rtol=1e-9, atol=0)
 

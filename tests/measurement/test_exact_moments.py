@@ -79,7 +79,7 @@ def test_the_default_agrees_with_replicates_in_mean_and_variance(task_name, name
     # has the wider tails that this asks for.
     k = stats.t.isf(LEVEL / (2 * exact.mean.numel()), 15)
     assert ((drawn.variance - exact.variance).abs() <= k * error + rounding**2 + 1e-14).all()
-    value = drawn.objective.pooled()
+    value = drawn.objective.pooled
     error = float((value.m2 / (20_000 - 1) / 20_000).sqrt())
     assert abs(drawn.value - exact.value) <= k * error + EXACT
 
@@ -203,7 +203,7 @@ def test_the_shares_and_the_value_of_several_points_are_those_of_their_joint_out
     mean = float(p @ value)
     variance = float(p @ (value - mean).square())
     assert found.value == pytest.approx(mean, abs=EXACT)
-    pooled = found.objective.pooled()
+    pooled = found.objective.pooled
     assert float(pooled.m2[0, 0]) == pytest.approx(variance, abs=EXACT)
     drawn = gradest.measure(Centred(), Points(), enumerate_draws=False)
     error = (found.zero * (1 - found.zero) / 10_000) ** 0.5

@@ -117,7 +117,7 @@ def test_the_draws_of_the_pilot_are_not_used_again(asked_for):
     assert torch.allclose(found.variance.flatten(), measured.var(0), rtol=1e-9, atol=0)
     again = {tuple(row) for row in before.tolist()} & {tuple(row) for row in measured.tolist()}
     assert not again
-    pilot = asked_for.calls[0]["pilot"].pooled()
+    pilot = asked_for.calls[0]["pilot"].pooled
     assert not torch.allclose(pilot.mean[0], measured.mean(0), rtol=0, atol=1e-6)
 
 

@@ -258,7 +258,7 @@ def test_the_last_measurement_has_draws_of_its_own(blind, asked):
 
 
 def relative_error(reference: Reference) -> float:
-    pooled = reference.gradients[LOG_ALPHA].pooled()
+    pooled = reference.gradients[LOG_ALPHA].pooled
     replicates = float(pooled.count)
     variance = float(pooled.m2.sum()) / (replicates - 1)
     return (variance / replicates) ** 0.5 / float(pooled.mean.norm())
@@ -280,11 +280,11 @@ def test_a_reference_is_unbiased(blind):
     within = []
     for seed in range(10):
         result = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02), seed=seed)
-        pooled = result.gradients[LOG_ALPHA].pooled()
+        pooled = result.gradients[LOG_ALPHA].pooled
         error = (pooled.m2[0] / (pooled.count - 1) / pooled.count).sqrt()
         z = (pooled.mean[0] - gradient.flatten()) / error
         assert z.abs().max() <= stats.norm.isf(LEVEL / (2 * 12))
-        value = result.value.pooled()
+        value = result.value.pooled
         off = abs(float(value.mean) - float(whole.detach().mean()))
         assert off <= K * float((value.m2 / (value.count - 1) / value.count).sqrt())
         within.append(float((z.abs() < 1).double().mean()))
@@ -327,7 +327,7 @@ def test_another_seed_makes_another_reference(blind):
         measure_reference(Unknown(), ReferencePrecision(standard_error=0.05), seed=seed)
         for seed in (0, 0, 1)
     )
-    a, b, c = (r.gradients[LOG_ALPHA].pooled().mean for r in (first, again, other))
+    a, b, c = (r.gradients[LOG_ALPHA].pooled.mean for r in (first, again, other))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -356,8 +356,8 @@ def test_a_reference_covers_the_groups_of_parameters(blind):
     reference = measure_reference(task, ReferencePrecision(standard_error=0.02))
     assert set(reference.gradients) == {LOG_ALPHA, "encoder"}
     maps = projections(task, task.problem().logits)
-    mean = reference.gradients[LOG_ALPHA].pooled().mean[0]
-    projected = reference.gradients["encoder"].pooled().mean[0]
+    mean = reference.gradients[LOG_ALPHA].pooled.mean[0]
+    projected = reference.gradients["encoder"].pooled.mean[0]
     assert torch.allclose(mean @ maps["encoder"], projected, rtol=0, atol=1e-8)
     result = gradest.measure(
         gradest.make_estimator("straight_through"), task, replicates=256, reference=reference
@@ -370,7 +370,7 @@ def test_a_reference_covers_the_groups_of_parameters(blind):
 def test_the_reference_error_is_relative_to_the_gradient_in_each_scale(blind):
     reference = measure_reference(Unknown(), ReferencePrecision(standard_error=0.02))
     result = gradest.measure(gradest.make_estimator("rloo"), Unknown(), reference=reference)
-    pooled = reference.gradients[LOG_ALPHA].pooled()
+    pooled = reference.gradients[LOG_ALPHA].pooled
     variance = pooled.m2[0] / (float(pooled.count) - 1) / float(pooled.count)
     for parameter in ("log_alpha", "alpha"):
         weight = result.weight(parameter).flatten()

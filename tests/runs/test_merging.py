@@ -108,7 +108,7 @@ def test_a_merged_run_says_where_it_comes_from_and_lacks_nothing(runs, tmp_path,
     digest = hashlib.sha256((runs["left"] / "journal.jsonl").read_bytes()).hexdigest()
     assert first["checksums"]["journal.jsonl"] == digest
     assert main(["--suite", str(out / "mine.yaml"), "--out", str(out), "--dry-run"]) == 0
-    assert "8 cells, 8 done" in capsys.readouterr().out
+    assert "8 cells, all done" in capsys.readouterr().out
     assert carried(out)["sources"] == run["sources"]  # as the run would
     assert write_results(out, run) == [] and read_run(out) == run  # as a report does
 
@@ -275,8 +275,8 @@ def test_seeds_are_pooled_exactly(runs, tmp_path, capsys):
             assert both.gradient.to_json() == one.gradient.to_json()
             continue
         assert len(both.gradient.count) == 50  # as many batches as 400 replicates have
-        exact = Moments.stacked([one.gradient, other.gradient]).pooled()
-        own = both.gradient.pooled()
+        exact = Moments.stacked([one.gradient, other.gradient]).pooled
+        own = both.gradient.pooled
         assert own.count == 400 and own.mean.allclose(exact.mean, rtol=0, atol=1e-15)
         assert own.m2.allclose(exact.m2, rtol=1e-12, atol=1e-15)
         assert both.value == pytest.approx((one.value + other.value) / 2)
@@ -286,7 +286,7 @@ def test_seeds_are_pooled_exactly(runs, tmp_path, capsys):
     # The members are in the journal as well: the suite of both seeds has nothing to measure.
     assert "unlisted" not in read_run(out)
     assert main(["--suite", str(out / "mine.yaml"), "--out", str(out), "--dry-run"]) == 0
-    assert "8 cells, 8 done" in capsys.readouterr().out
+    assert "8 cells, all done" in capsys.readouterr().out
 
 
 def test_enumerated_seeds_must_be_equal(runs, tmp_path, capsys):
@@ -333,7 +333,7 @@ def test_trainings_and_descents_merge_and_are_never_pooled(tmp_path, capsys):
         pd.testing.assert_frame_equal(own, expected)
     assert len(list((out / "networks").glob("*.pt"))) == 4
     assert main(["--suite", str(out / "mine.yaml"), "--out", str(out), "--dry-run"]) == 0
-    assert "6 cells, 6 done" in capsys.readouterr().out
+    assert "6 cells, all done" in capsys.readouterr().out
     overlapping = run_suite(
         tmp_path / "overlap", TRAINED.replace("RATE", "0.1").replace("SEED", "1")
     )

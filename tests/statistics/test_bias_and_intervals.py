@@ -214,7 +214,7 @@ def test_a_lucky_mean_is_no_evidence_of_a_small_bias():
     x = torch.randn(512, 1, generator=generator, dtype=torch.float64)
     m = moments_of(x)
     noise = float(x.var()) / 512
-    near = squared_bias(m, m.pooled().mean[0] + 1e-9)
+    near = squared_bias(m, m.pooled.mean[0] + 1e-9)
     assert near.high >= noise
     assert math.isclose(near.estimate, -noise, rel_tol=1e-6)
 
@@ -222,7 +222,7 @@ def test_a_lucky_mean_is_no_evidence_of_a_small_bias():
 def test_a_mean_that_is_exactly_right_says_no_more_than_one_that_nearly_is():
     x = torch.randn(512, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     m = moments_of(x)
-    near, there = (squared_bias(m, m.pooled().mean[0] + d) for d in (1e-9, 0.0))
+    near, there = (squared_bias(m, m.pooled.mean[0] + d) for d in (1e-9, 0.0))
     assert there.high >= 0.9 * near.high and there.low == near.low == 0.0
 
 

@@ -80,7 +80,7 @@ def test_empty_moments_are_neutral_bit_by_bit(data):
 def test_pooling_stacked_batches_is_torch_var_mean_of_everything(data):
     m = Moments.stacked([Moments.of(x) for x in data])
     assert torch.equal(m.count, torch.cat([torch.full((len(x),), x.shape[1]) for x in data]))
-    pooled = m.pooled()
+    pooled = m.pooled
     everything = torch.cat([x.flatten(0, 1) for x in data])  # [replicates, D]
     variance, mean = torch.var_mean(everything, 0, keepdim=True, correction=0)
     count = torch.tensor([float(len(everything))], dtype=torch.float64)
@@ -106,7 +106,7 @@ def test_a_large_mean_does_not_swamp_a_tiny_variance():
     noise = 1e-3 * torch.randn(4, 1000, 2, generator=generator, dtype=torch.float64)
     x = 1e8 + noise  # [J, n, D]
     exact = (x - 1e8).flatten(0, 1).var(0, correction=0)  # x − 10⁸ is exact
-    merged = Moments.of(x[:, :300]).merge(Moments.of(x[:, 300:])).pooled()
+    merged = Moments.of(x[:, :300]).merge(Moments.of(x[:, 300:])).pooled
     # Means are rounded to 10⁻⁸, a hundred-thousandth of the standard deviation: relative 10⁻⁴ is
     # ample, while E x² − (E x)² would be off by a factor of a million.
     assert torch.allclose(merged.m2[0] / merged.count, exact, rtol=1e-4, atol=0)
@@ -157,7 +157,5 @@ def test_fewer_batches_hold_the_same_replicates(batches, most):
     fewer = moments.in_batches(most)
     assert len(fewer.count) == min(batches, most)
     assert fewer.count.max() - fewer.count.min() in (0, 5)  # at most one batch more
-    for one, other in zip(
-        vars(fewer.pooled()).values(), vars(moments.pooled()).values(), strict=True
-    ):
+    for one, other in zip(vars(fewer.pooled).values(), vars(moments.pooled).values(), strict=True):
         assert one.allclose(other, rtol=1e-13, atol=1e-15)

@@ -128,7 +128,7 @@ def repeated(draw: Draw, g: Tensor, truth: Draw | None, repetitions: int) -> lis
         reference = None
         if truth is not None:
             reference = Moments.of(truth(4 * REPLICATES).unflatten(0, (BATCHES, -1)))
-        exact = g if reference is None else reference.pooled().mean[0]
+        exact = g if reference is None else reference.pooled.mean[0]
         results.append(best_rescaling(moments, exact, reference))
     return results
 
@@ -187,7 +187,7 @@ def test_the_noise_of_the_mean_is_no_bias_of_direction():
     g = torch.ones(1000, dtype=torch.float64)
     x = g + 10 * torch.randn(BATCHES, 8, 1000, generator=generator, dtype=torch.float64)
     moments = Moments.of(x)
-    mean = moments.pooled().mean[0]
+    mean = moments.pooled.mean[0]
     plain = (1 - float(torch.nn.functional.cosine_similarity(mean, g, 0)) ** 2) ** 0.5
     _, residual = best_rescaling(moments, g)
     assert plain > 0.3 and residual.low == 0 and residual.estimate < 0.15 > residual.high - 0.05

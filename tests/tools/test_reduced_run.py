@@ -44,7 +44,7 @@ def test_pooled_moments_keep_their_digits(batches):
     given = moments(batches)
     reduced = reduce_moments(given)
     assert len(reduced.count) == min(batches, BATCHES) and (reduced.m2 >= 0).all()
-    a, b = given.pooled(), reduced.pooled()
+    a, b = given.pooled, reduced.pooled
     assert torch.equal(a.count, b.count)
     torch.testing.assert_close(b.mean, a.mean, rtol=1e-14, atol=0)
     torch.testing.assert_close(b.m2, a.m2, rtol=1e-13, atol=0)
@@ -53,7 +53,7 @@ def test_pooled_moments_keep_their_digits(batches):
 def test_the_noise_among_batches_is_rounded_but_kept():
     given, reduced = moments(64), reduce_moments(moments(64))
     parts = [
-        Moments(given.count[i : i + 4], given.mean[i : i + 4], given.m2[i : i + 4]).pooled()
+        Moments(given.count[i : i + 4], given.mean[i : i + 4], given.m2[i : i + 4]).pooled
         for i in range(0, 64, 4)
     ]
     merged = Moments.stacked(parts)
@@ -69,13 +69,13 @@ def test_the_noise_among_batches_is_rounded_but_kept():
 
 def test_moments_without_noise_or_of_rare_outcomes_stay_as_they_are():
     constant = Moments.of(torch.full((32, 10, 2), 0.3, dtype=torch.float64))
-    assert torch.equal(reduce_moments(constant).pooled().mean, constant.pooled().mean)
+    assert torch.equal(reduce_moments(constant).pooled.mean, constant.pooled.mean)
     assert (reduce_moments(constant).m2 == 0).all()
     rare = torch.zeros(64, 10, 1, dtype=torch.float64)
     rare[7, 3] = 1.0
     reduced = reduce_moments(Moments.of(rare))
     assert (reduced.m2 >= 0).all()
-    torch.testing.assert_close(reduced.pooled().m2, Moments.of(rare).pooled().m2)
+    torch.testing.assert_close(reduced.pooled.m2, Moments.of(rare).pooled.m2)
     one = moments(1)
     assert reduce_moments(one) is one
 

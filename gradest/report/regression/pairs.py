@@ -172,7 +172,7 @@ class Pair:
         if a.mean.shape[1] != b.mean.shape[1]:
             why = f"{a.mean.shape[1]} coordinates, then {b.mean.shape[1]}"
             return Change(*_MEAN, *lengths, DIFFERENCE, _UNKNOWN, False, reason=why)
-        means = [moments.pooled().mean[0] for moments in (a, b)]
+        means = [moments.pooled.mean[0] for moments in (a, b)]
         test = self._joint(_ANY)
         return Change(
             *_MEAN,
@@ -192,13 +192,13 @@ class Pair:
         their difference: on the mean of one run alone that run's noise would fall on itself.
         """
         a, b = (side.gradient for side in self._sides)
-        mean = a.pooled().mean[0]
+        mean = a.pooled.mean[0]
         if self.base.truth is not None:
             towards = self.base.truth.gradients[LOG_ALPHA]
         else:
             noise = [_noise(moments) for moments in (a, b)]
             share = noise[0] / sum(noise) if any(noise) else 0.5
-            towards = mean + share * (b.pooled().mean[0] - mean)
+            towards = mean + share * (b.pooled.mean[0] - mean)
         moved = Moments(b.count, b.mean + (towards - mean), b.m2)
         peak = max(side.peaks[LOG_ALPHA] for side in self._sides)
         weight = torch.ones_like(mean)
@@ -329,4 +329,4 @@ def _length(moments: Moments) -> Interval:
 def _mean_of(side: Measurement, parameter: str) -> Tensor:
     if parameter in SCALES:
         return side.mean * side.weight(parameter)
-    return side.gradients[parameter].pooled().mean[0]
+    return side.gradients[parameter].pooled.mean[0]

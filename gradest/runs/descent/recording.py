@@ -107,7 +107,7 @@ class Recorder:
     def _estimated(self, problem: Problem) -> Tensor:
         """The mean cost of codes, with its interval: [3, M]."""
         logits, f = merge_samples(problem.logits, problem.f)
-        pooled = self._moments(f, lambda n: self._mean(f(sample(logits, n))).t()).pooled()  # [n, M]
+        pooled = self._moments(f, lambda n: self._mean(f(sample(logits, n))).t()).pooled  # [n, M]
         count = pooled.count
         error = (pooled.m2[0] / (count - 1) / count).sqrt()
         means = zip(pooled.mean[0].tolist(), error.tolist(), strict=True)
