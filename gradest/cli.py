@@ -605,7 +605,8 @@ def _dispatch(options: argparse.Namespace) -> int:
             from gradest.commands import run_suite
 
         return run_suite(options)
-    from gradest.commands import run_folder
+    with collector_paused(freeze=True):
+        from gradest.commands import run_folder
 
     return run_folder(suites, options)
 

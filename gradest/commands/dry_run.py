@@ -23,9 +23,7 @@ from gradest.runs import (
 from gradest.support import counted, described, in_a_line, message_of
 
 _SHOWN = 0.1  # seconds: shorter expected times are not distinguished
-_BESIDE = (
-    0.01  # seconds that a cell takes beside its estimates, on checks, its truth and its record
-)
+_BESIDE = 0.01  # seconds of a cell beside its estimates: checks, the truth, the record
 _ALL_TRIED = 1000  # cells, up to which each is tried
 _TRYING = 8.0  # seconds; cells that are not tried by then are expected to do as similar ones
 

@@ -149,8 +149,9 @@ def _is_own(module: str) -> bool:
 
 
 def _blocks(node: ast.AST) -> Iterator[ast.AST]:
-    """All statements within a node, and what holds some; `ast.walk` takes in expressions as well,
-    which are nine of ten nodes and contain no statement.
+    """All statements within a node, and the handlers and cases that hold some.
+
+    `ast.walk` takes in expressions as well: nine of ten nodes, which contain no statement.
     """
     for field in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, field, ()):

@@ -203,9 +203,9 @@ class _Lines:
         self._first: tuple[float, float] | None = None  # when there was progress first, and how far
 
     def done(self, label: str, status: str, detail: str) -> None:
-        """Print a line: of thousands of steps one a second, and all that are not ok."""
+        """Print a line: of thousands of steps one a second, and all that failed."""
         self._finished += 1
-        many = self._total > _EACH and status == "ok" and self._finished < self._total
+        many = self._total > _EACH and status != "failed" and self._finished < self._total
         left = self._left(self._finished + self._under_way())
         if many and time.monotonic() < self._printed + _APART:
             return
