@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from gradest.cli import main
-from gradest.report import writing
+from gradest.report import contents
 from gradest.runs import finished, read_run
 from gradest.runs.blocks import BLOCKS
 
@@ -52,12 +52,12 @@ _ODD_LINES = (
 @contextmanager
 def _without_figures() -> Iterator[None]:
     """Figures take most of the time of a report, and none of them is a source of anything."""
-    kept = writing.STUDIES
-    writing.STUDIES = tuple(study._replace(illustrations=()) for study in kept)
+    kept = contents.STUDIES
+    contents.STUDIES = tuple(study._replace(illustrations=()) for study in kept)
     try:
         yield
     finally:
-        writing.STUDIES = kept
+        contents.STUDIES = kept
 
 
 class Ending(NamedTuple):
