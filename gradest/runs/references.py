@@ -97,7 +97,7 @@ def references(
     A reference whose measurement fails is reported and not recorded; its cells have no truth.
     Without a precision none is measured.
     """
-    if precision is None:
+    if precision is None or not cells:
         return {}
     wanted = _wanted(cells, precision)
     unknown = _unknown_truths({r.key: r for r in wanted.values()}, registry, bundle, workers)

@@ -84,10 +84,17 @@ def run(
             _remove(folder / UNFINISHED)
             _remove(folder / NETWORKS)
         measuring = [cell for cell in cells if isinstance(cell, MeasuringCell)]
-        truths = references(measuring, precision, journal, registry, bundle, workers)
         with collector_paused(freeze=True):
             recorded = latest(journal.opened)
-            missing = [c for c in cells if _is_missing(c, recorded.get(c.key), truths.get(c.key))]
+            settled = {c.key for c in measuring if _is_settled(c, recorded.get(c.key))}
+        unsettled = [cell for cell in measuring if cell.key not in settled]
+        truths = references(unsettled, precision, journal, registry, bundle, workers)
+        missing = [
+            cell
+            for cell in cells
+            if cell.key not in settled
+            and _is_missing(cell, recorded.get(cell.key), truths.get(cell.key))
+        ]
         if missing:
             trainings = {c.key for c in missing if isinstance(c, TrainingCell | DescentCell)}
             done = partial(_progress, folder, trainings)
@@ -301,6 +308,16 @@ def _is_missing(cell: Cell, record: Record | None, truth: Record | None) -> bool
     if not same_cell(record["cell"], cell.plain):  # a damaged record
         return True
     return record["status"] == "ok" and record["reference"] != (truth and truth["key"])
+
+
+def _is_settled(cell: Cell, record: Record | None) -> bool:
+    """Whether a recorded measurement holds whatever reference there is, since it needed none.
+
+    A task with such cells alone is not built to see whether its truth is known.
+    """
+    if _is_missing(cell, record, None):
+        return False
+    return record["status"] == "skipped" or record["measurement"].get("truth") is not None
 
 
 def _time_all(

@@ -466,6 +466,29 @@ def test_a_resumed_run_keeps_its_reference(ran, tmp_path):
     assert kinds(grown).count(("cell", "vast")) == 3
 
 
+def test_cells_without_a_truth_are_measured_again_once_references_are_wanted(ran):
+    wanted = "reference: {standard_error: 0.2, max_evaluations: 20000}"
+    _, without = ran(SUITE.replace(wanted, "reference: null"))
+    assert kinds(without).count(("reference", "vast")) == 0
+    rows, after = ran()
+    more = kinds(after)[len(kinds(without)) :]
+    assert more == [("reference", "vast"), ("cell", "vast"), ("cell", "vast")]
+    assert set(rows[rows.task == "vast"].reference) == {"monte_carlo"}
+
+
+def test_a_task_whose_cells_have_their_truth_is_not_built_to_look_for_it(ran, monkeypatch):
+    ran()
+    built = []
+    unknown = references._unknown
+    monkeypatch.setattr(
+        references, "_unknown", lambda task: built.append(task.name) or unknown(task)
+    )
+    ran()
+    assert built == ["vast"]
+    ran(SUITE.replace("[rloo, ", "[rloo, reinforce, "))
+    assert built[1:] == ["bernoulli", "vast"]
+
+
 @pytest.mark.weekly
 def test_another_precision_of_the_reference_measures_its_cells_again(ran):
     rows, _ = ran()
