@@ -9,8 +9,9 @@ enumerated, the seconds and the peak memory of
     dry run  of the same suite with nothing recorded
 
 and of each the exponent p between successive sizes, seconds ∝ cells^p.  The start of Python and
-torch, which every command pays, is in all of them.  `overhead` is what a cell costs its job beside
-its measurement: (jobs × (run − report) − Σ seconds of the cells) / cells.
+torch, which every command pays, is in all of them; `import torch` is timed besides, as a measure of
+the machine.  `overhead` is what a cell costs its job beside its measurement:
+(jobs × (run − report) − Σ seconds of the cells) / cells.
 
 `--checkout DIR` times the program of another checkout, with the environment `.venv` in it.
 """
@@ -48,8 +49,7 @@ class Cost(NamedTuple):
 
 def timed(checkout: Path, words: Sequence[str]) -> Cost:
     """Run the command line of a checkout.  Raises RuntimeError with its errors if it fails."""
-    python = checkout / ".venv" / "bin" / "python"
-    command = [str(python if python.exists() else sys.executable), str(checkout / "benchmark.py")]
+    command = [_python(checkout), str(checkout / "benchmark.py")]
     start, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL, stderr=errors) as each:
@@ -61,6 +61,18 @@ def timed(checkout: Path, words: Sequence[str]) -> Cost:
             errors.seek(0)
             raise RuntimeError(f"{' '.join(words)}: {errors.read()}")
     return Cost(seconds, peak)
+
+
+def importing(checkout: Path) -> float:
+    """Seconds of `import torch`, which every command pays: a measure of the machine."""
+    start = time.perf_counter()
+    subprocess.run([_python(checkout), "-c", "import torch"], check=True)
+    return time.perf_counter() - start
+
+
+def _python(checkout: Path) -> str:
+    own = checkout / ".venv" / "bin" / "python"
+    return str(own if own.exists() else sys.executable)
 
 
 def _bytes(number: int) -> int:
@@ -112,7 +124,8 @@ def main(words: Sequence[str] | None = None) -> int:
         rows.append([*row, f"{1000 * overhead:.1f}"])
         print(f"{cells:,} cells: {' '.join(rows[-1])}", file=sys.stderr)
         before = cells, found
-    print(f"{os.cpu_count()} cores, {JOBS} jobs")
+    torch = min(importing(options.checkout.resolve()) for _ in range(3))
+    print(f"{os.cpu_count()} cores, {JOBS} jobs, import torch {torch:.1f} s")
     print(table(["cells", *heads, "overhead, ms"], rows, left=1))
     return 0
 
