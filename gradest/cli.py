@@ -238,7 +238,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FORMAT,...",
         type=_nonempty,
         help="formats of the report, among html, md, csv, parquet, tex, png, svg and pdf; nothing "
-        "else is drawn or written (default: all, but neither svg nor pdf for more than 500 rows)",
+        "else is drawn or written, and what an earlier report wrote in others is removed (default: "
+        "all, but neither svg nor pdf for more than 500 rows)",
     )
     return parser
 

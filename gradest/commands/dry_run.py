@@ -24,7 +24,7 @@ from gradest.support import counted, described, in_a_line, message_of
 
 _SHOWN = 0.1  # seconds: shorter expected times are not distinguished
 _BESIDE = 0.01  # seconds of a cell beside its estimates: checks, the truth, the record
-_ALL_TRIED = 1000  # cells, up to which each is tried
+_ALL_TRIED = 1000  # cells, up to which each is tried and has a line
 _TRYING = 8.0  # seconds; cells that are not tried by then are expected to do as similar ones
 
 
@@ -51,8 +51,9 @@ def dry_run(
 ) -> int:
     """Print the cells and their expected times; returns the status that the run would have.
 
-    Of more than a thousand cells only some are tried, of each kind at least one, and cells that are
-    expected to do the same share a line; the last line says how many were tried.
+    Of a suite of more than a thousand cells, those that are expected to do the same share a line,
+    and of more than a thousand that are missing only some are tried, of each kind at least one; the
+    last line says how many.
     """
     records = {} if options.fresh else finished(folder / "journal.jsonl")
     bundle, jobs = PluginBundle.of(options.plugin), options.jobs or Workers.jobs
@@ -74,7 +75,7 @@ def dry_run(
         count[status] += 1
         timed = "samples" in records.get(cell.key, {})
         untimed += [cell] if status == "ok" and not timed else []
-        if trials.all_tried:
+        if len(cells) <= _ALL_TRIED:
             print(f"{state:>8}  {names[cell.key]}", flush=True)
         else:
             alike[state, " × ".join(name for name, _ in cell.members)].append(names[cell.key])
@@ -88,7 +89,7 @@ def dry_run(
     others = f"the others: {_duration(seconds)} with {counted(jobs, 'job')}, plus {rest}"
     print(
         f"{counted(len(cells), 'cell')}, {f'{len(done):,}' if missing else 'all'} done; "
-        f"{others if missing else f'left: {rest}'}{trials.note}"
+        f"{others if missing else f'left: {rest}, unless they are up to date'}{trials.note}"
     )
     return exit_status(count)
 

@@ -64,6 +64,7 @@ def run_suite(options: argparse.Namespace) -> int:
     registry = Registry.load(options.plugin)
     suite = load_with(options, options.suite, registry, added_estimators(options, registry))
     only = [registry.canonical(glob) for glob in options.only_estimators]
+    _refuse_absent(only, suite, registry)
     cells = suite.only(options.only_tasks, only)
     folder = options.out or Path("results") / suite.name
     against = baseline(options.against, suite.name, folder, AGAINST)
@@ -77,6 +78,18 @@ def run_suite(options: argparse.Namespace) -> int:
         tell_stand_ins(beside, options.quiet)
         status = _conclude(outcomes, folder, options.quiet, options.fail_on_refuted)
         return max(problems, status, check_agreement(folder, against))
+
+
+def _refuse_absent(names: Sequence[str], suite: Suite, registry: Registry) -> None:
+    """Raises UsageError for an estimator that exists, but not in the suite."""
+    present = {name for cell in suite.cells for name in cell.names}
+    for name in names:
+        if name in registry.estimators and name not in present:
+            raise UsageError(
+                f"--only-estimators: {name} is not in the suite {suite.name}; add it there, or "
+                "rank it beside rows that are measured already with --beside, as in "
+                "--beside reference"
+            )
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -131,7 +144,8 @@ def make_ready(
 
     Raises UsageError, of which DataError stands for data that are not available.
     """
-    prepare(cells, registry, PluginBundle.of(options.plugin), time_limit(suite, options))
+    with quietly(options.quiet):
+        prepare(cells, registry, PluginBundle.of(options.plugin), time_limit(suite, options))
     refuse_foreign(folder, options.fresh)
 
 
@@ -202,4 +216,4 @@ def _conclude(
 
 def in_words(count: Counter[str]) -> str:
     """`12 ok, 0 skipped, 0 failed`."""
-    return ", ".join(f"{count[status]} {status}" for status in ("ok", "skipped", "failed"))
+    return ", ".join(f"{count[status]:,} {status}" for status in ("ok", "skipped", "failed"))

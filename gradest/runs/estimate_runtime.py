@@ -28,6 +28,8 @@ def expected_seconds(
     """
     with one_thread(), drawing_from(Draws.seeded(0, device)) as source:
         replicator = make()
+        if adapt_steps:
+            replicator.adapt(1)  # the first step loads and builds what all others use
         adapting = seconds_of(lambda: replicator.adapt(min(adapt_steps, 1)))
         chunk = replicator.pilot(source)
         estimates = outcome_count(replicator) if listed else None

@@ -28,8 +28,8 @@ from gradest.support import in_a_line
 _QUIET = ContextVar("quiet", default=False)
 _LIVE, _PLAIN = 1.0, 30.0  # seconds between two updates
 _MOST_RUNNING = 4  # running steps that are listed
-_EACH = 1000  # steps, up to which each has a line where there is no terminal
-_APART = 1.0  # seconds between the lines of more
+_EACH = 100  # steps that have a line each where there is no terminal
+_APART = 1.0  # seconds between the lines of all later ones
 _STARTED = 10.0  # seconds after which the start of workers matters little
 
 
@@ -203,9 +203,9 @@ class _Lines:
         self._first: tuple[float, float] | None = None  # when there was progress first, and how far
 
     def done(self, label: str, status: str, detail: str) -> None:
-        """Print a line: of thousands of steps one a second, and all that failed."""
+        """Print a line: after a hundred steps one a second, and for all that failed."""
         self._finished += 1
-        many = self._total > _EACH and status != "failed" and self._finished < self._total
+        many = self._finished > _EACH and status != "failed" and self._finished < self._total
         left = self._left(self._finished + self._under_way())
         if many and time.monotonic() < self._printed + _APART:
             return
@@ -240,6 +240,8 @@ class _Lines:
         The first steps wait for workers to start, which must not count for all others.
         """
         progress, now = done - self._initial, time.monotonic()
+        if done >= self._total:
+            return "0 s left"
         if progress <= 0:
             return "time left unknown"
         self._first = self._first or (now, progress)

@@ -138,6 +138,7 @@ def prepare(
         if built_in(task):
             build(task, cell.task_knobs).prepare()
         elif task.prepare is not Task.prepare:
+            tell(in_a_line(f"preparing {cell.task}"))
             job = Job(cell.key, _prepare, (cell.task, cell.task_knobs, bundle), alone=True)
             try:
                 in_own_process(job, timeout)

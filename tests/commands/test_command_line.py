@@ -183,6 +183,17 @@ def test_a_suite_can_do_without_references(call, suite, tmp_path):
     assert '"kind": "reference"' not in (tmp_path / "out" / "journal.jsonl").read_text()
 
 
+def test_an_estimator_outside_the_suite_is_refused_with_what_to_do(call, suite, plugin, tmp_path):
+    words = ["--only-estimators", "rloo", "clipped", "--plugin", plugin]
+    status, out, err = run(call, suite, tmp_path / "out", *words)
+    assert (status, out) == (2, "") and not (tmp_path / "out").exists()
+    said = f"--only-estimators: clipped is not in the suite {suite.stem}; add it there, or rank it "
+    assert (
+        err == f"error: {said}beside rows that are measured already with --beside, as in "
+        "--beside reference\n"
+    )
+
+
 @pytest.mark.slow
 def test_plugins_run_beside_the_catalogue(call, suite, plugin, tmp_path):
     suite.write_text(SUITE.replace("rloo", "clipped"))
