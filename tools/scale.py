@@ -9,7 +9,7 @@ enumerated, the seconds and the peak memory of
     dry run  of the same suite with nothing recorded
 
 and of each the exponent p between successive sizes, seconds ∝ cells^p.  The start of Python and
-torch, which every command pays, is in all of them; `import torch` is timed besides, as a measure of
+torch, which every command pays, is in all of them; `import torch` is timed too, as a measure of
 the machine.  `overhead` is what a cell costs its job beside its measurement:
 (jobs × (run − report) − Σ seconds of the cells) / cells.
 

@@ -23,7 +23,7 @@ from gradest.runs import (
 from gradest.support import counted, described, in_a_line, message_of
 
 _SHOWN = 0.1  # seconds: shorter expected times are not distinguished
-_BESIDE = 0.01  # seconds of a cell beside its estimates: checks, the truth, the record
+_OVERHEAD = 0.01  # seconds of a cell in addition to its estimates: checks, the truth, the record
 _ALL_TRIED = 1000  # cells, up to which each is tried and has a line
 _TRYING = 8.0  # seconds; cells that are not tried by then are expected to do as similar ones
 
@@ -138,7 +138,7 @@ class _Trials:
         self._tried += 1
         try:
             seconds = seconds_expected(cell, self._registry, self._bundle, self._timeout)
-            return Expectation("ok", seconds + _BESIDE)
+            return Expectation("ok", seconds + _OVERHEAD)
         except Inapplicable as error:
             return Expectation("skipped", 0.0, in_a_line(message_of(error)))
         except Failed as error:  # in a separate process, which has made the message a reason

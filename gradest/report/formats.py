@@ -18,10 +18,6 @@ FORMATS = {
 }
 PAGE, MARKDOWN, BIBTEX = "report.html", "report.md", "references.bib"
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
-OURS = {
-    "tables": {".csv", ".parquet", ".tex"},
-    "figures": set(FIGURE_SUFFIXES),
-}  # what a report may clear away
 _DOCUMENTS, _TABLES = ("html", "md"), ("csv", "parquet")
 _FIGURES = tuple(suffix.removeprefix(".") for suffix in FIGURE_SUFFIXES)
 _SMALL = 500  # rows of a run that has vector graphics unasked

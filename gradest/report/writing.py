@@ -6,11 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradest.report.formats import BIBTEX, MARKDOWN, OURS, PAGE, Formats
+from gradest.report.formats import BIBTEX, FIGURE_SUFFIXES, MARKDOWN, PAGE, Formats
 from gradest.report.frames.loading import CLAIMS, LoadedRun, load_run
 from gradest.report.unchanged import RECORD, digest_of, is_unchanged, record_report
 from gradest.runs import Omission, alone_in, derive, stale
 from gradest.support import replacing, settle
+
+_OURS = {
+    "tables": {".csv", ".parquet", ".tex"},
+    "figures": set(FIGURE_SUFFIXES),
+}  # what a report may clear away
 
 
 def write_report(folder: Path, formats: Formats | None = None) -> Path:
@@ -85,7 +90,7 @@ def _stale(folder: Path, new: Set[Path]) -> Iterator[Path]:
     for name in (BIBTEX, CLAIMS, PAGE, MARKDOWN, RECORD):
         if Path(name) not in new:
             yield Path(name)
-    for name, suffixes in OURS.items():
+    for name, suffixes in _OURS.items():
         for path in (folder / name).iterdir() if (folder / name).is_dir() else ():
             place = path.relative_to(folder)
             if path.suffix in suffixes and place not in new and path.is_file():

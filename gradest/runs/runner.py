@@ -125,8 +125,8 @@ def prepare(
 ) -> None:
     """Let every task download the data it needs; plugins have so many seconds for it.
 
-    Raises UsageError if the data are unavailable.  Other errors of a task are told, and left to its
-    cells.
+    Raises UsageError if the data are unavailable.  Other errors of a task are printed as
+    warnings, and left to its cells.
     """
     tasks = {
         (cell.task, canonical(cell.task_knobs)): cell
@@ -143,8 +143,8 @@ def prepare(
             try:
                 in_own_process(job, timeout)
             except Failed as error:
-                told = f"{cell.task}: prepare() failed: {error}"
-                print(f"warning: {in_a_line(told)}", file=sys.stderr)
+                message = f"{cell.task}: prepare() failed: {error}"
+                print(f"warning: {in_a_line(message)}", file=sys.stderr)
 
 
 def _prepare(task: str, knobs: Mapping[str, Any], bundle: PluginBundle) -> None:

@@ -40,14 +40,21 @@ class Waits(Task):
 '''
 
 
+def command(folder, name, text, suite):
+    """The run of a suite with the plugin of that name, both written into the folder."""
+    plugin, file = folder / f"{name}.py", folder / "mine.yaml"
+    plugin.write_text(text)
+    file.write_text(f"replicates: 64\ntimed: false\nfigures: false\n{suite}")
+    return ["--suite", str(file), "--plugin", str(plugin), "--out", str(folder / "out")]
+
+
 def test_a_dry_run_is_under_the_same_limit(tmp_path, capsys):
-    (tmp_path / "endless.py").write_text(ENDLESS)
-    (tmp_path / "mine.yaml").write_text(
-        "replicates: 64\ntimed: false\ncell_timeout: 5000\ntasks: [categorical]\n"
+    suite = (
+        "cell_timeout: 5000\ntasks: [categorical]\n"
         "estimators: [{endless: {seconds: 10000}}, rloo]\n"
     )
-    command = ["--suite", str(tmp_path / "mine.yaml"), "--plugin", str(tmp_path / "endless.py")]
-    assert main([*command, "--out", str(tmp_path / "out"), "--dry-run", "--time-limit", "1"]) == 1
+    words = command(tmp_path, "endless", ENDLESS, suite)
+    assert main([*words, "--dry-run", "--time-limit", "1"]) == 1
     one, other, _ = capsys.readouterr().out.splitlines()
     assert one.startswith("would fail: ended after cell_timeout = 1 s  categorical × endless")
     assert other.endswith("categorical × rloo")
@@ -64,14 +71,9 @@ def test_a_limit_that_no_system_can_wait_for_is_refused(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_task_that_is_never_prepared_does_not_hold_up_the_others(tmp_path, capsys):
-    (tmp_path / "waits.py").write_text(WAITS)
-    (tmp_path / "mine.yaml").write_text(
-        "replicates: 64\ntimed: false\nfigures: false\ntasks: [waits, categorical]\n"
-        "estimators: [rloo]\n"
-    )
-    command = ["--suite", str(tmp_path / "mine.yaml"), "--plugin", str(tmp_path / "waits.py")]
-    command += ["--out", str(tmp_path / "out"), "--jobs", "2", "--quiet", "--time-limit", "15"]
-    assert main(command) == 1
+    suite = "tasks: [waits, categorical]\nestimators: [rloo]\n"
+    words = command(tmp_path, "waits", WAITS, suite)
+    assert main([*words, "--jobs", "2", "--quiet", "--time-limit", "15"]) == 1
     told, failed = capsys.readouterr().err.splitlines()
     assert told == "warning: waits: prepare() failed: ended after cell_timeout = 15 s"
     assert failed == "failed waits × rloo: UsageError: no data"
@@ -94,15 +96,19 @@ def test_a_task_that_is_never_prepared_does_not_hold_up_the_others(tmp_path, cap
 def test_a_cell_that_never_returns_fails_alone(tmp_path, monkeypatch, capsys, backend, module):
     pytest.importorskip(module, reason="it is an optional extra")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # a busy machine would starve Ray's workers
-    (tmp_path / "endless.py").write_text(ENDLESS)
-    # The option overrides the key.
-    (tmp_path / "mine.yaml").write_text(
-        "replicates: 64\ntimed: false\nfigures: false\ncell_timeout: 5000\ntasks: [categorical]\n"
+    suite = (
+        "cell_timeout: 5000\ntasks: [categorical]\n"
         "estimators: [{endless: {seconds: [0, 10000]}}, rloo]\n"
     )
-    command = ["--suite", str(tmp_path / "mine.yaml"), "--plugin", str(tmp_path / "endless.py")]
-    command += ["--out", str(tmp_path / "out"), "--backend", backend, "--jobs", "2", "--quiet"]
-    assert main([*command, "--time-limit", "15"]) == 1
+    words = [
+        *command(tmp_path, "endless", ENDLESS, suite),
+        "--backend",
+        backend,
+        "--jobs",
+        "2",
+        "--quiet",
+    ]
+    assert main([*words, "--time-limit", "15"]) == 1  # the option overrides the key
     records = finished(tmp_path / "out" / "journal.jsonl").values()
     found = {(r["cell"]["estimator"], *r["cell"]["estimator_knobs"].values()): r for r in records}
     failed = found.pop(("endless", 10000.0))
