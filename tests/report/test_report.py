@@ -386,7 +386,7 @@ def test_the_tests_of_a_whole_run_are_counted_once(write, tmp_path):
     ]
     text = write(result)
     assert "made 200 tests of bias at a level of 1 %" in text
-    assert "at most 2 rejections would be expected; 2 of the tests reject, and 1 of" in text
+    assert "at most 2; the number of rejections is 2, and 1 after Holm's correction" in text
     summary = pd.read_csv(tmp_path / "tables" / "summary.csv").set_index("estimator")
     p_holm = summary["p_holm"].groupby("estimator").agg(["min", "max"])
     assert (p_holm["min"] == p_holm["max"]).all()

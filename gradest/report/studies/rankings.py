@@ -148,10 +148,10 @@ def _multiplicity(frame: pd.DataFrame) -> str:
     return (
         f"**Multiple tests.** The run made {counted(len(tests), 'test')} of bias at a level of "
         f"{100 * BIASED_BELOW:g} %, one for each cell whose bias is not exact (α and log α share a "
-        f"test). If no estimator had a bias, at most {expected:g} rejections would be expected; "
-        f"{rejected.sum():,} of the tests reject, and "
-        f"{(tests['p_holm'] < BIASED_BELOW).sum():,} of them still reject after Holm's correction "
-        "over the whole run (`p_holm` in `tables/`)."
+        f"test). If no estimator had a bias, the expected number of rejections would be at most "
+        f"{expected:g}; the number of rejections is {rejected.sum():,}, and "
+        f"{(tests['p_holm'] < BIASED_BELOW).sum():,} after Holm's correction over the whole run "
+        "(`p_holm` in `tables/`)."
     )
 
 
