@@ -40,20 +40,19 @@ class Waits(Task):
 '''
 
 
-def command(folder, name, text, suite):
-    """The run of a suite with the plugin of that name, both written into the folder."""
-    plugin, file = folder / f"{name}.py", folder / "mine.yaml"
-    plugin.write_text(text)
+def command(plugin, suite):
+    """The run of a suite with a plugin, in whose folder the suite is written."""
+    file, out = plugin.with_name("mine.yaml"), plugin.with_name("out")
     file.write_text(f"replicates: 64\ntimed: false\nfigures: false\n{suite}")
-    return ["--suite", str(file), "--plugin", str(plugin), "--out", str(folder / "out")]
+    return ["--suite", str(file), "--plugin", str(plugin), "--out", str(out)]
 
 
-def test_a_dry_run_is_under_the_same_limit(tmp_path, capsys):
+def test_a_dry_run_is_under_the_same_limit(plugin, capsys):
     suite = (
         "cell_timeout: 5000\ntasks: [categorical]\n"
         "estimators: [{endless: {seconds: 10000}}, rloo]\n"
     )
-    words = command(tmp_path, "endless", ENDLESS, suite)
+    words = command(plugin("endless.py", ENDLESS), suite)
     assert main([*words, "--dry-run", "--time-limit", "1"]) == 1
     one, other, _ = capsys.readouterr().out.splitlines()
     assert one.startswith("would fail: ended after cell_timeout = 1 s  categorical × endless")
@@ -70,9 +69,9 @@ def test_a_limit_that_no_system_can_wait_for_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_task_that_is_never_prepared_does_not_hold_up_the_others(tmp_path, capsys):
+def test_a_task_that_is_never_prepared_does_not_hold_up_the_others(plugin, tmp_path, capsys):
     suite = "tasks: [waits, categorical]\nestimators: [rloo]\n"
-    words = command(tmp_path, "waits", WAITS, suite)
+    words = command(plugin("waits.py", WAITS), suite)
     assert main([*words, "--jobs", "2", "--quiet", "--time-limit", "15"]) == 1
     told, failed = capsys.readouterr().err.splitlines()
     assert told == "warning: waits: prepare() failed: ended after cell_timeout = 15 s"
@@ -93,22 +92,18 @@ def test_a_task_that_is_never_prepared_does_not_hold_up_the_others(tmp_path, cap
         pytest.param("ray", "ray", marks=pytest.mark.weekly),
     ],
 )
-def test_a_cell_that_never_returns_fails_alone(tmp_path, monkeypatch, capsys, backend, module):
+def test_a_cell_that_never_returns_fails_alone(
+    plugin, tmp_path, monkeypatch, capsys, backend, module
+):
     pytest.importorskip(module, reason="it is an optional extra")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # a busy machine would starve Ray's workers
     suite = (
         "cell_timeout: 5000\ntasks: [categorical]\n"
         "estimators: [{endless: {seconds: [0, 10000]}}, rloo]\n"
     )
-    words = [
-        *command(tmp_path, "endless", ENDLESS, suite),
-        "--backend",
-        backend,
-        "--jobs",
-        "2",
-        "--quiet",
-    ]
-    assert main([*words, "--time-limit", "15"]) == 1  # the option overrides the key
+    words = command(plugin("endless.py", ENDLESS), suite)
+    limit = ["--time-limit", "15"]  # overrides the key
+    assert main([*words, "--backend", backend, "--jobs", "2", "--quiet", *limit]) == 1
     records = finished(tmp_path / "out" / "journal.jsonl").values()
     found = {(r["cell"]["estimator"], *r["cell"]["estimator_knobs"].values()): r for r in records}
     failed = found.pop(("endless", 10000.0))

@@ -144,14 +144,14 @@ def _multiplicity(frame: pd.DataFrame) -> str:
     tests = tables.bias_tests(frame)
     if tests.empty:
         return ""
-    rejected, expected = tests["p_value"] < BIASED_BELOW, BIASED_BELOW * len(tests)
+    rejections = (tests[["p_value", "p_holm"]] < BIASED_BELOW).sum()
     return (
         f"**Multiple tests.** The run made {counted(len(tests), 'test')} of bias at a level of "
         f"{100 * BIASED_BELOW:g} %, one for each cell whose bias is not exact (α and log α share a "
-        f"test). If no estimator had a bias, the expected number of rejections would be at most "
-        f"{expected:g}; the number of rejections is {rejected.sum():,}, and "
-        f"{(tests['p_holm'] < BIASED_BELOW).sum():,} after Holm's correction over the whole run "
-        "(`p_holm` in `tables/`)."
+        "test). If no estimator had a bias, the expected number of rejections would be at most "
+        f"{BIASED_BELOW * len(tests):g}; the number of rejections is {rejections['p_value']:,}, "
+        f"and {rejections['p_holm']:,} after Holm's correction over the whole run (`p_holm` in "
+        "`tables/`)."
     )
 
 

@@ -69,6 +69,8 @@ def dask_answers(
                 _say(f"lost the Dask scheduler at {scheduler}; waiting up to {patience:g} s for it")
                 with suppress(TimeoutError):  # the client is still waiting for an answer
                     client.close(_CLOSING)
+                    # Dask cancels its own attempt to connect again, whose socket stays open.
+                    client.loop.close(all_fds=True)
                 client = _reconnect(scheduler, patience)
                 _say(f"the Dask scheduler is back; {counted(len(left), 'cell')} submitted again")
             except BaseException:  # also Ctrl-C: the scheduler then ends what was sent
